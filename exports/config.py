@@ -1,0 +1,75 @@
+"""What distinguishes one DeDoDe network from another, as data.
+
+Every member of the family is an encoder that yields feature maps at several strides and a decoder that walks them from
+coarse to fine, adding at each level to a prediction and handing a context to the next (Edstedt et al., "DeDoDe: Detect,
+Don't Describe -- Describe, Don't Detect for Local Feature Matching", 3DV 2024).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Level:
+    """One decoder level: a `ConvRefiner` at one stride of the encoder."""
+
+    stride: int  # network pixels per feature
+    features: int  # channels of the encoder's map at this stride
+    hidden: int  # channels inside the refiner
+    context: int  # channels handed on to the next finer level
+    blocks: int  # residual 5x5 depthwise blocks
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """A detector (1 prediction per pixel) or a descriptor (`prototypes` = descriptor size)."""
+
+    encoder: Literal["vgg19", "strided"]
+    levels: tuple[Level, ...]  # coarse to fine
+    prototypes: int  # channels of the prediction
+    upsample: Literal["bicubic", "bilinear"]  # of the prediction; the context is always bilinear
+    shuffle: int = 1  # pixel-shuffle factor of the final prediction
+
+    @property
+    def divisor(self) -> int:
+        """Image sides must be multiples of this many pixels."""
+        return max(level.stride for level in self.levels)
+
+
+_VGG_DETECTOR_L = tuple(
+    Level(stride, features, hidden, context, 8)
+    for stride, features, hidden, context in (
+        (8, 512, 512, 256),
+        (4, 256, 256, 128),
+        (2, 128, 128, 64),
+        (1, 64, 64, 1),
+    )
+)
+_VGG_DESCRIPTOR_B = tuple(
+    Level(stride, features, hidden, context, 5)
+    for stride, features, hidden, context in (
+        (8, 512, 512, 256),
+        (4, 256, 256, 128),
+        (2, 128, 64, 32),
+        (1, 64, 32, 1),
+    )
+)
+
+DETECTOR_L = NetworkConfig("vgg19", _VGG_DETECTOR_L, prototypes=1, upsample="bicubic")
+DESCRIPTOR_B = NetworkConfig("vgg19", _VGG_DESCRIPTOR_B, prototypes=256, upsample="bilinear")
+
+# dedode-nano: no convolution runs at full resolution. The detector's 16 channels at stride 4 are the 4x4 pixels of that
+# cell; the descriptor is sampled at stride 4.
+DETECTOR_NANO = NetworkConfig(
+    "strided",
+    (Level(16, 48, 48, 32, 2), Level(8, 32, 32, 32, 2), Level(4, 24, 32, 0, 3)),
+    prototypes=16,
+    upsample="bilinear",
+    shuffle=4,
+)
+DESCRIPTOR_NANO = NetworkConfig(
+    "strided",
+    (Level(16, 96, 96, 64, 4), Level(8, 64, 64, 64, 3), Level(4, 32, 64, 0, 2)),
+    prototypes=64,
+    upsample="bilinear",
+)

@@ -1,0 +1,125 @@
+"""Trains dedode-nano from photographs alone: no labels, no poses, no other network.
+
+    python scripts/train_nano.py --images DIR [DIR ...] --out runs/nano --steps 1600
+
+Resumes from `OUT/checkpoint.pt` when that stands; `OUT/log.jsonl` holds one line every --every steps. Then
+`python scripts/export_nano.py runs/nano/checkpoint.pt` writes the ONNX files of the package.
+"""
+
+import argparse
+import json
+import math
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import torch
+from torch import nn
+
+from exports.config import DESCRIPTOR_NANO, DETECTOR_NANO
+from exports.networks import IMAGENET_MEAN, IMAGENET_STD, DeDoDe
+from nano import losses, views
+
+
+def prefetch(batches: Iterator[views.Views], depth: int = 6) -> Iterator[views.Views]:
+    ready: queue.Queue[views.Views] = queue.Queue(depth)
+
+    def fill() -> None:
+        for batch in batches:
+            ready.put(batch)
+
+    threading.Thread(target=fill, daemon=True).start()
+    while True:
+        yield ready.get()
+
+
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """Linear over 100 steps, then a cosine down to 2 % of the peak."""
+    return peak * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))))
+
+
+def corner_prior(step: int) -> float:
+    """1.0, fading to 0.1 over the first 2,000 steps: corners start the detector, its own agreement finishes it."""
+    return max(0.1, 1.0 - 0.9 * max(0, step - 300) / 1500)
+
+
+def save(path: Path, state: dict) -> None:
+    partial = path.with_suffix(f".tmp-{os.getpid()}")
+    torch.save(state, partial)
+    os.replace(partial, path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, nargs="+", required=True, help="folders of photographs")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint and the log")
+    parser.add_argument("--steps", type=int, default=1600)
+    parser.add_argument("--batch", type=int, default=8, help="pairs a step")
+    parser.add_argument("--size", type=int, default=256, help="side of a view, pixels")
+    parser.add_argument("--peak", type=float, default=2e-3, help="peak learning rate")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--every", type=int, default=25, help="steps between log lines")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args()
+
+    torch.set_num_threads(options.threads)
+    cv2.setNumThreads(1)
+    torch.manual_seed(options.seed)
+    options.out.mkdir(parents=True, exist_ok=True)
+    photographs = views.find_photographs(options.images)
+    print(f"{len(photographs)} photographs", flush=True)
+
+    nets = nn.ModuleDict({"detector": DeDoDe(DETECTOR_NANO), "descriptor": DeDoDe(DESCRIPTOR_NANO)})
+    nets.to(memory_format=torch.channels_last)  # twice as fast on a CPU
+    optimiser = torch.optim.AdamW(nets.parameters(), lr=options.peak, weight_decay=1e-4)
+    checkpoint, step = options.out / "checkpoint.pt", 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        nets.load_state_dict(state["nets"])
+        optimiser.load_state_dict(state["optimiser"])
+        step = state["step"]
+        print(f"resumed at step {step}", flush=True)
+
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    source = views.batches(views.Photographs(photographs), options.size, options.batch, options.seed, step)
+    started, first, running = time.time(), step, dict[str, float]()
+    for batch in prefetch(source):
+        if step >= options.steps:
+            break
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(step, options.steps, options.peak)
+        seen = losses.overlap(batch)
+        images = ((batch.images - mean) / std).contiguous(memory_format=torch.channels_last)
+        logits, dense = nets["detector"](images), nets["descriptor"](images)
+        loss_detector = losses.detector_loss(logits, batch, seen, corner_prior(step))
+        generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
+        loss_descriptor, accuracy = losses.descriptor_loss(dense, logits.detach(), seen, generator)
+        optimiser.zero_grad()
+        (loss_detector + loss_descriptor).backward()
+        for net in nets.values():  # apart, because the two share nothing
+            nn.utils.clip_grad_norm_(net.parameters(), 5)
+        optimiser.step()
+        step += 1
+
+        values = {"detector": loss_detector.item(), "descriptor": loss_descriptor.item(), "accuracy": accuracy.item()}
+        if step % options.every == 0:
+            values["repeat_1px"], values["repeat_3px"] = losses.repeatability(logits, seen)
+        for key, value in values.items():
+            running[key] = value if key not in running else 0.97 * running[key] + 0.03 * value
+        if step % options.every == 0:
+            seconds = time.time() - started
+            line = {"step": step, "seconds": round(seconds), **{k: round(v, 4) for k, v in running.items()}}
+            line["pairs_per_s"] = round((step - first) * options.batch / seconds, 2)
+            print(json.dumps(line), flush=True)
+            with (options.out / "log.jsonl").open("a") as log:
+                log.write(json.dumps(line) + "\n")
+        if step % 100 == 0 or step == options.steps:
+            save(checkpoint, {"nets": nets.state_dict(), "optimiser": optimiser.state_dict(), "step": step})
+
+
+if __name__ == "__main__":
+    main()
