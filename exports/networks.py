@@ -97,9 +97,7 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleDict()
         context = 0
         for level in levels:
-            refiner = ConvRefiner(
-                level.features + context, level.hidden, prototypes + level.context, level.blocks
-            )
+            refiner = ConvRefiner(level.features + context, level.hidden, prototypes + level.context, level.blocks)
             self.layers[str(level.stride)] = refiner
             context = level.context
 

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import cv2
 import torch
+from nano import losses, views
 from torch import nn
 
 from exports.config import DESCRIPTOR_NANO, DETECTOR_NANO
 from exports.networks import IMAGENET_MEAN, IMAGENET_STD, DeDoDe
-from nano import losses, views
 
 
 def prefetch(batches: Iterator[views.Views], depth: int = 6) -> Iterator[views.Views]:

@@ -103,9 +103,7 @@ def descriptor_loss(
 
     similarity = 20 * describe(dense[:b], points_a) @ describe(dense[b:], points_b).transpose(1, 2)
     similarity = similarity.masked_fill(near | ~usable[:, None] | ~usable[..., None], -1e4)
-    likelihood = similarity.log_softmax(1).diagonal(dim1=1, dim2=2) + similarity.log_softmax(2).diagonal(
-        dim1=1, dim2=2
-    )
+    likelihood = similarity.log_softmax(1).diagonal(dim1=1, dim2=2) + similarity.log_softmax(2).diagonal(dim1=1, dim2=2)
     total = usable.sum().clamp(min=1)
     right = (similarity.argmax(2) == torch.arange(index.shape[1])) & usable
     return -(likelihood * usable).sum() / total, right.sum() / total

@@ -165,7 +165,7 @@ def _photometric(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def batches(photos: Photographs, size: int, batch: int, seed: int, first_step: int) -> Iterator[Views]:
-    """Endless batches. Step k depends on the seed and on k alone, so that a resumed run sees what it would have seen."""
+    """Endless batches. Step k depends on the seed and on k alone: a resumed run sees what it would have seen."""
     step = first_step
     while True:
         rng = np.random.default_rng((seed, step))

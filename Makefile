@@ -1,0 +1,42 @@
+# make demo: what a newcomer runs, with the runtime only. make test, make lint: what a contributor runs.
+# The environment is .venv; each target installs what it needs, once, and again when pyproject.toml changes.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# A plain `torch` would take gigabytes of CUDA libraries on most indexes.
+TORCH  ?= torch==2.13.0
+timed   = @start=$$(date +%s); $(1); status=$$?; echo "make $@: $$(( $$(date +%s) - start )) s"; exit $$status
+
+.PHONY: demo test test-slow lint install clean
+
+demo: $(VENV)/.runtime
+	$(call timed,$(BIN)/sfm-match demo --workspace demo)
+
+test: $(VENV)/.dev
+	$(call timed,$(BIN)/python -m pytest $(ARGS))
+
+test-slow: $(VENV)/.dev
+	$(call timed,$(BIN)/python -m pytest -m slow $(ARGS))
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+install: $(VENV)/.dev
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet "$(TORCH)"
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $(VENV)/.runtime $@
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,33 @@
+"""Chooses a strategy by what is there: how many images, and whether their names tell a sequence."""
+
+import itertools
+import re
+from collections.abc import Sequence
+
+from pairs.sequential import sequences
+
+EXHAUSTIVE_UP_TO = 200  # images; 19,900 pairs
+_LAST_NUMBER = re.compile(r"(\d+)\D*$")
+
+
+def choose(names: Sequence[str]) -> tuple[str, str]:
+    """The strategy's name and the reason, in a few words."""
+    count = len(names)
+    if count <= EXHAUSTIVE_UP_TO:
+        return "exhaustive", f"{count} images are few enough to match every pair"
+    share = consecutive_share(names)
+    if share >= 0.9:
+        return "sequential", f"{count} images, and {share:.0%} of the names follow one another by number"
+    return "exhaustive", f"{count} images whose names tell no order; this will take long"
+
+
+def consecutive_share(names: Sequence[str]) -> float:
+    """Share of neighbours in natural order whose last number grows, by a step of at most 10."""
+    follows = total = 0
+    for sequence in sequences(names):
+        numbers = [_LAST_NUMBER.search(names[i]) for i in sequence]
+        for before, after in itertools.pairwise(numbers):
+            total += 1
+            if before and after:
+                follows += 1 <= int(after[1]) - int(before[1]) <= 10
+    return follows / total if total else 0.0

@@ -1,0 +1,75 @@
+"""Pairs from a file: hloc's and COLMAP's `name name`, or names with spaces and a TAB between."""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pairs import Block, PairsError
+
+_SHOWN = 3  # unknown names in the message
+
+
+def listed(path: Path, names: Sequence[str]) -> Iterator[Block]:
+    """The pairs of a file, each once, whatever the order of its names.
+
+    Empty lines and lines that begin with # are skipped. Without a TAB, a line is split at the one space that leaves
+    two known names.
+
+    Raises:
+        PairsError: a line is no pair, an image is paired with itself, or names are unknown; one message names some of
+            them and the nearest known ones.
+    """
+    index = {name: i for i, name in enumerate(names)}
+    seen: dict[tuple[int, int], None] = {}
+    unknown: dict[str, int] = {}
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise PairsError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        first, second = _split(line, index, f"{path}, line {number}")
+        for name in (first, second):
+            if name not in index:
+                unknown.setdefault(name, number)
+        if first in index and second in index:
+            if first == second:
+                raise PairsError(f"{path}, line {number}: '{first}' is paired with itself")
+            i, j = index[first], index[second]
+            seen[min(i, j), max(i, j)] = None
+    if unknown:
+        raise PairsError(f"{path}: {_about(unknown, names)}")
+    if seen:
+        yield np.array(list(seen), dtype=np.int32)
+
+
+def _split(line: str, index: dict[str, int], where: str) -> tuple[str, str]:
+    if "\t" in line:
+        parts = line.rstrip("\r\n").split("\t")
+        if len(parts) == 2:
+            return parts[0].strip(), parts[1].strip()
+        raise PairsError(f"{where}: expected two names with one TAB between, found {len(parts)} fields")
+    words = line.strip().split(" ")
+    if len(words) == 2:
+        return words[0], words[1]
+    ways = [(" ".join(words[:k]), " ".join(words[k:])) for k in range(1, len(words))]
+    known = [way for way in ways if way[0] in index and way[1] in index]
+    if len(known) == 1:
+        return known[0]
+    if len(words) < 2:
+        raise PairsError(f"{where}: expected two names, found '{line.strip()}'")
+    reason = "can be split in several ways" if known else "does not split into two known names"
+    raise PairsError(f"{where}: '{line.strip()}' {reason}; put a TAB between the names")
+
+
+def _about(unknown: dict[str, int], names: Sequence[str]) -> str:
+    def describe(name: str) -> str:
+        close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+        return f"'{name}' (line {unknown[name]}" + (f"; nearest is '{close[0]}')" if close else ")")
+
+    shown = ", ".join(describe(name) for name in list(unknown)[:_SHOWN])
+    more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
+    return f"{len(unknown)} names are not in the collection: {shown}{more}"

@@ -1,0 +1,50 @@
+"""Writes the package's dedode-nano from a training checkpoint.
+
+python scripts/export_nano.py runs/nano/checkpoint.pt --version 1
+"""
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from exports.config import DESCRIPTOR_NANO, DETECTOR_NANO
+from exports.networks import DeDoDe
+from exports.onnx_export import export_descriptor, export_detector
+
+PACKAGE = Path(__file__).parents[1] / "sfm_match" / "models" / "dedode_nano"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--version", required=True, help="of the weights, as the manifest and results name them")
+    parser.add_argument("--out", type=Path, default=PACKAGE)
+    options = parser.parse_args()
+
+    state = torch.load(options.checkpoint, weights_only=True)
+    nets = nn.ModuleDict({"detector": DeDoDe(DETECTOR_NANO), "descriptor": DeDoDe(DESCRIPTOR_NANO)})
+    nets.load_state_dict(state["nets"])
+    export_detector(nets["detector"], options.out / "detector.onnx")
+    export_descriptor(nets["descriptor"], options.out / "descriptor.onnx")
+    manifest = {
+        "version": options.version,
+        "steps": state["step"],
+        "divisor": DETECTOR_NANO.divisor,
+        "dimension": DESCRIPTOR_NANO.prototypes,
+        "match_threshold": 0.1,
+        "nms_radius": 2,
+        "sha256": {
+            file: hashlib.sha256((options.out / file).read_bytes()).hexdigest()
+            for file in ("detector.onnx", "descriptor.onnx")
+        },
+    }
+    (options.out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    print(json.dumps(manifest, indent=1))
+
+
+if __name__ == "__main__":
+    main()

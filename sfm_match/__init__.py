@@ -1,0 +1,23 @@
+"""A folder of photographs becomes a COLMAP database and reconstruction, with DeDoDe features.
+
+Every command is a function here: `extract`, `pairs`, `match`, `import_`, `reconstruct`, `run`, `demo`. They are loaded
+when first used, so that importing this package loads neither an engine nor pycolmap.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["demo", "extract", "import_", "match", "pairs", "reconstruct", "run"]
+
+if TYPE_CHECKING:
+    from sfm_match.api import extract, import_, match, pairs, reconstruct, run
+    from sfm_match.demo import demo
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'sfm_match' has no attribute '{name}'")
+    import importlib
+
+    module = importlib.import_module("sfm_match.demo" if name == "demo" else "sfm_match.api")
+    return getattr(module, name)

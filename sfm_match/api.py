@@ -1,0 +1,145 @@
+"""The commands as Python functions: same names, same options, one `StageReport` a stage."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sfm_match.collection import Collection, register
+from sfm_match.config import (
+    GROUPS,
+    ExtractOptions,
+    ImportOptions,
+    MatchOptions,
+    PairsOptions,
+    ReconstructOptions,
+    run_name,
+)
+from sfm_match.errors import NothingDone, UsageError, nearest
+from sfm_match.progress import StageReport
+from sfm_match.workspace import Workspace
+
+StrPath = str | Path
+
+
+def extract(
+    images: StrPath, workspace: StrPath = "workspace", *, overwrite: bool = False, quiet: bool = True, **options: Any
+) -> StageReport:
+    """Features of every image under `images`; options are the fields of `ExtractOptions`."""
+    chosen = ExtractOptions(**options)
+    with Workspace(Path(workspace)) as place:
+        return _extract(place, Path(images), chosen, overwrite, quiet)
+
+
+def pairs(
+    workspace: StrPath = "workspace", images: StrPath | None = None, *, overwrite: bool = False, **options: Any
+) -> StageReport:
+    """Writes `pairs.txt`; options are the fields of `PairsOptions`."""
+    from sfm_match.stages.pairs import write_pairs
+
+    chosen = PairsOptions(**options)
+    with Workspace(Path(workspace)) as place:
+        collection = register(place, Path(images), None) if images is not None else Collection.load(place)
+        return write_pairs(place, collection, chosen, overwrite=overwrite)
+
+
+def match(
+    workspace: StrPath = "workspace", *, overwrite: bool = False, quiet: bool = True, **options: Any
+) -> StageReport:
+    """Matches of every pair of `pairs.txt`; options are the fields of `MatchOptions`."""
+    from sfm_match.stages.match import match_pairs
+
+    chosen = MatchOptions(**options)
+    with _standing(workspace) as (place, collection):
+        return match_pairs(place, collection, chosen, overwrite=overwrite, quiet=quiet)
+
+
+def import_(
+    workspace: StrPath = "workspace", *, overwrite: bool = False, quiet: bool = True, **options: Any
+) -> StageReport:
+    """Builds and verifies `database.db`; options are the fields of `ImportOptions`."""
+    from sfm_match.colmap.database import import_to_colmap
+
+    chosen = ImportOptions(**options)
+    with _standing(workspace) as (place, collection):
+        return import_to_colmap(place, collection, chosen, overwrite=overwrite, quiet=quiet)
+
+
+def reconstruct(workspace: StrPath = "workspace", *, overwrite: bool = False, **options: Any) -> StageReport:
+    """Builds `sparse/0` ...; options are the fields of `ReconstructOptions`."""
+    from sfm_match.colmap.mapping import reconstruct_model
+
+    chosen = ReconstructOptions(**options)
+    if chosen.mapper == "none":
+        raise UsageError("--mapper none: belongs to `run`; accepted here are incremental, global")
+    with _standing(workspace) as (place, collection):
+        return reconstruct_model(place, collection, chosen, overwrite=overwrite)
+
+
+def run(
+    images: StrPath,
+    workspace: StrPath = "workspace",
+    *,
+    overwrite: bool = False,
+    quiet: bool = True,
+    on_report: Callable[[StageReport], None] = lambda _: None,
+    **options: Any,
+) -> list[StageReport]:
+    """All stages; what stands is not computed again.
+
+    Args:
+        images: folder of photographs.
+        workspace: folder of the job.
+        overwrite: replace results of other options.
+        quiet: no progress.
+        on_report: called as each stage ends.
+        **options: of every stage, by the names that `run` uses (`pairs` for the strategy, `match_threshold`, ...).
+    """
+    known = {run_name(f) for group in GROUPS for f in group.__dataclass_fields__.values()}
+    for name in options:
+        if name not in known:
+            raise UsageError(f"run: unknown option '{name}'{nearest(name, known)}")
+    # every stage's options are checked before the first stage begins
+    extracting, pairing = ExtractOptions.from_mapping(options), PairsOptions.from_mapping(options)
+    matching, importing = MatchOptions.from_mapping(options), ImportOptions.from_mapping(options)
+    mapping = ReconstructOptions.from_mapping(options)
+
+    reports: list[StageReport] = []
+
+    def note(report: StageReport) -> None:
+        reports.append(report)
+        on_report(report)
+
+    with Workspace(Path(workspace)) as place:
+        note(_extract(place, Path(images), extracting, overwrite, quiet))
+        collection = Collection.load(place)
+
+        from sfm_match.stages.match import match_pairs
+        from sfm_match.stages.pairs import write_pairs
+
+        note(write_pairs(place, collection, pairing, overwrite=overwrite))
+        note(match_pairs(place, collection, matching, overwrite=overwrite, quiet=quiet))
+
+        from sfm_match.colmap.database import import_to_colmap
+        from sfm_match.colmap.mapping import reconstruct_model
+
+        note(import_to_colmap(place, collection, importing, overwrite=overwrite, quiet=quiet))
+        if mapping.mapper != "none":
+            note(reconstruct_model(place, collection, mapping, overwrite=overwrite))
+    return reports
+
+
+def _extract(place: Workspace, images: Path, options: ExtractOptions, overwrite: bool, quiet: bool) -> StageReport:
+    from sfm_match.stages.extract import extract_features
+
+    collection = register(place, images, options.masks)
+    return extract_features(place, collection, options, overwrite=overwrite, quiet=quiet)
+
+
+@contextmanager
+def _standing(workspace: StrPath) -> Iterator[tuple[Workspace, Collection]]:
+    folder = Path(workspace)
+    if not folder.is_dir():
+        raise NothingDone(f"--workspace {folder}: no such folder; run `sfm-match extract --images DIR` first")
+    with Workspace(folder) as place:
+        yield place, Collection.load(place)

@@ -1,0 +1,252 @@
+"""The command line: parses, calls, prints.
+
+Options come from the dataclasses of `config`, so that a command, `run`, its YAML and the Python function cannot differ.
+"""
+
+import dataclasses
+import inspect
+import json
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sfm_match.colmap import let_colmap_speak
+from sfm_match.config import (
+    GROUPS,
+    ExtractOptions,
+    ImportOptions,
+    MatchOptions,
+    Options,
+    PairsOptions,
+    ReconstructOptions,
+    read_job,
+    run_name,
+)
+from sfm_match.errors import SfmMatchError
+from sfm_match.progress import StageReport
+
+SOME_FAILED, NOTHING_DONE, INTERRUPTED = 1, 3, 130
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    help="A folder of photographs becomes a COLMAP model, with DeDoDe features.",
+    epilog="Exit status: 0 done, 1 some images failed (see failed.csv), 2 wrong use, 3 nothing could be done, "
+    "130 interrupted.",
+)
+
+Images = Annotated[Path, typer.Option("--images", help="folder of photographs, searched with its subfolders")]
+Place = Annotated[Path, typer.Option("--workspace", help="folder of the job's results")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace results that other options made")]
+AsJson = Annotated[bool, typer.Option("--json", help="one JSON object a stage on stdout")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="tracebacks, and COLMAP's own log")]
+WORKSPACE = Path("workspace")
+
+
+def _fields_as_parameters(group: type[Options], *, in_run: bool) -> list[inspect.Parameter]:
+    parameters = []
+    for f in dataclasses.fields(group):
+        name = run_name(f) if in_run else f.name
+        dashed = name.replace("_", "-")
+        switch = f.type in (bool, bool | None)
+        declaration = f"--{dashed}/--no-{dashed}" if switch else f"--{dashed}"
+        choices = f.metadata["choices"]
+        text = f.metadata["help"] + (f" ({', '.join(choices)})" if choices else "")
+        kind: Any = f.type
+        annotation = Annotated[kind, typer.Option(declaration, help=text)]
+        parameters.append(
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=annotation)
+        )
+    return parameters
+
+
+def with_options(*groups: type[Options], in_run: bool = False) -> Callable[[Callable[..., Any]], Callable[..., None]]:
+    """Gives a command the options of some groups, and turns errors into a line and an exit status.
+
+    The command takes its own parameters and `**options`; it returns the reports of its stages, or None.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., None]:
+        own = inspect.signature(command).parameters.values()
+        parameters = [p for p in own if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        for group in groups:
+            parameters += _fields_as_parameters(group, in_run=in_run)
+        verbose_option = inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Verbose)
+
+        def call(verbose: bool, **arguments: Any) -> None:
+            if verbose:
+                let_colmap_speak()
+            try:
+                failed = command(**arguments)
+            except SfmMatchError as error:
+                _complain(str(error), verbose)
+                raise typer.Exit(error.exit_status) from None
+            except OSError as error:  # a full disk, a folder without permission
+                _complain(f"{error}; what is done stands", verbose)
+                raise typer.Exit(NOTHING_DONE) from None
+            except KeyboardInterrupt:
+                _complain("interrupted; what is done stands, the same command goes on from here", verbose)
+                raise typer.Exit(INTERRUPTED) from None
+            if failed:
+                raise typer.Exit(SOME_FAILED)
+
+        call.__name__, call.__doc__ = command.__name__, command.__doc__
+        keyword = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*parameters, verbose_option)]
+        call.__signature__ = inspect.Signature(keyword)  # type: ignore[attr-defined]
+        call.__annotations__ = {p.name: p.annotation for p in keyword}
+        return call
+
+    return decorate
+
+
+def _complain(message: str, verbose: bool) -> None:
+    if verbose:
+        traceback.print_exc()
+    print(f"sfm-match: {message}", file=sys.stderr)
+
+
+def _show(report: StageReport, as_json: bool) -> None:
+    print(json.dumps(report.as_json()) if as_json else report.line(), flush=True)
+
+
+@app.command()
+@with_options(ExtractOptions)
+def extract(
+    images: Images,
+    workspace: Place = WORKSPACE,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    **options: Any,
+) -> bool:
+    """Features of every image."""
+    from sfm_match import api
+
+    report = api.extract(images, workspace, overwrite=overwrite, quiet=False, **options)
+    _show(report, as_json)
+    return report.failed > 0
+
+
+@app.command()
+@with_options(PairsOptions)
+def pairs(
+    workspace: Place = WORKSPACE,
+    images: Annotated[Path | None, typer.Option("--images", help="look at this folder first")] = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    **options: Any,
+) -> None:
+    """Which images to match: writes pairs.txt."""
+    from sfm_match import api
+
+    _show(api.pairs(workspace, images, overwrite=overwrite, **options), as_json)
+
+
+@app.command()
+@with_options(MatchOptions)
+def match(
+    workspace: Place = WORKSPACE,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    **options: Any,
+) -> None:
+    """Matches of every pair of pairs.txt."""
+    from sfm_match import api
+
+    _show(api.match(workspace, overwrite=overwrite, quiet=False, **options), as_json)
+
+
+@app.command(name="import")
+@with_options(ImportOptions)
+def import_(
+    workspace: Place = WORKSPACE,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    **options: Any,
+) -> None:
+    """Builds database.db and verifies the geometry of every pair."""
+    from sfm_match import api
+
+    _show(api.import_(workspace, overwrite=overwrite, quiet=False, **options), as_json)
+
+
+@app.command()
+@with_options(ReconstructOptions)
+def reconstruct(
+    workspace: Place = WORKSPACE,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    **options: Any,
+) -> None:
+    """Builds sparse/0 ... with COLMAP's mappers."""
+    from sfm_match import api
+
+    _show(api.reconstruct(workspace, overwrite=overwrite, **options), as_json)
+
+
+def _read_config(context: typer.Context, path: Path | None) -> Path | None:
+    """The file's values become the defaults, so that the command line wins over them."""
+    if path is not None:
+        try:
+            context.default_map = read_job(path)
+        except SfmMatchError as error:
+            print(f"sfm-match: {error}", file=sys.stderr)
+            raise typer.Exit(error.exit_status) from None
+    return path
+
+
+@app.command()
+@with_options(*GROUPS, in_run=True)
+def run(
+    images: Images,
+    workspace: Place = WORKSPACE,
+    _config: Annotated[
+        Path | None,
+        typer.Option("--config", help="YAML with any of these options", callback=_read_config, is_eager=True),
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    **options: Any,
+) -> bool:
+    """All stages: extract, pairs, match, import, reconstruct. Goes on where an earlier run stopped."""
+    from sfm_match import api
+
+    reports = api.run(
+        images,
+        workspace,
+        overwrite=overwrite,
+        quiet=False,
+        on_report=lambda report: _show(report, as_json),
+        **options,
+    )
+    if not as_json:
+        computed = any(report.done for report in reports)
+        seconds = sum(report.seconds for report in reports)
+        print(
+            f"done in {seconds:.1f} s: {workspace}"
+            if computed
+            else f"everything stands, nothing recomputed: {workspace}"
+        )
+    return reports[0].failed > 0
+
+
+@app.command()
+@with_options()
+def demo(
+    workspace: Place = WORKSPACE,
+    views: Annotated[int, typer.Option("--views", help="number of cameras")] = 16,
+) -> None:
+    """Renders a scene with known cameras, reconstructs it, and prints how far the cameras are from the truth."""
+    from sfm_match.demo import demo as run_demo
+
+    result = run_demo(workspace, views, quiet=False, on_report=lambda report: _show(report, False))
+    print(result.line())
+
+
+def main() -> None:
+    app(prog_name="sfm-match")

@@ -1,0 +1,79 @@
+"""Which images share a camera, and what is known of it before the reconstruction."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from posixpath import dirname
+
+from sfm_match.config import ImportOptions
+from sfm_match.errors import UsageError
+from sfm_match.images import Header
+
+# Without EXIF, COLMAP assumes this many times the long side.
+DEFAULT_FOCAL_FACTOR = 1.2
+
+
+@dataclass(frozen=True)
+class CameraPlan:
+    """One camera and its images."""
+
+    width: int  # raw pixels
+    height: int  # raw pixels
+    focal: float  # pixels
+    known_focal: bool  # from EXIF or from the user, not a guess
+    params: tuple[float, ...] | None  # the user's intrinsics
+    images: list[str]
+
+
+def plan_cameras(headers: Mapping[str, Header], options: ImportOptions) -> list[CameraPlan]:
+    """Groups the images.
+
+    `auto` joins images with the same make, model, focal length and size; without EXIF it joins a folder whose images
+    all have one size (frames of a video), and gives every other image its own camera (pictures from the web).
+
+    Raises:
+        UsageError: images that are to share a camera differ in size.
+    """
+    params = None
+    if options.camera_params is not None:
+        params = tuple(float(p) for p in options.camera_params.split(","))
+    keys = _keys(headers, options.camera_mode)
+    plans = []
+    for _, group in groupby(sorted(headers, key=lambda name: (keys[name], name)), key=lambda name: keys[name]):
+        names = list(group)
+        first = headers[names[0]]
+        for name in names:
+            other = headers[name]
+            if (other.width, other.height) != (first.width, first.height):
+                raise UsageError(
+                    f"--camera-mode {options.camera_mode}: {names[0]} has {first.width} x {first.height} pixels, "
+                    f"{name} has {other.width} x {other.height}; accepted for such folders are auto, per-image"
+                )
+        focal = next((headers[name].focal for name in names if headers[name].focal is not None), None)
+        guess = DEFAULT_FOCAL_FACTOR * max(first.width, first.height)
+        known = focal is not None or params is not None
+        plans.append(CameraPlan(first.width, first.height, focal or guess, known, params, names))
+    return plans
+
+
+def _keys(headers: Mapping[str, Header], mode: str) -> dict[str, tuple[str, ...]]:
+    if mode == "single":
+        return dict.fromkeys(headers, ())
+    if mode == "per-folder":
+        return {name: (dirname(name),) for name in headers}
+    if mode == "per-image":
+        return {name: (name,) for name in headers}
+    plain_sizes: dict[str, set[tuple[int, int]]] = {}
+    for name, h in headers.items():
+        if not h.camera:
+            plain_sizes.setdefault(dirname(name), set()).add((h.width, h.height))
+    keys: dict[str, tuple[str, ...]] = {}
+    for name, h in headers.items():
+        size = (str(h.width), str(h.height))
+        if h.camera:
+            keys[name] = ("exif", h.camera, f"{h.focal or 0:.3f}", *size)
+        elif len(plain_sizes[dirname(name)]) == 1:
+            keys[name] = ("folder", dirname(name), *size)
+        else:
+            keys[name] = ("image", name)
+    return keys

@@ -1,0 +1,221 @@
+"""`database.db`: cameras, rigs, frames, images, keypoints, matches and verified geometries, built whole, then renamed.
+
+While it is built it is `database.db.partial`. A kill during verification costs nothing but the pairs in hand: the
+partial database carries the digest of what it was built from, and COLMAP passes over the pairs it has verified.
+"""
+
+import os
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sfm_match.collection import Collection
+from sfm_match.colmap import hush_colmap
+from sfm_match.colmap.cameras import CameraPlan, plan_cameras
+from sfm_match.config import ImportOptions
+from sfm_match.errors import NothingDone, UsageError
+from sfm_match.progress import Clock, Progress, StageReport
+from sfm_match.stages.extract import FeatureSet
+from sfm_match.stages.match import current_features
+from sfm_match.stages.pairs import read_pairs
+from sfm_match.store.features import read_features, unit_path
+from sfm_match.store.matches import read_tile
+from sfm_match.store.shard import fingerprint
+from sfm_match.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pycolmap
+
+RANSAC_SEED = 0
+_TABLE = "sfm_match"  # ours, beside COLMAP's; COLMAP reads past it
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a database holds."""
+
+    images: int
+    pairs: int  # with at least one match
+    verified: int  # with a two-view geometry
+
+
+def import_to_colmap(
+    workspace: Workspace, collection: Collection, options: ImportOptions, *, overwrite: bool, quiet: bool = False
+) -> StageReport:
+    """Builds the database, unless it stands for these features, matches and options.
+
+    Raises:
+        UsageError: an unknown camera model, a wrong number of parameters, or options that differ from before.
+        NothingDone: no matches.
+    """
+    clock = Clock()
+    features = current_features(workspace, collection)
+    match_facts = workspace.record().get("match")
+    tiles = sorted(workspace.matches.glob("*.h5"))
+    if match_facts is None or not tiles:
+        raise NothingDone(f"{workspace.folder}: no matches yet; run `sfm-match match` first")
+    workspace.settle("import", options.identity(), overwrite=overwrite)
+    pairs_facts = workspace.record().get("pairs written")
+    digest = fingerprint(
+        [options.identity(), match_facts, pairs_facts, sorted(features.units.items()), [tile.name for tile in tiles]]
+    )
+    if read_note(workspace.database, "inputs") == digest:
+        counts = count(workspace.database)
+        detail = _describe(counts, options.verify)
+        return StageReport("import", "pairs", 0, counts.pairs, seconds=clock.seconds, detail=detail)
+
+    partial = workspace.database.with_name(workspace.database.name + ".partial")
+    headers = {name: header for name, header in collection.usable.items() if name in features.counts}
+    if read_note(partial, "inputs") != digest:
+        for suffix in ("", "-journal", "-wal", "-shm"):
+            Path(f"{partial}{suffix}").unlink(missing_ok=True)
+        cameras = plan_cameras(headers, options)
+        with clock.on("write"):
+            _fill(partial, workspace, collection, features, cameras, options, fingerprint(match_facts), quiet)
+            _write_note(partial, "inputs", digest)
+    if options.verify:
+        with clock.on("verify"):
+            _verify(partial)
+    os.replace(partial, workspace.database)
+    counts = count(workspace.database)
+    return StageReport(
+        "import",
+        "pairs",
+        counts.pairs,
+        seconds=clock.seconds,
+        spent=clock.spent,
+        detail=_describe(counts, options.verify),
+        facts={"images": counts.images, "verified": counts.verified},
+    )
+
+
+def _describe(counts: Counts, verified: bool) -> str:
+    shown = f"{counts.verified:,} verified" if verified else "not verified"
+    return f"{counts.images:,} images, {shown}"
+
+
+def _fill(
+    path: Path,
+    workspace: Workspace,
+    collection: Collection,
+    features: FeatureSet,
+    cameras: list[CameraPlan],
+    options: ImportOptions,
+    expected: str,
+    quiet: bool,
+) -> None:
+    import pycolmap
+
+    wanted = read_pairs(workspace.pairs, list(collection.records))
+    names = list(collection.records)
+    wanted_codes = set((wanted[:, 0] * len(names) + wanted[:, 1]).tolist())
+    rank = {name: i for i, name in enumerate(names)}
+    tiles = sorted(workspace.matches.glob("*.h5"))
+    progress = Progress("import", len(tiles), "tiles", quiet=quiet)
+    database = pycolmap.Database.open(str(path))
+    try:
+        with pycolmap.DatabaseTransaction(database):
+            ids: dict[str, int] = {}
+            for plan in cameras:
+                ids |= _write_camera(database, plan, options)
+            for unit in sorted({*features.units.values()}):
+                mine = [name for name, held in features.units.items() if held == unit]
+                stored = read_features(unit_path(workspace.features, unit), mine, descriptors=False)
+                for name, image in stored.items():
+                    database.write_keypoints(ids[name], image.keypoints)
+            for tile_path in tiles:
+                tile = read_tile(tile_path)
+                progress.advance(1)
+                if tile.fingerprint != expected:
+                    continue
+                current = {name for name, unit in tile.images.items() if features.units.get(name) == unit}
+                for (i, j), found in zip(tile.pairs.tolist(), tile.matches, strict=True):
+                    first, second = tile.names[i], tile.names[j]
+                    if not {first, second} <= current or rank[first] * len(names) + rank[second] not in wanted_codes:
+                        continue
+                    if len(found.indices):
+                        database.write_matches(ids[first], ids[second], found.indices)
+    finally:
+        database.close()
+        progress.close()
+
+
+def _write_camera(database: "pycolmap.Database", plan: CameraPlan, options: ImportOptions) -> dict[str, int]:
+    """Writes a camera, its rig, its images and their frames. Returns image ids by name."""
+    import pycolmap
+
+    try:
+        camera = pycolmap.Camera.create_from_model_name(1, options.camera_model, plan.focal, plan.width, plan.height)
+    except (ValueError, RuntimeError, KeyError):
+        accepted = ", ".join(n for n in pycolmap.CameraModelId.__members__ if n != "INVALID")
+        raise UsageError(f"--camera-model {options.camera_model}: accepted are {accepted}") from None
+    if plan.params is not None:
+        if len(plan.params) != len(camera.params):
+            raise UsageError(
+                f"--camera-params: {options.camera_model} takes {len(camera.params)} numbers "
+                f"({camera.params_info}), found {len(plan.params)}"
+            )
+        camera.params = list(plan.params)
+    camera.has_prior_focal_length = plan.known_focal
+    camera_id = database.write_camera(camera)
+    rig = pycolmap.Rig()
+    rig.add_ref_sensor(pycolmap.sensor_t(pycolmap.SensorType.CAMERA, camera_id))
+    rig_id = database.write_rig(rig)
+    ids = {}
+    for name in plan.images:
+        image = pycolmap.Image(name=name, camera_id=camera_id)
+        image.image_id = ids[name] = database.write_image(image)
+        frame = pycolmap.Frame()
+        frame.rig_id = rig_id
+        frame.add_data_id(image.data_id)
+        database.write_frame(frame)
+    return ids
+
+
+def _verify(path: Path) -> None:
+    import pycolmap
+
+    hush_colmap()
+    options = pycolmap.TwoViewGeometryOptions()
+    options.ransac.random_seed = RANSAC_SEED  # the same matches give the same geometry
+    pycolmap.geometric_verification(str(path), two_view_geometry_options=options)
+
+
+def read_note(path: Path, key: str) -> str | None:
+    """A value of our own table, or None where there is no such database, table or key."""
+    if not path.exists():
+        return None
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        row = connection.execute(f"SELECT value FROM {_TABLE} WHERE key = ?", (key,)).fetchone()
+    except sqlite3.DatabaseError:
+        return None
+    finally:
+        connection.close()
+    return str(row[0]) if row else None
+
+
+def _write_note(path: Path, key: str, value: str) -> None:
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute(f"CREATE TABLE IF NOT EXISTS {_TABLE} (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
+        connection.execute(f"INSERT OR REPLACE INTO {_TABLE} VALUES (?, ?)", (key, value))
+    connection.close()
+
+
+def count(path: Path) -> Counts:
+    """Reads the numbers with SQLite alone: pycolmap takes longer to import than this takes."""
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+
+    def one(query: str) -> int:
+        return int(connection.execute(query).fetchone()[0])
+
+    try:
+        return Counts(
+            one("SELECT COUNT(*) FROM images"),
+            one("SELECT COUNT(*) FROM matches WHERE rows > 0"),
+            one("SELECT COUNT(*) FROM two_view_geometries WHERE rows > 0"),
+        )
+    finally:
+        connection.close()

@@ -1,0 +1,178 @@
+"""`sparse/0 ...`: reconstruction with pycolmap's mappers, written under a temporary name, then renamed."""
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sfm_match.collection import Collection
+from sfm_match.colmap import hush_colmap
+from sfm_match.colmap.database import count, read_note
+from sfm_match.config import ReconstructOptions
+from sfm_match.errors import NothingDone
+from sfm_match.progress import Clock, StageReport
+from sfm_match.store.shard import fingerprint, write_text
+from sfm_match.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pycolmap
+
+_SUMMARY = "sfm-match.json"  # in sparse/: what it was made from, and the numbers
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """The numbers of one model."""
+
+    registered: int  # images
+    points: int
+    track_length: float  # mean observations of a point
+    reprojection_error: float  # mean, pixels
+
+
+def reconstruct_model(
+    workspace: Workspace, collection: Collection, options: ReconstructOptions, *, overwrite: bool
+) -> StageReport:
+    """Runs the mapper, unless its models stand for this database and these options.
+
+    Raises:
+        NothingDone: no database, or no image pair to start a reconstruction from.
+    """
+    clock = Clock()
+    inputs = read_note(workspace.database, "inputs")
+    if inputs is None:
+        raise NothingDone(f"{workspace.folder}: no database yet; run `sfm-match import` first")
+    workspace.settle("reconstruct", options.identity(), overwrite=overwrite)
+    digest = fingerprint([options.identity(), inputs])
+    total = count(workspace.database).images
+    standing = _read_summary(workspace.sparse)
+    if standing is not None and standing[0] == digest:
+        models = standing[1]
+        return _report(models, total, clock, computed=False)
+    _discard(workspace.folder)
+    temporary = workspace.folder / f"sparse.tmp-{os.getpid()}"
+    temporary.mkdir()
+    try:
+        with clock.on("map"):
+            reconstructions = _map(workspace, collection, options, temporary)
+        if not reconstructions:
+            raise NothingDone(
+                f"{workspace.database}: no reconstruction; too few verified matches "
+                "(more pairs, a larger --size or known --camera-params may help)"
+            )
+        with clock.on("write"):
+            models = _write(reconstructions, temporary)
+            write_text(temporary / _SUMMARY, json.dumps({"inputs": digest, "models": [asdict(m) for m in models]}))
+            if workspace.sparse.exists():
+                workspace.sparse.rename(workspace.folder / f"sparse.old-{os.getpid()}")
+            os.replace(temporary, workspace.sparse)
+    finally:
+        _discard(workspace.folder)
+    return _report(models, total, clock, computed=True)
+
+
+def _discard(folder: Path) -> None:
+    """Deletes what is unfinished or replaced."""
+    for pattern in ("sparse.tmp-*", "sparse.old-*"):
+        for path in folder.glob(pattern):
+            shutil.rmtree(path)
+
+
+def _map(
+    workspace: Workspace, collection: Collection, options: ReconstructOptions, output: Path
+) -> list["pycolmap.Reconstruction"]:
+    """Largest model first."""
+    import pycolmap
+
+    hush_colmap()
+    pycolmap.set_random_seed(options.seed)
+    refine = options.refine_focal_length
+    if refine is None:
+        refine = not _intrinsics_given(workspace)
+    paths = str(workspace.database), str(collection.folder), str(output)
+    if options.mapper == "global":
+        found = pycolmap.global_mapping(*paths, options=_global_options(options, refine))
+    else:
+        found = pycolmap.incremental_mapping(*paths, options=_incremental_options(options, refine))
+    models = sorted(found.values(), key=lambda model: -model.num_reg_images())
+    return [model for model in models if model.num_reg_images() >= options.min_model_size]
+
+
+def _intrinsics_given(workspace: Workspace) -> bool:
+    return bool(workspace.record().get("import", {}).get("camera_params"))
+
+
+def _incremental_options(options: ReconstructOptions, refine: bool) -> "pycolmap.IncrementalPipelineOptions":
+    import pycolmap
+
+    pipeline = pycolmap.IncrementalPipelineOptions()
+    pipeline.min_model_size = options.min_model_size
+    pipeline.random_seed = options.seed
+    pipeline.mapper.random_seed = options.seed
+    pipeline.triangulation.random_seed = options.seed
+    pipeline.ba_refine_focal_length = pipeline.ba_refine_extra_params = refine
+    pipeline.mapper.abs_pose_refine_focal_length = pipeline.mapper.abs_pose_refine_extra_params = refine
+    return pipeline
+
+
+def _global_options(options: ReconstructOptions, refine: bool) -> "pycolmap.GlobalPipelineOptions":
+    import pycolmap
+
+    pipeline = pycolmap.GlobalPipelineOptions()
+    pipeline.min_model_size = options.min_model_size
+    pipeline.random_seed = options.seed
+    for part in (pipeline.mapper, pipeline.mapper.rotation_averaging, pipeline.mapper.global_positioning):
+        part.random_seed = options.seed
+    pipeline.mapper.bundle_adjustment.refine_focal_length = refine
+    pipeline.mapper.bundle_adjustment.refine_extra_params = refine
+    return pipeline
+
+
+def _write(reconstructions: list["pycolmap.Reconstruction"], folder: Path) -> list[ModelSummary]:
+    for stale in folder.iterdir():  # the mapper's own numbering
+        shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
+    summaries = []
+    for number, model in enumerate(reconstructions):
+        path = folder / str(number)
+        path.mkdir()
+        model.write(str(path))
+        model.export_PLY(str(path / "points.ply"))
+        summaries.append(
+            ModelSummary(
+                model.num_reg_images(),
+                model.num_points3D(),
+                round(model.compute_mean_track_length(), 3),
+                round(model.compute_mean_reprojection_error(), 4),
+            )
+        )
+    return summaries
+
+
+def _read_summary(sparse: Path) -> tuple[str, list[ModelSummary]] | None:
+    try:
+        stored: dict[str, Any] = json.loads((sparse / _SUMMARY).read_text(encoding="utf-8"))
+        return stored["inputs"], [ModelSummary(**model) for model in stored["models"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _report(models: list[ModelSummary], total: int, clock: Clock, *, computed: bool) -> StageReport:
+    best = models[0]
+    detail = (
+        f"{best.registered}/{total} images registered, {best.points:,} points, "
+        f"track length {best.track_length:.2f}, reprojection error {best.reprojection_error:.2f} px"
+    )
+    if len(models) > 1:
+        detail += f"; {len(models)} models, the others with {', '.join(str(m.registered) for m in models[1:])} images"
+    return StageReport(
+        "reconstruct",
+        "images",
+        done=best.registered if computed else 0,
+        standing=0 if computed else best.registered,
+        seconds=clock.seconds,
+        spent=clock.spent,
+        detail=detail,
+        facts={**asdict(best), "total": total, "models": len(models)},
+    )

@@ -1,0 +1,108 @@
+"""The one place for coordinates.
+
+Three frames, all with x to the right, y down, in pixels, the centre of the top-left pixel at (0.5, 0.5) (COLMAP's
+convention), so that a change of scale is a multiplication:
+
+- raw: the pixels as the sensor stored them, what COLMAP reads and what is stored;
+- oriented: after EXIF orientation, the upright image that the network sees;
+- network: oriented, resized so that the long side is `--size`, at the top left of a padded bucket.
+
+hloc's files use integer centres: subtract 0.5 going out, add 0.5 coming in.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Points = NDArray[np.float32]  # (N, 2) x, y
+
+# EXIF orientation -> (transposed, then mirrored in x, then mirrored in y), from raw to oriented.
+_ORIENTATIONS = {
+    1: (False, False, False),
+    2: (False, True, False),
+    3: (False, True, True),
+    4: (False, False, True),
+    5: (True, False, False),
+    6: (True, True, False),
+    7: (True, True, True),
+    8: (True, False, True),
+}
+
+# Width / height of the landscape buckets. Few, so that engines with static shapes stay few; padding costs at most the
+# step to the next one.
+ASPECTS = (1.0, 4 / 3, 3 / 2, 16 / 9, 2.0, 3.0)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """How one image gets from the sensor to the network."""
+
+    raw_size: tuple[int, int]  # (width, height)
+    orientation: int  # EXIF, 1 to 8
+    network_size: tuple[int, int]  # (width, height) of the resized image, without padding
+    bucket: tuple[int, int]  # (width, height) with padding
+
+    @property
+    def oriented_size(self) -> tuple[int, int]:
+        """(width, height) of the upright image."""
+        width, height = self.raw_size
+        return (height, width) if self.transposed else (width, height)
+
+    @property
+    def transposed(self) -> bool:
+        """Whether the upright image swaps the sensor's axes."""
+        return _ORIENTATIONS[self.orientation][0]
+
+    def orient(self, raw: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Raw pixels (H, W, ...) to the upright image."""
+        transposed, mirror_x, mirror_y = _ORIENTATIONS[self.orientation]
+        image = raw.swapaxes(0, 1) if transposed else raw
+        image = image[:, ::-1] if mirror_x else image
+        return np.ascontiguousarray(image[::-1] if mirror_y else image)
+
+    def raw_from_network(self, points: Points) -> Points:
+        """(N, 2) network pixels to raw pixels."""
+        transposed, mirror_x, mirror_y = _ORIENTATIONS[self.orientation]
+        width, height = self.oriented_size
+        x = points[:, 0] * (width / self.network_size[0])
+        y = points[:, 1] * (height / self.network_size[1])
+        x = width - x if mirror_x else x
+        y = height - y if mirror_y else y
+        return np.stack((y, x) if transposed else (x, y), axis=1).astype(np.float32)
+
+
+def normalised_from_network(points: Points, bucket: tuple[int, int]) -> Points:
+    """(N, 2) network pixels to [-1, 1], whose ends are the outer edges of the padded bucket: what networks take."""
+    return (points * (2.0 / np.asarray(bucket, np.float32)) - 1.0).astype(np.float32)
+
+
+def plan_frame(raw_size: tuple[int, int], orientation: int, size: int, divisor: int) -> Frame:
+    """Chooses the network size and the bucket of an image.
+
+    Args:
+        raw_size: (width, height) of the sensor's pixels.
+        orientation: EXIF orientation, 1 to 8.
+        size: long side at the network, pixels. Smaller images keep their pixels.
+        divisor: bucket sides are multiples of it, pixels.
+    """
+    width, height = raw_size
+    if _ORIENTATIONS[orientation][0]:
+        width, height = height, width
+    scale = min(1.0, size / max(width, height))
+    network = max(1, round(width * scale)), max(1, round(height * scale))
+    return Frame(raw_size, orientation, network, _bucket(network, size, divisor))
+
+
+def _bucket(network: tuple[int, int], size: int, divisor: int) -> tuple[int, int]:
+    def up(value: float) -> int:
+        return int(-(-value // divisor)) * divisor
+
+    width, height = network
+    if max(width, height) < size:  # not resized: its own bucket
+        return up(width), up(height)
+    long_side, short_side = up(max(network)), min(network)
+    # one pixel of tolerance: 1023 x 682 is 3:2 too
+    fitting = [up(round(size / aspect)) for aspect in ASPECTS if up(round(size / aspect)) >= short_side - 1]
+    short = max(min(fitting), up(short_side))
+    return (long_side, short) if width >= height else (short, long_side)

@@ -1,0 +1,216 @@
+"""The photographs: finding them, reading their headers, decoding them."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfm_match.errors import NothingDone, UsageError
+
+SUFFIXES = {".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".webp", ".bmp"}
+MIN_SIDE = 32  # pixels; below, there is nothing to detect
+MAX_PIXELS = 1 << 30
+
+Image = NDArray[np.uint8]
+
+_EXIF_IFD, _ORIENTATION, _MAKE, _MODEL = 0x8769, 0x0112, 0x010F, 0x0110
+_FOCAL, _FOCAL_35MM, _WIDTH_WHEN_TAKEN = 0x920A, 0xA405, 0xA002
+_PLANE_RESOLUTION, _PLANE_UNIT = 0xA20E, 0xA210
+_MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
+_FULL_FRAME_WIDTH_MM = 36.0
+
+
+class ImageError(Exception):
+    """This image cannot be used; the message says why."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the head of a file tells."""
+
+    width: int  # raw pixels
+    height: int  # raw pixels
+    orientation: int = 1  # EXIF, 1 to 8
+    camera: str = ""  # make and model, for grouping
+    focal: float | None = None  # pixels, along the raw image
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """One file of the folder: the name is POSIX, relative to the folder."""
+
+    name: str
+    signature: str  # size and time of the file (and of its mask): when it changes, the image is new
+
+
+def scan(folder: Path, masks: Path | None = None) -> list[FileFacts]:
+    """Every image file under `folder`, by name.
+
+    Raises:
+        UsageError: no such folder.
+        NothingDone: no file with an image's suffix in it.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"--images {folder}: no such folder")
+    found = []
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        for file in files:
+            if file.startswith(".") or Path(file).suffix.lower() not in SUFFIXES:
+                continue
+            path = Path(parent, file)
+            name = path.relative_to(folder).as_posix()
+            mask = find_mask(masks, name)
+            found.append(FileFacts(name, _signature(path) + (f" mask {_signature(mask)}" if mask else "")))
+    if not found:
+        raise NothingDone(f"{folder}: no image in it (looked for {', '.join(sorted(SUFFIXES))})")
+    return sorted(found, key=lambda f: f.name)
+
+
+def _signature(path: Path) -> str:
+    try:
+        status = path.stat()
+    except OSError:  # a dangling link: reading it will say so
+        return "unreadable"
+    return f"{status.st_size}:{status.st_mtime_ns}"
+
+
+def find_mask(masks: Path | None, name: str) -> Path | None:
+    """`NAME.png` (COLMAP's), or the name with .png for its suffix."""
+    if masks is None:
+        return None
+    candidates = (masks / f"{name}.png", masks / PurePosixPath(name).with_suffix(".png"))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def read_headers(folder: Path, names: list[str]) -> list[Header | ImageError]:
+    """The headers of many files, in threads."""
+
+    def read(name: str) -> Header | ImageError:
+        try:
+            return read_header(folder / name)
+        except ImageError as error:
+            return error
+
+    with ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1))) as pool:
+        return list(pool.map(read, names))
+
+
+def read_header(path: Path) -> Header:
+    """Size, orientation, camera and focal length, without decoding.
+
+    Raises:
+        ImageError: not an image, empty, or too small.
+    """
+    with _opened(path) as image:
+        width, height = image.size
+        if min(width, height) < MIN_SIDE:
+            raise ImageError(f"{width} x {height} pixels; the shorter side must have at least {MIN_SIDE}")
+        if width * height > MAX_PIXELS:
+            raise ImageError(f"{width} x {height} pixels; at most 2^30 can be decoded")
+        try:
+            exif = image.getexif()
+            details = exif.get_ifd(_EXIF_IFD)
+        except (ValueError, OSError, SyntaxError, KeyError, TypeError):  # Pillow on damaged EXIF: the image may be fine
+            return Header(width, height)
+    orientation = exif.get(_ORIENTATION, 1)
+    camera = " ".join(str(exif.get(tag, "")).strip("\0 ") for tag in (_MAKE, _MODEL)).strip()
+    return Header(
+        width,
+        height,
+        orientation if orientation in range(1, 9) else 1,
+        camera,
+        focal_from_exif(details, width, height),
+    )
+
+
+def focal_from_exif(exif: dict[int, Any], width: int, height: int) -> float | None:
+    """Focal length in pixels, from the 35 mm equivalent or from the sensor's resolution.
+
+    The 35 mm equivalent refers to a frame 36 mm wide. EXIF of a resized photograph still tells the size it was taken
+    at, so that resolution is that of the original pixels.
+    """
+
+    def number(tag: int) -> float:
+        try:
+            return float(exif.get(tag) or 0)
+        except (TypeError, ValueError, ZeroDivisionError):
+            return 0.0
+
+    long_side = max(width, height)
+    if number(_FOCAL_35MM) > 0:
+        return number(_FOCAL_35MM) / _FULL_FRAME_WIDTH_MM * long_side
+    unit = _MM_PER_UNIT.get(int(number(_PLANE_UNIT)) or 2)
+    if unit is None or number(_FOCAL) <= 0 or number(_PLANE_RESOLUTION) <= 0:
+        return None
+    pixels = number(_WIDTH_WHEN_TAKEN) or width
+    sensor_mm = pixels / number(_PLANE_RESOLUTION) * unit
+    return number(_FOCAL) / sensor_mm * long_side
+
+
+def decode(path: Path) -> Image:
+    """Decodes an image to its raw pixels.
+
+    8 and 16 bit, grey, palette, RGBA (alpha is dropped) and CMYK all become 8-bit RGB.
+
+    Returns:
+        (H, W, 3) uint8 RGB, not oriented.
+
+    Raises:
+        ImageError: the file is truncated, damaged or no image.
+    """
+    with _opened(path) as image:
+        try:
+            if image.mode.startswith(("I", "F")):
+                return _from_deep_grey(np.asarray(image))
+            if image.mode in ("P", "PA") or "transparency" in image.info:
+                image = image.convert("RGBA")
+            return np.asarray(image.convert("RGB"))
+        except (OSError, SyntaxError, ValueError, IndexError, EOFError, MemoryError) as error:
+            raise ImageError(f"cannot be decoded: {_one_line(error)}") from error
+
+
+def _from_deep_grey(grey: NDArray[Any]) -> Image:
+    """16-bit, 32-bit or float grey to 8-bit RGB. Integers are taken as 16 bit, floats as 0 to 1 or 0 to 255."""
+    top = 65535.0 if grey.dtype.kind in "iu" else (1.0 if float(grey.max(initial=0)) <= 1.0 else 255.0)
+    eight = np.clip(grey.astype(np.float32) * (255.0 / top), 0, 255).round().astype(np.uint8)
+    return np.repeat(eight[..., None], 3, axis=2)
+
+
+def _opened(path: Path) -> Any:
+    from PIL import Image as Pillow
+    from PIL import UnidentifiedImageError
+
+    Pillow.MAX_IMAGE_PIXELS = None  # read_header refuses what is too large, with its own message
+    try:
+        if path.stat().st_size == 0:
+            raise ImageError("the file is empty")
+        return Pillow.open(path)
+    except UnidentifiedImageError as error:
+        raise ImageError("not an image: no known format") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageError(f"cannot be opened: {_one_line(error)}") from error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def read_mask(path: Path, raw_size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A mask at its own resolution, in the raw frame: 255 where keypoints are wanted, 0 where the mask is black.
+
+    Raises:
+        ImageError: the mask cannot be read, or its aspect is not that of the image's `raw_size` (width, height).
+    """
+    try:
+        visible = decode(path).max(axis=2)
+    except ImageError as error:
+        raise ImageError(f"mask {path.name}: {error}") from error
+    height, width = visible.shape
+    if abs(width * raw_size[1] - height * raw_size[0]) > width + height + sum(raw_size):
+        raise ImageError(f"mask {path.name}: {width} x {height} pixels for an image of {raw_size[0]} x {raw_size[1]}")
+    return np.where(visible > 0, 255, 0).astype(np.uint8)

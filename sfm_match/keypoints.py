@@ -1,0 +1,81 @@
+"""From a detector's logits to keypoints."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+_WINDOW = 2  # pixels each way of the soft-argmax
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How keypoints are chosen."""
+
+    max_keypoints: int
+    threshold: float  # probability
+    border: int  # network pixels
+    nms_radius: int  # network pixels
+    subpixel: bool
+
+
+def select_keypoints(
+    logits: NDArray[np.float32], size: tuple[int, int], how: Selection, mask: NDArray[np.uint8] | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The strongest local maxima of the detector.
+
+    Args:
+        logits: (H, W) of one padded image.
+        size: (width, height) without padding; nothing beyond takes part, in the softmax neither.
+        how: limits.
+        mask: (height, width), 0 where no keypoint is wanted.
+
+    Returns:
+        (N, 2) x, y in network pixels, the centre of the top-left pixel at (0.5, 0.5), and (N,) probabilities,
+        descending.
+    """
+    width, height = size
+    inside = np.ascontiguousarray(logits[:height, :width])
+    peak = float(inside.max())
+    log_total = peak + float(np.log(np.exp(inside - peak).sum(dtype=np.float64)))
+
+    kernel = np.ones((2 * how.nms_radius + 1,) * 2, np.uint8)
+    allowed = cv2.dilate(inside, kernel) == inside
+    edge = how.border
+    if edge:
+        allowed[:edge] = allowed[-edge:] = False
+        allowed[:, :edge] = allowed[:, -edge:] = False
+    if mask is not None:
+        allowed &= mask > 0
+    if how.threshold > 0:
+        allowed &= inside > log_total + np.log(how.threshold)
+
+    found = np.flatnonzero(allowed)
+    strength = inside.ravel()[found]
+    if len(found) > how.max_keypoints:
+        strongest = np.argpartition(-strength, how.max_keypoints - 1)[: how.max_keypoints]
+        found, strength = found[strongest], strength[strongest]
+    order = np.lexsort((found, -strength))  # ties by place, so that the result is the same everywhere
+    rows, columns = np.divmod(found[order], width)
+    points = np.stack((columns + 0.5, rows + 0.5), axis=1).astype(np.float32)
+    if how.subpixel:
+        points += _soft_argmax(inside, rows, columns)
+    return points, np.exp(strength[order] - log_total).astype(np.float32)
+
+
+def _soft_argmax(
+    logits: NDArray[np.float32], rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """(N, 2) expected offset from each maximum under the softmax of its 5 x 5 window."""
+    steps = np.arange(-_WINDOW, _WINDOW + 1)
+    height, width = logits.shape
+    # the window is cut at the image's edge: what lies beyond has no weight
+    y, x = rows[:, None] + steps, columns[:, None] + steps  # (N, 5)
+    outside = ((y < 0) | (y >= height))[:, :, None] | ((x < 0) | (x >= width))[:, None, :]
+    window = logits[y.clip(0, height - 1)[:, :, None], x.clip(0, width - 1)[:, None, :]]  # (N, 5, 5)
+    weight = np.where(outside, 0.0, np.exp(window - logits[rows, columns][:, None, None]))
+    total = weight.sum(axis=(1, 2))
+    dx = (weight.sum(axis=1) * steps).sum(axis=1) / total
+    dy = (weight.sum(axis=2) * steps).sum(axis=1) / total
+    return np.stack((dx, dy), axis=1).astype(np.float32)

@@ -1,0 +1,119 @@
+"""Decoded, resized, padded batches, prepared ahead of the network by a few threads."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sfm_match.frames import Frame
+from sfm_match.images import ImageError, decode, find_mask, read_mask
+
+_MEAN = np.array((0.485, 0.456, 0.406), np.float32)
+_STD = np.array((0.229, 0.224, 0.225), np.float32)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image of a batch."""
+
+    name: str
+    frame: Frame
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A batch for the network. Images that could not be read are in `failed` and not in the rest."""
+
+    items: list[Item]
+    images: NDArray[np.float32]  # (B, 3, H, W) RGB, ImageNet-normalised
+    masks: list[NDArray[np.uint8] | None]  # B; (h, w) without padding, 0 where no keypoint is wanted
+    failed: dict[str, str]
+
+
+_Prepared = tuple[NDArray[np.float32], NDArray[np.uint8] | None]
+
+
+class Loader:
+    """Iterates over batches in their order, reading ahead."""
+
+    def __init__(
+        self, folder: Path, masks: Path | None, batches: Sequence[Sequence[Item]], workers: int, ahead: int
+    ) -> None:
+        """
+        Args:
+            folder: of the images.
+            masks: folder of masks, or None.
+            batches: items of one bucket each.
+            workers: decoding threads.
+            ahead: images in memory beyond the batch in hand.
+        """
+        self._folder, self._masks, self._batches = folder, masks, batches
+        self._workers, self._ahead = workers, ahead
+
+    def __iter__(self) -> Iterator[Loaded]:
+        cv2.setNumThreads(1)  # the threads are here
+        upcoming = iter([item for batch in self._batches for item in batch])
+        pending: deque[Future[_Prepared]] = deque()
+        with ThreadPoolExecutor(self._workers) as pool:
+
+            def top_up(count: int) -> None:
+                while len(pending) < count and (item := next(upcoming, None)) is not None:
+                    pending.append(pool.submit(self._prepare, item))
+
+            for batch in self._batches:
+                top_up(len(batch) + self._ahead)
+                good: list[tuple[Item, _Prepared]] = []
+                failed = {}
+                for item in batch:
+                    try:
+                        good.append((item, pending.popleft().result()))
+                    except ImageError as error:
+                        failed[item.name] = str(error)
+                top_up(self._ahead)
+                width, height = batch[0].frame.bucket
+                images = np.stack([image for _, (image, _) in good]) if good else np.empty((0, 3, height, width))
+                yield Loaded(
+                    [item for item, _ in good], images.astype(np.float32, copy=False), [m for _, (_, m) in good], failed
+                )
+
+    def _prepare(self, item: Item) -> _Prepared:
+        frame = item.frame
+        raw = decode(self._folder / item.name)
+        if (raw.shape[1], raw.shape[0]) != frame.raw_size:
+            width, height = frame.raw_size
+            raise ImageError(f"decodes to {raw.shape[1]} x {raw.shape[0]} pixels, its header says {width} x {height}")
+        mask_path = find_mask(self._masks, item.name)
+        mask = None
+        if mask_path is not None:
+            visible = frame.orient(read_mask(mask_path, frame.raw_size))
+            mask = _resize(visible, frame.network_size, cv2.INTER_NEAREST)
+        return normalise(to_network(raw, frame)), mask
+
+
+def to_network(raw: NDArray[np.uint8], frame: Frame) -> NDArray[np.uint8]:
+    """Raw pixels to the padded (H, W, 3) uint8 image of the bucket.
+
+    Shrinking is by area, so that nothing aliases; the padding repeats the last row and column.
+    """
+    width, height = frame.network_size
+    if (width, height) != frame.oriented_size:  # before turning: fewer pixels to turn
+        raw = _resize(raw, (height, width) if frame.transposed else (width, height), cv2.INTER_AREA)
+    image = frame.orient(raw)
+    right, bottom = frame.bucket[0] - width, frame.bucket[1] - height
+    return np.asarray(cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REPLICATE), np.uint8)
+
+
+def _resize(image: NDArray[np.uint8], size: tuple[int, int], how: int) -> NDArray[np.uint8]:
+    return np.asarray(cv2.resize(image, size, interpolation=how), np.uint8)
+
+
+def normalise(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(H, W, 3) uint8 RGB to (3, H, W) float32, ImageNet mean and deviation."""
+    scale, shift = 1 / (255 * _STD), -_MEAN / _STD
+    planes = np.multiply(image.transpose(2, 0, 1), scale[:, None, None], dtype=np.float32)
+    return np.ascontiguousarray(planes + shift[:, None, None])

@@ -1,0 +1,65 @@
+"""Dual-softmax matching, exact and blocked.
+
+With cos the cosines of unit descriptors and t the inverse temperature, E = exp(t (cos - 1)), r and c its row and column
+sums: P = E^2 / (r c^T) is the product of the two softmaxes (DeDoDe's matcher). A match is a mutual maximum of P above
+the threshold. P > threshold needs E > threshold * r, so that only few candidates are kept from each block of rows, and
+the full matrix is never in memory.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfm_match.store.matches import Matches
+
+ROWS = 512  # of a block: 512 x 4096 float32 stay in the cache
+
+_EMPTY = Matches(np.empty((0, 2), np.uint32), np.empty(0, np.float16))
+
+
+def match_descriptors(
+    descriptors0: NDArray[np.float32],
+    descriptors1: NDArray[np.float32],
+    threshold: float,
+    inverse_temperature: float = 20.0,
+) -> Matches:
+    """Matches of one image pair.
+
+    Args:
+        descriptors0: (N, D) float32, unit length.
+        descriptors1: (M, D) float32, unit length.
+        threshold: least probability, above 0 and below 1.
+        inverse_temperature: at most 40, so that exp does not underflow.
+
+    Returns:
+        Indices into both, ordered by the first, and probabilities.
+    """
+    if not len(descriptors0) or not len(descriptors1):
+        return _EMPTY
+    right = np.ascontiguousarray(descriptors1.T) * np.float32(inverse_temperature)
+    row_sums = np.empty(len(descriptors0), np.float32)
+    column_sums = np.zeros(len(descriptors1), np.float32)
+    found_rows, found_columns, found_e = [], [], []
+    for start in range(0, len(descriptors0), ROWS):
+        e = descriptors0[start : start + ROWS] @ right
+        e -= np.float32(inverse_temperature)
+        np.exp(e, out=e)
+        sums = e.sum(axis=1)
+        row_sums[start : start + ROWS] = sums
+        column_sums += e.sum(axis=0)
+        # half of the threshold: rounding must not lose what the exact test below keeps
+        flat = np.flatnonzero(e > (0.5 * threshold) * sums[:, None])
+        rows, columns = np.divmod(flat, e.shape[1])
+        found_rows.append(rows + start)
+        found_columns.append(columns)
+        found_e.append(e.ravel()[flat])
+    rows, columns, e = (np.concatenate(parts) for parts in (found_rows, found_columns, found_e))
+    p = (e / row_sums[rows]) * (e / column_sums[columns])
+    likely = p > threshold
+    rows, columns, p = rows[likely], columns[likely], p[likely]
+    best_of_row = np.zeros(len(descriptors0), np.float32)
+    best_of_column = np.zeros(len(descriptors1), np.float32)
+    np.maximum.at(best_of_row, rows, p)
+    np.maximum.at(best_of_column, columns, p)
+    mutual = (p == best_of_row[rows]) & (p == best_of_column[columns])
+    indices = np.stack((rows[mutual], columns[mutual]), axis=1).astype(np.uint32)
+    return Matches(indices, p[mutual].astype(np.float16))

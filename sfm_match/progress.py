@@ -1,0 +1,96 @@
+"""What a running stage shows, and what it says when it ends."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from tqdm import tqdm
+
+PIPE_SECONDS = 10.0  # between lines where no terminal shows a bar
+
+
+class Progress:
+    """One line a stage: a bar on a terminal, a plain line every 10 s on a pipe."""
+
+    def __init__(self, stage: str, total: int, unit: str, *, quiet: bool = False) -> None:
+        terminal = sys.stderr.isatty()
+        self._plain = not terminal and not quiet
+        self._bar = tqdm(total=total, desc=stage, unit=f" {unit}", disable=not terminal or quiet, leave=False)
+        self._stage, self._unit, self._total = stage, unit, total
+        self._done, self._started = 0, time.monotonic()
+        self._said = self._started
+
+    def advance(self, count: int) -> None:
+        self._done += count
+        self._bar.update(count)
+        now = time.monotonic()
+        if self._plain and now - self._said >= PIPE_SECONDS:
+            rate = self._done / (now - self._started)
+            left = (self._total - self._done) / rate if rate else float("nan")
+            line = f"{self._stage} {self._done:,}/{self._total:,} {self._unit}, {rate:.1f}/s, {left:.0f} s left"
+            print(line, file=sys.stderr, flush=True)
+            self._said = now
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+class Clock:
+    """Where a stage's time goes."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.spent: dict[str, float] = {}
+
+    @contextmanager
+    def on(self, what: str) -> Iterator[None]:
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.spent[what] = self.spent.get(what, 0.0) + time.monotonic() - start
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+
+@dataclass
+class StageReport:
+    """What a stage did."""
+
+    stage: str
+    unit: str  # of what is counted: images, pairs
+    done: int  # computed now
+    standing: int = 0  # computed by an earlier run
+    failed: int = 0
+    seconds: float = 0.0
+    spent: dict[str, float] = field(default_factory=dict)  # activity -> seconds, of the stage's own thread
+    detail: str = ""  # one more fact, in words
+    facts: dict[str, Any] = field(default_factory=dict)  # numbers for --json
+
+    def line(self) -> str:
+        """`extract 1,240 images, 31.2/s — decode 12 %, network 81 %: the network is the limit`."""
+        parts = [f"{self.stage} {self.done:,} {self.unit}"]
+        if self.done:
+            parts.append(f"{self.seconds:.1f} s")
+            parts.append(f"{self.done / max(self.seconds, 1e-9):.1f}/s")
+        elif self.standing:
+            parts = [f"{self.stage}: nothing to do"]
+        if self.standing:
+            parts.append(f"{self.standing:,} {self.unit} stand from before")
+        if self.failed:
+            parts.append(f"{self.failed:,} failed (failed.csv)")
+        text = ", ".join(parts)
+        if self.done and self.spent and self.seconds > 0:
+            shares = {k: v / self.seconds for k, v in sorted(self.spent.items(), key=lambda kv: -kv[1])}
+            shown = ", ".join(f"{name} {share:.0%}" for name, share in shares.items() if share >= 0.005)
+            text += f" — {shown}: {next(iter(shares))} is the limit"
+        return f"{text}; {self.detail}" if self.detail else text
+
+    def as_json(self) -> dict[str, Any]:
+        facts = asdict(self)
+        return {**{k: v for k, v in facts.items() if k != "facts"}, **self.facts}

@@ -1,0 +1,1 @@
+"""Stages of the pipeline: units in, files out."""

@@ -1,0 +1,211 @@
+"""Features of every image: a unit is up to 64 images, its result one file."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfm_match.collection import Collection, write_failed
+from sfm_match.config import AUTO, ExtractOptions
+from sfm_match.errors import NothingDone
+from sfm_match.frames import Frame, normalised_from_network, plan_frame
+from sfm_match.images import Header
+from sfm_match.keypoints import Selection, select_keypoints
+from sfm_match.loader import Item, Loaded, Loader
+from sfm_match.models import Model, find_model
+from sfm_match.progress import Clock, Progress, StageReport
+from sfm_match.runtime import Session, create_session, resolve_precision
+from sfm_match.store.features import Features, UnitResult, read_index, unit_path, write_unit
+from sfm_match.store.shard import ShardError, fingerprint
+from sfm_match.workspace import Workspace
+
+CPU_BATCH = 4  # images; more gains nothing on a CPU
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """What stands in `features/` for the collection: the images that have features, and why the others have not."""
+
+    fingerprint: str
+    counts: dict[str, int]  # keypoints of each image
+    units: dict[str, int]  # image -> unit that holds its features
+    failed: dict[str, str]
+    open_units: dict[int, list[str]]  # units without a file
+
+
+def feature_facts(options: ExtractOptions, model: Model) -> dict[str, object]:
+    """Everything that features depend on, beside the image."""
+    precision = resolve_precision(options.precision, options.device)
+    return {**options.identity(), **model.facts(), "precision": precision}
+
+
+def standing_features(workspace: Workspace, collection: Collection, expected: str) -> FeatureSet:
+    """Looks at the files that stand. A file of other options, or that cannot be read, counts as absent."""
+    counts: dict[str, int] = {}
+    units: dict[str, int] = {}
+    failed = {name: record.error for name, record in collection.records.items() if record.error is not None}
+    open_units = {}
+    for unit, names in collection.units().items():
+        path = unit_path(workspace.features, unit)
+        try:
+            index = read_index(path) if path.exists() else None
+        except ShardError:
+            index = None
+        if index is None or index.fingerprint != expected or not {*names} <= {*index.counts, *index.failed}:
+            open_units[unit] = names
+            continue
+        for name in names:
+            if name in index.counts:
+                counts[name], units[name] = index.counts[name], unit
+            else:
+                failed[name] = index.failed[name]
+    return FeatureSet(expected, counts, units, failed, open_units)
+
+
+def extract_features(
+    workspace: Workspace, collection: Collection, options: ExtractOptions, *, overwrite: bool, quiet: bool = False
+) -> StageReport:
+    """Extracts what does not stand yet.
+
+    Raises:
+        UsageError: unknown model or device, or options that differ from those of the standing features.
+        NothingDone: not one image of the collection could be used.
+    """
+    clock = Clock()
+    model = find_model(options.model)
+    facts = feature_facts(options, model)
+    workspace.settle("extract", facts, overwrite=overwrite)
+    before = standing_features(workspace, collection, fingerprint(facts))
+    detail = ""
+    if before.open_units:
+        with clock.on("load"):
+            network = Network(model, options)
+        detail = network.provider
+        _run_units(workspace, collection, options, network, before, clock, quiet)
+    after = standing_features(workspace, collection, before.fingerprint)
+    write_failed(workspace, after.failed)
+    if not after.counts:
+        first = ", ".join(f"{name}: {why}" for name, why in list(after.failed.items())[:3])
+        raise NothingDone(f"{collection.folder}: no readable image among {len(collection.records)} ({first})")
+    return StageReport(
+        "extract",
+        "images",
+        done=len(after.counts) - len(before.counts),
+        standing=len(before.counts),
+        failed=len(after.failed),
+        seconds=clock.seconds,
+        spent=clock.spent,
+        detail=detail,
+        facts={"keypoints": sum(after.counts.values()), "total": len(after.counts)},
+    )
+
+
+def _run_units(
+    workspace: Workspace,
+    collection: Collection,
+    options: ExtractOptions,
+    network: "Network",
+    before: FeatureSet,
+    clock: Clock,
+    quiet: bool,
+) -> None:
+    size = CPU_BATCH if options.batch == AUTO else int(options.batch)
+    headers = collection.usable
+    plan = {
+        unit: list(_batches(names, headers, options.size, network.model.divisor, size))
+        for unit, names in before.open_units.items()
+    }
+    workers = options.workers or os.cpu_count() or 1
+    every_batch = [batch for batches in plan.values() for batch in batches]
+    loaded = iter(Loader(collection.folder, collection.masks, every_batch, workers, ahead=2 * max(size, workers)))
+    progress = Progress("extract", sum(map(len, before.open_units.values())), "images", quiet=quiet)
+    try:
+        for unit, batches in plan.items():
+            features: dict[str, Features] = {}
+            failed: dict[str, str] = {}
+            for _ in batches:
+                with clock.on("decode"):
+                    batch = next(loaded)
+                failed |= batch.failed
+                for name, found in network.features(batch, clock).items():
+                    if isinstance(found, str):
+                        failed[name] = found
+                    else:
+                        features[name] = found
+                progress.advance(len(batch.items) + len(batch.failed))
+            with clock.on("write"):
+                result = UnitResult(dict(sorted(features.items())), dict(sorted(failed.items())))
+                path = unit_path(workspace.features, unit)
+                write_unit(path, result, before.fingerprint, network.model.dimension)
+    finally:
+        progress.close()
+
+
+def _batches(
+    names: Sequence[str], headers: dict[str, Header], size: int, divisor: int, batch: int
+) -> Iterator[list[Item]]:
+    """A unit's images by bucket, at most `batch` at a time."""
+    items = [
+        Item(name, plan_frame((headers[name].width, headers[name].height), headers[name].orientation, size, divisor))
+        for name in names
+    ]
+    items.sort(key=lambda item: item.frame.bucket)  # stable: by name within a bucket
+    for _, group in groupby(items, key=lambda item: item.frame.bucket):
+        same = list(group)
+        for start in range(0, len(same), batch):
+            yield same[start : start + batch]
+
+
+class Network:
+    """Detector and descriptor, and the selection between them."""
+
+    def __init__(self, model: Model, options: ExtractOptions) -> None:
+        self.model = model
+        self._detector: Session = create_session(model.detector, options.device)
+        self._descriptor: Session = create_session(model.descriptor, options.device)
+        self._how = Selection(
+            options.max_keypoints, options.threshold, options.border, model.nms_radius, options.subpixel
+        )
+
+    @property
+    def provider(self) -> str:
+        return self._detector.provider
+
+    def features(self, batch: Loaded, clock: Clock) -> dict[str, Features | str]:
+        """Features of each image of a batch, or the reason why it has none."""
+        if not batch.items:
+            return {}
+        with clock.on("network"):
+            logits: NDArray[np.float32] = self._detector.run({"image": batch.images})["logits"][:, 0]
+        with clock.on("keypoints"):
+            finite = [bool(np.isfinite(one).all()) for one in logits]
+            chosen = [
+                select_keypoints(one, item.frame.network_size, self._how, mask) if good else None
+                for one, item, mask, good in zip(logits, batch.items, batch.masks, finite, strict=True)
+            ]
+        bucket = batch.items[0].frame.bucket
+        most = max((len(c[0]) for c in chosen if c is not None), default=0)
+        places = np.zeros((len(chosen), max(most, 1), 2), np.float32)
+        for row, choice in zip(places, chosen, strict=True):
+            if choice is not None:
+                row[: len(choice[0])] = normalised_from_network(choice[0], bucket)
+        with clock.on("network"):
+            described = self._descriptor.run({"image": batch.images, "keypoints": places})["descriptors"]
+        results: dict[str, Features | str] = {}
+        for item, choice, descriptors in zip(batch.items, chosen, described, strict=True):
+            results[item.name] = _result(item.frame, choice, descriptors)
+        return results
+
+
+def _result(
+    frame: Frame, choice: tuple[NDArray[np.float32], NDArray[np.float32]] | None, descriptors: NDArray[np.float32]
+) -> Features | str:
+    if choice is None or not np.isfinite(descriptors).all():
+        return "the network gave values that are not finite"
+    points, scores = choice
+    if not len(points):
+        return "no keypoint found"
+    return Features(frame.raw_from_network(points), scores, descriptors[: len(points)].astype(np.float16))

@@ -1,0 +1,205 @@
+"""Matches of every pair: a unit is a tile of pairs that share images, its result one file.
+
+A tile joins two blocks of images; a block lies within one unit of features, so that a tile reads two files and each
+image's descriptors once. Its name tells the blocks and a digest of what it holds: pairs that came later (a collection
+that grew, another strategy) make new tiles beside the standing ones.
+"""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from sfm_match.collection import UNIT_SIZE, Collection
+from sfm_match.config import MatchOptions
+from sfm_match.errors import NothingDone
+from sfm_match.matching import match_descriptors
+from sfm_match.models import find_model
+from sfm_match.progress import Clock, Progress, StageReport
+from sfm_match.stages.extract import FeatureSet, standing_features
+from sfm_match.stages.pairs import read_pairs
+from sfm_match.store.features import read_features, unit_path
+from sfm_match.store.matches import Matches, Tile, read_tile, write_tile
+from sfm_match.store.shard import ShardError, fingerprint
+from sfm_match.workspace import Workspace
+
+BLOCK = 32  # images; 2 x 32 x 4096 x 256 float32 are 268 MB, and a kill costs at most 1024 pairs
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """Work of one tile."""
+
+    path: Path
+    images: dict[str, int]  # name -> unit of its features
+    pairs: NDArray[np.int32]  # (P, 2) rows of `images`
+
+
+def current_features(workspace: Workspace, collection: Collection) -> FeatureSet:
+    """The features that the last `extract` made.
+
+    Raises:
+        NothingDone: there are none, or some units are still open.
+    """
+    facts = workspace.record().get("extract")
+    if facts is None:
+        raise NothingDone(f"{workspace.folder}: no features yet; run `sfm-match extract` first")
+    features = standing_features(workspace, collection, fingerprint(facts))
+    if features.open_units:
+        missing = sum(map(len, features.open_units.values()))
+        raise NothingDone(f"{workspace.folder}: {missing} images are not extracted; run `sfm-match extract` again")
+    return features
+
+
+def match_facts(options: MatchOptions, extract_facts: dict[str, object]) -> dict[str, object]:
+    """Everything that matches depend on, beside the features' images."""
+    threshold = options.threshold
+    if threshold is None:
+        threshold = find_model(str(extract_facts["model"])).match_threshold
+    return {**options.identity(), "threshold": threshold, "features": fingerprint(extract_facts)}
+
+
+def match_pairs(
+    workspace: Workspace, collection: Collection, options: MatchOptions, *, overwrite: bool, quiet: bool = False
+) -> StageReport:
+    """Matches the pairs of `pairs.txt` that are not matched yet. Pairs of images without features are passed over."""
+    clock = Clock()
+    features = current_features(workspace, collection)
+    facts = match_facts(options, workspace.record()["extract"])
+    workspace.settle("match", facts, overwrite=overwrite)
+    expected = fingerprint(facts)
+    names = list(collection.records)
+    with clock.on("plan"):
+        wanted = read_pairs(workspace.pairs, names)
+        has_features = np.array([name in features.counts for name in names])
+        usable = wanted[has_features[wanted].all(axis=1)]
+        if not len(usable):
+            raise NothingDone(f"{workspace.pairs}: no pair of images that both have features")
+        standing = _standing_codes(workspace, expected, names, features)
+        open_pairs = usable[~np.isin(usable[:, 0] * len(names) + usable[:, 1], standing)]
+        tiles = list(_plan_tiles(workspace.matches, expected, names, features, open_pairs))
+    progress = Progress("match", len(open_pairs), "pairs", quiet=quiet)
+    matcher = _Matcher(
+        float(str(facts["threshold"])), options.inverse_temperature, options.workers or os.cpu_count() or 1
+    )
+    found = 0
+    try:
+        for plan in tiles:
+            with clock.on("read"):
+                descriptors = _read_descriptors(workspace, plan)
+            with clock.on("match"):
+                matches = matcher.match(descriptors, plan.pairs, progress)
+            with clock.on("write"):
+                write_tile(plan.path, Tile(expected, plan.images, plan.pairs, matches))
+            found += sum(len(m.indices) for m in matches)
+    finally:
+        progress.close()
+    passed_over = len(wanted) - len(usable)
+    return StageReport(
+        "match",
+        "pairs",
+        done=len(open_pairs),
+        standing=len(usable) - len(open_pairs),
+        seconds=clock.seconds,
+        spent=clock.spent,
+        detail=f"{passed_over:,} pairs of images without features passed over" if passed_over else "",
+        facts={"matches": found, "passed_over": passed_over},
+    )
+
+
+@dataclass(frozen=True)
+class _Matcher:
+    """Matches the pairs of a tile in threads."""
+
+    threshold: float
+    inverse_temperature: float
+    workers: int
+
+    def match(
+        self, descriptors: list[NDArray[np.float32]], pairs: NDArray[np.int32], progress: Progress
+    ) -> list[Matches]:
+        def one(pair: NDArray[np.int32]) -> Matches:
+            first, second = descriptors[pair[0]], descriptors[pair[1]]
+            return match_descriptors(first, second, self.threshold, self.inverse_temperature)
+
+        matches = []
+        # one BLAS thread a pair and pairs in parallel: blocks this small lose to barriers
+        with threadpool_limits(1, "blas"):
+            pool = ThreadPoolExecutor(self.workers)
+            try:
+                for result in pool.map(one, pairs):
+                    matches.append(result)
+                    progress.advance(1)
+            finally:
+                pool.shutdown(cancel_futures=True)  # an interrupt does not wait for the tile's other pairs
+        return matches
+
+
+def _standing_codes(workspace: Workspace, expected: str, names: list[str], features: FeatureSet) -> NDArray[np.int64]:
+    """Codes i * n + j of the pairs whose matches stand. Files of other options are deleted: nothing can use them."""
+    rank = {name: i for i, name in enumerate(names)}
+    codes = [np.empty(0, np.int64)]
+    for path in sorted(workspace.matches.glob("*.h5")):
+        try:
+            tile = read_tile(path, head_only=True)
+        except ShardError:
+            tile = None
+        if tile is None or tile.fingerprint != expected:
+            path.unlink()
+            continue
+        rows = np.array(
+            [rank[name] if features.units.get(name) == unit else -1 for name, unit in tile.images.items()], np.int64
+        )
+        pairs = rows[tile.pairs]
+        pairs = pairs[(pairs >= 0).all(axis=1)]
+        codes.append(pairs[:, 0] * len(names) + pairs[:, 1])
+    return np.concatenate(codes)
+
+
+def _plan_tiles(
+    folder: Path, expected: str, names: list[str], features: FeatureSet, pairs: NDArray[np.int64]
+) -> Iterator[TilePlan]:
+    """Groups pairs by the blocks of their images."""
+    if not len(pairs):
+        return
+    block = _blocks(names, features)
+    joined = np.sort(block[pairs], axis=1)
+    order = np.lexsort((pairs[:, 1], pairs[:, 0], joined[:, 1], joined[:, 0]))
+    pairs, joined = pairs[order], joined[order]
+    cuts = np.flatnonzero((joined[1:] != joined[:-1]).any(axis=1)) + 1
+    for part, key in zip(np.split(pairs, cuts), joined[np.concatenate(([0], cuts))], strict=True):
+        used, rows = np.unique(part, return_inverse=True)
+        images = {names[i]: features.units[names[i]] for i in used}
+        local = rows.reshape(-1, 2).astype(np.int32)
+        digest = fingerprint([expected, images, local.tolist()])[:8]
+        yield TilePlan(folder / f"{key[0]:05d}-{key[1]:05d}-{digest}.h5", images, local)
+
+
+def _blocks(names: list[str], features: FeatureSet) -> NDArray[np.int64]:
+    """The block of each name, -1 without features; blocks do not cross units."""
+    per_unit = UNIT_SIZE // BLOCK
+    seen: dict[int, int] = {}
+    block = np.full(len(names), -1, np.int64)
+    for i, name in enumerate(names):
+        unit = features.units.get(name)
+        if unit is not None:
+            place = seen.get(unit, 0)
+            seen[unit] = place + 1
+            block[i] = unit * per_unit + place // BLOCK
+    return block
+
+
+def _read_descriptors(workspace: Workspace, plan: TilePlan) -> list[NDArray[np.float32]]:
+    by_unit: dict[int, list[str]] = {}
+    for name, unit in plan.images.items():
+        by_unit.setdefault(unit, []).append(name)
+    held = {}
+    for unit, names in by_unit.items():
+        for name, features in read_features(unit_path(workspace.features, unit), names).items():
+            held[name] = features.descriptors.astype(np.float32)
+    return [held[name] for name in plan.images]

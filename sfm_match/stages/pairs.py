@@ -1,0 +1,96 @@
+"""`pairs.txt`: one pair a line, TAB between the names, names in order, lines as the strategy streams them."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pairs import Block, PairsError
+from pairs.auto import choose
+from pairs.exhaustive import exhaustive
+from pairs.listed import listed
+from pairs.sequential import sequential
+from sfm_match.collection import Collection
+from sfm_match.config import PairsOptions
+from sfm_match.errors import NothingDone, UsageError
+from sfm_match.progress import Clock, StageReport
+from sfm_match.store.shard import fingerprint, replacing
+from sfm_match.workspace import Workspace
+
+_STANDING = "pairs written"  # entry of the workspace's record
+
+
+def write_pairs(workspace: Workspace, collection: Collection, options: PairsOptions, *, overwrite: bool) -> StageReport:
+    """Writes `pairs.txt`, unless it stands for these images and options.
+
+    Raises:
+        UsageError: the list names unknown images, a name holds a TAB, or options differ from the standing pairs'.
+        NothingDone: fewer than two images, or no pair.
+    """
+    clock = Clock()
+    names = list(collection.usable)
+    if len(names) < 2:
+        raise NothingDone(f"{collection.folder}: {len(names)} usable image, a pair needs two")
+    awkward = next((name for name in names if "\t" in name or "\n" in name), None)
+    if awkward is not None:
+        raise UsageError(f"{awkward!r}: a TAB or a line break in a name cannot stand in pairs.txt; rename the file")
+    workspace.settle("pairs", _facts(options), overwrite=overwrite)
+    strategy, reason = choose(names) if options.strategy == "auto" else (options.strategy, "")
+    inputs = fingerprint([strategy, _facts(options), names])
+    detail = f"{strategy}: {reason}" if reason else strategy
+    before = workspace.record().get(_STANDING)
+    if before is not None and before["inputs"] == inputs and workspace.pairs.exists():
+        return StageReport("pairs", "pairs", 0, before["count"], detail=detail, facts={"strategy": strategy})
+    count = 0
+    try:
+        with replacing(workspace.pairs) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+            for block in _blocks(strategy, names, options):
+                file.writelines(f"{names[i]}\t{names[j]}\n" for i, j in block.tolist())
+                count += len(block)
+            if not count:
+                raise NothingDone(f"--strategy {strategy}: no pair among {len(names)} images")
+    except PairsError as error:
+        raise UsageError(str(error)) from error
+    workspace.note(_STANDING, {"inputs": inputs, "count": count})
+    return StageReport("pairs", "pairs", count, seconds=clock.seconds, detail=detail, facts={"strategy": strategy})
+
+
+def _facts(options: PairsOptions) -> dict[str, object]:
+    facts = options.identity()
+    if options.match_list_path is not None:  # the list's content is what matters
+        facts["match_list_path"] = hashlib.sha256(options.match_list_path.read_bytes()).hexdigest()
+    return facts
+
+
+def _blocks(strategy: str, names: Sequence[str], options: PairsOptions) -> Iterator[Block]:
+    if strategy == "exhaustive":
+        return exhaustive(len(names))
+    if strategy == "sequential":
+        return sequential(names, options.overlap, options.quadratic_overlap)
+    if options.match_list_path is None:  # options.validate() refuses this
+        raise ValueError("the strategy `list` needs a file")
+    return listed(options.match_list_path, names)
+
+
+def read_pairs(path: Path, names: Sequence[str]) -> NDArray[np.int64]:
+    """(P, 2) indices into `names` of the pairs that stand.
+
+    Raises:
+        NothingDone: no pairs were written.
+        UsageError: the file names images that are not in the collection.
+    """
+    if not path.exists():
+        raise NothingDone(f"{path.parent}: no pairs yet; run `sfm-match pairs` first")
+    index = {name: i for i, name in enumerate(names)}
+    flat: list[int] = []
+    with path.open(encoding="utf-8", newline="\n") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                first, second = line.rstrip("\n").split("\t")
+                flat += (index[first], index[second])
+            except (ValueError, KeyError):
+                hint = "not two images of this collection; run `sfm-match pairs` again"
+                raise UsageError(f"{path}, line {number}: {hint}") from None
+    return np.array(flat, np.int64).reshape(-1, 2)

@@ -1,0 +1,90 @@
+"""Features of a unit of images, packed: one dataset for all images, offsets between them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfm_match.store.shard import open_shard, read_strings, write_shard
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of one image."""
+
+    keypoints: NDArray[np.float32]  # (N, 2) x, y, raw pixels, centre of the top-left pixel at (0.5, 0.5)
+    scores: NDArray[np.float32]  # (N,) detection probability, descending
+    descriptors: NDArray[np.float16]  # (N, D) unit length
+
+
+@dataclass(frozen=True)
+class UnitResult:
+    """What one unit of extraction made: features of some images, reasons for the others."""
+
+    features: dict[str, Features]
+    failed: dict[str, str]
+
+
+def unit_path(folder: Path, unit: int) -> Path:
+    return folder / f"{unit:05d}.h5"
+
+
+def write_unit(path: Path, result: UnitResult, fingerprint: str, dimension: int) -> None:
+    """Writes a unit's file.
+
+    Args:
+        path: where.
+        result: the images in their order; it may hold no features at all.
+        fingerprint: of options and model.
+        dimension: descriptor size, for a unit with no features.
+    """
+    every = list(result.features.values())
+    counts = np.array([0, *(len(f.keypoints) for f in every)], np.int64)
+
+    def packed(parts: Iterable[NDArray[Any]], empty: NDArray[Any]) -> NDArray[Any]:
+        return np.concatenate((empty, *parts)).astype(empty.dtype, copy=False)
+
+    arrays: dict[str, NDArray[Any] | list[str]] = {
+        "names": list(result.features),
+        "offsets": counts.cumsum(),
+        "keypoints": packed((f.keypoints for f in every), np.empty((0, 2), np.float32)),
+        "scores": packed((f.scores for f in every), np.empty(0, np.float32)),
+        "descriptors": packed((f.descriptors for f in every), np.empty((0, dimension), np.float16)),
+        "failed_names": list(result.failed),
+        "failed_reasons": list(result.failed.values()),
+    }
+    write_shard(path, arrays, {"fingerprint": fingerprint, "convention": "COLMAP: first pixel's centre is 0.5, 0.5"})
+
+
+@dataclass(frozen=True)
+class UnitIndex:
+    """The head of a unit's file."""
+
+    fingerprint: str
+    counts: dict[str, int]  # keypoints of each image
+    failed: dict[str, str]
+
+
+def read_index(path: Path) -> UnitIndex:
+    with open_shard(path) as file:
+        counts = np.diff(file["offsets"][()]).tolist()
+        failed = zip(read_strings(file, "failed_names"), read_strings(file, "failed_reasons"), strict=True)
+        names = read_strings(file, "names")
+        return UnitIndex(str(file.attrs["fingerprint"]), dict(zip(names, counts, strict=True)), dict(failed))
+
+
+def read_features(path: Path, names: Sequence[str] | None = None, *, descriptors: bool = True) -> dict[str, Features]:
+    """Features of some of a unit's images (all without `names`); descriptors can be left on the disk."""
+    with open_shard(path) as file:
+        rows = {name: row for row, name in enumerate(read_strings(file, "names"))}
+        offsets = file["offsets"][()]
+        width = file["descriptors"].shape[1]
+        features = {}
+        for name in names if names is not None else rows:
+            part = slice(offsets[rows[name]], offsets[rows[name] + 1])
+            described = file["descriptors"][part] if descriptors else np.empty((0, width), np.float16)
+            features[name] = Features(file["keypoints"][part], file["scores"][part], described)
+        return features

@@ -1,0 +1,57 @@
+"""Matches of a tile of pairs, packed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfm_match.store.shard import open_shard, read_strings, write_shard
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Matches of one image pair."""
+
+    indices: NDArray[np.uint32]  # (M, 2) keypoint indices in the first and in the second image
+    scores: NDArray[np.float16]  # (M,) dual-softmax probability
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A tile's file in memory."""
+
+    fingerprint: str
+    images: dict[str, int]  # name -> unit whose features were matched
+    pairs: NDArray[np.int32]  # (P, 2) rows of `images`
+    matches: list[Matches]  # P; empty when only the head was read
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.images)
+
+
+def write_tile(path: Path, tile: Tile) -> None:
+    counts = np.array([0, *(len(m.indices) for m in tile.matches)], np.int64)
+    arrays: dict[str, NDArray[Any] | list[str]] = {
+        "names": list(tile.images),
+        "units": np.fromiter(tile.images.values(), np.int32, len(tile.images)),
+        "pairs": tile.pairs,
+        "offsets": counts.cumsum(),
+        "matches": np.concatenate((np.empty((0, 2), np.uint32), *(m.indices for m in tile.matches))),
+        "scores": np.concatenate((np.empty(0, np.float16), *(m.scores for m in tile.matches))),
+    }
+    write_shard(path, arrays, {"fingerprint": tile.fingerprint})
+
+
+def read_tile(path: Path, *, head_only: bool = False) -> Tile:
+    with open_shard(path) as file:
+        images = dict(zip(read_strings(file, "names"), file["units"][()].tolist(), strict=True))
+        matches: list[Matches] = []
+        if not head_only:
+            cuts: Sequence[int] = file["offsets"][1:-1]
+            indices, scores = file["matches"][()], file["scores"][()]
+            matches = [Matches(*part) for part in zip(np.split(indices, cuts), np.split(scores, cuts), strict=True)]
+        return Tile(str(file.attrs["fingerprint"]), images, file["pairs"][()], matches)

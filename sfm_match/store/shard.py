@@ -1,0 +1,100 @@
+"""Write-then-rename: a file that stands under its final name is whole.
+
+A unit's result is one file. A process killed while writing leaves a `.tmp-<pid>` beside it, never a broken result;
+measured with HDF5, appending to an open file loses all of it at a kill.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from sfm_match.errors import SfmMatchError
+
+SCHEMA = 1  # of features and matches files
+_TEMPORARY = ".tmp-"
+
+
+class ShardError(SfmMatchError):
+    """A result file that cannot be read."""
+
+
+def fingerprint(facts: Any) -> str:
+    """A short digest of JSON values: equal facts, equal fingerprint."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a temporary path; when the block ends well, that file durably becomes `path`."""
+    temporary = path.with_name(f"{path.name}{_TEMPORARY}{os.getpid()}")
+    try:
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():  # Windows opens no folders
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Deletes what killed writers left. The caller holds the workspace's lock, so no writer is alive."""
+    for leftover in folder.glob(f"*{_TEMPORARY}*"):
+        leftover.unlink()
+
+
+def write_shard(path: Path, arrays: Mapping[str, NDArray[Any] | list[str]], attributes: Mapping[str, Any]) -> None:
+    """Writes one HDF5 file: an array or a list of strings a dataset, metadata in attributes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary, h5py.File(temporary, "w", libver="latest") as file:
+        file.attrs["schema"] = SCHEMA
+        file.attrs.update(attributes)
+        for name, values in arrays.items():
+            if isinstance(values, list):
+                file.create_dataset(name, data=np.array(values, dtype=object), dtype=h5py.string_dtype())
+            else:
+                file.create_dataset(name, data=values)
+
+
+@contextlib.contextmanager
+def open_shard(path: Path) -> Iterator[h5py.File]:
+    """Opens a shard for reading.
+
+    Raises:
+        ShardError: it cannot be read, or another version of the program wrote it.
+    """
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise ShardError(f"{path}: not readable as HDF5; delete it, then run again: it is made anew") from error
+    with file:
+        schema = file.attrs.get("schema")
+        if schema != SCHEMA:
+            raise ShardError(f"{path}: schema {schema}, this version reads {SCHEMA}; run with --overwrite")
+        yield file
+
+
+def read_strings(file: h5py.File, name: str) -> list[str]:
+    return [str(text) for text in file[name].asstr()[()]]

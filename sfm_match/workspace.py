@@ -1,0 +1,81 @@
+"""The folder of a job: its paths, its lock, and the record of the options each stage ran with."""
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from filelock import FileLock, Timeout
+
+from sfm_match.errors import SfmMatchError, UsageError
+from sfm_match.store.shard import remove_leftovers, write_text
+
+
+class WorkspaceBusy(SfmMatchError):
+    """Another process works here."""
+
+
+class Workspace:
+    """A job's folder, locked while it is open."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.collection = folder / "images.json"
+        self.features = folder / "features"
+        self.pairs = folder / "pairs.txt"
+        self.matches = folder / "matches"
+        self.database = folder / "database.db"
+        self.sparse = folder / "sparse"
+        self.failed = folder / "failed.csv"
+        self._record = folder / "sfm-match.json"
+        self._lock = FileLock(folder / ".lock")
+
+    def __enter__(self) -> Self:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise WorkspaceBusy(f"{self.folder}: another sfm-match works here; wait for it or stop it") from None
+        except OSError as error:
+            raise UsageError(f"--workspace {self.folder}: {error.strerror}") from error
+        for folder in (self.folder, self.features, self.matches):
+            remove_leftovers(folder)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+    def record(self) -> dict[str, Any]:
+        """Stage -> what it ran with."""
+        if not self._record.exists():
+            return {}
+        try:
+            record = json.loads(self._record.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise SfmMatchError(f"{self._record}: not readable; run with --overwrite after deleting it") from error
+        return dict(record)
+
+    def settle(self, stage: str, facts: dict[str, Any], *, overwrite: bool) -> None:
+        """Records what a stage runs with, or refuses to mix it with something else.
+
+        Raises:
+            UsageError: the stage ran with other facts; the message shows the difference.
+        """
+        record = self.record()
+        before = record.get(stage)
+        if before == facts:
+            return
+        if before is not None and not overwrite:
+            changed = sorted(k for k in {*before, *facts} if before.get(k) != facts.get(k))
+            shown = ", ".join(f"{key} was {before.get(key)}, now {facts.get(key)}" for key in changed)
+            raise UsageError(
+                f"{self.folder}: {stage} ran with other options ({shown}); "
+                "add --overwrite to replace its results, or choose another --workspace"
+            )
+        self.note(stage, facts)
+
+    def note(self, key: str, facts: dict[str, Any]) -> None:
+        """Writes one entry of the record."""
+        write_text(self._record, json.dumps({**self.record(), key: facts}, indent=1) + "\n")
