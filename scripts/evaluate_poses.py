@@ -17,6 +17,8 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
+from sfm_match.geometry import align
+
 Floats = NDArray[np.float64]
 Pose = tuple[Floats, Floats]  # rotation camera_from_world (3, 3), centre in world (3,)
 UNREGISTERED = 180.0  # degrees
@@ -74,10 +76,9 @@ def centre_rmse(estimated: dict[str, Pose], truth: dict[str, Pose]) -> float:
     """In the truth's unit, after alignment; nan with fewer than three cameras."""
     names = sorted(truth.keys() & estimated.keys())
     found, real = (np.array([poses[name][1] for name in names]) for poses in (estimated, truth))
-    world_from_model = pycolmap.estimate_sim3d(found, real) if len(names) >= 3 else None
-    if world_from_model is None:
+    if len(names) < 3:
         return float("nan")
-    moved = np.array([world_from_model * centre for centre in found])
+    moved = align(found, real).apply(found)
     return float(np.sqrt(((moved - real) ** 2).sum(axis=1).mean()))
 
 

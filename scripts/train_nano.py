@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, nargs="+", required=True, help="folders of photographs")
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint and the log")
     parser.add_argument("--steps", type=int, default=1600)
+    parser.add_argument("--stop", type=int, help="stop here, to go on later; the schedule is that of --steps")
     parser.add_argument("--batch", type=int, default=8, help="pairs a step")
     parser.add_argument("--size", type=int, default=256, help="side of a view, pixels")
     parser.add_argument("--peak", type=float, default=2e-3, help="peak learning rate")
@@ -86,9 +87,10 @@ def main() -> None:
 
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
     source = views.batches(views.Photographs(photographs), options.size, options.batch, options.seed, step)
+    end = min(options.steps, options.stop or options.steps)
     started, first, running = time.time(), step, dict[str, float]()
     for batch in prefetch(source):
-        if step >= options.steps:
+        if step >= end:
             break
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, options.steps, options.peak)
@@ -117,7 +119,7 @@ def main() -> None:
             print(json.dumps(line), flush=True)
             with (options.out / "log.jsonl").open("a") as log:
                 log.write(json.dumps(line) + "\n")
-        if step % 100 == 0 or step == options.steps:
+        if step % 100 == 0 or step == end:
             save(checkpoint, {"nets": nets.state_dict(), "optimiser": optimiser.state_dict(), "step": step})
 
 

@@ -111,8 +111,14 @@ def run(
         on_report(report)
 
     with Workspace(Path(workspace)) as place:
-        note(_extract(place, Path(images), extracting, overwrite, quiet))
+        extracted = _extract(place, Path(images), extracting, overwrite, quiet)
         collection = Collection.load(place)
+        usable = extracted.facts["total"]
+        if usable < 2 and extracted.failed:  # what could be done was done; failed.csv says why it is so little
+            extracted.detail = f"{usable} usable image, a pair needs two: stopped here"
+            note(extracted)
+            return reports
+        note(extracted)
 
         from sfm_match.stages.match import match_pairs
         from sfm_match.stages.pairs import write_pairs

@@ -90,6 +90,9 @@ def with_options(*groups: type[Options], in_run: bool = False) -> Callable[[Call
             except OSError as error:  # a full disk, a folder without permission
                 _complain(f"{error}; what is done stands", verbose)
                 raise typer.Exit(NOTHING_DONE) from None
+            except Exception as error:  # noqa: BLE001 - a bug of ours; the user gets a line all the same
+                _complain(f"internal error, please report it: {type(error).__name__}: {error}", verbose)
+                raise typer.Exit(NOTHING_DONE) from None
             except KeyboardInterrupt:
                 _complain("interrupted; what is done stands, the same command goes on from here", verbose)
                 raise typer.Exit(INTERRUPTED) from None

@@ -167,10 +167,15 @@ class ReconstructOptions(Options):
     )
     min_model_size: int = option(3, "smaller models are dropped, images")
     seed: int = option(0, "of every random choice")
+    mapper_threads: int = option(
+        0, "threads of the mapper; 0: one per core; with 1, equal inputs give equal models", identity=False
+    )
 
     def validate(self) -> None:
         _require(self.min_model_size >= 2, f"--min-model-size {self.min_model_size}: accepted are 2 and more")
         _require(self.seed >= 0, f"--seed {self.seed}: accepted are 0 and more")
+        threads = self.mapper_threads
+        _require(threads >= 0, f"--mapper-threads {threads}: accepted are 0 (one per core) and more")
 
 
 GROUPS: tuple[type[Options], ...] = (

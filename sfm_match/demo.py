@@ -12,6 +12,7 @@ import numpy as np
 
 from sfm_match.api import StrPath, run
 from sfm_match.errors import NothingDone, UsageError
+from sfm_match.geometry import align
 from sfm_match.progress import StageReport
 from sfm_match.scene import FOCAL, HEIGHT, WIDTH, View, cameras, render, room
 
@@ -103,14 +104,11 @@ def _compare(model: Path, truth: list[View], started: float) -> DemoResult:
         raise NothingDone(f"demo: only {len(images)} of {len(truth)} views registered")
     found = np.array([image.projection_center() for image in images])
     real = np.array([by_name[image.name].centre for image in images])
-    world_from_model = pycolmap.estimate_sim3d(found, real)
-    if world_from_model is None:
-        raise NothingDone("demo: the reconstructed cameras cannot be aligned to the true ones")
-    turn = world_from_model.rotation.matrix()
-    positions = np.array([np.linalg.norm(world_from_model * c - r) for c, r in zip(found, real, strict=True)])
+    world_from_model = align(found, real)
+    positions = np.linalg.norm(world_from_model.apply(found) - real, axis=1)
     rotations = []
     for image in images:
-        estimated = image.cam_from_world().rotation.matrix() @ turn.T
+        estimated = image.cam_from_world().rotation.matrix() @ world_from_model.rotation.T
         between = estimated @ by_name[image.name].rotation.T
         rotations.append(np.degrees(np.arccos(np.clip((np.trace(between) - 1) / 2, -1, 1))))
     return DemoResult(

@@ -91,7 +91,10 @@ def plan_frame(raw_size: tuple[int, int], orientation: int, size: int, divisor: 
         width, height = height, width
     scale = min(1.0, size / max(width, height))
     network = max(1, round(width * scale)), max(1, round(height * scale))
-    return Frame(raw_size, orientation, network, _bucket(network, size, divisor))
+    bucket = _bucket(network, size, divisor)
+    # one pixel over the bucket is squeezed into it: coordinates stay exact, each axis has its own scale
+    network = min(network[0], bucket[0]), min(network[1], bucket[1])
+    return Frame(raw_size, orientation, network, bucket)
 
 
 def _bucket(network: tuple[int, int], size: int, divisor: int) -> tuple[int, int]:
@@ -101,8 +104,6 @@ def _bucket(network: tuple[int, int], size: int, divisor: int) -> tuple[int, int
     width, height = network
     if max(width, height) < size:  # not resized: its own bucket
         return up(width), up(height)
-    long_side, short_side = up(max(network)), min(network)
-    # one pixel of tolerance: 1023 x 682 is 3:2 too
-    fitting = [up(round(size / aspect)) for aspect in ASPECTS if up(round(size / aspect)) >= short_side - 1]
-    short = max(min(fitting), up(short_side))
-    return (long_side, short) if width >= height else (short, long_side)
+    # one pixel of tolerance: 3264 x 2450 is 4:3 too
+    short = min(side for aspect in ASPECTS if (side := up(size / aspect)) >= min(network) - 1)
+    return (up(size), short) if width >= height else (short, up(size))

@@ -1,6 +1,7 @@
 """The photographs: finding them, reading their headers, decoding them."""
 
 import os
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -186,6 +187,7 @@ def _opened(path: Path) -> Any:
     from PIL import UnidentifiedImageError
 
     Pillow.MAX_IMAGE_PIXELS = None  # read_header refuses what is too large, with its own message
+    warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # damaged EXIF is no news to the user
     try:
         if path.stat().st_size == 0:
             raise ImageError("the file is empty")

@@ -4,7 +4,6 @@ While it is built it is `database.db.partial`. A kill during verification costs 
 partial database carries the digest of what it was built from, and COLMAP passes over the pairs it has verified.
 """
 
-import os
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from sfm_match.stages.match import current_features
 from sfm_match.stages.pairs import read_pairs
 from sfm_match.store.features import read_features, unit_path
 from sfm_match.store.matches import read_tile
-from sfm_match.store.shard import fingerprint
+from sfm_match.store.shard import commit, fingerprint
 from sfm_match.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -38,6 +37,9 @@ class Counts:
     images: int
     pairs: int  # with at least one match
     verified: int  # with a two-view geometry
+
+    def facts(self) -> dict[str, int]:
+        return {"images": self.images, "verified": self.verified}
 
 
 def import_to_colmap(
@@ -63,7 +65,9 @@ def import_to_colmap(
     if read_note(workspace.database, "inputs") == digest:
         counts = count(workspace.database)
         detail = _describe(counts, options.verify)
-        return StageReport("import", "pairs", 0, counts.pairs, seconds=clock.seconds, detail=detail)
+        return StageReport(
+            "import", "pairs", 0, counts.pairs, seconds=clock.seconds, detail=detail, facts=counts.facts()
+        )
 
     partial = workspace.database.with_name(workspace.database.name + ".partial")
     headers = {name: header for name, header in collection.usable.items() if name in features.counts}
@@ -77,7 +81,7 @@ def import_to_colmap(
     if options.verify:
         with clock.on("verify"):
             _verify(partial)
-    os.replace(partial, workspace.database)
+    commit(partial, workspace.database)
     counts = count(workspace.database)
     return StageReport(
         "import",
@@ -86,7 +90,7 @@ def import_to_colmap(
         seconds=clock.seconds,
         spent=clock.spent,
         detail=_describe(counts, options.verify),
-        facts={"images": counts.images, "verified": counts.verified},
+        facts=counts.facts(),
     )
 
 

@@ -13,7 +13,7 @@ from sfm_match.colmap.database import count, read_note
 from sfm_match.config import ReconstructOptions
 from sfm_match.errors import NothingDone
 from sfm_match.progress import Clock, StageReport
-from sfm_match.store.shard import fingerprint, write_text
+from sfm_match.store.shard import TEMPORARY, commit, fingerprint, remove_leftovers, write_text
 from sfm_match.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -51,8 +51,7 @@ def reconstruct_model(
     if standing is not None and standing[0] == digest:
         models = standing[1]
         return _report(models, total, clock, computed=False)
-    _discard(workspace.folder)
-    temporary = workspace.folder / f"sparse.tmp-{os.getpid()}"
+    temporary = workspace.folder / f"sparse{TEMPORARY}{os.getpid()}"
     temporary.mkdir()
     try:
         with clock.on("map"):
@@ -66,18 +65,11 @@ def reconstruct_model(
             models = _write(reconstructions, temporary)
             write_text(temporary / _SUMMARY, json.dumps({"inputs": digest, "models": [asdict(m) for m in models]}))
             if workspace.sparse.exists():
-                workspace.sparse.rename(workspace.folder / f"sparse.old-{os.getpid()}")
-            os.replace(temporary, workspace.sparse)
+                workspace.sparse.rename(workspace.folder / f"sparse{TEMPORARY}replaced")
+            commit(temporary, workspace.sparse)
     finally:
-        _discard(workspace.folder)
+        remove_leftovers(workspace.folder)
     return _report(models, total, clock, computed=True)
-
-
-def _discard(folder: Path) -> None:
-    """Deletes what is unfinished or replaced."""
-    for pattern in ("sparse.tmp-*", "sparse.old-*"):
-        for path in folder.glob(pattern):
-            shutil.rmtree(path)
 
 
 def _map(
@@ -109,9 +101,9 @@ def _incremental_options(options: ReconstructOptions, refine: bool) -> "pycolmap
 
     pipeline = pycolmap.IncrementalPipelineOptions()
     pipeline.min_model_size = options.min_model_size
-    pipeline.random_seed = options.seed
-    pipeline.mapper.random_seed = options.seed
-    pipeline.triangulation.random_seed = options.seed
+    pipeline.num_threads = pipeline.mapper.num_threads = options.mapper_threads or -1
+    for part in (pipeline, pipeline.mapper, pipeline.triangulation):
+        part.random_seed = options.seed
     pipeline.ba_refine_focal_length = pipeline.ba_refine_extra_params = refine
     pipeline.mapper.abs_pose_refine_focal_length = pipeline.mapper.abs_pose_refine_extra_params = refine
     return pipeline
@@ -122,8 +114,14 @@ def _global_options(options: ReconstructOptions, refine: bool) -> "pycolmap.Glob
 
     pipeline = pycolmap.GlobalPipelineOptions()
     pipeline.min_model_size = options.min_model_size
-    pipeline.random_seed = options.seed
-    for part in (pipeline.mapper, pipeline.mapper.rotation_averaging, pipeline.mapper.global_positioning):
+    pipeline.num_threads = pipeline.mapper.num_threads = options.mapper_threads or -1
+    for part in (
+        pipeline,
+        pipeline.mapper,
+        pipeline.mapper.rotation_averaging,
+        pipeline.mapper.global_positioning,
+        pipeline.mapper.retriangulation,
+    ):
         part.random_seed = options.seed
     pipeline.mapper.bundle_adjustment.refine_focal_length = refine
     pipeline.mapper.bundle_adjustment.refine_extra_params = refine

@@ -1,7 +1,7 @@
 """Matches of a tile of pairs, packed."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,6 @@ def read_tile(path: Path, *, head_only: bool = False) -> Tile:
         images = dict(zip(read_strings(file, "names"), file["units"][()].tolist(), strict=True))
         matches: list[Matches] = []
         if not head_only:
-            cuts: Sequence[int] = file["offsets"][1:-1]
             indices, scores = file["matches"][()], file["scores"][()]
-            matches = [Matches(*part) for part in zip(np.split(indices, cuts), np.split(scores, cuts), strict=True)]
+            matches = [Matches(indices[a:b], scores[a:b]) for a, b in pairwise(file["offsets"][()].tolist())]
         return Tile(str(file.attrs["fingerprint"]), images, file["pairs"][()], matches)

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from sfm_match.errors import SfmMatchError
 
 SCHEMA = 1  # of features and matches files
-_TEMPORARY = ".tmp-"
+TEMPORARY = ".tmp-"  # in the name of what is not finished; deleted when a workspace is opened
 
 
 class ShardError(SfmMatchError):
@@ -34,14 +35,19 @@ def fingerprint(facts: Any) -> str:
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path; when the block ends well, that file durably becomes `path`."""
-    temporary = path.with_name(f"{path.name}{_TEMPORARY}{os.getpid()}")
+    temporary = path.with_name(f"{path.name}{TEMPORARY}{os.getpid()}")
     try:
         yield temporary
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
+        commit(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def commit(temporary: Path, path: Path) -> None:
+    """Makes a finished file, or folder of finished files, durably `path`."""
+    _sync(temporary)
+    os.replace(temporary, path)
+    _sync(path.parent)
 
 
 def _sync(path: Path) -> None:
@@ -61,8 +67,11 @@ def write_text(path: Path, text: str) -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Deletes what killed writers left. The caller holds the workspace's lock, so no writer is alive."""
-    for leftover in folder.glob(f"*{_TEMPORARY}*"):
-        leftover.unlink()
+    for leftover in folder.glob(f"*{TEMPORARY}*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
 
 
 def write_shard(path: Path, arrays: Mapping[str, NDArray[Any] | list[str]], attributes: Mapping[str, Any]) -> None:

@@ -1,0 +1,42 @@
+"""Helpers of the tests that run jobs: the command line as a process, and the content of a workspace."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+# Units this small make several files of a few images.
+SMALL_UNITS = "import sfm_match.collection as c; c.UNIT_SIZE = 2\nimport sfm_match.stages.match as m; m.BLOCK = 1\n"
+CALL = "from sfm_match.cli import main; main()\n"
+
+
+def sfm_match(*arguments: Any, before: str = "") -> subprocess.CompletedProcess[str]:
+    """Runs the command line in a process of its own, after some lines of Python."""
+    command = [sys.executable, "-c", before + CALL, *map(str, arguments)]
+    root = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+
+
+def stored(workspace: Path) -> dict[str, Any]:
+    """Content of the feature and match files and of the database: equal content, equal dictionaries."""
+    content: dict[str, Any] = {}
+    for path in sorted([*workspace.glob("features/*"), *workspace.glob("matches/*")]):
+        with h5py.File(path) as file:
+            content[f"{path.parent.name}/{path.name}"] = {
+                **{key: np.asarray(file[key][()]).tolist() for key in file},
+                **{f"@{key}": value for key, value in file.attrs.items()},
+            }
+    content["pairs"] = (workspace / "pairs.txt").read_text()
+    content["failed"] = (workspace / "failed.csv").read_text()
+    connection = sqlite3.connect(workspace / "database.db")
+    tables = ("cameras", "rigs", "frames", "images", "keypoints", "matches", "two_view_geometries")
+    for table in tables:
+        content[table] = connection.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall()
+    connection.close()
+    return content

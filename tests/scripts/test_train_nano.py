@@ -1,0 +1,87 @@
+"""The training's geometry, its losses, and that a resumed run goes on where it stopped."""
+
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from nano import losses, views
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photographs")
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        small = rng.integers(0, 255, (30, 40, 3), np.uint8)
+        cv2.imwrite(str(folder / f"{number}.jpg"), cv2.resize(small, (400, 300), interpolation=cv2.INTER_CUBIC))
+    return folder
+
+
+def batch(photographs: Path, step: int = 0) -> views.Views:
+    photos = views.Photographs(views.find_photographs([photographs]))
+    return next(views.batches(photos, 128, 4, seed=0, first_step=step))
+
+
+def test_step_depends_on_the_seed_alone(photographs: Path) -> None:
+    photos = views.Photographs(views.find_photographs([photographs]))
+    third = list(islice(views.batches(photos, 128, 4, seed=0, first_step=0), 3))[2]
+    torch.testing.assert_close(third.images, batch(photographs, step=2).images)
+
+
+def test_homography_joins_the_views(photographs: Path) -> None:
+    """B warped to A by the homography looks like A, far more than B itself does."""
+    pair = batch(photographs)
+    seen = losses.overlap(pair)
+    a, b = pair.images[:4].mean(1, keepdim=True), pair.images[4:].mean(1, keepdim=True)
+    warped = F.grid_sample(b, seen.grid, align_corners=False)
+
+    def correlation(x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor) -> float:
+        return float(torch.corrcoef(torch.stack((x.flatten()[mask], y.flatten()[mask])))[0, 1])
+
+    joined = [correlation(a[i], warped[i], seen.mask[i]) for i in range(4)]
+    apart = [correlation(a[i], b[i], seen.mask[i]) for i in range(4)]
+    assert np.median(joined) > 0.8
+    assert np.median(joined) > np.median(apart) + 0.3
+
+
+def test_a_detector_that_agrees_costs_less(photographs: Path) -> None:
+    pair = batch(photographs)
+    seen = losses.overlap(pair)
+    agreed = pair.corners[:, None] * 3
+    disagreed = torch.cat((agreed[:4], agreed[4:].flip(-1)))
+    costs = [float(losses.detector_loss(logits, pair, seen, prior=1.0)) for logits in (agreed, disagreed)]
+    assert costs[0] < costs[1]
+
+
+def test_repeatability_of_perfect_agreement_is_one(photographs: Path) -> None:
+    pair = batch(photographs)
+    identity = torch.eye(3).expand(4, 3, 3)
+    same = views.Views(pair.images, identity, torch.ones_like(pair.valid), pair.corners)
+    logits = torch.rand(4, 1, 128, 128).repeat(2, 1, 1, 1)
+    assert losses.repeatability(logits, losses.overlap(same)) == (1.0, 1.0)
+
+
+def train(photographs: Path, out: Path, steps: int, stop: int | None = None) -> dict:
+    script = [sys.executable, "scripts/train_nano.py", "--images", photographs, "--out", out, "--batch", "1"]
+    options = ["--size", "128", "--every", "1", "--steps", steps, "--threads", "1"]
+    more = ["--stop", stop] if stop else []
+    command = [str(part) for part in (*script, *options, *more)]
+    subprocess.run(command, check=True, cwd=ROOT, capture_output=True, env={"PYTHONPATH": f"{ROOT}:{ROOT / 'scripts'}"})
+    return torch.load(out / "checkpoint.pt", weights_only=True)
+
+
+def test_resuming_gives_what_an_undisturbed_run_gives(photographs: Path, tmp_path: Path) -> None:
+    whole = train(photographs, tmp_path / "whole", 4)
+    train(photographs, tmp_path / "parts", 4, stop=2)
+    parts = train(photographs, tmp_path / "parts", 4)
+    assert parts["step"] == whole["step"] == 4
+    for name, value in whole["nets"].items():
+        torch.testing.assert_close(parts["nets"][name], value)

@@ -1,0 +1,77 @@
+"""What is packed comes back, for any content."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sfm_match.store.features import Features, UnitResult, read_features, read_index, write_unit
+from sfm_match.store.matches import Matches, Tile, read_tile, write_tile
+
+NAMES = st.lists(
+    st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), min_size=1, max_size=20),
+    max_size=6,
+    unique=True,
+)
+
+
+def some_features(rng: np.random.Generator, count: int, dimension: int = 8) -> Features:
+    return Features(
+        rng.uniform(0, 4000, (count, 2)).astype(np.float32),
+        rng.random(count).astype(np.float32),
+        rng.normal(size=(count, dimension)).astype(np.float16),
+    )
+
+
+def assert_equal(a: Features, b: Features) -> None:
+    for left, right in zip(vars(a).values(), vars(b).values(), strict=True):
+        assert left.dtype == right.dtype
+        np.testing.assert_array_equal(left, right)
+
+
+@settings(deadline=None, max_examples=30)
+@given(names=NAMES, failed=NAMES, seed=st.integers(0, 99))
+def test_features(tmp_path_factory: pytest.TempPathFactory, names: list[str], failed: list[str], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    result = UnitResult(
+        {name: some_features(rng, int(rng.integers(0, 9))) for name in names}, dict.fromkeys(failed, "why\nnot")
+    )
+    path = tmp_path_factory.mktemp("f") / "0.h5"
+    write_unit(path, result, "print", 8)
+    index = read_index(path)
+    assert index.fingerprint == "print"
+    assert index.failed == result.failed
+    assert index.counts == {name: len(f.keypoints) for name, f in result.features.items()}
+    for name, features in read_features(path).items():
+        assert_equal(features, result.features[name])
+
+
+def test_features_of_some_images_without_descriptors(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    stored = {name: some_features(rng, 5) for name in ("a", "b", "c")}
+    write_unit(tmp_path / "0.h5", UnitResult(stored, {}), "print", 8)
+    read = read_features(tmp_path / "0.h5", ["c", "a"], descriptors=False)
+    assert list(read) == ["c", "a"]
+    assert read["c"].descriptors.shape == (0, 8)
+    np.testing.assert_array_equal(read["c"].keypoints, stored["c"].keypoints)
+
+
+@settings(deadline=None, max_examples=30)
+@given(counts=st.lists(st.integers(0, 5), max_size=6))
+def test_matches(tmp_path_factory: pytest.TempPathFactory, counts: list[int]) -> None:
+    rng = np.random.default_rng(0)
+    images = {f"{i}.jpg": i // 2 for i in range(len(counts) + 1)}
+    pairs = np.array([(i, i + 1) for i in range(len(counts))], np.int32).reshape(-1, 2)
+    matches = [Matches(rng.integers(0, 99, (n, 2)).astype(np.uint32), rng.random(n).astype(np.float16)) for n in counts]
+    path = tmp_path_factory.mktemp("m") / "0.h5"
+    write_tile(path, Tile("print", images, pairs, matches))
+    tile, head = read_tile(path), read_tile(path, head_only=True)
+    assert (tile.fingerprint, tile.images) == ("print", images) == (head.fingerprint, head.images)
+    np.testing.assert_array_equal(tile.pairs, pairs)
+    assert not head.matches
+    assert len(tile.matches) == len(matches)
+    for read, written in zip(tile.matches, matches, strict=True):
+        np.testing.assert_array_equal(read.indices, written.indices)
+        np.testing.assert_array_equal(read.scores, written.scores)

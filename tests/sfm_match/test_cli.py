@@ -1,0 +1,166 @@
+"""The commands as scripts use them: options, exit status, messages, files."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pycolmap
+import pytest
+from conftest import SMALL
+from jobs import sfm_match
+from PIL import Image
+
+
+@pytest.fixture(scope="module")
+def finished(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace after each stage alone, in order."""
+    work = tmp_path_factory.mktemp("finished")
+    stages = (
+        ["extract", "--images", rendered, *SMALL],
+        ["pairs", "--strategy", "exhaustive"],
+        ["match"],
+        ["import", "--camera-mode", "single"],
+        ["reconstruct"],
+    )
+    for stage in stages:
+        result = sfm_match(*stage, "--workspace", work)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.startswith(str(stage[0]))
+        assert result.stderr == ""
+    return work
+
+
+def test_stages_one_by_one(finished: Path) -> None:
+    model = pycolmap.Reconstruction(str(finished / "sparse" / "0"))
+    assert model.num_reg_images() == 6
+    assert (finished / "sparse" / "0" / "points.ply").stat().st_size > 10_000
+    assert (finished / "failed.csv").read_text() == "image,reason\n"
+    assert len((finished / "pairs.txt").read_text().splitlines()) == 15
+
+
+def test_run_after_the_stages_computes_nothing(finished: Path, rendered: Path) -> None:
+    options = ["--pairs", "exhaustive", "--camera-mode", "single", *SMALL]
+    again = sfm_match("run", "--images", rendered, "--workspace", finished, *options)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("nothing to do") == 5
+    assert again.stdout.splitlines()[-1].startswith("everything stands, nothing recomputed")
+
+
+def test_changed_options_are_refused(finished: Path, rendered: Path) -> None:
+    result = sfm_match("extract", "--images", rendered, "--workspace", finished, "--size", "640")
+    assert result.returncode == 2
+    assert "size was 512, now 640" in result.stderr
+    assert "--overwrite" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_json_is_one_object_a_stage(finished: Path, rendered: Path) -> None:
+    options = ["--pairs", "exhaustive", "--camera-mode", "single", *SMALL, "--json"]
+    lines = sfm_match("run", "--images", rendered, "--workspace", finished, *options).stdout.splitlines()
+    reports = [json.loads(line) for line in lines]
+    assert [report["stage"] for report in reports] == ["extract", "pairs", "match", "import", "reconstruct"]
+    assert reports[-1]["registered"] == 6
+
+
+def test_growth_and_overwrite(rendered: Path, tmp_path: Path) -> None:
+    images, work = tmp_path / "images", tmp_path / "work"
+    images.mkdir()
+    views = sorted(rendered.iterdir())
+    options = ["--mapper", "none", *SMALL]
+    for view in views[:3]:
+        (images / view.name).symlink_to(view)
+    first = sfm_match("run", "--images", images, "--workspace", work, *options)
+    assert "match 3 pairs" in first.stdout, first.stderr
+    (images / views[3].name).symlink_to(views[3])
+    grown = sfm_match("run", "--images", images, "--workspace", work, *options)
+    assert "extract 1 images" in grown.stdout, grown.stderr
+    assert "match 3 pairs" in grown.stdout
+    assert "3 pairs stand from before" in grown.stdout
+    assert "import 6 pairs" in grown.stdout
+    fewer = ["--max-keypoints", "500", "--mapper", "none", "--size", "512"]
+    assert sfm_match("run", "--images", images, "--workspace", work, *fewer).returncode == 2
+    anew = sfm_match("run", "--images", images, "--workspace", work, *fewer, "--overwrite")
+    assert anew.returncode == 0, anew.stderr
+    assert "extract 4 images" in anew.stdout
+    assert "match 6 pairs" in anew.stdout
+    assert anew.stdout.count("stand from before") == 1  # the pairs, which depend on neither option
+
+
+@pytest.mark.parametrize("command", ["extract", "run"])
+def test_bad_files_are_listed_and_the_job_goes_on(command: str, rendered: Path, tmp_path: Path) -> None:
+    images, work = tmp_path / "images", tmp_path / "work"
+    images.mkdir()
+    good = sorted(rendered.iterdir())[0]
+    (images / "good.jpg").write_bytes(good.read_bytes())
+    (images / "truncated.jpg").write_bytes(good.read_bytes()[:60_000])
+    (images / "text.jpg").write_text("these are not the pixels")
+    Image.new("RGB", (1, 1)).save(images / "one.png")
+    for _ in range(2):  # the second run says the same
+        result = sfm_match(command, "--images", images, "--workspace", work, *SMALL)
+        assert result.returncode == 1, result.stderr
+        with (work / "failed.csv").open() as file:
+            rows = {row["image"]: row["reason"] for row in csv.DictReader(file)}
+        assert rows.keys() == {"truncated.jpg", "text.jpg", "one.png"}
+        assert "truncated" in rows["truncated.jpg"]
+        assert "not an image" in rows["text.jpg"]
+        assert "1 x 1 pixels" in rows["one.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["extract", "--images", "/nowhere"], 2, "no such folder"),
+        (["extract", "--images", "EMPTY"], 3, "no image in it"),
+        (["extract", "--images", "EMPTY", "--model", "dedode-nono"], 2, "did you mean 'dedode-nano'"),
+        (["extract", "--images", "EMPTY", "--device", "tpu"], 2, "accepted values are auto, cpu, cuda, tensorrt"),
+        (["extract", "--images", "EMPTY", "--precision", "fp16"], 2, "accepted there are auto, fp32"),
+        (["match", "--workspace", "/nowhere"], 3, "run `sfm-match extract"),
+        (["match", "--workspace", "EMPTY"], 3, "no images yet"),
+        (["pairs", "--strategy", "list", "--workspace", "EMPTY"], 2, "--match-list-path"),
+        (["reconstruct", "--mapper", "none", "--workspace", "EMPTY"], 2, "accepted here are incremental, global"),
+        (["run", "--images", "EMPTY", "--config", "/nowhere.yaml"], 2, "/nowhere.yaml"),
+        (["demo", "--views", "2"], 2, "accepted are 4 and more"),
+    ],
+)
+def test_wrong_use_is_one_line(tmp_path: Path, arguments: list[str], status: int, message: str) -> None:
+    if "EMPTY" in arguments and arguments[0] == "extract" and len(arguments) > 3:
+        Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    extra = [] if "--workspace" in arguments else ["--workspace", str(tmp_path / "work")]
+    result = sfm_match(*(str(tmp_path) if a == "EMPTY" else a for a in arguments), *extra)
+    assert result.returncode == status, result.stderr
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_config_file_gives_defaults(rendered: Path, tmp_path: Path) -> None:
+    job = tmp_path / "job.yaml"
+    job.write_text(f"images: {rendered}\nworkspace: {tmp_path / 'a'}\nmapper: none\nsize: 256\nmax_keypoints: 300\n")
+    result = sfm_match("run", "--config", job, "--workspace", tmp_path / "b", "--max-keypoints", "200", "--json")
+    assert result.returncode == 0, result.stderr
+    assert not (tmp_path / "a").exists()  # the command line wins
+    assert json.loads((tmp_path / "b" / "sfm-match.json").read_text())["extract"]["size"] == 256
+    assert json.loads(result.stdout.splitlines()[0])["keypoints"] <= 6 * 200
+
+
+def test_unknown_key_in_config(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text("sise: 3\n")
+    result = sfm_match("run", "--config", tmp_path / "job.yaml", "--images", tmp_path)
+    assert result.returncode == 2
+    assert "did you mean 'size'" in result.stderr
+
+
+def test_importing_is_light() -> None:
+    heavy = "torch", "pycolmap", "onnxruntime", "tensorrt", "ray", "h5py", "cv2"
+    script = f"import sys, sfm_match, sfm_match.cli; print([m for m in {heavy!r} if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_functions_of_the_same_names() -> None:
+    import sfm_match as package
+
+    assert all(callable(getattr(package, name)) for name in package.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'extrakt'"):
+        package.extrakt  # noqa: B018

@@ -1,0 +1,122 @@
+"""The dot test: a dot at a known raw place comes back through resize, padding and EXIF orientation."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from sfm_match.frames import ASPECTS, Frame, normalised_from_network, plan_frame
+from sfm_match.images import decode, read_header
+from sfm_match.keypoints import Selection, select_keypoints
+from sfm_match.loader import to_network
+
+RAW_SIZES = [(1600, 1200), (1200, 1600), (1536, 1024), (301, 257), (2001, 777), (900, 2703), (640, 640)]
+NETWORK_SIZES = [1024, 512, 333]
+
+
+def dot(size: tuple[int, int], at: tuple[float, float], sigma: float) -> np.ndarray:
+    """A bright Gaussian at `at`, in the convention that the first pixel's centre is (0.5, 0.5)."""
+    width, height = size
+    x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
+    bell = np.exp(-((y[:, None] - at[1]) ** 2 + (x[None] - at[0]) ** 2) / (2 * sigma**2))
+    return np.repeat((bell * 255).round().astype(np.uint8)[..., None], 3, axis=2)
+
+
+def centroid(image: np.ndarray) -> np.ndarray:
+    weight = image[..., 0].astype(np.float64)
+    rows, columns = np.nonzero(weight)
+    weights = weight[rows, columns]
+    return np.array([[(columns + 0.5) @ weights, (rows + 0.5) @ weights]], np.float32) / weights.sum()
+
+
+def places(size: tuple[int, int]) -> list[tuple[float, float]]:
+    width, height = size
+    return [(width * 0.31, height * 0.77), (width * 0.8 + 0.25, height * 0.2 - 0.25), (60.5, 60.0)]
+
+
+@pytest.mark.parametrize("raw_size", RAW_SIZES)
+@pytest.mark.parametrize("size", NETWORK_SIZES)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_dot_comes_back(raw_size: tuple[int, int], size: int, orientation: int) -> None:
+    frame = plan_frame(raw_size, orientation, size, 16)
+    sigma = 2.0 * max(raw_size) / min(size, max(raw_size))
+    for at in places(raw_size):
+        network = to_network(dot(raw_size, at, sigma), frame)
+        assert network.shape[:2] == (frame.bucket[1], frame.bucket[0])
+        back = frame.raw_from_network(centroid(network))
+        np.testing.assert_allclose(back[0], at, atol=0.25)
+
+
+@pytest.mark.parametrize("raw_size", [(1600, 1200), (1024, 1536), (1000, 700)])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_dot_is_detected_where_it_is(raw_size: tuple[int, int], orientation: int) -> None:
+    frame = plan_frame(raw_size, orientation, 800, 16)
+    at = places(raw_size)[0]
+    network = to_network(dot(raw_size, at, 4.0), frame)
+    logits = network[..., 0].astype(np.float32) / 8
+    points, _ = select_keypoints(logits, frame.network_size, Selection(1, 0.0, 4, 2, subpixel=True))
+    np.testing.assert_allclose(frame.raw_from_network(points)[0], at, atol=0.25)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_dot_comes_back_from_a_file_with_exif(tmp_path: Path, orientation: int) -> None:
+    at = (100.25, 333.5)
+    picture = Image.fromarray(dot((640, 480), at, 3.0))
+    exif = picture.getexif()
+    exif[0x0112] = orientation
+    picture.save(tmp_path / "dot.jpg", quality=98, exif=exif)
+    header = read_header(tmp_path / "dot.jpg")
+    assert (header.width, header.height, header.orientation) == (640, 480, orientation)
+    frame = plan_frame((header.width, header.height), header.orientation, 512, 16)
+    network = to_network(decode(tmp_path / "dot.jpg"), frame)
+    clean = np.where(network > 12, network, 0)  # JPEG noise far from the dot
+    np.testing.assert_allclose(frame.raw_from_network(centroid(clean))[0], at, atol=0.25)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orienting_agrees_with_pillow(tmp_path: Path, orientation: int) -> None:
+    from PIL import ImageOps
+
+    raw = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
+    picture = Image.fromarray(raw)
+    exif = picture.getexif()
+    exif[0x0112] = orientation
+    picture.save(tmp_path / "a.png", exif=exif)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "a.png")))
+    np.testing.assert_array_equal(plan_frame((60, 40), orientation, 64, 16).orient(raw), upright)
+
+
+SIDES = st.integers(32, 9000)
+
+
+@given(SIDES, SIDES, st.integers(1, 8), st.integers(64, 2048), st.sampled_from([8, 16, 56]))
+def test_frame_invariants(width: int, height: int, orientation: int, size: int, divisor: int) -> None:
+    frame = plan_frame((width, height), orientation, size, divisor)
+    assert all(side % divisor == 0 for side in frame.bucket)
+    assert all(net <= padded for net, padded in zip(frame.network_size, frame.bucket, strict=True))
+    assert max(frame.network_size) == min(size, max(width, height))
+    corner = np.array([frame.network_size], np.float32)
+    both = np.concatenate((frame.raw_from_network(corner * 0), frame.raw_from_network(corner)))
+    assert sorted(both[:, 0].round(2)) == [0, width]
+    assert sorted(both[:, 1].round(2)) == [0, height]
+
+
+def test_buckets_are_few() -> None:
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(1500, 6000, (2000, 2))
+    sizes = sizes[(sizes.max(axis=1) / sizes.min(axis=1)) < max(ASPECTS)]
+    buckets = {plan_frame((int(w), int(h)), 1, 1024, 16).bucket for w, h in sizes}
+    assert len(buckets) <= 2 * len(ASPECTS)
+
+
+def test_normalised_ends_are_the_outer_edges() -> None:
+    points = np.array([[0, 0], [64, 32], [32, 16]], np.float32)
+    expected = [[-1, -1], [1, 1], [0, 0]]
+    np.testing.assert_allclose(normalised_from_network(points, (64, 32)), expected)
+
+
+def test_small_images_are_not_enlarged() -> None:
+    assert plan_frame((300, 200), 1, 1024, 16) == Frame((300, 200), 1, (300, 200), (304, 208))

@@ -1,0 +1,141 @@
+"""Formats, headers and what is refused."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sfm_match.errors import NothingDone, UsageError
+from sfm_match.images import ImageError, decode, find_mask, focal_from_exif, read_header, read_mask, scan
+
+SIZE = (80, 60)
+
+
+def picture() -> Image.Image:
+    """Smooth colours, so that lossy formats keep them."""
+    x, y = np.meshgrid(np.linspace(0, 255, SIZE[0]), np.linspace(0, 255, SIZE[1]))
+    return Image.fromarray(np.stack((x, y, 255 - x), -1).round().astype(np.uint8))
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.webp", "a.bmp", "a.JPG"])
+def test_formats(tmp_path: Path, name: str) -> None:
+    picture().save(tmp_path / name, quality=95)
+    assert [fact.name for fact in scan(tmp_path)] == [name]
+    pixels = decode(tmp_path / name)
+    assert pixels.shape == (60, 80, 3)
+    assert pixels.dtype == np.uint8
+    assert np.abs(pixels.astype(int) - np.asarray(picture())).mean() < 4
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"), [("L", "png"), ("RGBA", "png"), ("P", "png"), ("CMYK", "jpg"), ("CMYK", "tif"), ("1", "png")]
+)
+def test_colour_modes(tmp_path: Path, mode: str, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    picture().convert(mode).save(path)
+    pixels = decode(path)
+    expected = np.asarray(picture().convert(mode).convert("RGB")).astype(int)
+    assert pixels.shape == (60, 80, 3)
+    assert np.abs(pixels - expected).mean() < 5
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bit_grey_keeps_its_range(tmp_path: Path, suffix: str) -> None:
+    ramp = np.linspace(0, 65535, 80 * 60).reshape(60, 80).astype(np.uint16)
+    Image.fromarray(ramp).save(tmp_path / f"a.{suffix}")
+    pixels = decode(tmp_path / f"a.{suffix}")
+    np.testing.assert_allclose(pixels[..., 1], ramp / 257, atol=1)
+
+
+def test_sixteen_bit_colour(tmp_path: Path) -> None:
+    import cv2
+
+    deep = np.asarray(picture()).astype(np.uint16) * 257
+    for name in ("a.png", "a.tif"):
+        cv2.imwrite(str(tmp_path / name), deep[..., ::-1])
+        np.testing.assert_allclose(decode(tmp_path / name).astype(int), np.asarray(picture()), atol=1)
+
+
+def truncated(path: Path) -> None:
+    picture().resize((640, 480)).save(path, "JPEG")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda p: p.write_text("hello"), "no known format"),
+        (lambda p: p.write_bytes(b""), "empty"),
+        (lambda p: Image.new("RGB", (1, 1)).save(p, "PNG"), "1 x 1 pixels"),
+        (lambda p: p.write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0" * 50), "cannot be opened|no known format"),
+        (lambda p: p.symlink_to("nowhere.jpg"), "cannot be opened"),
+    ],
+)
+def test_headers_that_cannot_be_used(tmp_path: Path, make, reason: str) -> None:
+    make(tmp_path / "a.jpg")
+    with pytest.raises(ImageError, match=reason):
+        read_header(tmp_path / "a.jpg")
+
+
+def test_truncated_file_is_refused(tmp_path: Path) -> None:
+    truncated(tmp_path / "a.jpg")
+    assert read_header(tmp_path / "a.jpg").width == 640
+    with pytest.raises(ImageError, match="truncated"):
+        decode(tmp_path / "a.jpg")
+
+
+def test_damaged_exif_does_not_cost_the_image(tmp_path: Path) -> None:
+    picture().save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0" + struct.pack("<I", 8) + b"\xff" * 40)
+    assert read_header(tmp_path / "a.jpg").width == 80
+
+
+def test_scan_is_sorted_recursive_and_ignores_the_rest(tmp_path: Path) -> None:
+    for name in ("b/ü 2.jpg", "a.png", ".hidden.jpg", ".cache/x.jpg", "notes.txt"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        picture().save(path, "PNG") if path.suffix != ".txt" else path.write_text("")
+    assert [fact.name for fact in scan(tmp_path)] == ["a.png", "b/ü 2.jpg"]
+
+
+def test_scan_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such folder"):
+        scan(tmp_path / "absent")
+    with pytest.raises(NothingDone, match="no image in it"):
+        scan(tmp_path)
+
+
+def test_signature_changes_with_the_mask(tmp_path: Path) -> None:
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    images.mkdir()
+    masks.mkdir()
+    picture().save(images / "a.jpg")
+    before = scan(images, masks)[0].signature
+    picture().convert("L").save(masks / "a.jpg.png")
+    assert scan(images, masks)[0].signature != before
+    assert find_mask(masks, "a.jpg") == masks / "a.jpg.png"
+
+
+def test_mask_of_another_aspect_is_refused(tmp_path: Path) -> None:
+    Image.new("L", (100, 100), 255).save(tmp_path / "m.png")
+    assert read_mask(tmp_path / "m.png", (400, 400)).min() == 255
+    with pytest.raises(ImageError, match="100 x 100 pixels for an image of 400 x 300"):
+        read_mask(tmp_path / "m.png", (400, 300))
+
+
+def test_focal_from_35_mm_equivalent() -> None:
+    assert focal_from_exif({0xA405: 36}, 4000, 3000) == 4000
+    assert focal_from_exif({0xA405: 36}, 3000, 4000) == 4000
+
+
+def test_focal_from_sensor_survives_resizing() -> None:
+    exif = {0x920A: 20.0, 0xA20E: 4000 / (36 / 25.4), 0xA210: 2, 0xA002: 4000}  # 36 mm wide, 20 mm lens
+    assert focal_from_exif(exif, 4000, 3000) == pytest.approx(4000 * 20 / 36)
+    assert focal_from_exif(exif, 1000, 750) == pytest.approx(1000 * 20 / 36)
+
+
+@pytest.mark.parametrize("exif", [{}, {0xA405: 0}, {0x920A: 20.0}, {0x920A: "x", 0xA20E: 0}])
+def test_focal_unknown(exif: dict) -> None:
+    assert focal_from_exif(exif, 100, 100) is None

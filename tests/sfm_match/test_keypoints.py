@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+
+from sfm_match.keypoints import Selection, select_keypoints
+
+PLAIN = Selection(max_keypoints=100, threshold=0.0, border=4, nms_radius=2, subpixel=False)
+
+
+def bumps(shape: tuple[int, int], places: dict[tuple[int, int], float]) -> np.ndarray:
+    logits = np.zeros(shape, np.float32)
+    for (x, y), height in places.items():
+        logits[y, x] = height
+    return logits
+
+
+def test_strongest_first_with_softmax_probabilities() -> None:
+    logits = bumps((40, 50), {(10, 20): 5.0, (30, 10): 7.0})
+    points, scores = select_keypoints(logits, (50, 40), Selection(2, 0.0, 4, 2, subpixel=False))
+    np.testing.assert_array_equal(points, [[30.5, 10.5], [10.5, 20.5]])
+    total = np.exp(logits.astype(np.float64)).sum()
+    np.testing.assert_allclose(scores, [np.exp(7) / total, np.exp(5) / total], rtol=1e-5)
+
+
+def test_neither_padding_nor_border_holds_keypoints() -> None:
+    logits = np.random.default_rng(0).normal(size=(64, 80)).astype(np.float32)
+    logits[:, 60:] += 50  # the padding must not draw the softmax either
+    points, scores = select_keypoints(logits, (60, 64), PLAIN)
+    assert len(points)
+    assert points[:, 0].min() > 4
+    assert points[:, 0].max() < 56
+    assert points[:, 1].max() < 60
+    assert scores.sum() > 0.01
+
+
+def test_maxima_keep_their_distance() -> None:
+    logits = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+    points, _ = select_keypoints(logits, (64, 64), PLAIN)
+    apart = np.abs(points[:, None] - points[None]).max(axis=-1)
+    np.fill_diagonal(apart, 99)
+    assert apart.min() > 2
+
+
+def test_mask_hides() -> None:
+    logits = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+    mask = np.zeros((64, 64), np.uint8)
+    mask[:, 32:] = 255
+    points, _ = select_keypoints(logits, (64, 64), PLAIN, mask)
+    assert len(points)
+    assert (points[:, 0] > 32).all()
+
+
+def test_threshold_and_limit() -> None:
+    logits = bumps((40, 50), {(10, 20): 9.0, (30, 10): 7.0, (40, 30): 5.0})
+    total = np.exp(logits.astype(np.float64)).sum()
+    above = Selection(100, float(np.exp(6) / total), 4, 2, subpixel=False)
+    assert len(select_keypoints(logits, (50, 40), above)[0]) == 2
+    assert len(select_keypoints(logits, (50, 40), Selection(1, 0.0, 4, 2, subpixel=False))[0]) == 1
+
+
+@pytest.mark.parametrize("offset", [(0.0, 0.0), (0.3, -0.2), (-0.4, 0.4)])
+def test_soft_argmax_finds_the_place_between_pixels(offset: tuple[float, float]) -> None:
+    x, y = 20.5 + offset[0], 15.5 + offset[1]
+    columns, rows = np.meshgrid(np.arange(40) + 0.5, np.arange(30) + 0.5)
+    logits = (20 - ((columns - x) ** 2 + (rows - y) ** 2)).astype(np.float32)
+    points, _ = select_keypoints(logits, (40, 30), Selection(1, 0.0, 4, 2, subpixel=True))
+    np.testing.assert_allclose(points[0], (x, y), atol=0.02)
+
+
+def test_border_zero_reaches_the_corner() -> None:
+    logits = bumps((20, 20), {(0, 0): 9.0})
+    points, _ = select_keypoints(logits, (20, 20), Selection(1, 0.0, 0, 2, subpixel=True))
+    np.testing.assert_allclose(points[0], (0.5, 0.5), atol=0.05)

@@ -1,0 +1,80 @@
+"""The blocked matcher against two softmaxes in double precision."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sfm_match.matching import match_descriptors
+
+
+def unit(rng: np.random.Generator, count: int, dimension: int) -> np.ndarray:
+    raw = rng.normal(size=(count, dimension))
+    return (raw / np.linalg.norm(raw, axis=1, keepdims=True)).astype(np.float32)
+
+
+def reference(a: np.ndarray, b: np.ndarray, threshold: float, t: float) -> dict[tuple[int, int], float]:
+    """softmax over rows times softmax over columns, mutual maximum, above the threshold."""
+    similarity = t * a.astype(np.float64) @ b.T.astype(np.float64)
+    e = np.exp(similarity - similarity.max())
+    p = e / e.sum(axis=0) * e / e.sum(axis=1, keepdims=True)
+    best = (p == p.max(axis=1, keepdims=True)) & (p == p.max(axis=0)) & (p > threshold)
+    return {(int(i), int(j)): float(p[i, j]) for i, j in np.argwhere(best)}
+
+
+def noisy_copy(rng: np.random.Generator, a: np.ndarray, noise: float) -> np.ndarray:
+    b = a + rng.normal(0, noise, a.shape)
+    return (b / np.linalg.norm(b, axis=1, keepdims=True)).astype(np.float32)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.integers(1, 1300),
+    st.integers(1, 700),
+    st.sampled_from([8, 64]),
+    st.sampled_from([0.01, 0.1, 0.5]),
+    st.integers(0, 10**6),
+)
+def test_equals_the_two_softmax_reference(n: int, m: int, dimension: int, threshold: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    a = unit(rng, n, dimension)
+    b = np.concatenate((noisy_copy(rng, a, 0.06)[rng.permutation(n)], unit(rng, m, dimension)))[:m]
+    found = match_descriptors(a, b, threshold)
+    expected = reference(a, b, threshold, 20.0)
+    # a probability within rounding of the threshold may fall on either side
+    sure = {pair for pair, p in expected.items() if abs(p - threshold) > 1e-5}
+    pairs = {(int(i), int(j)) for i, j in found.indices}
+    assert sure <= pairs <= expected.keys() | {pair for pair in pairs - sure if pair in expected}
+    for (i, j), score in zip(found.indices.tolist(), found.scores, strict=True):
+        assert score == pytest.approx(expected[i, j], rel=2e-3, abs=1e-4)
+
+
+def test_order_and_types() -> None:
+    rng = np.random.default_rng(0)
+    a = unit(rng, 900, 64)
+    found = match_descriptors(a, a[::-1].copy(), 0.1)
+    assert found.indices.dtype == np.uint32
+    assert found.scores.dtype == np.float16
+    assert len(found.indices) == 900
+    assert (np.diff(found.indices[:, 0].astype(int)) > 0).all()
+    assert (found.indices.sum(axis=1) == 899).all()
+
+
+def test_symmetric() -> None:
+    rng = np.random.default_rng(1)
+    a = unit(rng, 700, 64)
+    b = noisy_copy(rng, a, 0.08)
+    there, back = match_descriptors(a, b, 0.1), match_descriptors(b, a, 0.1)
+    assert {(int(i), int(j)) for i, j in there.indices} == {(int(j), int(i)) for i, j in back.indices}
+
+
+@pytest.mark.parametrize(("n", "m"), [(0, 5), (5, 0), (0, 0)])
+def test_nothing_matches_nothing(n: int, m: int) -> None:
+    found = match_descriptors(np.empty((n, 8), np.float32), np.empty((m, 8), np.float32), 0.1)
+    assert found.indices.shape == (0, 2)
+
+
+def test_highest_temperature_does_not_underflow() -> None:
+    a = np.eye(4, dtype=np.float32)
+    found = match_descriptors(a, np.concatenate((a, -a)), 0.5, inverse_temperature=40.0)
+    assert len(found.indices) == 4
