@@ -3,7 +3,6 @@
 Pixel (i, j) of an array has its centre at (i, j) here (OpenCV's convention), because only cv2 and array indices meet.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -164,19 +163,16 @@ def _photometric(x: Tensor, generator: torch.Generator) -> Tensor:
     return x.clamp(0, 1)
 
 
-def batches(photos: Photographs, size: int, batch: int, seed: int, first_step: int) -> Iterator[Views]:
-    """Endless batches. Step k depends on the seed and on k alone: a resumed run sees what it would have seen."""
-    step = first_step
-    while True:
-        rng = np.random.default_rng((seed, step))
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        views, homographies, inside, corners = zip(*(_pair(photos, size, rng) for _ in range(batch)), strict=True)
-        stacked = np.stack([pair[side] for side in (0, 1) for pair in views])[..., ::-1].transpose(0, 3, 1, 2)
-        images = torch.from_numpy(np.ascontiguousarray(stacked)).float() / 255
-        yield Views(
-            _photometric(images, generator),
-            torch.from_numpy(np.stack(homographies)).float(),
-            torch.from_numpy(np.stack([pair[side] for side in (0, 1) for pair in inside])),
-            torch.from_numpy(np.stack([pair[side] for side in (0, 1) for pair in corners])),
-        )
-        step += 1
+def make_batch(photos: Photographs, size: int, batch: int, seed: int, step: int) -> Views:
+    """The batch of a step. It depends on the seed and the step alone: a resumed run sees what it would have seen."""
+    rng = np.random.default_rng((seed, step))
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    views, homographies, inside, corners = zip(*(_pair(photos, size, rng) for _ in range(batch)), strict=True)
+    stacked = np.stack([pair[side] for side in (0, 1) for pair in views])[..., ::-1].transpose(0, 3, 1, 2)
+    images = torch.from_numpy(np.ascontiguousarray(stacked)).float() / 255
+    return Views(
+        _photometric(images, generator),
+        torch.from_numpy(np.stack(homographies)).float(),
+        torch.from_numpy(np.stack([pair[side] for side in (0, 1) for pair in inside])),
+        torch.from_numpy(np.stack([pair[side] for side in (0, 1) for pair in corners])),
+    )
