@@ -58,24 +58,27 @@ class Workspace:
         return dict(record)
 
     def settle(self, stage: str, facts: dict[str, Any], *, overwrite: bool) -> None:
-        """Records what a stage runs with, or refuses to mix it with something else.
+        """`check`, then records what the stage runs with: for stages whose results come unit by unit."""
+        self.check(stage, facts, overwrite=overwrite)
+        self.note(stage, facts)
+
+    def check(self, stage: str, facts: dict[str, Any], *, overwrite: bool) -> None:
+        """Refuses to mix what a stage left with something else.
 
         Raises:
             UsageError: the stage ran with other facts; the message shows the difference.
         """
-        record = self.record()
-        before = record.get(stage)
-        if before == facts:
-            return
-        if before is not None and not overwrite:
+        before = self.record().get(stage)
+        if before is not None and before != facts and not overwrite:
             changed = sorted(k for k in {*before, *facts} if before.get(k) != facts.get(k))
             shown = ", ".join(f"{key} was {before.get(key)}, now {facts.get(key)}" for key in changed)
             raise UsageError(
                 f"{self.folder}: {stage} ran with other options ({shown}); "
                 "add --overwrite to replace its results, or choose another --workspace"
             )
-        self.note(stage, facts)
 
     def note(self, key: str, facts: dict[str, Any]) -> None:
         """Writes one entry of the record."""
-        write_text(self._record, json.dumps({**self.record(), key: facts}, indent=1) + "\n")
+        record = self.record()
+        if record.get(key) != facts:
+            write_text(self._record, json.dumps({**record, key: facts}, indent=1) + "\n")

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from sfm_match.collection import Collection
 from sfm_match.colmap import hush_colmap
 from sfm_match.colmap.cameras import CameraPlan, plan_cameras
@@ -57,7 +59,7 @@ def import_to_colmap(
     tiles = sorted(workspace.matches.glob("*.h5"))
     if match_facts is None or not tiles:
         raise NothingDone(f"{workspace.folder}: no matches yet; run `sfm-match match` first")
-    workspace.settle("import", options.identity(), overwrite=overwrite)
+    workspace.check("import", options.identity(), overwrite=overwrite)
     pairs_facts = workspace.record().get("pairs written")
     digest = fingerprint(
         [options.identity(), match_facts, pairs_facts, sorted(features.units.items()), [tile.name for tile in tiles]]
@@ -72,8 +74,8 @@ def import_to_colmap(
     partial = workspace.database.with_name(workspace.database.name + ".partial")
     headers = {name: header for name, header in collection.usable.items() if name in features.counts}
     if read_note(partial, "inputs") != digest:
-        for suffix in ("", "-journal", "-wal", "-shm"):
-            Path(f"{partial}{suffix}").unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
+        _remove_journals(partial)
         cameras = plan_cameras(headers, options)
         with clock.on("write"):
             _fill(partial, workspace, collection, features, cameras, options, fingerprint(match_facts), quiet)
@@ -81,7 +83,9 @@ def import_to_colmap(
     if options.verify:
         with clock.on("verify"):
             _verify(partial)
+    _remove_journals(workspace.database)  # of a database that is replaced: SQLite would apply them to the new one
     commit(partial, workspace.database)
+    workspace.note("import", options.identity())
     counts = count(workspace.database)
     return StageReport(
         "import",
@@ -92,6 +96,11 @@ def import_to_colmap(
         detail=_describe(counts, options.verify),
         facts=counts.facts(),
     )
+
+
+def _remove_journals(database: Path) -> None:
+    for suffix in ("-journal", "-wal", "-shm"):
+        Path(f"{database}{suffix}").unlink(missing_ok=True)
 
 
 def _describe(counts: Counts, verified: bool) -> str:
@@ -111,10 +120,12 @@ def _fill(
 ) -> None:
     import pycolmap
 
-    wanted = read_pairs(workspace.pairs, list(collection.records))
     names = list(collection.records)
-    wanted_codes = set((wanted[:, 0] * len(names) + wanted[:, 1]).tolist())
     rank = {name: i for i, name in enumerate(names)}
+    wanted = read_pairs(workspace.pairs, names) @ (len(names), 1)
+    in_unit: dict[int, list[str]] = {}
+    for name, unit in features.units.items():
+        in_unit.setdefault(unit, []).append(name)
     tiles = sorted(workspace.matches.glob("*.h5"))
     progress = Progress("import", len(tiles), "tiles", quiet=quiet)
     database = pycolmap.Database.open(str(path))
@@ -123,8 +134,7 @@ def _fill(
             ids: dict[str, int] = {}
             for plan in cameras:
                 ids |= _write_camera(database, plan, options)
-            for unit in sorted({*features.units.values()}):
-                mine = [name for name, held in features.units.items() if held == unit]
+            for unit, mine in sorted(in_unit.items()):
                 stored = read_features(unit_path(workspace.features, unit), mine, descriptors=False)
                 for name, image in stored.items():
                     database.write_keypoints(ids[name], image.keypoints)
@@ -133,13 +143,13 @@ def _fill(
                 progress.advance(1)
                 if tile.fingerprint != expected:
                     continue
-                current = {name for name, unit in tile.images.items() if features.units.get(name) == unit}
-                for (i, j), found in zip(tile.pairs.tolist(), tile.matches, strict=True):
-                    first, second = tile.names[i], tile.names[j]
-                    if not {first, second} <= current or rank[first] * len(names) + rank[second] not in wanted_codes:
-                        continue
-                    if len(found.indices):
-                        database.write_matches(ids[first], ids[second], found.indices)
+                codes = tile.pair_codes(rank, features.units)
+                tile_names = list(tile.images)
+                for number in np.flatnonzero(np.isin(codes, wanted)):
+                    i, j = tile.pairs[number]
+                    found = tile.matches[number].indices
+                    if len(found):
+                        database.write_matches(ids[tile_names[i]], ids[tile_names[j]], found)
     finally:
         database.close()
         progress.close()
@@ -190,7 +200,7 @@ def read_note(path: Path, key: str) -> str | None:
     """A value of our own table, or None where there is no such database, table or key."""
     if not path.exists():
         return None
-    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    connection = _open_for_reading(path)
     try:
         row = connection.execute(f"SELECT value FROM {_TABLE} WHERE key = ?", (key,)).fetchone()
     except sqlite3.DatabaseError:
@@ -198,6 +208,10 @@ def read_note(path: Path, key: str) -> str | None:
     finally:
         connection.close()
     return str(row[0]) if row else None
+
+
+def _open_for_reading(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
 
 
 def _write_note(path: Path, key: str, value: str) -> None:
@@ -210,7 +224,7 @@ def _write_note(path: Path, key: str, value: str) -> None:
 
 def count(path: Path) -> Counts:
     """Reads the numbers with SQLite alone: pycolmap takes longer to import than this takes."""
-    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    connection = _open_for_reading(path)
 
     def one(query: str) -> int:
         return int(connection.execute(query).fetchone()[0])

@@ -44,7 +44,7 @@ def reconstruct_model(
     inputs = read_note(workspace.database, "inputs")
     if inputs is None:
         raise NothingDone(f"{workspace.folder}: no database yet; run `sfm-match import` first")
-    workspace.settle("reconstruct", options.identity(), overwrite=overwrite)
+    workspace.check("reconstruct", options.identity(), overwrite=overwrite)
     digest = fingerprint([options.identity(), inputs])
     total = count(workspace.database).images
     standing = _read_summary(workspace.sparse)
@@ -67,6 +67,7 @@ def reconstruct_model(
             if workspace.sparse.exists():
                 workspace.sparse.rename(workspace.folder / f"sparse{TEMPORARY}replaced")
             commit(temporary, workspace.sparse)
+            workspace.note("reconstruct", options.identity())
     finally:
         remove_leftovers(workspace.folder)
     return _report(models, total, clock, computed=True)

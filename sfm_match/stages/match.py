@@ -81,7 +81,7 @@ def match_pairs(
         if not len(usable):
             raise NothingDone(f"{workspace.pairs}: no pair of images that both have features")
         standing = _standing_codes(workspace, expected, names, features)
-        open_pairs = usable[~np.isin(usable[:, 0] * len(names) + usable[:, 1], standing)]
+        open_pairs = usable[~np.isin(usable @ (len(names), 1), standing)]
         tiles = list(_plan_tiles(workspace.matches, expected, names, features, open_pairs))
     progress = Progress("match", len(open_pairs), "pairs", quiet=quiet)
     matcher = _Matcher(
@@ -152,12 +152,7 @@ def _standing_codes(workspace: Workspace, expected: str, names: list[str], featu
         if tile is None or tile.fingerprint != expected:
             path.unlink()
             continue
-        rows = np.array(
-            [rank[name] if features.units.get(name) == unit else -1 for name, unit in tile.images.items()], np.int64
-        )
-        pairs = rows[tile.pairs]
-        pairs = pairs[(pairs >= 0).all(axis=1)]
-        codes.append(pairs[:, 0] * len(names) + pairs[:, 1])
+        codes.append(tile.pair_codes(rank, features.units))
     return np.concatenate(codes)
 
 

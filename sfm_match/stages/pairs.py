@@ -36,7 +36,7 @@ def write_pairs(workspace: Workspace, collection: Collection, options: PairsOpti
     awkward = next((name for name in names if "\t" in name or "\n" in name), None)
     if awkward is not None:
         raise UsageError(f"{awkward!r}: a TAB or a line break in a name cannot stand in pairs.txt; rename the file")
-    workspace.settle("pairs", _facts(options), overwrite=overwrite)
+    workspace.check("pairs", _facts(options), overwrite=overwrite)
     strategy, reason = choose(names) if options.strategy == "auto" else (options.strategy, "")
     inputs = fingerprint([strategy, _facts(options), names])
     detail = f"{strategy}: {reason}" if reason else strategy
@@ -53,6 +53,7 @@ def write_pairs(workspace: Workspace, collection: Collection, options: PairsOpti
                 raise NothingDone(f"--strategy {strategy}: no pair among {len(names)} images")
     except PairsError as error:
         raise UsageError(str(error)) from error
+    workspace.note("pairs", _facts(options))
     workspace.note(_STANDING, {"inputs": inputs, "count": count})
     return StageReport("pairs", "pairs", count, seconds=clock.seconds, detail=detail, facts={"strategy": strategy})
 

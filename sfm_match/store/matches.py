@@ -1,5 +1,6 @@
 """Matches of a tile of pairs, packed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -28,9 +29,16 @@ class Tile:
     pairs: NDArray[np.int32]  # (P, 2) rows of `images`
     matches: list[Matches]  # P; empty when only the head was read
 
-    @property
-    def names(self) -> list[str]:
-        return list(self.images)
+    def pair_codes(self, rank: Mapping[str, int], units: Mapping[str, int]) -> NDArray[np.int64]:
+        """(P,) `rank of the first * len(rank) + rank of the second`, or -1 where the matches are of older features.
+
+        Args:
+            rank: place of each image of the collection.
+            units: unit that holds the current features of each image.
+        """
+        current = [rank[name] if units.get(name) == unit else -1 for name, unit in self.images.items()]
+        ranks = np.array(current, np.int64)[self.pairs]  # (P, 2)
+        return np.where((ranks >= 0).all(axis=1), ranks @ (len(rank), 1), -1)
 
 
 def write_tile(path: Path, tile: Tile) -> None:

@@ -77,7 +77,7 @@ def remove_leftovers(folder: Path) -> None:
 def write_shard(path: Path, arrays: Mapping[str, NDArray[Any] | list[str]], attributes: Mapping[str, Any]) -> None:
     """Writes one HDF5 file: an array or a list of strings a dataset, metadata in attributes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary, h5py.File(temporary, "w", libver="latest") as file:
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["schema"] = SCHEMA
         file.attrs.update(attributes)
         for name, values in arrays.items():

@@ -164,3 +164,14 @@ def test_functions_of_the_same_names() -> None:
     assert all(callable(getattr(package, name)) for name in package.__all__)
     with pytest.raises(AttributeError, match="no attribute 'extrakt'"):
         package.extrakt  # noqa: B018
+
+
+def test_interrupt_keeps_what_is_done_and_says_how_to_go_on(rendered: Path, tmp_path: Path) -> None:
+    interrupt = "import os\nreplace = os.replace\ndef stop(source, target):\n    replace(source, target)\n"
+    interrupt += "    if '00000.h5' in str(target): raise KeyboardInterrupt\nos.replace = stop\n"
+    options = ["extract", "--images", rendered, "--workspace", tmp_path, *SMALL]
+    result = sfm_match(*options, before=interrupt)
+    assert result.returncode == 130
+    assert "the same command goes on from here" in result.stderr
+    again = sfm_match(*options)
+    assert "nothing to do, 6 images stand from before" in again.stdout, again.stderr
