@@ -1,0 +1,88 @@
+"""Tiles: every pair once, standing ones kept, foreign ones gone."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import sfm_match
+from sfm_match.errors import NothingDone, UsageError
+from sfm_match.stages import match as module
+from sfm_match.stages.extract import FeatureSet
+from sfm_match.store.matches import read_tile
+
+SMALL = {"size": 256, "max_keypoints": 200}
+
+
+@settings(deadline=None)
+@given(count=st.integers(2, 90), chosen=st.integers(1, 300), seed=st.integers(0, 99))
+def test_tiles_hold_every_pair_once(count: int, chosen: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    names = [f"{i:03d}.jpg" for i in range(count)]
+    units = {name: i // 64 for i, name in enumerate(names)}
+    features = FeatureSet("f", dict.fromkeys(names, 1), units, {}, {})
+    pairs = np.unique(np.sort(rng.integers(0, count, (chosen, 2)), axis=1), axis=0)
+    pairs = pairs[pairs[:, 0] < pairs[:, 1]].astype(np.int64)
+    tiles = list(module._plan_tiles(Path("m"), "f", names, features, rng.permutation(pairs)))
+    found = [(list(t.images)[i], list(t.images)[j]) for t in tiles for i, j in t.pairs]
+    assert sorted(found) == [(names[i], names[j]) for i, j in pairs]
+    assert len({t.path for t in tiles}) == len(tiles)
+    assert all(len(t.images) <= 2 * module.BLOCK for t in tiles)
+    again = list(module._plan_tiles(Path("m"), "f", names, features, pairs))
+    assert [t.path for t in again] == [t.path for t in tiles]  # names depend on the pairs, not on their order
+
+
+@pytest.fixture
+def work(rendered: Path, tmp_path: Path) -> Path:
+    sfm_match.extract(rendered, tmp_path, **SMALL)
+    sfm_match.pairs(tmp_path, strategy="sequential", overlap=2)
+    return tmp_path
+
+
+def test_more_pairs_add_tiles(work: Path) -> None:
+    assert sfm_match.match(work).done == 9
+    before = {path.name for path in (work / "matches").iterdir()}
+    sfm_match.pairs(work, strategy="exhaustive", overwrite=True)
+    report = sfm_match.match(work)
+    assert (report.done, report.standing) == (6, 9)
+    assert before < {path.name for path in (work / "matches").iterdir()}
+
+
+def test_another_threshold_replaces(work: Path) -> None:
+    low = sfm_match.match(work, threshold=0.05).facts["matches"]
+    with pytest.raises(UsageError, match=r"threshold was 0.05, now 0.5"):
+        sfm_match.match(work, threshold=0.5)
+    report = sfm_match.match(work, threshold=0.5, overwrite=True)
+    assert (report.done, report.standing) == (9, 0)
+    assert report.facts["matches"] < low
+    for path in (work / "matches").iterdir():
+        assert min(float(m.scores.min()) for m in read_tile(path).matches if len(m.scores)) >= 0.5
+
+
+def test_a_damaged_tile_is_made_anew(work: Path) -> None:
+    sfm_match.match(work)
+    (tile,) = (work / "matches").iterdir()
+    whole = read_tile(tile).matches
+    tile.write_bytes(tile.read_bytes()[:1000])
+    assert sfm_match.match(work).done == 9
+    for one, other in zip(whole, read_tile(tile).matches, strict=True):
+        np.testing.assert_array_equal(one.indices, other.indices)
+
+
+def test_order_of_stages_is_explained(rendered: Path, tmp_path: Path) -> None:
+    sfm_match.extract(rendered, tmp_path, **SMALL)
+    with pytest.raises(NothingDone, match="run `sfm-match pairs` first"):
+        sfm_match.match(tmp_path)
+    with pytest.raises(NothingDone, match="run `sfm-match match` first"):
+        sfm_match.import_(tmp_path)
+    with pytest.raises(NothingDone, match="run `sfm-match import` first"):
+        sfm_match.reconstruct(tmp_path)
+
+
+def test_pairs_of_vanished_images_are_explained(work: Path) -> None:
+    text = (work / "pairs.txt").read_text()
+    (work / "pairs.txt").write_text(text + "gone.jpg\tview04.jpg\n")
+    with pytest.raises(UsageError, match=r"line 10: not two images of this collection; run `sfm-match pairs` again"):
+        sfm_match.match(work)
