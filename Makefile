@@ -4,20 +4,18 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-# A plain `torch` would take gigabytes of CUDA libraries on most indexes.
+# Some indexes serve a CUDA build of gigabytes by this name: give pip one of CPU builds (PIP_EXTRA_INDEX_URL,
+# PIP_FIND_LINKS), or name another build here.
 TORCH  ?= torch==2.13.0
 timed   = @start=$$(date +%s); $(1); status=$$?; echo "make $@: $$(( $$(date +%s) - start )) s"; exit $$status
 
-.PHONY: demo test test-slow lint install clean
+.PHONY: demo test lint install clean
 
 demo: $(VENV)/.runtime
 	$(call timed,$(BIN)/sfm-match demo --workspace demo)
 
 test: $(VENV)/.dev
 	$(call timed,$(BIN)/python -m pytest $(ARGS))
-
-test-slow: $(VENV)/.dev
-	$(call timed,$(BIN)/python -m pytest -m slow $(ARGS))
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -4,21 +4,32 @@ import itertools
 import re
 from collections.abc import Sequence
 
+from pairs import PairsError
 from pairs.sequential import sequences
 
 EXHAUSTIVE_UP_TO = 200  # images; 19,900 pairs
+EXHAUSTIVE_AT_ALL = 3000  # images; 4,498,500 pairs, a day and more on a small machine
 _LAST_NUMBER = re.compile(r"(\d+)\D*$")
 
 
 def choose(names: Sequence[str]) -> tuple[str, str]:
-    """The strategy's name and the reason, in a few words."""
+    """The strategy's name and the reason, in a few words.
+
+    Raises:
+        PairsError: too many images for the only strategy that would serve.
+    """
     count = len(names)
     if count <= EXHAUSTIVE_UP_TO:
         return "exhaustive", f"{count} images are few enough to match every pair"
     share = consecutive_share(names)
     if share >= 0.9:
         return "sequential", f"{count} images, and {share:.0%} of the names follow one another by number"
-    return "exhaustive", f"{count} images whose names tell no order; this will take long"
+    if count <= EXHAUSTIVE_AT_ALL:
+        return "exhaustive", f"{count} images whose names tell no order; this will take long"
+    raise PairsError(
+        f"{count:,} images whose names tell no order, every pair would be {count * (count - 1) // 2:,}; "
+        "choose `sequential` or `list`, or `exhaustive` if you mean it"
+    )
 
 
 def consecutive_share(names: Sequence[str]) -> float:

@@ -25,7 +25,7 @@ def listed(path: Path, names: Sequence[str]) -> Iterator[Block]:
     seen: dict[tuple[int, int], None] = {}
     unknown: dict[str, int] = {}
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise PairsError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
     for number, line in enumerate(lines, 1):

@@ -11,7 +11,7 @@ __all__ = ["demo", "extract", "import_", "match", "pairs", "reconstruct", "run"]
 
 if TYPE_CHECKING:
     from sfm_match.api import extract, import_, match, pairs, reconstruct, run
-    from sfm_match.demo import demo
+    from sfm_match.demo_job import demo
 
 
 def __getattr__(name: str) -> Any:
@@ -19,5 +19,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'sfm_match' has no attribute '{name}'")
     import importlib
 
-    module = importlib.import_module("sfm_match.demo" if name == "demo" else "sfm_match.api")
+    module = importlib.import_module("sfm_match.demo_job" if name == "demo" else "sfm_match.api")
     return getattr(module, name)

@@ -1,16 +1,18 @@
 """The commands as Python functions: same names, same options, one `StageReport` a stage."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from sfm_match.collection import Collection, register
+from sfm_match.collection import Collection, look
 from sfm_match.config import (
     GROUPS,
     ExtractOptions,
     ImportOptions,
     MatchOptions,
+    Options,
     PairsOptions,
     ReconstructOptions,
     run_name,
@@ -20,15 +22,20 @@ from sfm_match.progress import StageReport
 from sfm_match.workspace import Workspace
 
 StrPath = str | Path
+T = TypeVar("T", bound=Options)
+RUN_OPTIONS = [run_name(f) for group in GROUPS for f in dataclasses.fields(group)]
 
 
 def extract(
     images: StrPath, workspace: StrPath = "workspace", *, overwrite: bool = False, quiet: bool = True, **options: Any
 ) -> StageReport:
     """Features of every image under `images`; options are the fields of `ExtractOptions`."""
-    chosen = ExtractOptions(**options)
+    chosen = _chosen(ExtractOptions, options)
     with Workspace(Path(workspace)) as place:
-        return _extract(place, Path(images), chosen, overwrite, quiet)
+        from sfm_match.stages.extract import extract_features
+
+        collection = look(place, Path(images), chosen.masks, overwrite=overwrite)
+        return extract_features(place, collection, chosen, overwrite=overwrite, quiet=quiet)
 
 
 def pairs(
@@ -37,10 +44,16 @@ def pairs(
     """Writes `pairs.txt`; options are the fields of `PairsOptions`."""
     from sfm_match.stages.pairs import write_pairs
 
-    chosen = PairsOptions(**options)
+    chosen = _chosen(PairsOptions, options)
     with Workspace(Path(workspace)) as place:
-        collection = register(place, Path(images), None) if images is not None else Collection.load(place)
-        return write_pairs(place, collection, chosen, overwrite=overwrite)
+        if images is None:
+            collection = Collection.load(place)
+        else:
+            masks = Collection.load(place).masks if place.collection.exists() else None
+            collection = look(place, Path(images), masks, overwrite=overwrite)
+        report = write_pairs(place, collection, chosen, overwrite=overwrite)
+        collection.save(place)
+        return report
 
 
 def match(
@@ -49,7 +62,7 @@ def match(
     """Matches of every pair of `pairs.txt`; options are the fields of `MatchOptions`."""
     from sfm_match.stages.match import match_pairs
 
-    chosen = MatchOptions(**options)
+    chosen = _chosen(MatchOptions, options)
     with _standing(workspace) as (place, collection):
         return match_pairs(place, collection, chosen, overwrite=overwrite, quiet=quiet)
 
@@ -60,7 +73,7 @@ def import_(
     """Builds and verifies `database.db`; options are the fields of `ImportOptions`."""
     from sfm_match.colmap.database import import_to_colmap
 
-    chosen = ImportOptions(**options)
+    chosen = _chosen(ImportOptions, options)
     with _standing(workspace) as (place, collection):
         return import_to_colmap(place, collection, chosen, overwrite=overwrite, quiet=quiet)
 
@@ -69,7 +82,7 @@ def reconstruct(workspace: StrPath = "workspace", *, overwrite: bool = False, **
     """Builds `sparse/0` ...; options are the fields of `ReconstructOptions`."""
     from sfm_match.colmap.mapping import reconstruct_model
 
-    chosen = ReconstructOptions(**options)
+    chosen = _chosen(ReconstructOptions, options)
     if chosen.mapper == "none":
         raise UsageError("--mapper none: belongs to `run`; accepted here are incremental, global")
     with _standing(workspace) as (place, collection):
@@ -95,10 +108,9 @@ def run(
         on_report: called as each stage ends.
         **options: of every stage, by the names that `run` uses (`pairs` for the strategy, `match_threshold`, ...).
     """
-    known = {run_name(f) for group in GROUPS for f in group.__dataclass_fields__.values()}
     for name in options:
-        if name not in known:
-            raise UsageError(f"run: unknown option '{name}'{nearest(name, known)}")
+        if name not in RUN_OPTIONS:
+            raise UsageError(f"run: unknown option '{name}'{nearest(name, RUN_OPTIONS)}")
     # every stage's options are checked before the first stage begins
     extracting, pairing = ExtractOptions.from_mapping(options), PairsOptions.from_mapping(options)
     matching, importing = MatchOptions.from_mapping(options), ImportOptions.from_mapping(options)
@@ -111,8 +123,14 @@ def run(
         on_report(report)
 
     with Workspace(Path(workspace)) as place:
-        extracted = _extract(place, Path(images), extracting, overwrite, quiet)
-        collection = Collection.load(place)
+        from sfm_match.colmap.cameras import check_camera_model, plan_cameras
+        from sfm_match.stages.extract import extract_features
+
+        collection = look(place, Path(images), extracting.masks, overwrite=overwrite)
+        if importing.camera_model != ImportOptions.camera_model or importing.camera_params is not None:
+            check_camera_model(importing)
+        plan_cameras(collection.usable, importing)  # refuses what would be refused after hours of matching
+        extracted = extract_features(place, collection, extracting, overwrite=overwrite, quiet=quiet)
         usable = extracted.facts["total"]
         if usable < 2 and extracted.failed:  # what could be done was done; failed.csv says why it is so little
             extracted.detail = f"{usable} usable image, a pair needs two: stopped here"
@@ -135,11 +153,12 @@ def run(
     return reports
 
 
-def _extract(place: Workspace, images: Path, options: ExtractOptions, overwrite: bool, quiet: bool) -> StageReport:
-    from sfm_match.stages.extract import extract_features
-
-    collection = register(place, images, options.masks)
-    return extract_features(place, collection, options, overwrite=overwrite, quiet=quiet)
+def _chosen(group: type[T], options: dict[str, Any]) -> T:
+    known = [f.name for f in dataclasses.fields(group)]
+    for name in options:
+        if name not in known:
+            raise UsageError(f"unknown option '{name}'{nearest(name, known)}; accepted are {', '.join(known)}")
+    return group(**options)
 
 
 @contextmanager

@@ -23,13 +23,14 @@ from sfm_match.config import (
     Options,
     PairsOptions,
     ReconstructOptions,
+    dashed,
     read_job,
     run_name,
 )
 from sfm_match.errors import SfmMatchError
 from sfm_match.progress import StageReport
 
-SOME_FAILED, NOTHING_DONE, INTERRUPTED = 1, 3, 130
+SOME_FAILED, WRONG_USE, NOTHING_DONE, INTERRUPTED = 1, 2, 3, 130
 
 app = typer.Typer(
     add_completion=False,
@@ -53,9 +54,8 @@ def _fields_as_parameters(group: type[Options], *, in_run: bool) -> list[inspect
     parameters = []
     for f in dataclasses.fields(group):
         name = run_name(f) if in_run else f.name
-        dashed = name.replace("_", "-")
         switch = f.type in (bool, bool | None)
-        declaration = f"--{dashed}/--no-{dashed}" if switch else f"--{dashed}"
+        declaration = f"--{dashed(name)}/--no-{dashed(name)}" if switch else f"--{dashed(name)}"
         choices = f.metadata["choices"]
         text = f.metadata["help"] + (f" ({', '.join(choices)})" if choices else "")
         kind: Any = f.type
@@ -196,7 +196,8 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
     """The file's values become the defaults, so that the command line wins over them."""
     if path is not None:
         try:
-            context.default_map = read_job(path)
+            job = read_job(path)
+            context.default_map = {"as_json" if key == "json" else key: value for key, value in job.items()}
         except SfmMatchError as error:
             print(f"sfm-match: {error}", file=sys.stderr)
             raise typer.Exit(error.exit_status) from None
@@ -241,15 +242,29 @@ def run(
 @app.command()
 @with_options()
 def demo(
-    workspace: Place = WORKSPACE,
+    workspace: Place = Path("demo"),
     views: Annotated[int, typer.Option("--views", help="number of cameras")] = 16,
 ) -> None:
     """Renders a scene with known cameras, reconstructs it, and prints how far the cameras are from the truth."""
-    from sfm_match.demo import demo as run_demo
+    from sfm_match.demo_job import demo as run_demo
 
     result = run_demo(workspace, views, quiet=False, on_report=lambda report: _show(report, False))
     print(result.line())
 
 
 def main() -> None:
-    app(prog_name="sfm-match")
+    """Errors of the command line's grammar, too, are one line."""
+    usage_error: Any = typer.BadParameter.__bases__[0]  # typer carries its own click, under no public name
+    try:
+        status = app(prog_name="sfm-match", standalone_mode=False)
+    except usage_error as error:
+        context = getattr(error, "ctx", None)
+        where = context.command_path if context is not None else "sfm-match"
+        if len(sys.argv) == 1 and context is not None:
+            print(context.get_help())
+        else:
+            print(f"{where}: {' '.join(error.format_message().split())} (see {where} --help)", file=sys.stderr)
+        sys.exit(WRONG_USE)
+    except (typer.Abort, KeyboardInterrupt):
+        sys.exit(INTERRUPTED)
+    sys.exit(status if isinstance(status, int) else 0)

@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from sfm_match.errors import NothingDone, SfmMatchError
+from sfm_match.errors import NothingDone, SfmMatchError, UsageError
 from sfm_match.images import Header, ImageError, read_headers, scan
 from sfm_match.store.shard import write_text
 from sfm_match.workspace import Workspace
@@ -34,10 +34,13 @@ class ImageRecord:
 class Collection:
     """The job's images, by name."""
 
-    def __init__(self, folder: Path, masks: Path | None, records: list[ImageRecord], next_unit: int) -> None:
+    def __init__(
+        self, folder: Path, masks: Path | None, records: list[ImageRecord], absent: list[ImageRecord], next_unit: int
+    ) -> None:
         self.folder = folder
         self.masks = masks
         self.records = {record.name: record for record in sorted(records, key=lambda r: r.name)}
+        self._absent = absent  # once here, not found now: a disk may come back
         self._next_unit = next_unit
 
     @property
@@ -53,12 +56,6 @@ class Collection:
                 units.setdefault(record.unit, []).append(record.name)
         return dict(sorted(units.items()))
 
-    def unit_of(self, name: str) -> int:
-        unit = self.records[name].unit
-        if unit is None:
-            raise KeyError(name)
-        return unit
-
     @classmethod
     def load(cls, workspace: Workspace) -> "Collection":
         """Raises NothingDone when no image was ever registered here."""
@@ -69,14 +66,12 @@ class Collection:
             stored = json.loads(path.read_text(encoding="utf-8"))
             if stored["schema"] != SCHEMA:
                 raise SfmMatchError(f"{path}: schema {stored['schema']}, this version reads {SCHEMA}")
-            records = [
-                ImageRecord(
-                    r["name"], r["signature"], r["unit"], Header(**r["header"]) if r["header"] else None, r["error"]
-                )
-                for r in stored["images"]
-            ]
+            present, absent = (
+                [ImageRecord(**{**r, "header": r["header"] and Header(**r["header"])}) for r in stored[key]]
+                for key in ("images", "absent")
+            )
             masks = Path(stored["masks"]) if stored["masks"] else None
-            return cls(Path(stored["folder"]), masks, records, stored["next_unit"])
+            return cls(Path(stored["folder"]), masks, present, absent, stored["next_unit"])
         except (ValueError, KeyError, TypeError) as error:
             raise SfmMatchError(f"{path}: damaged ({error}); delete it and run again") from error
 
@@ -87,33 +82,51 @@ class Collection:
             "masks": str(self.masks) if self.masks else None,
             "next_unit": self._next_unit,
             "images": [dataclasses.asdict(record) for record in self.records.values()],
+            "absent": [dataclasses.asdict(record) for record in self._absent],
         }
         text = json.dumps(stored, ensure_ascii=False)
         if not workspace.collection.exists() or workspace.collection.read_text(encoding="utf-8") != text:
             write_text(workspace.collection, text)
 
     def updated(self, images: Path, masks: Path | None) -> "Collection":
-        """The collection after a look at the folder: new and changed images in new units, vanished ones gone."""
+        """The collection after a look at the folder: new and changed images in new units, vanished ones set aside."""
         facts = scan(images, masks)
-        kept = [r for f in facts if (r := self.records.get(f.name)) is not None and r.signature == f.signature]
-        standing = {record.name for record in kept}
+        known = {r.name: r for r in (*self._absent, *self.records.values()) if r.header is not None}
+        kept = [r for f in facts if (r := known.get(f.name)) is not None and r.signature == f.signature]
+        standing, found = {record.name for record in kept}, {fact.name for fact in facts}
         fresh = [f for f in facts if f.name not in standing]
-        records, next_unit, filled = [], self._next_unit, 0
-        for fact, header in zip(fresh, read_headers(images, [f.name for f in fresh]), strict=True):
+        unusable = [ImageRecord(f.name, f.signature, None, None, f.error) for f in fresh if f.error is not None]
+        readable = [f for f in fresh if f.error is None]
+        records, filled = [], 0
+        for fact, header in zip(readable, read_headers(images, [f.name for f in readable]), strict=True):
             if isinstance(header, ImageError):
                 records.append(ImageRecord(fact.name, fact.signature, None, None, str(header)))
                 continue
-            records.append(ImageRecord(fact.name, fact.signature, next_unit + filled // UNIT_SIZE, header, None))
+            unit = self._next_unit + filled // UNIT_SIZE
+            records.append(ImageRecord(fact.name, fact.signature, unit, header, None))
             filled += 1
-        return Collection(images, masks, kept + records, next_unit + -(-filled // UNIT_SIZE))
+        absent = [record for name, record in known.items() if name not in found]
+        return Collection(images, masks, kept + records + unusable, absent, self._next_unit + -(-filled // UNIT_SIZE))
 
 
-def register(workspace: Workspace, images: Path, masks: Path | None) -> Collection:
-    """Brings the workspace's collection up to date with a folder."""
-    known = Collection.load(workspace) if workspace.collection.exists() else Collection(images, masks, [], 0)
-    collection = known.updated(images.absolute(), masks.absolute() if masks else None)
-    collection.save(workspace)
-    return collection
+def look(workspace: Workspace, images: Path, masks: Path | None, *, overwrite: bool = False) -> Collection:
+    """The workspace's collection, brought up to date with a folder but not saved.
+
+    Raises:
+        UsageError: the workspace holds the images of another folder.
+    """
+    images, masks = images.absolute(), masks.absolute() if masks else None
+    if not workspace.collection.exists():
+        return Collection(images, masks, [], [], 0).updated(images, masks)
+    known = Collection.load(workspace)
+    if known.folder == images:
+        return known.updated(images, masks)
+    if not overwrite:
+        raise UsageError(
+            f"--images {images}: {workspace.folder} holds the images of {known.folder}; "
+            "choose another --workspace, or add --overwrite to replace them"
+        )
+    return Collection(images, masks, [], [], known._next_unit).updated(images, masks)
 
 
 def write_failed(workspace: Workspace, failed: dict[str, str]) -> None:

@@ -38,6 +38,8 @@ class Options:
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
+            if Path in _kinds(f.type) and isinstance(getattr(self, f.name), str):
+                object.__setattr__(self, f.name, Path(getattr(self, f.name)))
             choices: tuple[str, ...] = f.metadata["choices"]
             value = getattr(self, f.name)
             if choices and value is not None and value not in choices:
@@ -56,18 +58,35 @@ class Options:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
-        """Takes its own fields out of `values`, by the names that `run` uses."""
+        """Takes its own fields out of `values`, by the names that `run` uses; errors name those, too."""
         names = {run_name(f): f.name for f in dataclasses.fields(cls)}
-        return cls(**{names[key]: value for key, value in values.items() if key in names})
+        try:
+            return cls(**{names[key]: value for key, value in values.items() if key in names})
+        except UsageError as error:
+            message = str(error)
+            for f in dataclasses.fields(cls):
+                if f.metadata["in_run"]:
+                    message = message.replace(f"{flag(f)} ", f"--{dashed(run_name(f))} ")
+            raise UsageError(message) from None
+
+
+def _kinds(kind: Any) -> tuple[Any, ...]:
+    """`Path | None` -> (Path, NoneType)."""
+    return getattr(kind, "__args__", (kind,))
 
 
 def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
+    return str(value.absolute()) if isinstance(value, Path) else value
+
+
+def dashed(name: str) -> str:
+    """`max_keypoints` -> `max-keypoints`."""
+    return name.replace("_", "-")
 
 
 def flag(f: "dataclasses.Field[Any]") -> str:
     """`max_keypoints` -> `--max-keypoints`."""
-    return "--" + f.name.replace("_", "-")
+    return "--" + dashed(f.name)
 
 
 def run_name(f: "dataclasses.Field[Any]") -> str:
@@ -204,25 +223,26 @@ def read_job(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UsageError(f"--config {path}: expected `option: value` lines")
     fields = {run_name(f): f for group in GROUPS for f in dataclasses.fields(group)}
-    known = {*fields, "images", "workspace"}
+    others: dict[str, Any] = {"images": Path, "workspace": Path, "overwrite": bool, "json": bool, "verbose": bool}
+    known = {*fields, *others}
     job = {}
     for key, value in content.items():
         name = str(key).replace("-", "_")
         if name not in known:
             hint = nearest(name, known)
             raise UsageError(f"--config {path}: unknown option '{key}'{hint}")
-        job[name] = _from_yaml(path, str(key), value, fields[name].type if name in fields else Path)
+        job[name] = _from_yaml(path, str(key), value, fields[name].type if name in fields else others[name])
     return job
 
 
 def _from_yaml(path: Path, key: str, value: Any, kind: Any) -> Any:
     """YAML's value as the option's type: a list or a number may stand for a string."""
-    kinds = getattr(kind, "__args__", (kind,))
+    kinds = _kinds(kind)
     if value is None and type(None) in kinds:
         return None
     wanted = next(k for k in kinds if k is not type(None))
-    if wanted in (str, Path):
-        return wanted(",".join(map(str, value)) if isinstance(value, list) else value)
+    if wanted in (str, Path) and value is not None and not isinstance(value, dict):
+        return wanted(",".join(map(str, value)) if isinstance(value, list) else str(value))
     right = isinstance(value, int | float) if wanted is float else isinstance(value, wanted)
     if not right or (isinstance(value, bool) and wanted is not bool):
         raise UsageError(f"--config {path}: {key}: expected {wanted.__name__}, found {value!r}")

@@ -56,10 +56,7 @@ class Frame:
 
     def orient(self, raw: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Raw pixels (H, W, ...) to the upright image."""
-        transposed, mirror_x, mirror_y = _ORIENTATIONS[self.orientation]
-        image = raw.swapaxes(0, 1) if transposed else raw
-        image = image[:, ::-1] if mirror_x else image
-        return np.ascontiguousarray(image[::-1] if mirror_y else image)
+        return orient(raw, self.orientation)
 
     def raw_from_network(self, points: Points) -> Points:
         """(N, 2) network pixels to raw pixels."""
@@ -70,6 +67,19 @@ class Frame:
         x = width - x if mirror_x else x
         y = height - y if mirror_y else y
         return np.stack((y, x) if transposed else (x, y), axis=1).astype(np.float32)
+
+
+def orient(raw: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Pixels (H, W, ...) as the sensor stored them to the upright image, by EXIF orientation."""
+    transposed, mirror_x, mirror_y = _ORIENTATIONS[orientation]
+    image = raw.swapaxes(0, 1) if transposed else raw
+    image = image[:, ::-1] if mirror_x else image
+    return np.ascontiguousarray(image[::-1] if mirror_y else image)
+
+
+def undo_orientation(upright: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """The inverse of `orient`: quarter turns undo each other, the others undo themselves."""
+    return orient(upright, {6: 8, 8: 6}.get(orientation, orientation))
 
 
 def normalised_from_network(points: Points, bucket: tuple[int, int]) -> Points:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfm_match.errors import NothingDone, UsageError
+from sfm_match.frames import undo_orientation
 
 SUFFIXES = {".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".webp", ".bmp"}
 MIN_SIDE = 32  # pixels; below, there is nothing to detect
@@ -19,14 +20,21 @@ MAX_PIXELS = 1 << 30
 Image = NDArray[np.uint8]
 
 _EXIF_IFD, _ORIENTATION, _MAKE, _MODEL = 0x8769, 0x0112, 0x010F, 0x0110
-_FOCAL, _FOCAL_35MM, _WIDTH_WHEN_TAKEN = 0x920A, 0xA405, 0xA002
+_FOCAL, _FOCAL_35MM, _WIDTH_WHEN_TAKEN, _HEIGHT_WHEN_TAKEN = 0x920A, 0xA405, 0xA002, 0xA003
 _PLANE_RESOLUTION, _PLANE_UNIT = 0xA20E, 0xA210
 _MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
 _FULL_FRAME_WIDTH_MM = 36.0
 
 
 class ImageError(Exception):
-    """This image cannot be used; the message says why."""
+    """This image cannot be used; the message says why.
+
+    `lasting` tells damage, which stays while the file does, from what another try may cure (a permission, a disk).
+    """
+
+    def __init__(self, message: str, *, lasting: bool = True) -> None:
+        super().__init__(message)
+        self.lasting = lasting
 
 
 @dataclass(frozen=True)
@@ -46,30 +54,56 @@ class FileFacts:
 
     name: str
     signature: str  # size and time of the file (and of its mask): when it changes, the image is new
+    error: str | None = None  # why the name itself cannot be used
 
 
 def scan(folder: Path, masks: Path | None = None) -> list[FileFacts]:
     """Every image file under `folder`, by name.
 
+    Links are followed, each folder once.
+
     Raises:
-        UsageError: no such folder.
+        UsageError: no such folder, or one below it cannot be read.
         NothingDone: no file with an image's suffix in it.
     """
     if not folder.is_dir():
         raise UsageError(f"--images {folder}: no such folder")
+
+    def refuse(error: OSError) -> None:
+        raise UsageError(f"--images {folder}: {error.filename}: {error.strerror}")
+
     found = []
-    for parent, folders, files in os.walk(folder, followlinks=True):
+    seen: set[tuple[int, int]] = set()
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
+        status = Path(parent).stat()
+        if (status.st_dev, status.st_ino) in seen:  # a link back
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         for file in files:
             if file.startswith(".") or Path(file).suffix.lower() not in SUFFIXES:
                 continue
             path = Path(parent, file)
             name = path.relative_to(folder).as_posix()
+            if not _writable(name):
+                reason = "a name with a TAB, a line break or bytes that are not UTF-8; rename the file"
+                found.append(FileFacts(ascii(name), "", reason))
+                continue
             mask = find_mask(masks, name)
             found.append(FileFacts(name, _signature(path) + (f" mask {_signature(mask)}" if mask else "")))
     if not found:
         raise NothingDone(f"{folder}: no image in it (looked for {', '.join(sorted(SUFFIXES))})")
     return sorted(found, key=lambda f: f.name)
+
+
+def _writable(name: str) -> bool:
+    """Whether a name can stand in pairs.txt and in the database."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # bytes that are no UTF-8
+        return False
+    return not any(c in name for c in "\t\n\r")
 
 
 def _signature(path: Path) -> str:
@@ -108,7 +142,10 @@ def read_header(path: Path) -> Header:
         ImageError: not an image, empty, or too small.
     """
     with _opened(path) as image:
+        orientation = _orientation(image)
         width, height = image.size
+        if image.format == "TIFF" and orientation >= 5:  # Pillow reports the upright size
+            width, height = height, width
         if min(width, height) < MIN_SIDE:
             raise ImageError(f"{width} x {height} pixels; the shorter side must have at least {MIN_SIDE}")
         if width * height > MAX_PIXELS:
@@ -116,17 +153,18 @@ def read_header(path: Path) -> Header:
         try:
             exif = image.getexif()
             details = exif.get_ifd(_EXIF_IFD)
-        except (ValueError, OSError, SyntaxError, KeyError, TypeError):  # Pillow on damaged EXIF: the image may be fine
-            return Header(width, height)
-    orientation = exif.get(_ORIENTATION, 1)
+        except Exception:  # noqa: BLE001 - damaged EXIF; the image may be fine
+            return Header(width, height, orientation)
     camera = " ".join(str(exif.get(tag, "")).strip("\0 ") for tag in (_MAKE, _MODEL)).strip()
-    return Header(
-        width,
-        height,
-        orientation if orientation in range(1, 9) else 1,
-        camera,
-        focal_from_exif(details, width, height),
-    )
+    return Header(width, height, orientation, camera, focal_from_exif(details, width, height))
+
+
+def _orientation(image: Any) -> int:
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # noqa: BLE001 - damaged EXIF; the image may be fine
+        return 1
+    return int(orientation) if orientation in range(1, 9) else 1
 
 
 def focal_from_exif(exif: dict[int, Any], width: int, height: int) -> float | None:
@@ -148,9 +186,9 @@ def focal_from_exif(exif: dict[int, Any], width: int, height: int) -> float | No
     unit = _MM_PER_UNIT.get(int(number(_PLANE_UNIT)) or 2)
     if unit is None or number(_FOCAL) <= 0 or number(_PLANE_RESOLUTION) <= 0:
         return None
-    pixels = number(_WIDTH_WHEN_TAKEN) or width
-    sensor_mm = pixels / number(_PLANE_RESOLUTION) * unit
-    return number(_FOCAL) / sensor_mm * long_side
+    pixel_mm = unit / number(_PLANE_RESOLUTION)
+    long_side_when_taken = max(number(_WIDTH_WHEN_TAKEN), number(_HEIGHT_WHEN_TAKEN)) or long_side
+    return number(_FOCAL) / pixel_mm * long_side / long_side_when_taken
 
 
 def decode(path: Path) -> Image:
@@ -166,13 +204,21 @@ def decode(path: Path) -> Image:
     """
     with _opened(path) as image:
         try:
-            if image.mode.startswith(("I", "F")):
-                return _from_deep_grey(np.asarray(image))
-            if image.mode in ("P", "PA") or "transparency" in image.info:
-                image = image.convert("RGBA")
-            return np.asarray(image.convert("RGB"))
-        except (OSError, SyntaxError, ValueError, IndexError, EOFError, MemoryError) as error:
-            raise ImageError(f"cannot be decoded: {_one_line(error)}") from error
+            # Pillow turns TIFFs upright as it loads them, and only TIFFs; raw pixels are what we promise
+            turned_by_pillow = _orientation(image) if image.format == "TIFF" else 1
+            pixels = _to_rgb(image)
+        except Exception as error:
+            lasting = not isinstance(error, MemoryError) and getattr(error, "errno", None) is None
+            raise ImageError(f"cannot be decoded: {_one_line(error)}", lasting=lasting) from error
+    return undo_orientation(pixels, turned_by_pillow)
+
+
+def _to_rgb(image: Any) -> Image:
+    if image.mode.startswith(("I", "F")):
+        return _from_deep_grey(np.asarray(image))
+    if image.mode in ("P", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+    return np.asarray(image.convert("RGB"))
 
 
 def _from_deep_grey(grey: NDArray[Any]) -> Image:
@@ -192,10 +238,13 @@ def _opened(path: Path) -> Any:
         if path.stat().st_size == 0:
             raise ImageError("the file is empty")
         return Pillow.open(path)
+    except ImageError:
+        raise
     except UnidentifiedImageError as error:
         raise ImageError("not an image: no known format") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ImageError(f"cannot be opened: {_one_line(error)}") from error
+    except Exception as error:
+        lasting = getattr(error, "errno", None) is None
+        raise ImageError(f"cannot be opened: {_one_line(error)}", lasting=lasting) from error
 
 
 def _one_line(error: BaseException) -> str:
@@ -211,7 +260,7 @@ def read_mask(path: Path, raw_size: tuple[int, int]) -> NDArray[np.uint8]:
     try:
         visible = decode(path).max(axis=2)
     except ImageError as error:
-        raise ImageError(f"mask {path.name}: {error}") from error
+        raise ImageError(f"mask {path.name}: {error}", lasting=error.lasting) from error
     height, width = visible.shape
     if abs(width * raw_size[1] - height * raw_size[0]) > width + height + sum(raw_size):
         raise ImageError(f"mask {path.name}: {width} x {height} pixels for an image of {raw_size[0]} x {raw_size[1]}")

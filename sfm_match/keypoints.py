@@ -60,7 +60,13 @@ def select_keypoints(
     rows, columns = np.divmod(found[order], width)
     points = np.stack((columns + 0.5, rows + 0.5), axis=1).astype(np.float32)
     if how.subpixel:
-        points += _soft_argmax(inside, rows, columns)
+        refined = points + _soft_argmax(inside, rows, columns)
+        ends = np.array((width, height), np.float32) - edge
+        stays = ((refined >= edge) & (refined <= ends)).all(axis=1)
+        if mask is not None:
+            seen = np.minimum(refined.clip(0).astype(np.int64), (width - 1, height - 1))
+            stays &= mask[seen[:, 1], seen[:, 0]] > 0
+        points[stays] = refined[stays]  # one that would leave its ground stays at its pixel
     return points, np.exp(strength[order] - log_total).astype(np.float32)
 
 

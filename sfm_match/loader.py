@@ -33,6 +33,7 @@ class Loaded:
     images: NDArray[np.float32]  # (B, 3, H, W) RGB, ImageNet-normalised
     masks: list[NDArray[np.uint8] | None]  # B; (h, w) without padding, 0 where no keypoint is wanted
     failed: dict[str, str]
+    retry: set[str]  # of the failed: another try may cure it
 
 
 _Prepared = tuple[NDArray[np.float32], NDArray[np.uint8] | None]
@@ -68,18 +69,20 @@ class Loader:
             for batch in self._batches:
                 top_up(len(batch) + self._ahead)
                 good: list[tuple[Item, _Prepared]] = []
-                failed = {}
+                failed: dict[str, str] = {}
+                retry: set[str] = set()
                 for item in batch:
                     try:
                         good.append((item, pending.popleft().result()))
                     except ImageError as error:
                         failed[item.name] = str(error)
+                        if not error.lasting:
+                            retry.add(item.name)
                 top_up(self._ahead)
                 width, height = batch[0].frame.bucket
                 images = np.stack([image for _, (image, _) in good]) if good else np.empty((0, 3, height, width))
-                yield Loaded(
-                    [item for item, _ in good], images.astype(np.float32, copy=False), [m for _, (_, m) in good], failed
-                )
+                images = images.astype(np.float32, copy=False)
+                yield Loaded([item for item, _ in good], images, [mask for _, (_, mask) in good], failed, retry)
 
     def _prepare(self, item: Item) -> _Prepared:
         frame = item.frame

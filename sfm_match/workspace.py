@@ -11,6 +11,20 @@ from sfm_match.errors import SfmMatchError, UsageError
 from sfm_match.store.shard import remove_leftovers, write_text
 
 
+def made_by() -> dict[str, str]:
+    """What results came from; not part of any fingerprint."""
+    from importlib.metadata import version
+
+    import onnxruntime
+
+    return {
+        "sfm-match": version("sfm-match"),
+        "onnxruntime": str(onnxruntime.__version__),
+        "pycolmap": version("pycolmap"),
+        "coordinates": "raw pixels, the centre of the top-left one at (0.5, 0.5), as in COLMAP",
+    }
+
+
 class WorkspaceBusy(SfmMatchError):
     """Another process works here."""
 

@@ -6,7 +6,7 @@ from itertools import groupby
 from posixpath import dirname
 
 from sfm_match.config import ImportOptions
-from sfm_match.errors import UsageError
+from sfm_match.errors import UsageError, nearest
 from sfm_match.images import Header
 
 # Without EXIF, COLMAP assumes this many times the long side.
@@ -54,6 +54,24 @@ def plan_cameras(headers: Mapping[str, Header], options: ImportOptions) -> list[
         known = focal is not None or params is not None
         plans.append(CameraPlan(first.width, first.height, focal or guess, known, params, names))
     return plans
+
+
+def check_camera_model(options: ImportOptions) -> None:
+    """Raises UsageError for a model that COLMAP does not know, or a wrong number of parameters."""
+    import pycolmap
+
+    try:
+        camera = pycolmap.Camera.create_from_model_name(1, options.camera_model, 1000.0, 1000, 1000)
+    except (ValueError, RuntimeError, KeyError):
+        known = [name for name in pycolmap.CameraModelId.__members__ if name != "INVALID"]
+        hint = nearest(options.camera_model, known)
+        raise UsageError(f"--camera-model {options.camera_model}: accepted are {', '.join(known)}{hint}") from None
+    given = len(options.camera_params.split(",")) if options.camera_params is not None else len(camera.params)
+    if given != len(camera.params):
+        raise UsageError(
+            f"--camera-params: {options.camera_model} takes {len(camera.params)} numbers ({camera.params_info}), "
+            f"found {given}"
+        )
 
 
 def _keys(headers: Mapping[str, Header], mode: str) -> dict[str, tuple[str, ...]]:

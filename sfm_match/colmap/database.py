@@ -4,6 +4,8 @@ While it is built it is `database.db.partial`. A kill during verification costs 
 partial database carries the digest of what it was built from, and COLMAP passes over the pairs it has verified.
 """
 
+import hashlib
+import json
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,21 +15,20 @@ import numpy as np
 
 from sfm_match.collection import Collection
 from sfm_match.colmap import hush_colmap
-from sfm_match.colmap.cameras import CameraPlan, plan_cameras
+from sfm_match.colmap.cameras import CameraPlan, check_camera_model, plan_cameras
 from sfm_match.config import ImportOptions
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.progress import Clock, Progress, StageReport
 from sfm_match.stages.extract import FeatureSet
-from sfm_match.stages.match import current_features
-from sfm_match.stages.pairs import read_pairs
+from sfm_match.stages.match import MatchSet, current_features, standing_matches, standing_tiles
 from sfm_match.store.features import read_features, unit_path
-from sfm_match.store.matches import read_tile
 from sfm_match.store.shard import commit, fingerprint
 from sfm_match.workspace import Workspace
 
 if TYPE_CHECKING:
     import pycolmap
 
+ALGORITHM = 1  # raise it when the same matches and options come to give another database
 RANSAC_SEED = 0
 _TABLE = "sfm_match"  # ours, beside COLMAP's; COLMAP reads past it
 
@@ -55,16 +56,24 @@ def import_to_colmap(
     """
     clock = Clock()
     features = current_features(workspace, collection)
-    match_facts = workspace.record().get("match")
-    tiles = sorted(workspace.matches.glob("*.h5"))
-    if match_facts is None or not tiles:
+    facts = workspace.record().get("match")
+    if facts is None:
         raise NothingDone(f"{workspace.folder}: no matches yet; run `sfm-match match` first")
+    state = standing_matches(workspace, collection, features, facts)
+    if len(state.open_pairs):
+        raise NothingDone(f"{workspace.folder}: {len(state.open_pairs):,} pairs are not matched; run `sfm-match match`")
     workspace.check("import", options.identity(), overwrite=overwrite)
-    pairs_facts = workspace.record().get("pairs written")
-    digest = fingerprint(
-        [options.identity(), match_facts, pairs_facts, sorted(features.units.items()), [tile.name for tile in tiles]]
-    )
-    if read_note(workspace.database, "inputs") == digest:
+    identity = options.identity()
+    with workspace.pairs.open("rb") as file:
+        pairs = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = fingerprint([identity, state.fingerprint, pairs, sorted(features.signatures.items()), ALGORITHM])
+    standing = read_note(workspace.database, "inputs")
+    if standing is None and workspace.database.exists() and not overwrite:
+        raise UsageError(
+            f"{workspace.database}: not made by sfm-match; choose another --workspace, or add --overwrite to replace it"
+        )
+    if standing == digest:
+        workspace.note("import", identity)
         counts = count(workspace.database)
         detail = _describe(counts, options.verify)
         return StageReport(
@@ -76,16 +85,17 @@ def import_to_colmap(
     if read_note(partial, "inputs") != digest:
         partial.unlink(missing_ok=True)
         _remove_journals(partial)
+        check_camera_model(options)
         cameras = plan_cameras(headers, options)
         with clock.on("write"):
-            _fill(partial, workspace, collection, features, cameras, options, fingerprint(match_facts), quiet)
-            _write_note(partial, "inputs", digest)
+            _fill(partial, workspace, state, features, cameras, options, quiet)
+            _write_notes(partial, {"options": json.dumps(identity), "inputs": digest})
     if options.verify:
         with clock.on("verify"):
             _verify(partial)
+    workspace.note("import", identity)  # before the rename: a database never stands without its options on record
     _remove_journals(workspace.database)  # of a database that is replaced: SQLite would apply them to the new one
     commit(partial, workspace.database)
-    workspace.note("import", options.identity())
     counts = count(workspace.database)
     return StageReport(
         "import",
@@ -111,23 +121,20 @@ def _describe(counts: Counts, verified: bool) -> str:
 def _fill(
     path: Path,
     workspace: Workspace,
-    collection: Collection,
+    state: MatchSet,
     features: FeatureSet,
     cameras: list[CameraPlan],
     options: ImportOptions,
-    expected: str,
     quiet: bool,
 ) -> None:
     import pycolmap
 
-    names = list(collection.records)
-    rank = {name: i for i, name in enumerate(names)}
-    wanted = read_pairs(workspace.pairs, names) @ (len(names), 1)
+    rank = {name: i for i, name in enumerate(state.names)}
+    wanted = np.unique(state.wanted @ (len(rank), 1))
     in_unit: dict[int, list[str]] = {}
     for name, unit in features.units.items():
         in_unit.setdefault(unit, []).append(name)
-    tiles = sorted(workspace.matches.glob("*.h5"))
-    progress = Progress("import", len(tiles), "tiles", quiet=quiet)
+    progress = Progress("import", len(wanted), "pairs", quiet=quiet)
     database = pycolmap.Database.open(str(path))
     try:
         with pycolmap.DatabaseTransaction(database):
@@ -138,14 +145,14 @@ def _fill(
                 stored = read_features(unit_path(workspace.features, unit), mine, descriptors=False)
                 for name, image in stored.items():
                     database.write_keypoints(ids[name], image.keypoints)
-            for tile_path in tiles:
-                tile = read_tile(tile_path)
-                progress.advance(1)
-                if tile.fingerprint != expected:
-                    continue
-                codes = tile.pair_codes(rank, features.units)
+            for _, tile in standing_tiles(workspace, state.fingerprint, head_only=False):
+                codes = tile.pair_codes(rank, features.signatures)
+                # not np.isin, which would sort all pairs again for each tile
+                places = np.searchsorted(wanted, codes).clip(max=len(wanted) - 1)
+                chosen = np.flatnonzero(wanted[places] == codes)
+                progress.advance(len(chosen))
                 tile_names = list(tile.images)
-                for number in np.flatnonzero(np.isin(codes, wanted)):
+                for number in chosen:
                     i, j = tile.pairs[number]
                     found = tile.matches[number].indices
                     if len(found):
@@ -159,17 +166,8 @@ def _write_camera(database: "pycolmap.Database", plan: CameraPlan, options: Impo
     """Writes a camera, its rig, its images and their frames. Returns image ids by name."""
     import pycolmap
 
-    try:
-        camera = pycolmap.Camera.create_from_model_name(1, options.camera_model, plan.focal, plan.width, plan.height)
-    except (ValueError, RuntimeError, KeyError):
-        accepted = ", ".join(n for n in pycolmap.CameraModelId.__members__ if n != "INVALID")
-        raise UsageError(f"--camera-model {options.camera_model}: accepted are {accepted}") from None
+    camera = pycolmap.Camera.create_from_model_name(1, options.camera_model, plan.focal, plan.width, plan.height)
     if plan.params is not None:
-        if len(plan.params) != len(camera.params):
-            raise UsageError(
-                f"--camera-params: {options.camera_model} takes {len(camera.params)} numbers "
-                f"({camera.params_info}), found {len(plan.params)}"
-            )
         camera.params = list(plan.params)
     camera.has_prior_focal_length = plan.known_focal
     camera_id = database.write_camera(camera)
@@ -214,11 +212,11 @@ def _open_for_reading(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
 
 
-def _write_note(path: Path, key: str, value: str) -> None:
+def _write_notes(path: Path, notes: dict[str, str]) -> None:
     connection = sqlite3.connect(path)
     with connection:
         connection.execute(f"CREATE TABLE IF NOT EXISTS {_TABLE} (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
-        connection.execute(f"INSERT OR REPLACE INTO {_TABLE} VALUES (?, ?)", (key, value))
+        connection.executemany(f"INSERT OR REPLACE INTO {_TABLE} VALUES (?, ?)", notes.items())
     connection.close()
 
 

@@ -11,7 +11,7 @@ from sfm_match.collection import Collection
 from sfm_match.colmap import hush_colmap
 from sfm_match.colmap.database import count, read_note
 from sfm_match.config import ReconstructOptions
-from sfm_match.errors import NothingDone
+from sfm_match.errors import NothingDone, UsageError
 from sfm_match.progress import Clock, StageReport
 from sfm_match.store.shard import TEMPORARY, commit, fingerprint, remove_leftovers, write_text
 from sfm_match.workspace import Workspace
@@ -48,9 +48,16 @@ def reconstruct_model(
     digest = fingerprint([options.identity(), inputs])
     total = count(workspace.database).images
     standing = _read_summary(workspace.sparse)
+    if standing is None and workspace.sparse.exists() and not overwrite:
+        raise UsageError(
+            f"{workspace.sparse}: not made by sfm-match; choose another --workspace, or add --overwrite to replace it"
+        )
     if standing is not None and standing[0] == digest:
         models = standing[1]
+        workspace.note("reconstruct", options.identity())
         return _report(models, total, clock, computed=False)
+    if not collection.folder.is_dir():
+        raise NothingDone(f"{collection.folder}: the images are gone; the mapper reads the points' colours from them")
     temporary = workspace.folder / f"sparse{TEMPORARY}{os.getpid()}"
     temporary.mkdir()
     try:
@@ -64,10 +71,10 @@ def reconstruct_model(
         with clock.on("write"):
             models = _write(reconstructions, temporary)
             write_text(temporary / _SUMMARY, json.dumps({"inputs": digest, "models": [asdict(m) for m in models]}))
-            if workspace.sparse.exists():
-                workspace.sparse.rename(workspace.folder / f"sparse{TEMPORARY}replaced")
-            commit(temporary, workspace.sparse)
             workspace.note("reconstruct", options.identity())
+            if workspace.sparse.exists():
+                workspace.sparse.rename(workspace.folder / f"sparse{TEMPORARY}0")
+            commit(temporary, workspace.sparse)
     finally:
         remove_leftovers(workspace.folder)
     return _report(models, total, clock, computed=True)
@@ -94,7 +101,7 @@ def _map(
 
 
 def _intrinsics_given(workspace: Workspace) -> bool:
-    return bool(workspace.record().get("import", {}).get("camera_params"))
+    return bool(json.loads(read_note(workspace.database, "options") or "{}").get("camera_params"))
 
 
 def _incremental_options(options: ReconstructOptions, refine: bool) -> "pycolmap.IncrementalPipelineOptions":

@@ -20,8 +20,9 @@ from sfm_match.progress import Clock, Progress, StageReport
 from sfm_match.runtime import Session, create_session, resolve_precision
 from sfm_match.store.features import Features, UnitResult, read_index, unit_path, write_unit
 from sfm_match.store.shard import ShardError, fingerprint
-from sfm_match.workspace import Workspace
+from sfm_match.workspace import Workspace, made_by
 
+ALGORITHM = 1  # raise it when the same image and options come to give other features
 CPU_BATCH = 4  # images; more gains nothing on a CPU
 
 
@@ -32,14 +33,16 @@ class FeatureSet:
     fingerprint: str
     counts: dict[str, int]  # keypoints of each image
     units: dict[str, int]  # image -> unit that holds its features
+    signatures: dict[str, str]  # of the files that have features
     failed: dict[str, str]
     open_units: dict[int, list[str]]  # units without a file
+    retry_units: dict[int, list[str]]  # units with an image that another try may cure
 
 
 def feature_facts(options: ExtractOptions, model: Model) -> dict[str, object]:
     """Everything that features depend on, beside the image."""
     precision = resolve_precision(options.precision, options.device)
-    return {**options.identity(), **model.facts(), "precision": precision}
+    return {**options.identity(), **model.facts(), "precision": precision, "algorithm": ALGORITHM}
 
 
 def standing_features(workspace: Workspace, collection: Collection, expected: str) -> FeatureSet:
@@ -47,22 +50,30 @@ def standing_features(workspace: Workspace, collection: Collection, expected: st
     counts: dict[str, int] = {}
     units: dict[str, int] = {}
     failed = {name: record.error for name, record in collection.records.items() if record.error is not None}
-    open_units = {}
+    signatures = {name: record.signature for name, record in collection.records.items()}
+    open_units, retry_units = {}, {}
     for unit, names in collection.units().items():
         path = unit_path(workspace.features, unit)
         try:
             index = read_index(path) if path.exists() else None
         except ShardError:
             index = None
-        if index is None or index.fingerprint != expected or not {*names} <= {*index.counts, *index.failed}:
+        if (
+            index is None
+            or index.fingerprint != expected
+            or any(index.signatures.get(name) != signatures[name] for name in names)
+        ):
             open_units[unit] = names
             continue
+        if not index.retry.isdisjoint(names):
+            retry_units[unit] = names
         for name in names:
             if name in index.counts:
                 counts[name], units[name] = index.counts[name], unit
             else:
                 failed[name] = index.failed[name]
-    return FeatureSet(expected, counts, units, failed, open_units)
+    described = {name: signatures[name] for name in counts}
+    return FeatureSet(expected, counts, units, described, failed, open_units, retry_units)
 
 
 def extract_features(
@@ -77,14 +88,18 @@ def extract_features(
     clock = Clock()
     model = find_model(options.model)
     facts = feature_facts(options, model)
-    workspace.settle("extract", facts, overwrite=overwrite)
+    workspace.check("extract", facts, overwrite=overwrite)
+    collection.save(workspace)  # not before the check: a refused command changes nothing
+    workspace.note("extract", facts)
+    workspace.note("made by", made_by())
     before = standing_features(workspace, collection, fingerprint(facts))
+    work = {**before.open_units, **before.retry_units}
     detail = ""
-    if before.open_units:
+    if work:
         with clock.on("load"):
             network = Network(model, options)
         detail = network.provider
-        _run_units(workspace, collection, options, network, before, clock, quiet)
+        _run_units(workspace, collection, options, network, work, before.fingerprint, clock, quiet)
     after = standing_features(workspace, collection, before.fingerprint)
     write_failed(workspace, after.failed)
     if not after.counts:
@@ -93,8 +108,8 @@ def extract_features(
     return StageReport(
         "extract",
         "images",
-        done=len(after.counts) - len(before.counts),
-        standing=len(before.counts),
+        done=sum(name in after.counts for names in work.values() for name in names),
+        standing=sum(unit not in work for unit in before.units.values()),
         failed=len(after.failed),
         seconds=clock.seconds,
         spent=clock.spent,
@@ -108,28 +123,30 @@ def _run_units(
     collection: Collection,
     options: ExtractOptions,
     network: "Network",
-    before: FeatureSet,
+    work: dict[int, list[str]],
+    expected: str,
     clock: Clock,
     quiet: bool,
 ) -> None:
     size = CPU_BATCH if options.batch == AUTO else int(options.batch)
     headers = collection.usable
     plan = {
-        unit: list(_batches(names, headers, options.size, network.model.divisor, size))
-        for unit, names in before.open_units.items()
+        unit: list(_batches(names, headers, options.size, network.model.divisor, size)) for unit, names in work.items()
     }
     workers = options.workers or os.cpu_count() or 1
     every_batch = [batch for batches in plan.values() for batch in batches]
     loaded = iter(Loader(collection.folder, collection.masks, every_batch, workers, ahead=2 * max(size, workers)))
-    progress = Progress("extract", sum(map(len, before.open_units.values())), "images", quiet=quiet)
+    progress = Progress("extract", sum(map(len, work.values())), "images", quiet=quiet)
     try:
         for unit, batches in plan.items():
             features: dict[str, Features] = {}
             failed: dict[str, str] = {}
+            retry: set[str] = set()
             for _ in batches:
                 with clock.on("decode"):
                     batch = next(loaded)
                 failed |= batch.failed
+                retry |= batch.retry
                 for name, found in network.features(batch, clock).items():
                     if isinstance(found, str):
                         failed[name] = found
@@ -137,9 +154,9 @@ def _run_units(
                         features[name] = found
                 progress.advance(len(batch.items) + len(batch.failed))
             with clock.on("write"):
-                result = UnitResult(dict(sorted(features.items())), dict(sorted(failed.items())))
-                path = unit_path(workspace.features, unit)
-                write_unit(path, result, before.fingerprint, network.model.dimension)
+                signatures = {name: collection.records[name].signature for name in (*features, *failed)}
+                result = UnitResult(dict(sorted(features.items())), dict(sorted(failed.items())), signatures, retry)
+                write_unit(unit_path(workspace.features, unit), result, expected, network.model.dimension)
     finally:
         progress.close()
 

@@ -6,6 +6,7 @@ that grew, another strategy) make new tiles beside the standing ones.
 """
 
 import os
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from sfm_match.store.matches import Matches, Tile, read_tile, write_tile
 from sfm_match.store.shard import ShardError, fingerprint
 from sfm_match.workspace import Workspace
 
+ALGORITHM = 1  # raise it when the same features and options come to give other matches
+_TILE_NAME = re.compile(r"\d{5,}-\d{5,}-[0-9a-f]{8}\.h5")
 BLOCK = 32  # images; 2 x 32 x 4096 x 256 float32 are 268 MB, and a kill costs at most 1024 pairs
 
 
@@ -36,8 +39,19 @@ class TilePlan:
     """Work of one tile."""
 
     path: Path
-    images: dict[str, int]  # name -> unit of its features
+    images: dict[str, str]  # name -> signature of its file
     pairs: NDArray[np.int32]  # (P, 2) rows of `images`
+
+
+@dataclass(frozen=True)
+class MatchSet:
+    """What is to match, and what stands of it."""
+
+    fingerprint: str
+    names: list[str]
+    wanted: NDArray[np.int64]  # (P, 2) pairs of pairs.txt, places in `names`
+    usable: NDArray[np.int64]  # (Q, 2) those of which both images have features
+    open_pairs: NDArray[np.int64]  # (R, 2) those without matches
 
 
 def current_features(workspace: Workspace, collection: Collection) -> FeatureSet:
@@ -56,12 +70,37 @@ def current_features(workspace: Workspace, collection: Collection) -> FeatureSet
     return features
 
 
-def match_facts(options: MatchOptions, extract_facts: dict[str, object]) -> dict[str, object]:
-    """Everything that matches depend on, beside the features' images."""
-    threshold = options.threshold
-    if threshold is None:
-        threshold = find_model(str(extract_facts["model"])).match_threshold
-    return {**options.identity(), "threshold": threshold, "features": fingerprint(extract_facts)}
+def match_facts(options: MatchOptions, model: str) -> dict[str, object]:
+    """Everything that matches depend on, beside the features."""
+    threshold = options.threshold if options.threshold is not None else find_model(model).match_threshold
+    return {**options.identity(), "threshold": threshold, "algorithm": ALGORITHM}
+
+
+def standing_matches(
+    workspace: Workspace, collection: Collection, features: FeatureSet, facts: dict[str, object]
+) -> MatchSet:
+    """Compares `pairs.txt` with the tiles that stand."""
+    expected = fingerprint([facts, features.fingerprint])
+    names = list(collection.records)
+    wanted = read_pairs(workspace.pairs, names)
+    has_features = np.array([name in features.counts for name in names])
+    usable = wanted[has_features[wanted].all(axis=1)]
+    rank = {name: i for i, name in enumerate(names)}
+    codes = [tile.pair_codes(rank, features.signatures) for _, tile in standing_tiles(workspace, expected)]
+    standing = np.concatenate([np.empty(0, np.int64), *codes])
+    open_pairs = usable[~np.isin(usable @ (len(names), 1), standing)]
+    return MatchSet(expected, names, wanted, usable, open_pairs)
+
+
+def standing_tiles(workspace: Workspace, expected: str, *, head_only: bool = True) -> Iterator[tuple[Path, Tile]]:
+    """The readable tiles of this fingerprint."""
+    for path in sorted(workspace.matches.glob("*.h5")):
+        try:
+            tile = read_tile(path, head_only=head_only)
+        except ShardError:
+            continue
+        if tile.fingerprint == expected:
+            yield path, tile
 
 
 def match_pairs(
@@ -70,19 +109,16 @@ def match_pairs(
     """Matches the pairs of `pairs.txt` that are not matched yet. Pairs of images without features are passed over."""
     clock = Clock()
     features = current_features(workspace, collection)
-    facts = match_facts(options, workspace.record()["extract"])
-    workspace.settle("match", facts, overwrite=overwrite)
-    expected = fingerprint(facts)
-    names = list(collection.records)
+    facts = match_facts(options, workspace.record()["extract"]["model"])
+    workspace.check("match", facts, overwrite=overwrite)
     with clock.on("plan"):
-        wanted = read_pairs(workspace.pairs, names)
-        has_features = np.array([name in features.counts for name in names])
-        usable = wanted[has_features[wanted].all(axis=1)]
-        if not len(usable):
+        state = standing_matches(workspace, collection, features, facts)
+        if not len(state.usable):
             raise NothingDone(f"{workspace.pairs}: no pair of images that both have features")
-        standing = _standing_codes(workspace, expected, names, features)
-        open_pairs = usable[~np.isin(usable @ (len(names), 1), standing)]
-        tiles = list(_plan_tiles(workspace.matches, expected, names, features, open_pairs))
+        workspace.note("match", facts)
+        _remove_useless(workspace, state.fingerprint)
+        tiles = list(_plan_tiles(workspace.matches, state.fingerprint, state.names, features, state.open_pairs))
+    wanted, usable, open_pairs, expected = state.wanted, state.usable, state.open_pairs, state.fingerprint
     progress = Progress("match", len(open_pairs), "pairs", quiet=quiet)
     matcher = _Matcher(
         float(str(facts["threshold"])), options.inverse_temperature, options.workers or os.cpu_count() or 1
@@ -91,7 +127,7 @@ def match_pairs(
     try:
         for plan in tiles:
             with clock.on("read"):
-                descriptors = _read_descriptors(workspace, plan)
+                descriptors = _read_descriptors(workspace, features, plan)
             with clock.on("match"):
                 matches = matcher.match(descriptors, plan.pairs, progress)
             with clock.on("write"):
@@ -140,20 +176,12 @@ class _Matcher:
         return matches
 
 
-def _standing_codes(workspace: Workspace, expected: str, names: list[str], features: FeatureSet) -> NDArray[np.int64]:
-    """Codes i * n + j of the pairs whose matches stand. Files of other options are deleted: nothing can use them."""
-    rank = {name: i for i, name in enumerate(names)}
-    codes = [np.empty(0, np.int64)]
-    for path in sorted(workspace.matches.glob("*.h5")):
-        try:
-            tile = read_tile(path, head_only=True)
-        except ShardError:
-            tile = None
-        if tile is None or tile.fingerprint != expected:
+def _remove_useless(workspace: Workspace, expected: str) -> None:
+    """Deletes tiles of other options, and damaged ones; files with other names are not ours."""
+    useful = {path for path, _ in standing_tiles(workspace, expected)}
+    for path in workspace.matches.glob("*.h5"):
+        if path not in useful and _TILE_NAME.fullmatch(path.name):
             path.unlink()
-            continue
-        codes.append(tile.pair_codes(rank, features.units))
-    return np.concatenate(codes)
 
 
 def _plan_tiles(
@@ -169,7 +197,7 @@ def _plan_tiles(
     cuts = np.flatnonzero((joined[1:] != joined[:-1]).any(axis=1)) + 1
     for part, key in zip(np.split(pairs, cuts), joined[np.concatenate(([0], cuts))], strict=True):
         used, rows = np.unique(part, return_inverse=True)
-        images = {names[i]: features.units[names[i]] for i in used}
+        images = {names[i]: features.signatures[names[i]] for i in used}
         local = rows.reshape(-1, 2).astype(np.int32)
         digest = fingerprint([expected, images, local.tolist()])[:8]
         yield TilePlan(folder / f"{key[0]:05d}-{key[1]:05d}-{digest}.h5", images, local)
@@ -189,12 +217,12 @@ def _blocks(names: list[str], features: FeatureSet) -> NDArray[np.int64]:
     return block
 
 
-def _read_descriptors(workspace: Workspace, plan: TilePlan) -> list[NDArray[np.float32]]:
+def _read_descriptors(workspace: Workspace, features: FeatureSet, plan: TilePlan) -> list[NDArray[np.float32]]:
     by_unit: dict[int, list[str]] = {}
-    for name, unit in plan.images.items():
-        by_unit.setdefault(unit, []).append(name)
+    for name in plan.images:
+        by_unit.setdefault(features.units[name], []).append(name)
     held = {}
     for unit, names in by_unit.items():
-        for name, features in read_features(unit_path(workspace.features, unit), names).items():
-            held[name] = features.descriptors.astype(np.float32)
+        for name, stored in read_features(unit_path(workspace.features, unit), names).items():
+            held[name] = stored.descriptors.astype(np.float32)
     return [held[name] for name in plan.images]

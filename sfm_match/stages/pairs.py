@@ -1,6 +1,7 @@
 """`pairs.txt`: one pair a line, TAB between the names, names in order, lines as the strategy streams them."""
 
 import hashlib
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -33,15 +34,15 @@ def write_pairs(workspace: Workspace, collection: Collection, options: PairsOpti
     names = list(collection.usable)
     if len(names) < 2:
         raise NothingDone(f"{collection.folder}: {len(names)} usable image, a pair needs two")
-    awkward = next((name for name in names if "\t" in name or "\n" in name), None)
-    if awkward is not None:
-        raise UsageError(f"{awkward!r}: a TAB or a line break in a name cannot stand in pairs.txt; rename the file")
     workspace.check("pairs", _facts(options), overwrite=overwrite)
-    strategy, reason = choose(names) if options.strategy == "auto" else (options.strategy, "")
+    try:
+        strategy, reason = choose(names) if options.strategy == "auto" else (options.strategy, "")
+    except PairsError as error:
+        raise UsageError(f"pairs auto: {error}") from error
     inputs = fingerprint([strategy, _facts(options), names])
     detail = f"{strategy}: {reason}" if reason else strategy
     before = workspace.record().get(_STANDING)
-    if before is not None and before["inputs"] == inputs and workspace.pairs.exists():
+    if before is not None and before["inputs"] == inputs and before["sha256"] == _digest(workspace.pairs):
         return StageReport("pairs", "pairs", 0, before["count"], detail=detail, facts={"strategy": strategy})
     count = 0
     try:
@@ -54,14 +55,21 @@ def write_pairs(workspace: Workspace, collection: Collection, options: PairsOpti
     except PairsError as error:
         raise UsageError(str(error)) from error
     workspace.note("pairs", _facts(options))
-    workspace.note(_STANDING, {"inputs": inputs, "count": count})
+    workspace.note(_STANDING, {"inputs": inputs, "count": count, "sha256": _digest(workspace.pairs)})
     return StageReport("pairs", "pairs", count, seconds=clock.seconds, detail=detail, facts={"strategy": strategy})
+
+
+def _digest(path: Path) -> str | None:
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _facts(options: PairsOptions) -> dict[str, object]:
     facts = options.identity()
     if options.match_list_path is not None:  # the list's content is what matters
-        facts["match_list_path"] = hashlib.sha256(options.match_list_path.read_bytes()).hexdigest()
+        facts["match_list_path"] = _digest(options.match_list_path)
     return facts
 
 
@@ -85,13 +93,13 @@ def read_pairs(path: Path, names: Sequence[str]) -> NDArray[np.int64]:
     if not path.exists():
         raise NothingDone(f"{path.parent}: no pairs yet; run `sfm-match pairs` first")
     index = {name: i for i, name in enumerate(names)}
-    flat: list[int] = []
+    flat = array("i")  # 8 bytes a pair
     with path.open(encoding="utf-8", newline="\n") as file:
         for number, line in enumerate(file, 1):
             try:
                 first, second = line.rstrip("\n").split("\t")
-                flat += (index[first], index[second])
+                flat.extend((index[first], index[second]))
             except (ValueError, KeyError):
                 hint = "not two images of this collection; run `sfm-match pairs` again"
                 raise UsageError(f"{path}, line {number}: {hint}") from None
-    return np.array(flat, np.int64).reshape(-1, 2)
+    return np.frombuffer(flat, np.int32).astype(np.int64).reshape(-1, 2)

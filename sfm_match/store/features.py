@@ -1,7 +1,7 @@
 """Features of a unit of images, packed: one dataset for all images, offsets between them."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ class UnitResult:
 
     features: dict[str, Features]
     failed: dict[str, str]
+    signatures: dict[str, str]  # of every image's file, so that a file that changed is known
+    retry: set[str] = field(default_factory=set)  # failed, but another try may cure it
 
 
 def unit_path(folder: Path, unit: int) -> Path:
@@ -53,7 +55,9 @@ def write_unit(path: Path, result: UnitResult, fingerprint: str, dimension: int)
         "keypoints": packed((f.keypoints for f in every), np.empty((0, 2), np.float32)),
         "scores": packed((f.scores for f in every), np.empty(0, np.float32)),
         "descriptors": packed((f.descriptors for f in every), np.empty((0, dimension), np.float16)),
+        "signatures": [result.signatures[name] for name in (*result.features, *result.failed)],
         "failed_names": list(result.failed),
+        "failed_retry": np.array([name in result.retry for name in result.failed], np.uint8),
         "failed_reasons": list(result.failed.values()),
     }
     write_shard(path, arrays, {"fingerprint": fingerprint, "convention": "COLMAP: first pixel's centre is 0.5, 0.5"})
@@ -66,14 +70,22 @@ class UnitIndex:
     fingerprint: str
     counts: dict[str, int]  # keypoints of each image
     failed: dict[str, str]
+    signatures: dict[str, str]
+    retry: set[str]
 
 
 def read_index(path: Path) -> UnitIndex:
     with open_shard(path) as file:
         counts = np.diff(file["offsets"][()]).tolist()
-        failed = zip(read_strings(file, "failed_names"), read_strings(file, "failed_reasons"), strict=True)
-        names = read_strings(file, "names")
-        return UnitIndex(str(file.attrs["fingerprint"]), dict(zip(names, counts, strict=True)), dict(failed))
+        names, failed = read_strings(file, "names"), read_strings(file, "failed_names")
+        retry = {name for name, again in zip(failed, file["failed_retry"][()], strict=True) if again}
+        return UnitIndex(
+            str(file.attrs["fingerprint"]),
+            dict(zip(names, counts, strict=True)),
+            dict(zip(failed, read_strings(file, "failed_reasons"), strict=True)),
+            dict(zip((*names, *failed), read_strings(file, "signatures"), strict=True)),
+            retry,
+        )
 
 
 def read_features(path: Path, names: Sequence[str] | None = None, *, descriptors: bool = True) -> dict[str, Features]:

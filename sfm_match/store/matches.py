@@ -25,18 +25,18 @@ class Tile:
     """A tile's file in memory."""
 
     fingerprint: str
-    images: dict[str, int]  # name -> unit whose features were matched
+    images: dict[str, str]  # name -> signature of the file whose features were matched
     pairs: NDArray[np.int32]  # (P, 2) rows of `images`
     matches: list[Matches]  # P; empty when only the head was read
 
-    def pair_codes(self, rank: Mapping[str, int], units: Mapping[str, int]) -> NDArray[np.int64]:
-        """(P,) `rank of the first * len(rank) + rank of the second`, or -1 where the matches are of older features.
+    def pair_codes(self, rank: Mapping[str, int], signatures: Mapping[str, str]) -> NDArray[np.int64]:
+        """(P,) `rank of the first * len(rank) + rank of the second`, or -1 where an image has changed since.
 
         Args:
             rank: place of each image of the collection.
-            units: unit that holds the current features of each image.
+            signatures: of the images that have features now.
         """
-        current = [rank[name] if units.get(name) == unit else -1 for name, unit in self.images.items()]
+        current = [rank[name] if signatures.get(name) == was else -1 for name, was in self.images.items()]
         ranks = np.array(current, np.int64)[self.pairs]  # (P, 2)
         return np.where((ranks >= 0).all(axis=1), ranks @ (len(rank), 1), -1)
 
@@ -45,7 +45,7 @@ def write_tile(path: Path, tile: Tile) -> None:
     counts = np.array([0, *(len(m.indices) for m in tile.matches)], np.int64)
     arrays: dict[str, NDArray[Any] | list[str]] = {
         "names": list(tile.images),
-        "units": np.fromiter(tile.images.values(), np.int32, len(tile.images)),
+        "signatures": list(tile.images.values()),
         "pairs": tile.pairs,
         "offsets": counts.cumsum(),
         "matches": np.concatenate((np.empty((0, 2), np.uint32), *(m.indices for m in tile.matches))),
@@ -56,7 +56,7 @@ def write_tile(path: Path, tile: Tile) -> None:
 
 def read_tile(path: Path, *, head_only: bool = False) -> Tile:
     with open_shard(path) as file:
-        images = dict(zip(read_strings(file, "names"), file["units"][()].tolist(), strict=True))
+        images = dict(zip(read_strings(file, "names"), read_strings(file, "signatures"), strict=True))
         matches: list[Matches] = []
         if not head_only:
             indices, scores = file["matches"][()], file["scores"][()]

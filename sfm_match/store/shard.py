@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,7 +21,8 @@ from numpy.typing import NDArray
 from sfm_match.errors import SfmMatchError
 
 SCHEMA = 1  # of features and matches files
-TEMPORARY = ".tmp-"  # in the name of what is not finished; deleted when a workspace is opened
+TEMPORARY = ".tmp-"  # then the process: the name of what is not finished; deleted when a workspace is opened
+_LEFTOVER = re.compile(r"(images\.json|pairs\.txt|failed\.csv|sfm-match\.json|sparse|[\d-]+(-\w+)?\.h5)\.tmp-\d+")
 
 
 class ShardError(SfmMatchError):
@@ -45,6 +47,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def commit(temporary: Path, path: Path) -> None:
     """Makes a finished file, or folder of finished files, durably `path`."""
+    if temporary.is_dir():
+        for inner in temporary.rglob("*"):
+            _sync(inner)
     _sync(temporary)
     os.replace(temporary, path)
     _sync(path.parent)
@@ -68,6 +73,8 @@ def write_text(path: Path, text: str) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Deletes what killed writers left. The caller holds the workspace's lock, so no writer is alive."""
     for leftover in folder.glob(f"*{TEMPORARY}*"):
+        if not _LEFTOVER.fullmatch(leftover.name):  # not ours
+            continue
         if leftover.is_dir():
             shutil.rmtree(leftover)
         else:

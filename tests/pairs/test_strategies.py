@@ -113,6 +113,8 @@ def test_auto_chooses_by_count_and_names() -> None:
     strategy, reason = choose([f"{rng.integers(10**9)}.jpg" for _ in range(500)])
     assert strategy == "exhaustive"
     assert "no order" in reason
+    with pytest.raises(PairsError, match="choose `sequential` or `list`, or `exhaustive` if you mean it"):
+        choose([f"{rng.integers(10**9)}.jpg" for _ in range(4000)])
 
 
 def test_consecutive_share_of_nothing_is_zero() -> None:

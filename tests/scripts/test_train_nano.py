@@ -83,8 +83,8 @@ def test_resuming_gives_what_an_undisturbed_run_gives(photographs: Path, tmp_pat
     train(photographs, tmp_path / "parts", 4, stop=2)
     parts = train(photographs, tmp_path / "parts", 4)
     assert parts["step"] == whole["step"] == 4
-    # batch norm's averages tell which images were seen in which order; weights follow up to rounding, which the first
-    # steps of Adam blow up to the learning rate
+    # batch norm's averages tell which images were seen in which order, the optimiser's count that it was restored;
+    # weights follow only up to rounding, which the first steps of Adam blow up to the learning rate
     for name, value in whole["nets"].items():
         torch.testing.assert_close(parts["nets"][name], value, atol=1e-3, rtol=1e-3)
     assert all(int(state["step"]) == 4 for state in parts["optimiser"]["state"].values())

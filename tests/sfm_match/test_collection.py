@@ -7,14 +7,20 @@ import pytest
 from PIL import Image
 
 from sfm_match import collection as module
-from sfm_match.collection import Collection, register
-from sfm_match.errors import NothingDone
+from sfm_match.collection import Collection, look
+from sfm_match.errors import NothingDone, UsageError
 from sfm_match.workspace import Workspace
 
 
 def picture(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (64, 48), "red").save(path)
+
+
+def register(place: Workspace, images: Path, masks: Path | None) -> Collection:
+    collection = look(place, images, masks)
+    collection.save(place)
+    return collection
 
 
 @pytest.fixture
@@ -53,7 +59,49 @@ def test_a_changed_image_gets_a_new_unit_and_a_vanished_one_goes(place: Workspac
     collection = register(place, images, None)
     assert collection.units() == {0: ["b.png"], 2: ["c.png"]}
     picture(images / "d.png")
-    assert register(place, images, None).unit_of("d.png") == 3  # unit 1 had another file of that name
+    os.utime(images / "d.png", (2, 2))
+    assert register(place, images, None).records["d.png"].unit == 3  # another file of that name
+
+
+def test_what_comes_back_unchanged_keeps_its_unit(place: Workspace, images: Path) -> None:
+    register(place, images, None)
+    away = images / "d.png", images.parent / "d.png"
+    away[0].rename(away[1])
+    assert register(place, images, None).units() == {0: ["b.png", "c.png"]}
+    away[1].rename(away[0])
+    assert register(place, images, None).units() == {0: ["b.png", "c.png"], 1: ["d.png"]}
+
+
+def test_another_folder_is_refused_and_shares_nothing(place: Workspace, images: Path) -> None:
+    register(place, images, None)
+    other = images.parent / "other"
+    other.mkdir()
+    for path in images.iterdir():  # same names, sizes and times
+        (other / path.name).write_bytes(path.read_bytes())
+        os.utime(other / path.name, ns=(path.stat().st_mtime_ns,) * 2)
+    with pytest.raises(UsageError, match=r"holds the images of .*images; choose another --workspace"):
+        look(place, other, None)
+    assert look(place, other, None, overwrite=True).units() == {2: ["b.png", "c.png"], 3: ["d.png"]}
+
+
+def test_a_bad_header_is_looked_at_again(place: Workspace, images: Path) -> None:
+    (images / "a.png").write_bytes((images / "b.png").read_bytes())
+    (images / "a.png").chmod(0)
+    collection = register(place, images, None)
+    if collection.records["a.png"].error is None:
+        pytest.skip("this user reads everything")
+    (images / "a.png").chmod(0o644)
+    assert register(place, images, None).records["a.png"].unit == 2
+
+
+def test_names_that_cannot_be_written_are_failures(place: Workspace, images: Path) -> None:
+    (images / "b.png").rename(images / "line\nbreak.png")
+    (images / "c.png").rename(images / "tab\t.png")
+    os.rename(os.fsencode(images / "d.png"), os.fsencode(images) + b"/f\xfcr.png")  # noqa: PTH104 - bytes
+    picture(images / "fine, 1 #ü\u00a0.png")
+    collection = register(place, images, None)
+    assert list(collection.usable) == ["fine, 1 #ü\u00a0.png"]
+    assert sum("rename the file" in str(r.error) for r in collection.records.values()) == 3
 
 
 def test_bad_headers_have_no_unit(place: Workspace, images: Path) -> None:
@@ -61,8 +109,7 @@ def test_bad_headers_have_no_unit(place: Workspace, images: Path) -> None:
     collection = register(place, images, None)
     assert "bad.jpg" not in collection.usable
     assert "no known format" in str(collection.records["bad.jpg"].error)
-    with pytest.raises(KeyError):
-        collection.unit_of("bad.jpg")
+    assert collection.records["bad.jpg"].unit is None
 
 
 def test_roundtrip(place: Workspace, images: Path) -> None:

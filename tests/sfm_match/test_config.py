@@ -39,11 +39,12 @@ def test_identity_leaves_out_the_machine() -> None:
 def test_job_file(tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
     path.write_text(
-        "images: photos\nmax-keypoints: 2048\npairs: sequential\nmatch_threshold: 0.2\n"
+        "images: 2021\noverwrite: true\nmax-keypoints: 2048\npairs: sequential\nmatch_threshold: 0.2\n"
         "camera_params: [1000, 500.5, 400]\nrefine_focal_length: null\nbatch: 4\nsubpixel: false\n"
     )
     assert read_job(path) == {
-        "images": Path("photos"),
+        "images": Path("2021"),
+        "overwrite": True,
         "max_keypoints": 2048,
         "pairs": "sequential",
         "match_threshold": 0.2,
@@ -60,6 +61,7 @@ def test_job_file(tmp_path: Path) -> None:
         ("max_keypoint: 3", r"unknown option 'max_keypoint' \(did you mean 'max_keypoints'\?\)"),
         ("size: large", "size: expected int, found 'large'"),
         ("size: true", "size: expected int, found True"),
+        ("images: null", "images: expected Path, found None"),
         ("- a", "expected `option: value` lines"),
         ("a: [", "--config"),
     ],

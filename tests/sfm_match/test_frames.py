@@ -61,17 +61,19 @@ def test_dot_is_detected_where_it_is(raw_size: tuple[int, int], orientation: int
     np.testing.assert_allclose(frame.raw_from_network(points)[0], at, atol=0.25)
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_dot_comes_back_from_a_file_with_exif(tmp_path: Path, orientation: int) -> None:
+def test_dot_comes_back_from_a_file_with_exif(tmp_path: Path, orientation: int, suffix: str) -> None:
     at = (100.25, 333.5)
     picture = Image.fromarray(dot((640, 480), at, 3.0))
     exif = picture.getexif()
     exif[0x0112] = orientation
-    picture.save(tmp_path / "dot.jpg", quality=98, exif=exif)
-    header = read_header(tmp_path / "dot.jpg")
+    path = tmp_path / f"dot.{suffix}"
+    picture.save(path, quality=98, exif=exif)
+    header = read_header(path)
     assert (header.width, header.height, header.orientation) == (640, 480, orientation)
     frame = plan_frame((header.width, header.height), header.orientation, 512, 16)
-    network = to_network(decode(tmp_path / "dot.jpg"), frame)
+    network = to_network(decode(path), frame)
     clean = np.where(network > 12, network, 0)  # JPEG noise far from the dot
     np.testing.assert_allclose(frame.raw_from_network(centroid(clean))[0], at, atol=0.25)
 

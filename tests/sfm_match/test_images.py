@@ -100,6 +100,30 @@ def test_scan_is_sorted_recursive_and_ignores_the_rest(tmp_path: Path) -> None:
     assert [fact.name for fact in scan(tmp_path)] == ["a.png", "b/ü 2.jpg"]
 
 
+def test_scan_follows_links_once(tmp_path: Path) -> None:
+    picture().save(tmp_path / "a.png")
+    (tmp_path / "latest").symlink_to(tmp_path)
+    assert [fact.name for fact in scan(tmp_path)] == ["a.png"]
+
+
+def test_damaged_files_raise_nothing_but_image_errors(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for suffix, mode in (("bmp", "P"), ("png", "RGB"), ("tif", "RGB"), ("webp", "RGB"), ("jpg", "RGB")):
+        path = tmp_path / f"a.{suffix}"
+        picture().convert(mode).save(path)
+        whole = bytearray(path.read_bytes())
+        for _ in range(60):
+            damaged = bytearray(whole)
+            for place in rng.integers(0, min(len(whole), 400), 4):
+                damaged[place] = rng.integers(256)
+            path.write_bytes(damaged)
+            try:
+                read_header(path)
+                decode(path)
+            except ImageError:
+                continue
+
+
 def test_scan_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such folder"):
         scan(tmp_path / "absent")
@@ -130,10 +154,15 @@ def test_focal_from_35_mm_equivalent() -> None:
     assert focal_from_exif({0xA405: 36}, 3000, 4000) == 4000
 
 
-def test_focal_from_sensor_survives_resizing() -> None:
-    exif = {0x920A: 20.0, 0xA20E: 4000 / (36 / 25.4), 0xA210: 2, 0xA002: 4000}  # 36 mm wide, 20 mm lens
+def test_focal_from_sensor_survives_resizing_and_turning() -> None:
+    # 20 mm lens, sensor of 36 x 27 mm
+    exif = {0x920A: 20.0, 0xA20E: 4000 / (36 / 25.4), 0xA210: 2, 0xA002: 4000, 0xA003: 3000}
     assert focal_from_exif(exif, 4000, 3000) == pytest.approx(4000 * 20 / 36)
     assert focal_from_exif(exif, 1000, 750) == pytest.approx(1000 * 20 / 36)
+    assert focal_from_exif({**exif, 0xA002: 3000, 0xA003: 4000}, 3000, 4000) == pytest.approx(4000 * 20 / 36)
+    assert focal_from_exif({k: v for k, v in exif.items() if k < 0xA000 or k > 0xA100}, 4000, 3000) == pytest.approx(
+        4000 * 20 / 36
+    )
 
 
 @pytest.mark.parametrize("exif", [{}, {0xA405: 0}, {0x920A: 20.0}, {0x920A: "x", 0xA20E: 0}])

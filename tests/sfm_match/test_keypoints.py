@@ -70,3 +70,15 @@ def test_border_zero_reaches_the_corner() -> None:
     logits = bumps((20, 20), {(0, 0): 9.0})
     points, _ = select_keypoints(logits, (20, 20), Selection(1, 0.0, 0, 2, subpixel=True))
     np.testing.assert_allclose(points[0], (0.5, 0.5), atol=0.05)
+
+
+def test_refinement_leaves_neither_border_nor_mask() -> None:
+    logits = np.full((40, 50), -9.0, np.float32)
+    logits[20, 3:7] = (2.99, 2.99, 3.0, 1.0)  # the maximum is inside the border of 4, its neighbours are not
+    mask = np.zeros((40, 50), np.uint8)
+    mask[:, 5:] = 255
+    how = Selection(1, 0.0, 4, 2, subpixel=True)
+    points, _ = select_keypoints(logits, (50, 40), how)
+    assert points[0, 0] >= 4
+    points, _ = select_keypoints(logits, (50, 40), how, mask)
+    np.testing.assert_array_equal(points, [[5.5, 20.5]])

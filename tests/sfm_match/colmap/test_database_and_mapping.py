@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from sfm_match import import_, reconstruct
-from sfm_match.collection import register
+from sfm_match.collection import look
 from sfm_match.errors import UsageError
 from sfm_match.stages.extract import standing_features
 from sfm_match.store.features import Features, UnitResult, write_unit
@@ -41,26 +41,27 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pycolmap.
 
     work = folder / "work"
     with Workspace(work) as place:
-        collection = register(place, folder / "images", None)
-        place.settle("extract", EXTRACT, overwrite=False)
-        place.settle("match", MATCH, overwrite=False)
+        collection = look(place, folder / "images", None)
+        collection.save(place)
+        place.note("extract", EXTRACT)
+        place.note("match", MATCH)
+        signatures = {name: record.signature for name, record in collection.records.items()}
         features = {}
         for name in sorted(images):
             keypoints = truth_database.read_keypoints(images[name].image_id)[:, :2].astype(np.float32)
             count = len(keypoints)
             features[name] = Features(keypoints, np.ones(count, np.float32), np.zeros((count, 4), np.float16))
-        write_unit(place.features / "00000.h5", UnitResult(features, {}), fingerprint(EXTRACT), 4)
+        write_unit(place.features / "00000.h5", UnitResult(features, {}, signatures), fingerprint(EXTRACT), 4)
         names = sorted(images)
         pairs = [(i, j) for i in range(len(names)) for j in range(i + 1, len(names))]
         matches = []
         for i, j in pairs:
             indices = truth_database.read_matches(images[names[i]].image_id, images[names[j]].image_id)
             matches.append(Matches(indices.astype(np.uint32).reshape(-1, 2), np.ones(len(indices), np.float16)))
-        units = dict.fromkeys(names, 0)
-        tile = Tile(fingerprint(MATCH), units, np.array(pairs, np.int32), matches)
+        matched = fingerprint([MATCH, fingerprint(EXTRACT)])
+        tile = Tile(matched, signatures, np.array(pairs, np.int32), matches)
         write_tile(place.matches / "00000-00000-abc.h5", tile)
         write_text(place.pairs, "".join(f"{names[i]}\t{names[j]}\n" for i, j in pairs))
-        place.note("pairs written", {"inputs": "synthetic", "count": len(pairs)})
         assert not standing_features(place, collection, fingerprint(EXTRACT)).open_units
     truth_database.close()
     return work, truth, ",".join(map(str, camera.params))

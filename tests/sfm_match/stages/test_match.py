@@ -22,7 +22,7 @@ def test_tiles_hold_every_pair_once(count: int, chosen: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     names = [f"{i:03d}.jpg" for i in range(count)]
     units = {name: i // 64 for i, name in enumerate(names)}
-    features = FeatureSet("f", dict.fromkeys(names, 1), units, {}, {})
+    features = FeatureSet("f", dict.fromkeys(names, 1), units, dict.fromkeys(names, "1:1"), {}, {}, {})
     pairs = np.unique(np.sort(rng.integers(0, count, (chosen, 2)), axis=1), axis=0)
     pairs = pairs[pairs[:, 0] < pairs[:, 1]].astype(np.int64)
     tiles = list(module._plan_tiles(Path("m"), "f", names, features, rng.permutation(pairs)))

@@ -35,23 +35,24 @@ def assert_equal(a: Features, b: Features) -> None:
 @given(names=NAMES, failed=NAMES, seed=st.integers(0, 99))
 def test_features(tmp_path_factory: pytest.TempPathFactory, names: list[str], failed: list[str], seed: int) -> None:
     rng = np.random.default_rng(seed)
-    result = UnitResult(
-        {name: some_features(rng, int(rng.integers(0, 9))) for name in names}, dict.fromkeys(failed, "why\nnot")
-    )
+    failed = [name for name in failed if name not in names]
+    signatures = {name: f"{len(name)}:1" for name in (*names, *failed)}
+    features = {name: some_features(rng, int(rng.integers(0, 9))) for name in names}
+    result = UnitResult(features, dict.fromkeys(failed, "why\nnot"), signatures, set(failed[:1]))
     path = tmp_path_factory.mktemp("f") / "0.h5"
     write_unit(path, result, "print", 8)
     index = read_index(path)
     assert index.fingerprint == "print"
-    assert index.failed == result.failed
+    assert (index.failed, index.signatures, index.retry) == (result.failed, signatures, result.retry)
     assert index.counts == {name: len(f.keypoints) for name, f in result.features.items()}
-    for name, features in read_features(path).items():
-        assert_equal(features, result.features[name])
+    for name, stored in read_features(path).items():
+        assert_equal(stored, features[name])
 
 
 def test_features_of_some_images_without_descriptors(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     stored = {name: some_features(rng, 5) for name in ("a", "b", "c")}
-    write_unit(tmp_path / "0.h5", UnitResult(stored, {}), "print", 8)
+    write_unit(tmp_path / "0.h5", UnitResult(stored, {}, dict.fromkeys(stored, "1:1")), "print", 8)
     read = read_features(tmp_path / "0.h5", ["c", "a"], descriptors=False)
     assert list(read) == ["c", "a"]
     assert read["c"].descriptors.shape == (0, 8)
@@ -62,7 +63,7 @@ def test_features_of_some_images_without_descriptors(tmp_path: Path) -> None:
 @given(counts=st.lists(st.integers(0, 5), max_size=6))
 def test_matches(tmp_path_factory: pytest.TempPathFactory, counts: list[int]) -> None:
     rng = np.random.default_rng(0)
-    images = {f"{i}.jpg": i // 2 for i in range(len(counts) + 1)}
+    images = {f"{i}.jpg": f"{i}:1" for i in range(len(counts) + 1)}
     pairs = np.array([(i, i + 1) for i in range(len(counts))], np.int32).reshape(-1, 2)
     matches = [Matches(rng.integers(0, 99, (n, 2)).astype(np.uint32), rng.random(n).astype(np.float16)) for n in counts]
     path = tmp_path_factory.mktemp("m") / "0.h5"

@@ -40,7 +40,7 @@ class DemoResult:
 
 
 def demo(
-    workspace: StrPath = "workspace",
+    workspace: StrPath = "demo",
     views: int = 16,
     *,
     quiet: bool = True,
@@ -80,8 +80,9 @@ def _render_all(views: list[View], folder: Path) -> int:
     if marker.exists() and json.loads(marker.read_text()) == scene:
         missing = [view for view in views if not (folder / view.name).exists()]
     else:
+        marker.unlink(missing_ok=True)  # first: an interrupted change must not look like the old scene
         missing = views
-        for old in folder.glob("view*.jpg"):
+        for old in folder.glob("view[0-9][0-9].jpg"):
             old.unlink()
     if missing:
         planes = room()

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sfm_match.demo import demo
+from sfm_match.demo_job import demo
 from sfm_match.progress import StageReport
 
 

@@ -1,0 +1,233 @@
+"""Results are never mixed, never taken for others, and never lost to a command that is refused."""
+
+import shutil
+import sqlite3
+from pathlib import Path
+
+import cv2
+import pycolmap
+import pytest
+from conftest import SMALL
+from jobs import sfm_match as command
+from PIL import Image
+
+import sfm_match
+from sfm_match import images as images_module
+from sfm_match.demo_job import demo
+from sfm_match.errors import NothingDone, UsageError
+from sfm_match.images import ImageError
+from sfm_match.store.features import read_features
+
+TINY = {"size": 320, "max_keypoints": 300}
+
+
+@pytest.fixture
+def photos(rendered: Path, tmp_path: Path) -> Path:
+    """Four views, copied, so that a test can change them."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for view in sorted(rendered.iterdir())[:4]:
+        shutil.copy(view, folder)
+    return folder
+
+
+@pytest.fixture
+def work(photos: Path, tmp_path: Path) -> Path:
+    """A job up to its verified database."""
+    sfm_match.run(photos, tmp_path / "work", mapper="none", **TINY)
+    return tmp_path / "work"
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_import_takes_no_matches_of_other_features(work: Path, photos: Path) -> None:
+    sfm_match.extract(photos, work, size=320, max_keypoints=100, overwrite=True)
+    with pytest.raises(NothingDone, match="6 pairs are not matched; run `sfm-match match`"):
+        sfm_match.import_(work)
+    assert sfm_match.match(work).done == 6
+    assert sfm_match.import_(work).done > 0
+    database = pycolmap.Database.open(str(work / "database.db"))
+    assert database.num_keypoints() <= 400
+    database.close()
+
+
+def test_import_takes_no_half_of_the_matches(work: Path) -> None:
+    next((work / "matches").iterdir()).unlink()
+    with pytest.raises(NothingDone, match="pairs are not matched"):
+        sfm_match.import_(work)
+
+
+def test_a_refused_command_changes_nothing(work: Path, photos: Path, tmp_path: Path) -> None:
+    before = snapshot(work)
+    (tmp_path / "masks").mkdir()
+    view = sorted(photos.iterdir())[0]
+    Image.new("L", (960, 720), 255).save(tmp_path / "masks" / f"{view.name}.png")
+    for wrong in ({"masks": tmp_path / "masks", **TINY}, {**TINY, "size": 640}):
+        with pytest.raises(UsageError, match="--overwrite"):
+            sfm_match.extract(photos, work, **wrong)
+    with pytest.raises(UsageError, match="camera-model"):
+        sfm_match.import_(work, camera_model="FISH", overwrite=True)
+    with pytest.raises(UsageError, match=r"strategy was auto, now exhaustive"):
+        sfm_match.pairs(work, strategy="exhaustive")
+    assert snapshot(work) == before
+    assert sfm_match.import_(work).done == 0
+
+
+def test_looking_for_pairs_keeps_the_masks(photos: Path, tmp_path: Path) -> None:
+    masks, work = tmp_path / "masks", tmp_path / "work"
+    masks.mkdir()
+    for view in photos.iterdir():
+        Image.new("L", (960, 720), 255).save(masks / f"{view.name}.png")
+    sfm_match.extract(photos, work, masks=str(masks), **TINY)
+    sfm_match.pairs(work, photos)
+    assert sfm_match.extract(photos, work, masks=masks, **TINY).done == 0
+
+
+def test_a_colmap_project_that_stands_here_is_not_ours_to_replace(photos: Path, tmp_path: Path) -> None:
+    work = tmp_path / "project"
+    (work / "sparse" / "0").mkdir(parents=True)
+    (work / "sparse" / "0" / "cameras.bin").write_bytes(b"theirs")
+    (work / "matches").mkdir()
+    (work / "matches" / "theirs.h5").write_bytes(b"theirs")
+    (work / "trip.tmp-1").mkdir()
+    pycolmap.Database.open(str(work / "database.db")).close()
+    before = snapshot(work)
+    with pytest.raises(UsageError, match=r"database.db: not made by sfm-match"):
+        sfm_match.run(photos, work, **TINY)
+    assert before.items() <= snapshot(work).items()
+    (work / "database.db").unlink()
+    with pytest.raises(UsageError, match=r"sparse: not made by sfm-match"):
+        sfm_match.run(photos, work, **TINY)
+    assert (work / "sparse" / "0" / "cameras.bin").read_bytes() == b"theirs"
+    assert (work / "matches" / "theirs.h5").exists()
+    assert (work / "trip.tmp-1").is_dir()
+    sfm_match.run(photos, work, overwrite=True, **TINY)
+    assert pycolmap.Reconstruction(str(work / "sparse" / "0")).num_reg_images() == 4
+
+
+def test_a_lost_collection_does_not_give_old_features_to_new_pictures(work: Path, photos: Path) -> None:
+    changed = sorted(photos.iterdir())[1]
+    before = read_features(work / "features" / "00000.h5")
+    cv2.imwrite(str(changed), cv2.flip(cv2.imread(str(changed)), 1))
+    (work / "images.json").unlink()
+    reports = sfm_match.run(photos, work, mapper="none", **TINY)
+    assert reports[0].done == 4
+    assert reports[2].done == 3  # the pairs of the picture that changed
+    after = read_features(work / "features" / "00000.h5")
+    assert before[changed.name].keypoints.tolist() != after[changed.name].keypoints.tolist()
+
+
+def test_pairs_changed_by_hand_are_noticed(work: Path, photos: Path) -> None:
+    lines = (work / "pairs.txt").read_text().splitlines(keepends=True)
+    (work / "pairs.txt").write_text("".join(lines[:2]))
+    report = sfm_match.import_(work)
+    assert report.done == 2
+    assert sfm_match.run(photos, work, mapper="none", **TINY)[1].done == 6
+    assert sfm_match.import_(work).standing == 6
+
+
+def test_what_another_try_may_cure_is_tried_again(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view = sorted(photos.iterdir())[0]
+    decode = images_module.decode
+
+    def failing(path: Path):
+        if path == view:
+            raise ImageError("cannot be decoded: the disk is away", lasting=False)
+        return decode(path)
+
+    monkeypatch.setattr("sfm_match.loader.decode", failing)
+    assert sfm_match.extract(photos, tmp_path / "work", **TINY).failed == 1
+    sfm_match.pairs(tmp_path / "work")
+    report = sfm_match.match(tmp_path / "work")
+    assert (report.done, report.facts["passed_over"]) == (3, 3)
+    monkeypatch.undo()
+    assert sfm_match.extract(photos, tmp_path / "work", **TINY).failed == 0
+    assert (sfm_match.match(tmp_path / "work").done, view.name) == (3, view.name)
+
+
+AFTER_RENAME = """
+import os, signal
+replace = os.replace
+def killing(source, target):
+    replace(source, target)
+    if str(target).endswith({name!r}):
+        os.kill(os.getpid(), signal.SIGKILL)
+os.replace = killing
+"""
+
+
+def test_given_intrinsics_survive_a_kill_right_after_the_rename(photos: Path, tmp_path: Path) -> None:
+    params = "800,800,480,360"
+    camera = ["--camera-mode", "single", "--camera-model", "PINHOLE", "--camera-params", params]
+    options = ["run", "--images", photos, "--workspace", tmp_path / "work", *SMALL, *camera]
+    assert command(*options, before=AFTER_RENAME.format(name="database.db")).returncode == -9
+    sfm_match.reconstruct(tmp_path / "work")
+    (model,) = pycolmap.Reconstruction(str(tmp_path / "work" / "sparse" / "0")).cameras.values()
+    assert model.params.tolist() == [800, 800, 480, 360]
+    with pytest.raises(UsageError, match="camera_params was"):
+        sfm_match.import_(tmp_path / "work", camera_mode="single", camera_model="PINHOLE", camera_params="700,700,1,1")
+
+
+@pytest.mark.parametrize("name", ["pairs.txt", "images.json", "sfm-match.json", "failed.csv", "sparse"])
+def test_killed_after_any_rename_while_older_results_stand(name: str, photos: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    options = ["run", "--images", photos, "--workspace", work, *SMALL]
+    hidden = tmp_path / "later.jpg"
+    sorted(photos.iterdir())[3].rename(hidden)
+    assert command(*options).returncode == 0
+    hidden.rename(photos / "view99.jpg")
+    assert command(*options, before=AFTER_RENAME.format(name=name)).returncode == -9
+    result = command(*options)
+    assert result.returncode == 0, result.stderr
+    connection = sqlite3.connect(work / "database.db")
+    assert connection.execute("SELECT COUNT(*) FROM images").fetchone() == (4,)
+    connection.close()
+    assert pycolmap.Reconstruction(str(work / "sparse" / "0")).num_reg_images() == 4
+    assert len((work / "pairs.txt").read_text().splitlines()) == 6
+
+
+def test_killed_while_the_model_changes_places(photos: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    options = ["run", "--images", photos, "--workspace", work, *SMALL]
+    assert command(*options).returncode == 0
+    between = "import os, signal\nfrom pathlib import Path\n"
+    between += "Path.rename = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+    assert command(*options, "--seed", "1", "--overwrite", before=between).returncode == -9
+    assert (work / "sparse" / "0" / "points3D.bin").exists()
+    assert command(*options, "--seed", "1", "--overwrite").returncode == 0
+    assert not list(work.glob("*.tmp-*"))
+
+
+def test_demo_with_other_views_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    demo(tmp_path, views=5)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sfm_match.demo_job.render", stop)
+    with pytest.raises(KeyboardInterrupt):
+        demo(tmp_path, views=4)
+    monkeypatch.undo()
+    result = demo(tmp_path, views=5)
+    assert result.registered == 5
+    assert result.position_worst < 50
+
+
+def test_photographs_that_went_away_are_explained(work: Path, photos: Path) -> None:
+    shutil.rmtree(photos)
+    with pytest.raises(NothingDone, match="the images are gone"):
+        sfm_match.reconstruct(work)
+
+
+def test_unknown_options_name_the_nearest(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"unknown option 'max_keypoint' \(did you mean 'max_keypoints'\?\)"):
+        sfm_match.extract(photos, tmp_path / "w", max_keypoint=3)
+    with pytest.raises(UsageError, match=r"--pairs exhausting: accepted"):
+        sfm_match.run(photos, tmp_path / "w", pairs="exhausting")
+    with pytest.raises(UsageError, match=r"PINHOLE takes 4 numbers .*, found 1"):
+        sfm_match.run(photos, tmp_path / "w", camera_model="PINHOLE", camera_params="3")
+    assert not (tmp_path / "w" / "features").exists()
