@@ -108,6 +108,13 @@ def run(
         on_report: called as each stage ends.
         **options: of every stage, by the names that `run` uses (`pairs` for the strategy, `match_threshold`, ...).
     """
+    from sfm_match.colmap.cameras import check_camera_model, plan_cameras
+    from sfm_match.colmap.database import import_to_colmap, refuse_foreign_database
+    from sfm_match.colmap.mapping import reconstruct_model, refuse_foreign_models
+    from sfm_match.stages.extract import extract_features
+    from sfm_match.stages.match import match_pairs
+    from sfm_match.stages.pairs import write_pairs
+
     for name in options:
         if name not in RUN_OPTIONS:
             raise UsageError(f"run: unknown option '{name}'{nearest(name, RUN_OPTIONS)}")
@@ -123,13 +130,14 @@ def run(
         on_report(report)
 
     with Workspace(Path(workspace)) as place:
-        from sfm_match.colmap.cameras import check_camera_model, plan_cameras
-        from sfm_match.stages.extract import extract_features
-
+        # what would be refused after hours of matching is refused now
         collection = look(place, Path(images), extracting.masks, overwrite=overwrite)
+        refuse_foreign_database(place, overwrite=overwrite)
+        refuse_foreign_models(place, overwrite=overwrite)
+        plan_cameras(collection.usable, importing)
         if importing.camera_model != ImportOptions.camera_model or importing.camera_params is not None:
             check_camera_model(importing)
-        plan_cameras(collection.usable, importing)  # refuses what would be refused after hours of matching
+
         extracted = extract_features(place, collection, extracting, overwrite=overwrite, quiet=quiet)
         usable = extracted.facts["total"]
         if usable < 2 and extracted.failed:  # what could be done was done; failed.csv says why it is so little
@@ -137,16 +145,8 @@ def run(
             note(extracted)
             return reports
         note(extracted)
-
-        from sfm_match.stages.match import match_pairs
-        from sfm_match.stages.pairs import write_pairs
-
         note(write_pairs(place, collection, pairing, overwrite=overwrite))
         note(match_pairs(place, collection, matching, overwrite=overwrite, quiet=quiet))
-
-        from sfm_match.colmap.database import import_to_colmap
-        from sfm_match.colmap.mapping import reconstruct_model
-
         note(import_to_colmap(place, collection, importing, overwrite=overwrite, quiet=quiet))
         if mapping.mapper != "none":
             note(reconstruct_model(place, collection, mapping, overwrite=overwrite))

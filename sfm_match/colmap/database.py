@@ -67,12 +67,8 @@ def import_to_colmap(
     with workspace.pairs.open("rb") as file:
         pairs = hashlib.file_digest(file, "sha256").hexdigest()
     digest = fingerprint([identity, state.fingerprint, pairs, sorted(features.signatures.items()), ALGORITHM])
-    standing = read_note(workspace.database, "inputs")
-    if standing is None and workspace.database.exists() and not overwrite:
-        raise UsageError(
-            f"{workspace.database}: not made by sfm-match; choose another --workspace, or add --overwrite to replace it"
-        )
-    if standing == digest:
+    refuse_foreign_database(workspace, overwrite=overwrite)
+    if read_note(workspace.database, "inputs") == digest:
         workspace.note("import", identity)
         counts = count(workspace.database)
         detail = _describe(counts, options.verify)
@@ -106,6 +102,14 @@ def import_to_colmap(
         detail=_describe(counts, options.verify),
         facts=counts.facts(),
     )
+
+
+def refuse_foreign_database(workspace: Workspace, *, overwrite: bool) -> None:
+    """Raises UsageError where somebody else's database stands in the place of ours."""
+    if not overwrite and workspace.database.exists() and read_note(workspace.database, "inputs") is None:
+        raise UsageError(
+            f"{workspace.database}: not made by sfm-match; choose another --workspace, or add --overwrite to replace it"
+        )
 
 
 def _remove_journals(database: Path) -> None:

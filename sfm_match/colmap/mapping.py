@@ -48,10 +48,7 @@ def reconstruct_model(
     digest = fingerprint([options.identity(), inputs])
     total = count(workspace.database).images
     standing = _read_summary(workspace.sparse)
-    if standing is None and workspace.sparse.exists() and not overwrite:
-        raise UsageError(
-            f"{workspace.sparse}: not made by sfm-match; choose another --workspace, or add --overwrite to replace it"
-        )
+    refuse_foreign_models(workspace, overwrite=overwrite)
     if standing is not None and standing[0] == digest:
         models = standing[1]
         workspace.note("reconstruct", options.identity())
@@ -78,6 +75,14 @@ def reconstruct_model(
     finally:
         remove_leftovers(workspace.folder)
     return _report(models, total, clock, computed=True)
+
+
+def refuse_foreign_models(workspace: Workspace, *, overwrite: bool) -> None:
+    """Raises UsageError where somebody else's models stand in the place of ours."""
+    if not overwrite and workspace.sparse.exists() and _read_summary(workspace.sparse) is None:
+        raise UsageError(
+            f"{workspace.sparse}: not made by sfm-match; choose another --workspace, or add --overwrite to replace it"
+        )
 
 
 def _map(
