@@ -5,6 +5,7 @@ coarse to fine, adding at each level to a prediction and handing a context to th
 Don't Describe -- Describe, Don't Detect for Local Feature Matching", 3DV 2024).
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,7 +25,7 @@ class Level:
 class NetworkConfig:
     """A detector (1 prediction per pixel) or a descriptor (`prototypes` = descriptor size)."""
 
-    encoder: Literal["vgg19", "strided"]
+    encoder: Literal["vgg19", "vgg19+dinov2", "strided"]
     levels: tuple[Level, ...]  # coarse to fine
     prototypes: int  # channels of the prediction
     upsample: Literal["bicubic", "bilinear"]  # of the prediction; the context is always bilinear
@@ -33,30 +34,19 @@ class NetworkConfig:
     @property
     def divisor(self) -> int:
         """Image sides must be multiples of this many pixels."""
-        return max(level.stride for level in self.levels)
+        return math.lcm(*(level.stride for level in self.levels))
 
 
-_VGG_DETECTOR_L = tuple(
-    Level(stride, features, hidden, context, 8)
-    for stride, features, hidden, context in (
-        (8, 512, 512, 256),
-        (4, 256, 256, 128),
-        (2, 128, 128, 64),
-        (1, 64, 64, 1),
-    )
+_LEVELS_L = (Level(8, 512, 512, 256, 8), Level(4, 256, 256, 128, 8), Level(2, 128, 128, 64, 8), Level(1, 64, 64, 1, 8))
+_LEVELS_B = (Level(8, 512, 512, 256, 5), Level(4, 256, 256, 128, 5), Level(2, 128, 64, 32, 5), Level(1, 64, 32, 1, 5))
+
+# The published networks. G is B on top of DINOv2 ViT-L/14.
+DETECTOR_L = NetworkConfig("vgg19", _LEVELS_L, prototypes=1, upsample="bicubic")
+DETECTOR_B = NetworkConfig("vgg19", _LEVELS_B, prototypes=1, upsample="bicubic")
+DESCRIPTOR_B = NetworkConfig("vgg19", _LEVELS_B, prototypes=256, upsample="bilinear")
+DESCRIPTOR_G = NetworkConfig(
+    "vgg19+dinov2", (Level(14, 1024, 768, 512, 5), *_LEVELS_B), prototypes=256, upsample="bilinear"
 )
-_VGG_DESCRIPTOR_B = tuple(
-    Level(stride, features, hidden, context, 5)
-    for stride, features, hidden, context in (
-        (8, 512, 512, 256),
-        (4, 256, 256, 128),
-        (2, 128, 64, 32),
-        (1, 64, 32, 1),
-    )
-)
-
-DETECTOR_L = NetworkConfig("vgg19", _VGG_DETECTOR_L, prototypes=1, upsample="bicubic")
-DESCRIPTOR_B = NetworkConfig("vgg19", _VGG_DESCRIPTOR_B, prototypes=256, upsample="bilinear")
 
 # dedode-nano: no convolution runs at full resolution. The detector's 16 channels at stride 4 are the 4x4 pixels of that
 # cell; the descriptor is sampled at stride 4.

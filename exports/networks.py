@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from exports.config import Level, NetworkConfig
+from exports.dinov2 import DINOv2
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -36,6 +37,35 @@ class VGG19(nn.Module):
                 features.append(image)
             image = layer(image)
         return [*features, image]
+
+
+class VGG19WithDINOv2(nn.Module):
+    """The encoder of DeDoDe-G: VGG-19, and DINOv2 at stride 14.
+
+    The published checkpoint holds the VGG alone, DINOv2 has its own. So the state dictionary has no DINOv2 in it, and
+    loading one leaves DINOv2 as it is; in all else (`.to`, `.half`, `.eval`) it is a part like any other.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vgg = VGG19()
+        self.dinov2 = DINOv2()
+        self.register_state_dict_post_hook(self._leave_out)
+        self.register_load_state_dict_pre_hook(self._keep)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """(B, 3, H, W), sides multiples of 56 -> feature maps, fine to coarse."""
+        return [*self.vgg(image), self.dinov2(image)]
+
+    @staticmethod
+    def _leave_out(_module: nn.Module, state: dict[str, Tensor], prefix: str, _metadata: object) -> None:
+        for key in [key for key in state if key.startswith(f"{prefix}dinov2.")]:
+            del state[key]
+
+    @staticmethod
+    def _keep(module: nn.Module, state: dict[str, Tensor], prefix: str, *_rest: object) -> None:
+        own = cast(VGG19WithDINOv2, module).dinov2.state_dict()
+        state.update({f"{prefix}dinov2.{key}": value for key, value in own.items()})
 
 
 def _conv_bn_relu(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequential:
@@ -84,9 +114,10 @@ class ConvRefiner(nn.Module):
         self.hidden_blocks = nn.Sequential(*(_refiner_block(hidden, hidden, 5, hidden) for _ in range(blocks)))
         self.out_conv = nn.Conv2d(hidden, channels_out, 1)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def hidden(self, features: Tensor) -> Tensor:
+        """All but the last 1x1 convolution."""
         x = self.block1(features)
-        return cast(Tensor, self.out_conv((self.hidden_blocks(x) + x) / 1.4))
+        return cast(Tensor, (self.hidden_blocks(x) + x) / 1.4)
 
 
 class Decoder(nn.Module):
@@ -110,6 +141,8 @@ class DeDoDe(nn.Module):
         self.config = config
         if config.encoder == "vgg19":
             self.encoder: nn.Module = VGG19()
+        elif config.encoder == "vgg19+dinov2":
+            self.encoder = VGG19WithDINOv2()
         else:
             coarse, middle, fine = (level.features for level in config.levels)
             self.encoder = StridedEncoder((fine, middle, coarse))
@@ -124,36 +157,71 @@ class DeDoDe(nn.Module):
         Returns:
             (B, P, H/s, W/s): detector logits (P = 1, s = 1) or unnormalised descriptors (P = descriptor size).
         """
-        prediction: Tensor | None = None
-        context: Tensor | None = None
-        for features, refiner in zip(reversed(self.encoder(image)), self.decoder.layers.values(), strict=True):
-            if prediction is not None and context is not None:
-                size = features.shape[-2:]
-                prediction = F.interpolate(prediction, size=size, mode=self.config.upsample, align_corners=False)
-                context = F.interpolate(context, size=size, mode="bilinear", align_corners=False)
-                features = torch.cat((features, context), dim=1)
-            delta, context = refiner(features).tensor_split((self.config.prototypes,), dim=1)
-            prediction = delta if prediction is None else prediction + delta
-        assert prediction is not None  # a configuration has at least one level
+        coarse, hidden, refiner = self.before_last(image)
+        delta = refiner.out_conv(hidden)[:, : self.config.prototypes]
+        prediction = _resize(coarse, hidden, self.config.upsample) + delta
         return F.pixel_shuffle(prediction, self.config.shuffle) if self.config.shuffle > 1 else prediction
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights: half where the network was halved."""
+        return next(self.parameters()).dtype
 
-def sample_descriptors(dense: Tensor, keypoints: Tensor) -> Tensor:
-    """Unit descriptors at keypoints, by bilinear interpolation.
+    def before_last(self, image: Tensor) -> tuple[Tensor, Tensor, "ConvRefiner"]:
+        """All but the last upsampling and the last 1x1 convolution, which widen the map most.
+
+        Returns:
+            The prediction (B, P, h, w) of the last but one level, the hidden features (B, C, H/s, W/s) of the last one,
+            and its refiner, whose `out_conv` is still to be applied.
+        """
+        prediction = context = None
+        levels = list(zip(reversed(self.encoder(image)), self.decoder.layers.values(), strict=True))
+        for features, module in levels[:-1]:
+            refiner = cast(ConvRefiner, module)
+            out = refiner.out_conv(refiner.hidden(_join(features, context)))
+            delta, context = out.tensor_split((self.config.prototypes,), dim=1)
+            if prediction is not None:
+                delta = delta + _resize(prediction, features, self.config.upsample)
+            prediction = delta
+        features, module = levels[-1]
+        refiner = cast(ConvRefiner, module)
+        if prediction is None:
+            raise ValueError("a network needs two decoder levels or more")
+        return prediction, refiner.hidden(_join(features, context)), refiner
+
+
+def _resize(x: Tensor, like: Tensor, mode: str) -> Tensor:
+    return F.interpolate(x, size=like.shape[-2:], mode=mode, align_corners=False)
+
+
+def _join(features: Tensor, context: Tensor | None) -> Tensor:
+    """An encoder's map and the context from the level below, brought to its size."""
+    return features if context is None else torch.cat((features, _resize(context, features, "bilinear")), dim=1)
+
+
+def sample(dense: Tensor, keypoints: Tensor) -> Tensor:
+    """A map at keypoints, by bilinear interpolation.
 
     Args:
-        dense: (B, D, h, w) unnormalised descriptors over the whole image, at any stride.
+        dense: (B, C, h, w) over the whole image, at any stride.
         keypoints: (B, N, 2) x, y in [-1, 1], where -1 and 1 are the outer edges of the image (align_corners=False).
 
     Returns:
-        (B, N, D) float32, unit length.
+        (B, N, C) float32.
     """
-    sampled = F.grid_sample(dense.float(), keypoints[:, None], mode="bilinear", align_corners=False)
-    return F.normalize(sampled[:, :, 0].transpose(1, 2), dim=-1)
+    at = keypoints[:, None].float()
+    sampled = F.grid_sample(dense.float(), at, mode="bilinear", padding_mode="border", align_corners=False)
+    return sampled[:, :, 0].transpose(1, 2)
 
 
 class Describe(nn.Module):
-    """Image and keypoints in, unit descriptors out: the form in which the descriptor is exported."""
+    """Image and keypoints in, unit descriptors out: the form in which the descriptor is exported.
+
+    Sampling is linear, and so are the last 1x1 convolution and the last upsampling: they are applied to the samples
+    and not to the map, and the dense map (256 channels at full resolution for the published networks) is never made.
+    At pixel centres, where the published detector puts its keypoints, this is the dense result. Between them it differs
+    by the kinks of a twice-interpolated map; nano's last level is coarse enough to stay dense, and exact everywhere.
+    """
 
     def __init__(self, network: DeDoDe) -> None:
         super().__init__()
@@ -161,7 +229,15 @@ class Describe(nn.Module):
 
     def forward(self, image: Tensor, keypoints: Tensor) -> Tensor:
         """(B, 3, H, W), (B, N, 2) in [-1, 1] -> (B, N, D) unit descriptors."""
-        return sample_descriptors(self.network(image), keypoints)
+        config, image = self.network.config, image.to(self.network.dtype)
+        if config.levels[-1].stride > 1:
+            return F.normalize(sample(self.network(image), keypoints), dim=-1)
+        coarse, hidden, refiner = self.network.before_last(image)
+        last = refiner.out_conv
+        weight = last.weight[: config.prototypes, :, 0, 0].float()
+        assert last.bias is not None
+        fine = F.linear(sample(hidden, keypoints), weight, last.bias[: config.prototypes].float())
+        return F.normalize(sample(coarse, keypoints) + fine, dim=-1)
 
 
 class DualSoftmax(nn.Module):

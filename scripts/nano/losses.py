@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from exports.networks import sample_descriptors
+from exports.networks import sample
 from nano.views import Views
 
 NEVER = -1e30
@@ -99,7 +99,7 @@ def descriptor_loss(
         near = (torch.cdist(points_b, points_b) < 3) & other
 
     def describe(side: Tensor, at: Tensor) -> Tensor:
-        return sample_descriptors(side, (at + 0.5) / size * 2 - 1)
+        return F.normalize(sample(side, (at + 0.5) / size * 2 - 1), dim=-1)
 
     similarity = 20 * describe(dense[:b], points_a) @ describe(dense[b:], points_b).transpose(1, 2)
     similarity = similarity.masked_fill(near | ~usable[:, None] | ~usable[..., None], -1e4)

@@ -1,13 +1,27 @@
 """The family against kornia's DeDoDe: same weights in, same numbers out."""
 
+from collections.abc import Callable
+
+import kornia.feature as kornia
+import kornia.feature.dedode.encoder as kornia_encoder
 import pytest
 import torch
+from kornia.feature.dedode import dedode_models
 from torch import nn
 
-from exports.config import DESCRIPTOR_B, DESCRIPTOR_NANO, DETECTOR_L, DETECTOR_NANO, NetworkConfig
-from exports.networks import DeDoDe, DualSoftmax, Matcher, sample_descriptors
+from exports.config import (
+    DESCRIPTOR_B,
+    DESCRIPTOR_G,
+    DESCRIPTOR_NANO,
+    DETECTOR_B,
+    DETECTOR_L,
+    DETECTOR_NANO,
+    NetworkConfig,
+)
+from exports.keypoints import Detect, exact_topk
+from exports.networks import DeDoDe, Describe, DualSoftmax, Matcher, sample
 
-kornia = pytest.importorskip("kornia.feature.dedode.dedode_models")
+SIZES = [(112, 112), (56, 168)]
 
 
 def randomise(network: nn.Module) -> None:
@@ -18,19 +32,114 @@ def randomise(network: nn.Module) -> None:
             module.running_var.uniform_(0.5, 1.5)
 
 
-@pytest.mark.parametrize(
-    ("config", "oracle"), [(DETECTOR_L, "dedode_detector_L"), (DESCRIPTOR_B, "dedode_descriptor_B")]
-)
-@pytest.mark.parametrize("size", [(64, 64), (40, 96)])
-@torch.no_grad()
-def test_equals_kornia(config: NetworkConfig, oracle: str, size: tuple[int, int]) -> None:
+def pair(config: NetworkConfig, oracle: Callable[[], nn.Module]) -> tuple[DeDoDe, nn.Module]:
+    """Ours with the weights of kornia's."""
     torch.manual_seed(0)
-    reference = getattr(kornia, oracle)().eval()
+    reference = oracle().eval()
     randomise(reference)
     network = DeDoDe(config).eval()
     network.load_state_dict(reference.state_dict(), strict=True)
+    return network, reference
+
+
+@pytest.fixture(scope="module")
+def detector_l() -> tuple[DeDoDe, nn.Module]:
+    return pair(DETECTOR_L, dedode_models.dedode_detector_L)
+
+
+@pytest.fixture(scope="module")
+def descriptor_b() -> tuple[DeDoDe, nn.Module]:
+    return pair(DESCRIPTOR_B, dedode_models.dedode_descriptor_B)
+
+
+@pytest.fixture(scope="module")
+def descriptor_g() -> tuple[DeDoDe, nn.Module]:
+    """Full size: 304 M parameters of DINOv2, random, and the same in both."""
+    torch.manual_seed(0)
+    network = DeDoDe(DESCRIPTOR_G).eval()
+    dinov2 = network.encoder.dinov2
+    with torch.no_grad():
+        dinov2.pos_embed.normal_(0, 0.02)
+        dinov2.cls_token.normal_(0, 0.02)
+        for block in dinov2.blocks:
+            block.ls1.gamma.fill_(0.1)
+            block.ls2.gamma.fill_(0.1)
+    weights = dinov2.state_dict()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kornia_encoder, "load_state_dict_from_url", lambda *_, **__: weights)
+        patch.setattr(nn.init, "trunc_normal_", lambda tensor, **_: tensor)  # slow, and overwritten
+        reference = dedode_models.dedode_descriptor_G().eval()
+    randomise(reference)
+    network.load_state_dict(reference.state_dict(), strict=True)
+    return network, reference
+
+
+@pytest.mark.parametrize("name", ["detector_l", "descriptor_b", "descriptor_g"])
+@pytest.mark.parametrize("size", SIZES)
+@torch.no_grad()
+def test_dense_maps_equal_kornia(name: str, size: tuple[int, int], request: pytest.FixtureRequest) -> None:
+    network, reference = request.getfixturevalue(name)
     image = torch.randn(2, 3, *size)
     torch.testing.assert_close(network(image), reference(image), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@torch.no_grad()
+def test_keypoints_equal_kornia(size: tuple[int, int], detector_l: tuple[DeDoDe, nn.Module]) -> None:
+    network, reference = detector_l
+    oracle = kornia.DeDoDe(detector_model="L", descriptor_model="B")
+    oracle.detector = reference
+    image = torch.randn(2, 3, *size)
+    expected, expected_scores = oracle.detect(image, n=500, apply_imagenet_normalization=False)
+    found, scores = Detect(network, 500)(image)
+    torch.testing.assert_close(scores, expected_scores, rtol=1e-4, atol=0)
+    for one, other in zip(found, expected, strict=True):
+        places = [{(round(x, 5), round(y, 5)) for x, y in points.tolist()} for points in (one, other)]
+        assert len(places[0]) == 500
+        assert places[0] == places[1]
+
+
+@pytest.mark.parametrize("name", ["descriptor_b", "descriptor_g"])
+@pytest.mark.parametrize("size", SIZES)
+@torch.no_grad()
+def test_described_keypoints_equal_kornia(name: str, size: tuple[int, int], request: pytest.FixtureRequest) -> None:
+    """Sampled before the last upsampling and 1x1 convolution, against kornia's samples of the dense map."""
+    network, reference = request.getfixturevalue(name)
+    height, width = size
+    image = torch.randn(2, 3, height, width)
+    pixels = torch.stack((torch.randint(width, (2, 300)), torch.randint(height, (2, 300))), -1)
+    pixels[:, :4] = torch.tensor([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]])
+    keypoints = (pixels + 0.5) * 2 / torch.tensor([width, height]) - 1
+    dense = reference(image)
+    expected = nn.functional.grid_sample(dense, keypoints[:, None], align_corners=False)[:, :, 0].mT
+    found = Describe(network)(image, keypoints)
+    torch.testing.assert_close(found, nn.functional.normalize(expected, dim=-1), atol=1e-6, rtol=0)
+
+
+def test_a_checkpoint_of_g_has_no_dinov2_in_it(descriptor_g: tuple[DeDoDe, nn.Module]) -> None:
+    network, _ = descriptor_g
+    state = network.state_dict()
+    assert not any("dinov2" in key for key in state)
+    assert sum("dinov2" in name for name, _ in network.named_parameters()) > 300
+    kept = network.encoder.dinov2.cls_token.clone()
+    network.load_state_dict(state, strict=True)
+    torch.testing.assert_close(network.encoder.dinov2.cls_token, kept)
+    with pytest.raises(RuntimeError, match="Missing key"):
+        network.load_state_dict({}, strict=True)
+
+
+@torch.no_grad()
+def test_detector_b_runs() -> None:
+    assert DeDoDe(DETECTOR_B).eval()(torch.zeros(1, 3, 32, 48)).shape == (1, 1, 32, 48)
+
+
+@pytest.mark.parametrize(("k", "limit"), [(10, 10), (10, 3), (1, 5), (50, 7)])
+def test_topk_in_rounds_is_topk(k: int, limit: int) -> None:
+    scores = torch.rand(3, 50)
+    values, places = exact_topk(scores, k, limit)
+    expected_values, expected_places = scores.topk(k, dim=1)
+    torch.testing.assert_close(values, expected_values)
+    torch.testing.assert_close(places, expected_places)
 
 
 @pytest.mark.parametrize(("config", "shape"), [(DETECTOR_NANO, (2, 1, 64, 96)), (DESCRIPTOR_NANO, (2, 64, 16, 24))])
@@ -48,8 +157,7 @@ def test_sampling_reads_the_centre_of_a_cell() -> None:
     dense = torch.randn(1, 8, 4, 6)
     x, y = 2, 1
     at = torch.tensor([[[(x + 0.5) / 6 * 2 - 1, (y + 0.5) / 4 * 2 - 1]]])
-    expected = nn.functional.normalize(dense[0, :, y, x], dim=0)
-    torch.testing.assert_close(sample_descriptors(dense, at)[0, 0], expected)
+    torch.testing.assert_close(sample(dense, at)[0, 0], dense[0, :, y, x])
 
 
 def test_dual_softmax_is_the_product_of_two() -> None:

@@ -1,0 +1,72 @@
+"""From detector logits to keypoints, inside the graph: softmax, DeDoDe's coverage weighting, exact top-k."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from exports.networks import DeDoDe
+
+TENSORRT_TOPK = 3840  # TensorRT's TopK takes no more
+_DENSITY_TAPS = 51
+
+
+def weight_by_coverage(probability: Tensor) -> Tensor:
+    """Divides by the square root of the local density, so that keypoints spread (DeDoDe's `increase_coverage`).
+
+    Args:
+        probability: (B, H, W), float32: values are about 1e-6.
+    """
+    taps = (-(torch.linspace(-2, 2, steps=_DENSITY_TAPS, device=probability.device) ** 2)).exp()
+    margin = _DENSITY_TAPS // 2
+    density = F.conv2d((probability[:, None] + 1e-6) * 10000, taps.view(1, 1, 1, -1), padding=(0, margin))
+    density = F.conv2d(density, taps.view(1, 1, -1, 1), padding=(margin, 0))[:, 0]
+    return probability * (density + 1e-8) ** (-1 / 2)
+
+
+def exact_topk(scores: Tensor, k: int, limit: int = TENSORRT_TOPK) -> tuple[Tensor, Tensor]:
+    """`scores.topk(k)` along the last axis, in rounds of at most `limit`, each hiding what the ones before found.
+
+    Args:
+        scores: (B, N) finite float32.
+        k: how many; at most N.
+
+    Returns:
+        (B, k) values, descending, and (B, k) int64 places.
+    """
+    values, places = [], []
+    for start in range(0, k, limit):
+        if places:
+            scores = scores.scatter(1, places[-1], float("-inf"))
+        value, place = scores.topk(min(limit, k - start), dim=1)
+        values.append(value)
+        places.append(place)
+    return torch.cat(values, dim=1), torch.cat(places, dim=1)
+
+
+class Detect(nn.Module):
+    """Image in, keypoints out: the form in which DeDoDe's detector is exported."""
+
+    def __init__(self, network: DeDoDe, num_keypoints: int) -> None:
+        super().__init__()
+        self.network = network
+        self.num_keypoints = num_keypoints
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """The strongest pixels, as published: no non-maximum suppression, no sub-pixel refinement.
+
+        Args:
+            image: (B, 3, H, W) RGB, ImageNet-normalised; H * W >= num_keypoints.
+
+        Returns:
+            keypoints (B, K, 2) x, y in [-1, 1] (outer edges of the image), and scores (B, K), descending.
+        """
+        logits = self.network(image.to(self.network.dtype))[:, 0].float()  # (B, H, W)
+        height, width = logits.shape[1], logits.shape[2]
+        probability = logits.flatten(1).softmax(dim=1).reshape(logits.shape)
+        weighted = weight_by_coverage(probability).flatten(1)
+        scores, places = exact_topk(weighted, self.num_keypoints)
+        rows = places // width  # not torch.div, which exports as float division and errs above 2^24
+        columns = places - rows * width
+        x = (columns.float() + 0.5) * 2 / width - 1
+        y = (rows.float() + 0.5) * 2 / height - 1
+        return torch.stack((x, y), dim=-1), scores
