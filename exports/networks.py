@@ -259,7 +259,11 @@ class DualSoftmax(nn.Module):
 
 
 class Matcher(nn.Module):
-    """Mutual maxima of the dual-softmax probabilities."""
+    """Mutual maxima of the dual-softmax probabilities, in a shape that does not depend on what is found.
+
+    TensorRT's parser refuses NonZero, so that every keypoint of the first image has a row, and those without a match a
+    score of 0.
+    """
 
     def __init__(self, inverse_temperature: float = 20.0, threshold: float = 0.01) -> None:
         super().__init__()
@@ -274,9 +278,9 @@ class Matcher(nn.Module):
             descriptors1: (B, M, D) unit descriptors.
 
         Returns:
-            matches (K, 3) int64 rows of (pair, index in 0, index in 1), and scores (K,) float32.
+            (B, N) int64 index in 1 of each keypoint of 0, and (B, N) float32 scores, 0 where there is no match.
         """
-        p = self.dual_softmax(descriptors0, descriptors1)
-        best = (p == p.amax(dim=2, keepdim=True)) & (p == p.amax(dim=1, keepdim=True)) & (p > self.threshold)
-        matches = best.nonzero()
-        return matches, p[matches[:, 0], matches[:, 1], matches[:, 2]]
+        p = self.dual_softmax(descriptors0.float(), descriptors1.float())
+        best, place = p.amax(dim=2), p.argmax(dim=2)
+        mutual = p.amax(dim=1).gather(1, place) == best
+        return place, torch.where(mutual & (best > self.threshold), best, 0.0)

@@ -1,61 +1,179 @@
-"""DeDoDe networks as ONNX files with dynamic batch and size.
+"""DeDoDe networks as ONNX files.
 
-Inputs and outputs (float32 unless said):
+Inputs and outputs, float32 unless said; A and B are the images of a pair, coordinates x, y in [-1, 1] (outer edges of
+the image), images RGB and ImageNet-normalised:
 
-    detector    image (B, 3, H, W)                     -> logits (B, 1, H, W)
-    descriptor  image (B, 3, H, W), keypoints (B, N, 2) -> descriptors (B, N, D), unit length
-    matcher     descriptors0 (B, N, D), descriptors1 (B, M, D) -> matches (K, 3) int64, scores (K,)
+    dense detector  image (B, 3, H, W) -> logits (B, 1, H, W)
+    detector        image (B, 3, H, W) -> keypoints (B, K, 2), scores (B, K)
+    descriptor      image (B, 3, H, W), keypoints (B, K, 2) -> descriptors (B, K, D), unit length
+    matcher         keypoints_A (B, N, 2), description_A (B, N, D), keypoints_B, description_B
+                    -> matches_A (B * N, 2), matches_B (B * N, 2), batch_ids (B * N,), indices (B * N, 2) int64,
+                       scores (B * N,)
+    end to end      images (2B, 3, H, W), A and B in turn -> as the matcher
 
-`image` is RGB, ImageNet-normalised; `keypoints` are x, y in [-1, 1] (outer edges of the image).
+The names are those of the earlier ONNX port of DeDoDe, with indices and scores added at the end. Every keypoint of A
+has a row, and a score of 0 where it has no match: the rows with a score are the matches.
 """
 
 import copy
+import logging
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 import torch
 from torch import Tensor, nn
 
+from exports.family import Networks
+from exports.keypoints import Detect
 from exports.networks import DeDoDe, Describe, Matcher
 
 OPSET = 20
-_SAMPLE = (2, 3, 96, 128)  # shape of the tracing example; every size is dynamic
+MATCHES = ["matches_A", "matches_B", "batch_ids", "indices", "scores"]
 
 
-def export_detector(network: DeDoDe, path: Path) -> None:
-    """Writes image -> logits."""
-    dynamic = {"image": {0: "batch", 2: "height", 3: "width"}}
-    _export(network, {"image": torch.zeros(_SAMPLE)}, dynamic, ["logits"], path)
+@dataclass(frozen=True)
+class Shapes:
+    """What is fixed and what is free in a file."""
+
+    size: tuple[int, int] = (256, 256)  # (height, width), pixels; the traced example where sizes are dynamic
+    batch: int = 1  # images, or pairs end to end
+    dynamic_size: bool = False
+    dynamic_batch: bool = False
+    num_keypoints: int = 1024
+
+    def validate(self, divisor: int, *, resizable: bool) -> None:
+        """Raises ValueError that names the accepted values."""
+        height, width = self.size
+        if height % divisor or width % divisor or min(self.size) < divisor:
+            raise ValueError(f"--img-size {height} {width}: accepted are multiples of {divisor} for this model")
+        if not 1 <= self.num_keypoints <= height * width:
+            raise ValueError(f"--num-keypoints {self.num_keypoints}: accepted are 1 to {height * width} at this size")
+        if self.batch < 1:
+            raise ValueError(f"--batch {self.batch}: accepted are 1 and more")
+        if self.dynamic_size and not resizable:
+            raise ValueError(
+                "--dynamic-img-size: accepted for dedode-nano and dedode-l-b; the position embedding of dedode-l-g is "
+                "resized when the file is made, so export one file a size with --img-size"
+            )
+
+    def image_axes(self) -> dict[int, str]:
+        axes = {0: "batch"} if self.dynamic_batch else {}
+        return axes | ({2: "height", 3: "width"} if self.dynamic_size else {})
+
+    def batch_axis(self) -> dict[int, str]:
+        return {0: "batch"} if self.dynamic_batch else {}
+
+    def image(self, per_item: int = 1) -> Tensor:
+        # a batch of one is taken for a constant by the exporter: trace two where it is free
+        batch = max(self.batch, 2) if self.dynamic_batch else self.batch
+        return torch.zeros(batch * per_item, 3, *self.size)
 
 
-def export_descriptor(network: DeDoDe, path: Path) -> None:
-    """Writes image, keypoints -> descriptors."""
-    inputs = {"image": torch.zeros(_SAMPLE), "keypoints": torch.zeros(_SAMPLE[0], 7, 2)}
-    dynamic = {"image": {0: "batch", 2: "height", 3: "width"}, "keypoints": {0: "batch", 1: "keypoints"}}
+class PairMatcher(nn.Module):
+    """The matcher with coordinates, as the earlier port returns them."""
+
+    def __init__(self, matcher: Matcher) -> None:
+        super().__init__()
+        self.matcher = matcher
+
+    def forward(
+        self, keypoints_a: Tensor, description_a: Tensor, keypoints_b: Tensor, description_b: Tensor
+    ) -> tuple[Tensor, ...]:
+        second, scores = self.matcher(description_a, description_b)  # (B, N)
+        first = torch.arange(second.shape[1], device=second.device).expand_as(second)
+        pair = torch.arange(second.shape[0], device=second.device)[:, None].expand_as(second)
+        matched_b = keypoints_b.gather(1, second[..., None].expand(-1, -1, 2))  # (B, N, 2)
+        indices = torch.stack((first, second), dim=-1)
+        rows = (keypoints_a, matched_b, pair, indices, scores)
+        return tuple(part.flatten(0, 1) for part in rows)
+
+
+class EndToEnd(nn.Module):
+    """Images of pairs, A and B in turn, to their matches."""
+
+    def __init__(self, detector: Detect, descriptor: Describe, matcher: PairMatcher) -> None:
+        super().__init__()
+        self.detector, self.descriptor, self.matcher = detector, descriptor, matcher
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        keypoints, _ = self.detector(images)
+        descriptors = self.descriptor(images, keypoints)
+        result: tuple[Tensor, ...] = self.matcher(
+            keypoints[0::2], descriptors[0::2], keypoints[1::2], descriptors[1::2]
+        )
+        return result
+
+
+FREE = Shapes((96, 128), dynamic_size=True, dynamic_batch=True)
+
+
+def export_dense_detector(network: DeDoDe, path: Path, shapes: Shapes = FREE) -> None:
+    _export(network, {"image": shapes.image()}, {"image": shapes.image_axes()}, ["logits"], path)
+
+
+def export_detector(network: DeDoDe, path: Path, shapes: Shapes) -> None:
+    detect = Detect(network, shapes.num_keypoints)
+    _export(detect, {"image": shapes.image()}, {"image": shapes.image_axes()}, ["keypoints", "scores"], path)
+
+
+def export_descriptor(network: DeDoDe, path: Path, shapes: Shapes = FREE) -> None:
+    image = shapes.image()
+    inputs = {"image": image, "keypoints": torch.zeros(len(image), 7, 2)}
+    dynamic = {"image": shapes.image_axes(), "keypoints": {**shapes.batch_axis(), 1: "keypoints"}}
     _export(Describe(network), inputs, dynamic, ["descriptors"], path)
 
 
 def export_matcher(matcher: Matcher, dimension: int, path: Path) -> None:
-    """Writes descriptors of image pairs -> matches."""
-    inputs = {"descriptors0": torch.zeros(2, 7, dimension), "descriptors1": torch.zeros(2, 9, dimension)}
-    dynamic = {"descriptors0": {0: "batch", 1: "keypoints0"}, "descriptors1": {0: "batch", 1: "keypoints1"}}
-    _export(matcher, inputs, dynamic, ["matches", "scores"], path)
+    """Always with free batch and keypoint counts."""
+    inputs = {
+        "keypoints_A": torch.zeros(2, 7, 2),
+        "description_A": torch.zeros(2, 7, dimension),
+        "keypoints_B": torch.zeros(2, 9, 2),
+        "description_B": torch.zeros(2, 9, dimension),
+    }
+    dynamic = {name: {0: "batch", 1: f"keypoints_{name[-1]}"} for name in inputs}
+    _export(PairMatcher(matcher), inputs, dynamic, MATCHES, path, positional=True)
+
+
+def export_end_to_end(networks: Networks, matcher: Matcher, path: Path, shapes: Shapes) -> None:
+    module = EndToEnd(
+        Detect(networks.detector, shapes.num_keypoints), Describe(networks.descriptor), PairMatcher(matcher)
+    )
+    dynamic = {"images": shapes.image_axes()}
+    if shapes.dynamic_batch:  # A and B in turn: an even number
+        dynamic["images"][0] = 2 * torch.export.Dim("pairs", min=1, max=512)
+    _export(module, {"images": shapes.image(per_item=2)}, dynamic, MATCHES, path)
+
+
+def halved(network: DeDoDe) -> DeDoDe:
+    """A copy with half-precision weights. What follows it (softmax, top-k, coordinates, unit length) stays float32."""
+    return copy.deepcopy(network).half()
 
 
 def _export(
-    module: nn.Module, inputs: dict[str, Tensor], dynamic: dict[str, dict[int, str]], outputs: list[str], path: Path
+    module: nn.Module,
+    inputs: dict[str, Tensor],
+    dynamic: dict[str, dict],
+    outputs: list[str],
+    path: Path,
+    *,
+    positional: bool = False,
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     module = copy.deepcopy(module).eval().to(memory_format=torch.contiguous_format)
-    with torch.no_grad():
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it names every torchvision operator that is not there
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter's own internals
         torch.onnx.export(
             module,
-            (),
+            tuple(inputs.values()) if positional else (),
             str(path),
-            kwargs=inputs,
+            kwargs=None if positional else inputs,
             input_names=list(inputs),
             output_names=outputs,
-            dynamic_shapes=dynamic,
+            dynamic_shapes=tuple(dynamic.values()) if positional else dynamic,
             opset_version=OPSET,
             dynamo=True,
             external_data=False,

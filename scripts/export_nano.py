@@ -13,7 +13,7 @@ from torch import nn
 
 from exports.config import DESCRIPTOR_NANO, DETECTOR_NANO
 from exports.networks import DeDoDe
-from exports.onnx_export import export_descriptor, export_detector
+from exports.onnx_export import export_dense_detector, export_descriptor
 
 PACKAGE = Path(__file__).parents[1] / "sfm_match" / "models" / "dedode_nano"
 
@@ -28,7 +28,7 @@ def main() -> None:
     state = torch.load(options.checkpoint, weights_only=True)
     nets = nn.ModuleDict({"detector": DeDoDe(DETECTOR_NANO), "descriptor": DeDoDe(DESCRIPTOR_NANO)})
     nets.load_state_dict(state["nets"])
-    export_detector(nets["detector"], options.out / "detector.onnx")
+    export_dense_detector(nets["detector"], options.out / "detector.onnx")
     export_descriptor(nets["descriptor"], options.out / "descriptor.onnx")
     manifest = {
         "version": options.version,

@@ -27,7 +27,7 @@ from sfm_match.config import (
     read_job,
     run_name,
 )
-from sfm_match.errors import SfmMatchError
+from sfm_match.errors import SfmMatchError, UsageError
 from sfm_match.progress import StageReport
 
 SOME_FAILED, WRONG_USE, NOTHING_DONE, INTERRUPTED = 1, 2, 3, 130
@@ -250,6 +250,61 @@ def demo(
 
     result = run_demo(workspace, views, quiet=False, on_report=lambda report: _show(report, False))
     print(result.line())
+
+
+export = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Networks to files that run without torch.")
+app.add_typer(export, name="export")
+
+
+@export.command(name="onnx")
+@with_options()
+def export_onnx(
+    model: Annotated[str, typer.Option("--model", help="dedode-nano, dedode-l-b or dedode-l-g")] = "dedode-l-b",
+    out: Annotated[Path, typer.Option("--out", help="folder of the files")] = Path("weights"),
+    img_size: Annotated[tuple[int, int], typer.Option("--img-size", help="height and width, pixels")] = (512, 512),
+    batch: Annotated[int, typer.Option("--batch", help="images, or pairs with --end2end")] = 1,
+    dynamic_img_size: Annotated[bool, typer.Option("--dynamic-img-size", help="files for any image size")] = False,
+    dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="files for any batch")] = False,
+    num_keypoints: Annotated[int, typer.Option("--num-keypoints", help="keypoints of an image")] = 1024,
+    fp16: Annotated[bool, typer.Option("--fp16", help="half-precision weights")] = False,
+    end2end: Annotated[bool, typer.Option("--end2end", help="one file from images to matches")] = False,
+    weights: Annotated[list[Path] | None, typer.Option("--weights", help="checkpoint; once a network")] = None,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="seeded weights that match nothing, for shape checks")
+    ] = False,
+    as_json: AsJson = False,
+) -> bool:
+    """A model's networks to ONNX, each with a record of how near it comes to torch."""
+    try:
+        from exports.command import export_onnx as run_export
+        from exports.onnx_export import Shapes
+    except ImportError as error:
+        raise UsageError(
+            f"export needs torch and onnx ({error}); install them with: pip install 'sfm-match[export]'"
+        ) from None
+    shapes = Shapes(img_size, batch, dynamic_img_size, dynamic_batch, num_keypoints)
+    failed = False
+    if random_weights:
+        print("sfm-match: RANDOM WEIGHTS: these files are for checks of shapes; they match nothing", file=sys.stderr)
+    try:
+        made = run_export(
+            model, out, shapes, half=fp16, end_to_end=end2end, weights=weights, random_weights=random_weights
+        )
+        for file in made:
+            parity = file.parity
+            failed |= parity is not None and not parity.passed
+            if as_json:
+                print(json.dumps({"file": str(file.path), "parity": dataclasses.asdict(parity) if parity else None}))
+                continue
+            text = f"{file.path}, {file.path.stat().st_size / 1e6:.1f} MB"
+            if parity is not None:
+                share = parity.keypoint_overlap if parity.keypoint_overlap is not None else parity.descriptor_cosine
+                what = "keypoints equal to torch" if parity.keypoint_overlap is not None else "least cosine to torch"
+                text += f", {what} {share:.4f}, {'passed' if parity.passed else 'FAILED, and refused by the runtime'}"
+            print(text, flush=True)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return failed
 
 
 def main() -> None:

@@ -167,11 +167,15 @@ def test_dual_softmax_is_the_product_of_two() -> None:
     torch.testing.assert_close(DualSoftmax()(a, b), similarity.softmax(1) * similarity.softmax(2))
 
 
-def test_matcher_returns_mutual_maxima() -> None:
+def test_matcher_finds_the_mutual_maxima() -> None:
     torch.manual_seed(0)
-    a = nn.functional.normalize(torch.randn(1, 30, 16), dim=-1)
-    order = torch.randperm(30)
-    matches, scores = Matcher(threshold=0.1)(a, a[:, order])
-    assert len(matches) == 30
-    assert (order[matches[:, 2]] == matches[:, 1]).all()
-    assert (scores > 0.1).all()
+    a, b = (nn.functional.normalize(torch.randn(3, n, 16), dim=-1) for n in (40, 30))
+    b[:, :20] = nn.functional.normalize(a[:, 10:30] + 0.1 * torch.randn(3, 20, 16), dim=-1)
+    p = DualSoftmax()(a, b)
+    expected = (p == p.amax(2, keepdim=True)) & (p == p.amax(1, keepdim=True)) & (p > 0.1)
+    place, scores = Matcher(threshold=0.1)(a, b)
+    assert place.shape == scores.shape == (3, 40)
+    found = torch.zeros_like(expected).scatter_(2, place[..., None], (scores > 0)[..., None])
+    assert expected.sum() > 40
+    assert torch.equal(found, expected)
+    torch.testing.assert_close(scores[scores > 0], p[expected])

@@ -8,53 +8,128 @@ import onnxruntime
 import pytest
 import torch
 
-from exports.config import DESCRIPTOR_NANO, DETECTOR_NANO
-from exports.networks import DeDoDe, Describe, Matcher
-from exports.onnx_export import export_descriptor, export_detector, export_matcher
+from exports.family import FAMILY, Networks, random_networks
+from exports.keypoints import Detect
+from exports.networks import Describe, Matcher
+from exports.onnx_export import (
+    EndToEnd,
+    PairMatcher,
+    Shapes,
+    export_dense_detector,
+    export_descriptor,
+    export_detector,
+    export_end_to_end,
+    export_matcher,
+    halved,
+)
 
-SIZES = [(1, 3, 64, 96), (3, 3, 112, 48)]
+SIZES = [(2, 3, 64, 96), (6, 3, 112, 48)]
+FREE = Shapes((96, 128), dynamic_size=True, dynamic_batch=True, num_keypoints=200)
 
 
 def session(path: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
+@pytest.fixture(scope="module")
+def nano() -> Networks:
+    return random_networks(FAMILY["dedode-nano"])
+
+
 @torch.no_grad()
-def test_detector(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    network = DeDoDe(DETECTOR_NANO).eval()
-    export_detector(network, tmp_path / "detector.onnx")
-    run = session(tmp_path / "detector.onnx")
+def test_dense_detector(nano: Networks, tmp_path: Path) -> None:
+    export_dense_detector(nano.detector, tmp_path / "a.onnx")
+    run = session(tmp_path / "a.onnx")
     for size in SIZES:
         image = torch.randn(size)
         (logits,) = run.run(["logits"], {"image": image.numpy()})
-        np.testing.assert_allclose(logits, network(image).numpy(), atol=1e-4)
+        np.testing.assert_allclose(logits, nano.detector(image).numpy(), atol=1e-4)
 
 
 @torch.no_grad()
-def test_descriptor(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    network = DeDoDe(DESCRIPTOR_NANO).eval()
-    export_descriptor(network, tmp_path / "descriptor.onnx")
-    run = session(tmp_path / "descriptor.onnx")
+def test_detector(nano: Networks, tmp_path: Path) -> None:
+    export_detector(nano.detector, tmp_path / "a.onnx", FREE)
+    run = session(tmp_path / "a.onnx")
+    for size in SIZES:
+        image = torch.randn(size)
+        keypoints, scores = run.run(["keypoints", "scores"], {"image": image.numpy()})
+        expected, expected_scores = Detect(nano.detector, 200)(image)
+        np.testing.assert_allclose(scores, expected_scores.numpy(), rtol=1e-4)
+        same = (np.abs(keypoints - expected.numpy()).max(axis=-1) < 1e-6).mean()
+        assert same > 0.98  # neighbours in rank may change places by rounding
+
+
+@torch.no_grad()
+def test_detector_of_more_keypoints_than_one_topk_takes(nano: Networks, tmp_path: Path) -> None:
+    export_detector(nano.detector, tmp_path / "a.onnx", Shapes((96, 128), num_keypoints=8000))
+    image = torch.randn(1, 3, 96, 128)
+    keypoints, scores = session(tmp_path / "a.onnx").run(None, {"image": image.numpy()})
+    assert keypoints.shape == (1, 8000, 2)
+    assert len(np.unique(keypoints[0], axis=0)) == 8000
+    assert (np.diff(scores[0]) <= 0).all()
+    np.testing.assert_allclose(scores, Detect(nano.detector, 8000)(image)[1].numpy(), rtol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("half", [False, True])
+def test_descriptor(half: bool, nano: Networks, tmp_path: Path) -> None:
+    export_descriptor(halved(nano.descriptor) if half else nano.descriptor, tmp_path / "a.onnx", FREE)
+    run = session(tmp_path / "a.onnx")
     for size in SIZES:
         image, keypoints = torch.randn(size), torch.rand(size[0], 11, 2) * 2 - 1
         (descriptors,) = run.run(["descriptors"], {"image": image.numpy(), "keypoints": keypoints.numpy()})
-        np.testing.assert_allclose(descriptors, Describe(network)(image, keypoints).numpy(), atol=1e-5)
+        assert descriptors.dtype == np.float32
+        expected = Describe(nano.descriptor)(image, keypoints).numpy()
+        assert ((descriptors * expected).sum(-1) > (0.999 if half else 0.999999)).all()
 
 
 @torch.no_grad()
-def test_matcher(tmp_path: Path) -> None:
+def test_end_to_end_equals_the_three_files_and_torch(nano: Networks, tmp_path: Path) -> None:
+    matcher = Matcher(threshold=1e-7)  # random descriptors are all alike: no probability is large
+    export_end_to_end(nano, matcher, tmp_path / "all.onnx", FREE)
+    export_detector(nano.detector, tmp_path / "detector.onnx", FREE)
+    export_descriptor(nano.descriptor, tmp_path / "descriptor.onnx", FREE)
+    export_matcher(matcher, 64, tmp_path / "matcher.onnx")
     torch.manual_seed(0)
-    export_matcher(Matcher(), 64, tmp_path / "matcher.onnx")
-    run = session(tmp_path / "matcher.onnx")
-    a, b = (torch.nn.functional.normalize(torch.randn(2, n, 64), dim=-1) for n in (50, 31))
-    b[:, :20] = a[:, 10:30]
-    matches, scores = run.run(None, {"descriptors0": a.numpy(), "descriptors1": b.numpy()})
-    expected_matches, expected_scores = Matcher()(a, b)
-    assert len(matches) >= 40
-    np.testing.assert_array_equal(matches, expected_matches.numpy())
-    np.testing.assert_allclose(scores, expected_scores.numpy(), rtol=1e-5)
+    images = torch.randn(6, 3, 64, 96)
+    images[1::2] = images[0::2].roll(16, dims=3)  # the network's stride: descriptors move along
+    whole = session(tmp_path / "all.onnx").run(None, {"images": images.numpy()})
+    detector, descriptor = session(tmp_path / "detector.onnx"), session(tmp_path / "descriptor.onnx")
+    keypoints, _ = detector.run(None, {"image": images.numpy()})
+    (described,) = descriptor.run(None, {"image": images.numpy(), "keypoints": keypoints})
+    parts = session(tmp_path / "matcher.onnx").run(
+        None,
+        {
+            "keypoints_A": keypoints[0::2],
+            "description_A": described[0::2],
+            "keypoints_B": keypoints[1::2],
+            "description_B": described[1::2],
+        },
+    )
+    module = EndToEnd(Detect(nano.detector, 200), Describe(nano.descriptor), PairMatcher(matcher))
+    reference = [part.numpy() for part in module(images)]
+
+    def matches(result: list[np.ndarray]) -> set[tuple[float, ...]]:
+        a, b, pair, _, scores = result
+        rows = np.concatenate((a, b, pair[:, None]), axis=1)[scores > 0]
+        return {tuple(row) for row in rows.round(4).tolist()}
+
+    assert len(matches(whole)) > 30
+    assert matches(whole) == matches(parts) == matches(reference)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        (Shapes((100, 128)), "multiples of 16"),
+        (Shapes((32, 32), num_keypoints=2000), "accepted are 1 to 1024"),
+        (Shapes((32, 32), batch=0), "--batch 0: accepted are 1 and more"),
+        (Shapes((32, 32), dynamic_size=True, num_keypoints=9), "accepted for dedode-nano and dedode-l-b"),
+    ],
+)
+def test_refusals_name_what_is_accepted(shapes: Shapes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        shapes.validate(16, resizable=False)
 
 
 @pytest.mark.parametrize("name", ["detector", "descriptor"])

@@ -1,0 +1,99 @@
+"""The models by name, and how their weights come in: published checkpoints, or seeded random ones for checks."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from exports.config import (
+    DESCRIPTOR_B,
+    DESCRIPTOR_G,
+    DESCRIPTOR_NANO,
+    DETECTOR_L,
+    DETECTOR_NANO,
+    NetworkConfig,
+)
+from exports.networks import DeDoDe
+
+
+class WeightsError(ValueError):
+    """Weights that do not fit; the message says which file and what was expected."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A detector and a descriptor that belong together."""
+
+    detector: NetworkConfig
+    descriptor: NetworkConfig
+    match_threshold: float  # least dual-softmax probability
+
+
+FAMILY = {
+    "dedode-nano": Member(DETECTOR_NANO, DESCRIPTOR_NANO, 0.1),
+    "dedode-l-b": Member(DETECTOR_L, DESCRIPTOR_B, 0.01),
+    "dedode-l-g": Member(DETECTOR_L, DESCRIPTOR_G, 0.01),
+}
+
+
+@dataclass(frozen=True)
+class Networks:
+    """A member with weights, ready for inference."""
+
+    detector: DeDoDe
+    descriptor: DeDoDe
+
+
+def random_networks(member: Member, seed: int = 0) -> Networks:
+    """Seeded weights for shape checks and tests, with batch norms that fit noise, so that descriptors differ."""
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        networks = Networks(DeDoDe(member.detector), DeDoDe(member.descriptor))
+        for network in (networks.detector, networks.descriptor):
+            norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+            for norm in norms:
+                norm.momentum = None  # the plain average of what it sees
+            side = 2 * network.config.divisor
+            network.train()(torch.randn(2, 3, side, side))
+            for norm in norms:
+                norm.momentum = 0.1
+            network.eval()
+    return networks
+
+
+def load_networks(member: Member, files: list[Path]) -> Networks:
+    """Loads checkpoints, told apart by what they hold: a detector, a descriptor, a DINOv2.
+
+    Raises:
+        WeightsError: a file cannot be read or fits nothing, or a network is left without weights.
+    """
+    networks = Networks(DeDoDe(member.detector).eval(), DeDoDe(member.descriptor).eval())
+    parts: dict[str, nn.Module] = {"detector": networks.detector, "descriptor": networks.descriptor}
+    if member.descriptor.encoder == "vgg19+dinov2":
+        parts["DINOv2"] = networks.descriptor.encoder.dinov2
+    missing = dict(parts)
+    for file in files:
+        state = _read(file)
+        fitting = [name for name, part in missing.items() if _fits(part, state)]
+        if not fitting:
+            raise WeightsError(f"{file}: fits none of {', '.join(missing) or 'the networks left'}")
+        missing.pop(fitting[0]).load_state_dict(state, strict=True)
+    if missing:
+        raise WeightsError(f"no weights for {', '.join(missing)}; name their files with --weights")
+    return networks
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise WeightsError(f"{file}: not a readable checkpoint ({str(error).splitlines()[0]})") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"{file}: not a state dictionary of tensors")
+    return state
+
+
+def _fits(module: nn.Module, state: dict[str, Tensor]) -> bool:
+    own = module.state_dict()
+    return own.keys() == state.keys() and all(own[key].shape == value.shape for key, value in state.items())

@@ -1,0 +1,99 @@
+"""The parity gate: an exported file under ONNX Runtime against the float32 torch network it came from."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+
+from exports.family import Networks
+from exports.keypoints import Detect
+from exports.networks import Describe
+from exports.onnx_export import Shapes
+
+# What a faithful file reaches, also with random weights; half precision moves keypoints whose scores nearly tie.
+FLOAT_OVERLAP, FLOAT_COSINE = 0.99, 0.99999
+HALF_OVERLAP, HALF_COSINE = 0.75, 0.99
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What the comparison found; stands beside the file as NAME.parity.json."""
+
+    file: str
+    sha256: str
+    precision: str
+    sizes: list[tuple[int, int]]  # (height, width) tried
+    keypoint_overlap: float | None  # share of torch's keypoints found at the same pixel; the worst size
+    descriptor_cosine: float | None  # least, over all keypoints
+    not_finite: int  # values
+    weights: str
+    versions: dict[str, str]
+    passed: bool
+
+
+def parity_path(file: Path) -> Path:
+    return file.with_suffix(".parity.json")
+
+
+def check_parity(
+    file: Path, kind: str, networks: Networks, shapes: Shapes, *, half: bool, weights: str, divisor: int
+) -> Parity:
+    """Runs a detector or descriptor file at its size, and at another one where sizes are free, and writes the record.
+
+    Args:
+        file: the ONNX file.
+        kind: `detector` or `descriptor`.
+        networks: the float32 networks.
+        shapes: as exported.
+        half: whether the file holds half-precision weights.
+        weights: where they came from, in words.
+        divisor: of image sides, pixels.
+    """
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    height, width = shapes.size
+    sizes = [(height, width)] + ([(height + divisor, width + 2 * divisor)] if shapes.dynamic_size else [])
+    generator = torch.Generator().manual_seed(_SEED)
+    overlaps, cosines, not_finite = [], [], 0
+    for size in sizes:
+        image = torch.randn(shapes.batch, 3, *size, generator=generator)
+        with torch.no_grad():
+            keypoints = torch.rand(shapes.batch, 256, 2, generator=generator) * 2 - 1
+            if kind == "detector":
+                expected = Detect(networks.detector, shapes.num_keypoints)(image)[0].numpy()
+                found, scores = session.run(None, {"image": image.numpy()})
+                overlaps.append(_overlap(found, expected, size))
+            else:
+                expected = Describe(networks.descriptor)(image, keypoints).numpy()
+                (found,) = session.run(None, {"image": image.numpy(), "keypoints": keypoints.numpy()})
+                scores = found
+                cosines.append(float((found * expected).sum(axis=-1).min()))
+            not_finite += int((~np.isfinite(found)).sum() + (~np.isfinite(scores)).sum())
+    overlap, cosine = min(overlaps, default=None), min(cosines, default=None)
+    passed = (
+        not_finite == 0
+        and (overlap is None or overlap >= (HALF_OVERLAP if half else FLOAT_OVERLAP))
+        and (cosine is None or cosine >= (HALF_COSINE if half else FLOAT_COSINE))
+    )
+    versions = {"torch": torch.__version__, "onnxruntime": onnxruntime.__version__}
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    precision = "fp16" if half else "fp32"
+    record = Parity(file.name, digest, precision, sizes, overlap, cosine, not_finite, weights, versions, passed)
+    parity_path(file).write_text(json.dumps(asdict(record), indent=1) + "\n", encoding="utf-8")
+    return record
+
+
+def _overlap(found: NDArray[np.float32], expected: NDArray[np.float32], size: tuple[int, int]) -> float:
+    """Mean share of `expected` that `found` holds, by pixel; (B, K, 2) each."""
+
+    def pixels(points: NDArray[np.float32]) -> list[set[tuple[int, int]]]:
+        places = np.floor((points + 1) / 2 * (size[1], size[0])).astype(int)
+        return [set(map(tuple, one.tolist())) for one in places]
+
+    shares = [len(a & b) / len(b) for a, b in zip(pixels(found), pixels(expected), strict=True)]
+    return float(np.mean(shares))

@@ -1,0 +1,105 @@
+"""The interface of the earlier port, and its refusals."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from exports.command import export_onnx
+from exports.family import FAMILY, random_networks
+from exports.networks import Matcher
+from exports.onnx_export import Shapes, export_end_to_end, export_matcher
+from sfm_match.errors import NothingDone, UsageError
+from sfm_match.runner import DeDoDeRunner
+
+SHAPES = Shapes((96, 128), num_keypoints=300)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Detector, descriptor, matcher and end to end, of one seeded nano.
+
+    Random descriptors are all alike and no probability is large: the threshold of the matchers is low here.
+    """
+    out = tmp_path_factory.mktemp("files")
+    made = [file.path for file in export_onnx("dedode-nano", out, SHAPES, random_weights=True)]
+    matcher = Matcher(threshold=1e-7)
+    export_matcher(matcher, 64, made[2])
+    export_end_to_end(random_networks(FAMILY["dedode-nano"]), matcher, out / "all.onnx", SHAPES)
+    return [*made, out / "all.onnx"]
+
+
+@pytest.fixture(scope="module")
+def pair() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (96, 144, 3), np.uint8)
+    return np.stack([image[:, :128], image[:, 16:]])  # moved by the network's stride: descriptors move along
+
+
+def test_a_script_for_the_earlier_port_runs(files: list[Path], pair: np.ndarray) -> None:
+    detector_path, descriptor_path, matcher_path, end2end_path = map(str, files)
+    images = DeDoDeRunner.preprocess(pair)
+    assert images.shape == (2, 3, 96, 128)
+    assert images.dtype == np.float32
+    results = []
+    for runner in (
+        DeDoDeRunner(detector_path, descriptor_path, matcher_path, None, providers=["CPUExecutionProvider"]),
+        DeDoDeRunner(end2end_path=end2end_path),
+    ):
+        matches_A, matches_B, batch_ids = runner.run(images)  # noqa: N806 - the port's names
+        assert matches_A.shape == matches_B.shape == (len(batch_ids), 2)
+        a = DeDoDeRunner.postprocess(matches_A, 960, 1280)
+        b = DeDoDeRunner.postprocess(matches_B, 960, 1280)
+        assert a.min() > 0
+        assert (a.max(axis=0) < (1280, 960)).all()
+        results.append({tuple(row) for row in np.concatenate((a, b), axis=1).round(2).tolist()})
+    assert len(results[0]) > 30
+    assert results[0] == results[1]
+    same, again, _ = runner.run(images[[0, 0]])
+    assert len(same) > 200
+    np.testing.assert_array_equal(same, again)
+
+
+def test_preprocess_is_the_ports(pair: np.ndarray) -> None:
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    expected = ((pair / 255.0 - mean) / std).transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(DeDoDeRunner.preprocess(pair), expected, atol=1e-5)
+
+
+def test_batches_of_pairs(files: list[Path], pair: np.ndarray) -> None:
+    images = DeDoDeRunner.preprocess(np.concatenate((pair, pair[::-1])))
+    found = DeDoDeRunner(*map(str, files[:3])).match(images)
+    assert set(found.batch_ids.tolist()) == {0, 1}
+    first = found.indices[found.batch_ids == 0]
+    second = found.indices[found.batch_ids == 1][:, ::-1]
+    assert {tuple(r) for r in first.tolist()} == {tuple(r) for r in second.tolist()}
+    assert (found.scores > 0).all()
+
+
+def test_refusals(files: list[Path], pair: np.ndarray, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="stands alone"):
+        DeDoDeRunner(detector_path=files[0], end2end_path=files[3])
+    with pytest.raises(UsageError, match="or all of"):
+        DeDoDeRunner(detector_path=files[0])
+    with pytest.raises(NothingDone, match="no such file"):
+        DeDoDeRunner(end2end_path=tmp_path / "absent.onnx")
+    with pytest.raises(UsageError, match=r"accepted are \(2B, 3, H, W\)"):
+        DeDoDeRunner(end2end_path=files[3]).run(DeDoDeRunner.preprocess(pair)[:1])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), [({"passed": False}, "failed its parity check"), ({"sha256": "0"}, "not the file")]
+)
+def test_a_file_that_is_not_what_torch_computes_is_refused(
+    change: dict, message: str, files: list[Path], tmp_path: Path
+) -> None:
+    copy = tmp_path / files[0].name
+    copy.write_bytes(files[0].read_bytes())
+    record = json.loads(files[0].with_suffix(".parity.json").read_text())
+    assert record["passed"]
+    assert record["keypoint_overlap"] > 0.99
+    assert record["not_finite"] == 0
+    copy.with_suffix(".parity.json").write_text(json.dumps({**record, **change}))
+    with pytest.raises(NothingDone, match=message):
+        DeDoDeRunner(copy, files[1], files[2])
