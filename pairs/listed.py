@@ -14,8 +14,8 @@ _SHOWN = 3  # unknown names in the message
 def listed(path: Path, names: Sequence[str]) -> Iterator[Block]:
     """The pairs of a file, each once, whatever the order of its names.
 
-    Empty lines and lines that begin with # are skipped. Without a TAB, a line is split at the one space that leaves
-    two known names.
+    Empty lines are skipped, and lines that begin with # and hold no TAB. Without a TAB, a line is split at the one
+    space that leaves two known names.
 
     Raises:
         PairsError: a line is no pair, an image is paired with itself, or names are unknown; one message names some of
@@ -29,7 +29,7 @@ def listed(path: Path, names: Sequence[str]) -> Iterator[Block]:
     except UnicodeDecodeError as error:
         raise PairsError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
     for number, line in enumerate(lines, 1):
-        if not line.strip() or line.startswith("#"):
+        if not line.strip() or (line.startswith("#") and "\t" not in line):
             continue
         first, second = _split(line, index, f"{path}, line {number}")
         for name in (first, second):
@@ -50,7 +50,7 @@ def _split(line: str, index: dict[str, int], where: str) -> tuple[str, str]:
     if "\t" in line:
         parts = line.rstrip("\r\n").split("\t")
         if len(parts) == 2:
-            return parts[0].strip(), parts[1].strip()
+            return parts[0], parts[1]
         raise PairsError(f"{where}: expected two names with one TAB between, found {len(parts)} fields")
     words = line.strip().split(" ")
     if len(words) == 2:

@@ -3,7 +3,7 @@
     python scripts/train_nano.py --images DIR [DIR ...] --out runs/nano --steps 1600
 
 Resumes from `OUT/checkpoint.pt` when that stands; `OUT/log.jsonl` holds one line every --every steps. Then
-`python scripts/export_nano.py runs/nano/checkpoint.pt` writes the ONNX files of the package.
+`python scripts/export_nano.py runs/nano/checkpoint.pt --version N` writes the ONNX files of the package.
 """
 
 import argparse

@@ -109,11 +109,11 @@ def run(
         **options: of every stage, by the names that `run` uses (`pairs` for the strategy, `match_threshold`, ...).
     """
     from sfm_match.colmap.cameras import check_camera_model, plan_cameras
-    from sfm_match.colmap.database import import_to_colmap, refuse_foreign_database
+    from sfm_match.colmap.database import described_headers, import_to_colmap, refuse_foreign_database
     from sfm_match.colmap.mapping import reconstruct_model, refuse_foreign_models
     from sfm_match.stages.extract import extract_features
-    from sfm_match.stages.match import match_pairs
-    from sfm_match.stages.pairs import write_pairs
+    from sfm_match.stages.match import match_facts, match_pairs
+    from sfm_match.stages.pairs import check_pairs, write_pairs
 
     for name in options:
         if name not in RUN_OPTIONS:
@@ -130,15 +130,21 @@ def run(
         on_report(report)
 
     with Workspace(Path(workspace)) as place:
-        # what would be refused after hours of matching is refused now
+        # what can be refused is refused now, not after hours of matching
         collection = look(place, Path(images), extracting.masks, overwrite=overwrite)
+        if len(collection.usable) >= 2:
+            check_pairs(place, collection, pairing, overwrite=overwrite)
+        place.check("match", match_facts(matching, extracting.model), overwrite=overwrite)
+        place.check("import", importing.identity(), overwrite=overwrite)
         refuse_foreign_database(place, overwrite=overwrite)
-        refuse_foreign_models(place, overwrite=overwrite)
-        plan_cameras(collection.usable, importing)
+        if mapping.mapper != "none":
+            place.check("reconstruct", mapping.identity(), overwrite=overwrite)
+            refuse_foreign_models(place, overwrite=overwrite)
         if importing.camera_model != ImportOptions.camera_model or importing.camera_params is not None:
             check_camera_model(importing)
 
         extracted = extract_features(place, collection, extracting, overwrite=overwrite, quiet=quiet)
+        plan_cameras(described_headers(place, collection), importing)  # sizes that differ, images that failed left out
         usable = extracted.facts["total"]
         if usable < 2 and extracted.failed:  # what could be done was done; failed.csv says why it is so little
             extracted.detail = f"{usable} usable image, a pair needs two: stopped here"

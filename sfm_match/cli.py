@@ -6,6 +6,7 @@ Options come from the dataclasses of `config`, so that a command, `run`, its YAM
 import dataclasses
 import inspect
 import json
+import sqlite3
 import sys
 import traceback
 from collections.abc import Callable
@@ -87,7 +88,7 @@ def with_options(*groups: type[Options], in_run: bool = False) -> Callable[[Call
             except SfmMatchError as error:
                 _complain(str(error), verbose)
                 raise typer.Exit(error.exit_status) from None
-            except OSError as error:  # a full disk, a folder without permission
+            except (OSError, sqlite3.Error) as error:  # a full disk, a folder without permission
                 _complain(f"{error}; what is done stands", verbose)
                 raise typer.Exit(NOTHING_DONE) from None
             except Exception as error:  # noqa: BLE001 - a bug of ours; the user gets a line all the same
@@ -111,7 +112,7 @@ def with_options(*groups: type[Options], in_run: bool = False) -> Callable[[Call
 def _complain(message: str, verbose: bool) -> None:
     if verbose:
         traceback.print_exc()
-    print(f"sfm-match: {message}", file=sys.stderr)
+    print(f"sfm-match: {' '.join(message.split())}", file=sys.stderr)
 
 
 def _show(report: StageReport, as_json: bool) -> None:

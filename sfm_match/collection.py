@@ -17,7 +17,7 @@ from sfm_match.store.shard import write_text
 from sfm_match.workspace import Workspace
 
 UNIT_SIZE = 64  # images; what a kill costs at most, and what a file holds
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,15 @@ class Collection:
             if record.unit is not None:
                 units.setdefault(record.unit, []).append(record.name)
         return dict(sorted(units.items()))
+
+    def unit_of(self, name: str) -> int | None:
+        """Its unit, or None for an image that is not here or could not be read."""
+        record = self.records.get(name)
+        return record.unit if record is not None else None
+
+    def emptied(self) -> "Collection":
+        """No images, but unit numbers go on: standing files are never taken for new ones."""
+        return Collection(self.folder, self.masks, [], [], self._next_unit)
 
     @classmethod
     def load(cls, workspace: Workspace) -> "Collection":
@@ -115,18 +124,20 @@ def look(workspace: Workspace, images: Path, masks: Path | None, *, overwrite: b
     Raises:
         UsageError: the workspace holds the images of another folder.
     """
-    images, masks = images.absolute(), masks.absolute() if masks else None
+    images, masks = images.resolve(), masks.resolve() if masks else None
     if not workspace.collection.exists():
         return Collection(images, masks, [], [], 0).updated(images, masks)
     known = Collection.load(workspace)
-    if known.folder == images:
-        return known.updated(images, masks)
+    updated = known.updated(images, masks)
+    moved = all(updated.unit_of(name) == record.unit for name, record in known.records.items())
+    if known.folder == images or moved:  # a folder that was moved brings every image back as it was
+        return updated
     if not overwrite:
         raise UsageError(
             f"--images {images}: {workspace.folder} holds the images of {known.folder}; "
             "choose another --workspace, or add --overwrite to replace them"
         )
-    return Collection(images, masks, [], [], known._next_unit).updated(images, masks)
+    return known.emptied().updated(images, masks)
 
 
 def write_failed(workspace: Workspace, failed: dict[str, str]) -> None:

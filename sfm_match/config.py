@@ -38,8 +38,7 @@ class Options:
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
-            if Path in _kinds(f.type) and isinstance(getattr(self, f.name), str):
-                object.__setattr__(self, f.name, Path(getattr(self, f.name)))
+            object.__setattr__(self, f.name, _natural(getattr(self, f.name), f.type))
             choices: tuple[str, ...] = f.metadata["choices"]
             value = getattr(self, f.name)
             if choices and value is not None and value not in choices:
@@ -70,13 +69,25 @@ class Options:
             raise UsageError(message) from None
 
 
+def _natural(value: Any, kind: Any) -> Any:
+    """What Python and YAML users write for a path or a list of numbers, as the option's type."""
+    kinds = _kinds(kind)
+    if Path in kinds and isinstance(value, str):
+        return Path(value)
+    if str in kinds and isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    if str in kinds and isinstance(value, int):
+        return str(value)
+    return value
+
+
 def _kinds(kind: Any) -> tuple[Any, ...]:
     """`Path | None` -> (Path, NoneType)."""
     return getattr(kind, "__args__", (kind,))
 
 
 def _plain(value: Any) -> Any:
-    return str(value.absolute()) if isinstance(value, Path) else value
+    return str(value.resolve()) if isinstance(value, Path) else value
 
 
 def dashed(name: str) -> str:
@@ -180,7 +191,9 @@ class ImportOptions(Options):
 
 @dataclass(frozen=True)
 class ReconstructOptions(Options):
-    mapper: str = option("incremental", "kind of reconstruction", choices=("incremental", "global", "none"))
+    mapper: str = option(
+        "incremental", "kind of reconstruction; none belongs to `run`", choices=("incremental", "global", "none")
+    )
     refine_focal_length: bool | None = option(
         None, "refine focal lengths and distortion; without: only where --camera-params did not give them"
     )

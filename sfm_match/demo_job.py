@@ -11,10 +11,13 @@ import cv2
 import numpy as np
 
 from sfm_match.api import StrPath, run
+from sfm_match.collection import Collection
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.geometry import align
 from sfm_match.progress import StageReport
 from sfm_match.scene import FOCAL, HEIGHT, WIDTH, View, cameras, render, room
+from sfm_match.store.shard import write_text
+from sfm_match.workspace import Workspace
 
 MIN_VIEWS = 4
 
@@ -56,6 +59,9 @@ def demo(
         raise UsageError(f"--views {views}: accepted are {MIN_VIEWS} and more")
     started = time.monotonic()
     folder = Path(workspace) / "images"
+    with Workspace(Path(workspace)) as place:
+        if place.collection.exists() and Collection.load(place).folder != folder.resolve():
+            raise UsageError(f"--workspace {workspace}: holds another job; choose another folder for the demo")
     truth = cameras(views)
     rendered = _render_all(truth, folder)
     on_report(StageReport("render", "views", rendered, views - rendered, seconds=time.monotonic() - started))
@@ -77,13 +83,14 @@ def _render_all(views: list[View], folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     marker = folder.parent / "scene.json"
     scene = {"views": len(views), "width": WIDTH, "height": HEIGHT}
-    if marker.exists() and json.loads(marker.read_text()) == scene:
+    if _read(marker) == scene:
         missing = [view for view in views if not (folder / view.name).exists()]
     else:
         marker.unlink(missing_ok=True)  # first: an interrupted change must not look like the old scene
         missing = views
-        for old in folder.glob("view[0-9][0-9].jpg"):
-            old.unlink()
+        for old in folder.glob("view*.jpg"):
+            if old.stem.removeprefix("view").isdecimal():
+                old.unlink()
     if missing:
         planes = room()
         with ThreadPoolExecutor() as pool:
@@ -91,8 +98,15 @@ def _render_all(views: list[View], folder: Path) -> int:
                 partial = folder / f".{view.name}"
                 cv2.imwrite(str(partial), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
                 partial.replace(folder / view.name)
-        marker.write_text(json.dumps(scene))
+        write_text(marker, json.dumps(scene))
     return len(missing)
+
+
+def _read(marker: Path) -> object:
+    try:
+        return json.loads(marker.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _compare(model: Path, truth: list[View], started: float) -> DemoResult:

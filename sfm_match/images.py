@@ -1,5 +1,6 @@
 """The photographs: finding them, reading their headers, decoding them."""
 
+import io
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -74,9 +75,11 @@ def scan(folder: Path, masks: Path | None = None) -> list[FileFacts]:
 
     found = []
     seen: set[tuple[int, int]] = set()
+    if masks is not None and masks.is_dir():  # masks inside the folder of images are no photographs
+        seen.add((masks.stat().st_dev, masks.stat().st_ino))
     for parent, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
         status = Path(parent).stat()
-        if (status.st_dev, status.st_ino) in seen:  # a link back
+        if (status.st_dev, status.st_ino) in seen:  # a link back, or the masks
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
@@ -202,7 +205,7 @@ def decode(path: Path) -> Image:
     Raises:
         ImageError: the file is truncated, damaged or no image.
     """
-    with _opened(path) as image:
+    with _opened(path, whole=True) as image:
         try:
             # Pillow turns TIFFs upright as it loads them, and only TIFFs; raw pixels are what we promise
             turned_by_pillow = _orientation(image) if image.format == "TIFF" else 1
@@ -228,7 +231,8 @@ def _from_deep_grey(grey: NDArray[Any]) -> Image:
     return np.repeat(eight[..., None], 3, axis=2)
 
 
-def _opened(path: Path) -> Any:
+def _opened(path: Path, *, whole: bool = False) -> Any:
+    """The image, its header read. `whole`: from memory, because Pillow maps some turned TIFFs with swapped sides."""
     from PIL import Image as Pillow
     from PIL import UnidentifiedImageError
 
@@ -237,7 +241,8 @@ def _opened(path: Path) -> Any:
     try:
         if path.stat().st_size == 0:
             raise ImageError("the file is empty")
-        return Pillow.open(path)
+        is_tiff = path.suffix.lower() in (".tif", ".tiff")
+        return Pillow.open(io.BytesIO(path.read_bytes()) if whole and is_tiff else path)
     except ImageError:
         raise
     except UnidentifiedImageError as error:

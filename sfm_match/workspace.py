@@ -71,11 +71,6 @@ class Workspace:
             raise SfmMatchError(f"{self._record}: not readable; run with --overwrite after deleting it") from error
         return dict(record)
 
-    def settle(self, stage: str, facts: dict[str, Any], *, overwrite: bool) -> None:
-        """`check`, then records what the stage runs with: for stages whose results come unit by unit."""
-        self.check(stage, facts, overwrite=overwrite)
-        self.note(stage, facts)
-
     def check(self, stage: str, facts: dict[str, Any], *, overwrite: bool) -> None:
         """Refuses to mix what a stage left with something else.
 

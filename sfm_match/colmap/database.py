@@ -7,6 +7,8 @@ partial database carries the digest of what it was built from, and COLMAP passes
 import hashlib
 import json
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +19,8 @@ from sfm_match.collection import Collection
 from sfm_match.colmap import hush_colmap
 from sfm_match.colmap.cameras import CameraPlan, check_camera_model, plan_cameras
 from sfm_match.config import ImportOptions
-from sfm_match.errors import NothingDone, UsageError
+from sfm_match.errors import NothingDone, SfmMatchError, UsageError
+from sfm_match.images import Header
 from sfm_match.progress import Clock, Progress, StageReport
 from sfm_match.stages.extract import FeatureSet
 from sfm_match.stages.match import MatchSet, current_features, standing_matches, standing_tiles
@@ -77,18 +80,18 @@ def import_to_colmap(
         )
 
     partial = workspace.database.with_name(workspace.database.name + ".partial")
-    headers = {name: header for name, header in collection.usable.items() if name in features.counts}
     if read_note(partial, "inputs") != digest:
         partial.unlink(missing_ok=True)
         _remove_journals(partial)
         check_camera_model(options)
-        cameras = plan_cameras(headers, options)
-        with clock.on("write"):
+        cameras = plan_cameras(described_headers(workspace, collection), options)
+        with clock.on("write"), _database_errors(partial):
             _fill(partial, workspace, state, features, cameras, options, quiet)
             _write_notes(partial, {"options": json.dumps(identity), "inputs": digest})
     if options.verify:
-        with clock.on("verify"):
+        with clock.on("verify"), _database_errors(partial):
             _verify(partial)
+    _checkpoint(partial)
     workspace.note("import", identity)  # before the rename: a database never stands without its options on record
     _remove_journals(workspace.database)  # of a database that is replaced: SQLite would apply them to the new one
     commit(partial, workspace.database)
@@ -112,9 +115,36 @@ def refuse_foreign_database(workspace: Workspace, *, overwrite: bool) -> None:
         )
 
 
+@contextmanager
+def _database_errors(path: Path) -> Iterator[None]:
+    """pycolmap's RuntimeError (a full disk, mostly) in a line."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise SfmMatchError(f"{path}: {error} (a full disk?)") from error
+
+
+def _checkpoint(database: Path) -> None:
+    """Brings all into the one file that is renamed: a killed process leaves part of it in the write-ahead log.
+
+    The log is switched off, too: a reader without the right to write would leave files beside the database. COLMAP
+    switches it on again when it writes.
+    """
+    connection = sqlite3.connect(database)
+    connection.execute("PRAGMA journal_mode=DELETE")
+    connection.close()
+    _remove_journals(database)
+
+
 def _remove_journals(database: Path) -> None:
     for suffix in ("-journal", "-wal", "-shm"):
         Path(f"{database}{suffix}").unlink(missing_ok=True)
+
+
+def described_headers(workspace: Workspace, collection: Collection) -> dict[str, Header]:
+    """Headers of the images that have features."""
+    counts = current_features(workspace, collection).counts
+    return {name: header for name, header in collection.usable.items() if name in counts}
 
 
 def _describe(counts: Counts, verified: bool) -> str:

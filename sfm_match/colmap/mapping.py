@@ -47,12 +47,11 @@ def reconstruct_model(
     workspace.check("reconstruct", options.identity(), overwrite=overwrite)
     digest = fingerprint([options.identity(), inputs])
     total = count(workspace.database).images
-    standing = _read_summary(workspace.sparse)
     refuse_foreign_models(workspace, overwrite=overwrite)
-    if standing is not None and standing[0] == digest:
-        models = standing[1]
+    standing = _standing_models(workspace.sparse, digest)
+    if standing is not None:
         workspace.note("reconstruct", options.identity())
-        return _report(models, total, clock, computed=False)
+        return _report(standing, total, clock, computed=False)
     if not collection.folder.is_dir():
         raise NothingDone(f"{collection.folder}: the images are gone; the mapper reads the points' colours from them")
     temporary = workspace.folder / f"sparse{TEMPORARY}{os.getpid()}"
@@ -67,7 +66,8 @@ def reconstruct_model(
             )
         with clock.on("write"):
             models = _write(reconstructions, temporary)
-            write_text(temporary / _SUMMARY, json.dumps({"inputs": digest, "models": [asdict(m) for m in models]}))
+            summary = {"inputs": digest, "models": [asdict(m) for m in models], "files": _sizes(temporary)}
+            write_text(temporary / _SUMMARY, json.dumps(summary))
             workspace.note("reconstruct", options.identity())
             if workspace.sparse.exists():
                 workspace.sparse.rename(workspace.folder / f"sparse{TEMPORARY}0")
@@ -78,11 +78,23 @@ def reconstruct_model(
 
 
 def refuse_foreign_models(workspace: Workspace, *, overwrite: bool) -> None:
-    """Raises UsageError where somebody else's models stand in the place of ours."""
-    if not overwrite and workspace.sparse.exists() and _read_summary(workspace.sparse) is None:
+    """Raises UsageError where `sparse/` holds what sfm-match did not write: it would be replaced as a whole."""
+    sparse = workspace.sparse
+    if overwrite or not sparse.exists():
+        return
+    recorded = _read_summary(sparse).get("files", {})
+    found = _sizes(sparse)
+    strange = [name for name, size in found.items() if recorded.get(name) != size and name != _SUMMARY]
+    if strange:
         raise UsageError(
-            f"{workspace.sparse}: not made by sfm-match; choose another --workspace, or add --overwrite to replace it"
+            f"{sparse / strange[0]}: not written by sfm-match, and {sparse} is replaced as a whole; "
+            "move it, choose another --workspace, or add --overwrite"
         )
+
+
+def _sizes(sparse: Path) -> dict[str, int]:
+    """Every file below, and its size in bytes: what is edited or added shows."""
+    return {p.relative_to(sparse).as_posix(): p.stat().st_size for p in sorted(sparse.rglob("*")) if p.is_file()}
 
 
 def _map(
@@ -161,12 +173,21 @@ def _write(reconstructions: list["pycolmap.Reconstruction"], folder: Path) -> li
     return summaries
 
 
-def _read_summary(sparse: Path) -> tuple[str, list[ModelSummary]] | None:
+def _read_summary(sparse: Path) -> dict[str, Any]:
+    """What stands in sparse/sfm-match.json; nothing where it cannot be read."""
     try:
         stored: dict[str, Any] = json.loads((sparse / _SUMMARY).read_text(encoding="utf-8"))
-        return stored["inputs"], [ModelSummary(**model) for model in stored["models"]]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError):
+        return {}
+    return stored
+
+
+def _standing_models(sparse: Path, digest: str) -> list[ModelSummary] | None:
+    """The models, when they are of these inputs and all their files stand."""
+    stored = _read_summary(sparse)
+    if stored.get("inputs") != digest or not stored["files"].items() <= _sizes(sparse).items():
         return None
+    return [ModelSummary(**model) for model in stored["models"]]
 
 
 def _report(models: list[ModelSummary], total: int, clock: Clock, *, computed: bool) -> StageReport:

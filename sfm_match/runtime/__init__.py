@@ -28,15 +28,21 @@ def create_session(path: Path, device: str) -> Session:
     Raises:
         UsageError: the device is not served yet, or cannot be had.
     """
-    if device not in ("auto", "cpu"):
-        raise UsageError(f"--device {device}: this version runs networks on the CPU only; accepted are auto, cpu")
+    check_device(device)
     from sfm_match.runtime.ort import OrtSession
 
     return OrtSession(path)
 
 
+def check_device(device: str) -> None:
+    """Raises UsageError for a device that is not served."""
+    if device not in ("auto", "cpu"):
+        raise UsageError(f"--device {device}: this version runs networks on the CPU only; accepted are auto, cpu")
+
+
 def resolve_precision(precision: str, device: str) -> str:
     """`auto` by device. Half precision is slower than single on a CPU, and less exact."""
+    check_device(device)
     if precision == "fp16" and device in ("auto", "cpu"):
         raise UsageError("--precision fp16: not on the CPU; accepted there are auto, fp32")
     return "fp32"

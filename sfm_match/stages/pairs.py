@@ -32,13 +32,7 @@ def write_pairs(workspace: Workspace, collection: Collection, options: PairsOpti
     """
     clock = Clock()
     names = list(collection.usable)
-    if len(names) < 2:
-        raise NothingDone(f"{collection.folder}: {len(names)} usable image, a pair needs two")
-    workspace.check("pairs", _facts(options), overwrite=overwrite)
-    try:
-        strategy, reason = choose(names) if options.strategy == "auto" else (options.strategy, "")
-    except PairsError as error:
-        raise UsageError(f"pairs auto: {error}") from error
+    strategy, reason = check_pairs(workspace, collection, options, overwrite=overwrite)
     inputs = fingerprint([strategy, _facts(options), names])
     detail = f"{strategy}: {reason}" if reason else strategy
     before = workspace.record().get(_STANDING)
@@ -57,6 +51,25 @@ def write_pairs(workspace: Workspace, collection: Collection, options: PairsOpti
     workspace.note("pairs", _facts(options))
     workspace.note(_STANDING, {"inputs": inputs, "count": count, "sha256": _digest(workspace.pairs)})
     return StageReport("pairs", "pairs", count, seconds=clock.seconds, detail=detail, facts={"strategy": strategy})
+
+
+def check_pairs(
+    workspace: Workspace, collection: Collection, options: PairsOptions, *, overwrite: bool
+) -> tuple[str, str]:
+    """Raises what `write_pairs` would raise, without writing. Returns the strategy, and why, where it was chosen."""
+    names = list(collection.usable)
+    if len(names) < 2:
+        raise NothingDone(f"{collection.folder}: {len(names)} usable image, a pair needs two")
+    workspace.check("pairs", _facts(options), overwrite=overwrite)
+    try:
+        if options.strategy == "auto":
+            return choose(names)
+        if options.match_list_path is not None:
+            for _ in listed(options.match_list_path, names):
+                pass
+    except PairsError as error:
+        raise UsageError(f"pairs: {error}") from error
+    return options.strategy, ""
 
 
 def _digest(path: Path) -> str | None:
@@ -102,4 +115,8 @@ def read_pairs(path: Path, names: Sequence[str]) -> NDArray[np.int64]:
             except (ValueError, KeyError):
                 hint = "not two images of this collection; run `sfm-match pairs` again"
                 raise UsageError(f"{path}, line {number}: {hint}") from None
-    return np.frombuffer(flat, np.int32).astype(np.int64).reshape(-1, 2)
+    pairs = np.sort(np.frombuffer(flat, np.int32).astype(np.int64).reshape(-1, 2), axis=1)
+    pairs = np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)  # a file changed by hand may say things twice
+    if not len(pairs):
+        raise NothingDone(f"{path}: no pair in it; run `sfm-match pairs` again")
+    return pairs

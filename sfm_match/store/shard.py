@@ -6,6 +6,7 @@ measured with HDF5, appending to an open file loses all of it at a kill.
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from sfm_match.errors import SfmMatchError
 
-SCHEMA = 1  # of features and matches files
+SCHEMA = 2  # of features and matches files
 TEMPORARY = ".tmp-"  # then the process: the name of what is not finished; deleted when a workspace is opened
 _LEFTOVER = re.compile(r"(images\.json|pairs\.txt|failed\.csv|sfm-match\.json|sparse|[\d-]+(-\w+)?\.h5)\.tmp-\d+")
 
@@ -84,7 +85,9 @@ def remove_leftovers(folder: Path) -> None:
 def write_shard(path: Path, arrays: Mapping[str, NDArray[Any] | list[str]], attributes: Mapping[str, Any]) -> None:
     """Writes one HDF5 file: an array or a list of strings a dataset, metadata in attributes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    # in memory first: HDF5 can crash the process when the disk is full as it closes a file
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
         file.attrs["schema"] = SCHEMA
         file.attrs.update(attributes)
         for name, values in arrays.items():
@@ -92,6 +95,8 @@ def write_shard(path: Path, arrays: Mapping[str, NDArray[Any] | list[str]], attr
                 file.create_dataset(name, data=np.array(values, dtype=object), dtype=h5py.string_dtype())
             else:
                 file.create_dataset(name, data=values)
+    with replacing(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
 @contextlib.contextmanager
@@ -109,7 +114,10 @@ def open_shard(path: Path) -> Iterator[h5py.File]:
         schema = file.attrs.get("schema")
         if schema != SCHEMA:
             raise ShardError(f"{path}: schema {schema}, this version reads {SCHEMA}; run with --overwrite")
-        yield file
+        try:
+            yield file
+        except (KeyError, OSError) as error:
+            raise ShardError(f"{path}: damaged ({error}); delete it, then run again: it is made anew") from error
 
 
 def read_strings(file: h5py.File, name: str) -> list[str]:

@@ -99,6 +99,16 @@ def test_list_says_what_is_wrong(tmp_path: Path, text: str, message: str) -> Non
         list(listed(path, ["img_001.jpg", "img_002.jpg"]))
 
 
+def test_list_keeps_names_that_look_like_comments_or_begin_with_a_space(tmp_path: Path) -> None:
+    names = sorted([" lead.jpg", "#top.jpg", "z.jpg"])
+    path = tmp_path / "pairs.txt"
+    path.write_text("# a comment\n#top.jpg\tz.jpg\n lead.jpg\tz.jpg\n")
+    assert {(names[i], names[j]) for i, j in flat(listed(path, names))} == {
+        ("#top.jpg", "z.jpg"),
+        (" lead.jpg", "z.jpg"),
+    }
+
+
 def test_list_of_ambiguous_spaces_asks_for_a_tab(tmp_path: Path) -> None:
     path = tmp_path / "pairs.txt"
     path.write_text("a b c")

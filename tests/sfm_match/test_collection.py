@@ -72,13 +72,18 @@ def test_what_comes_back_unchanged_keeps_its_unit(place: Workspace, images: Path
     assert register(place, images, None).units() == {0: ["b.png", "c.png"], 1: ["d.png"]}
 
 
-def test_another_folder_is_refused_and_shares_nothing(place: Workspace, images: Path) -> None:
+def test_another_folder_is_refused_unless_it_is_the_same_one_moved(place: Workspace, images: Path) -> None:
     register(place, images, None)
     other = images.parent / "other"
     other.mkdir()
     for path in images.iterdir():  # same names, sizes and times
         (other / path.name).write_bytes(path.read_bytes())
         os.utime(other / path.name, ns=(path.stat().st_mtime_ns,) * 2)
+    # the same folder in another place: nothing is lost
+    assert look(place, other, None).units() == {0: ["b.png", "c.png"], 1: ["d.png"]}
+    (images.parent / "link").symlink_to(images)
+    assert look(place, images.parent / "link", None).units() == {0: ["b.png", "c.png"], 1: ["d.png"]}
+    os.utime(other / "b.png", (1, 1))
     with pytest.raises(UsageError, match=r"holds the images of .*images; choose another --workspace"):
         look(place, other, None)
     assert look(place, other, None, overwrite=True).units() == {2: ["b.png", "c.png"], 3: ["d.png"]}

@@ -26,6 +26,12 @@ def test_errors_name_what_is_accepted(make, message: str) -> None:
         make()
 
 
+def test_python_takes_what_yaml_takes(tmp_path: Path) -> None:
+    options = ExtractOptions(batch=4, masks=str(tmp_path))  # type: ignore[arg-type]
+    assert (options.batch, options.masks) == ("4", tmp_path)
+    assert ImportOptions(camera_params=[1, 2.5]).camera_params == "1,2.5"  # type: ignore[arg-type]
+
+
 def test_names_in_run_are_unique() -> None:
     names = [run_name(f) for group in GROUPS for f in dataclasses.fields(group)]
     assert len(names) == len(set(names))

@@ -80,6 +80,28 @@ def test_headers_that_cannot_be_used(tmp_path: Path, make, reason: str) -> None:
         read_header(tmp_path / "a.jpg")
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "CMYK", "P", "I;16"])
+@pytest.mark.parametrize("orientation", [1, 3, 5, 6, 7, 8])
+def test_turned_tiffs_keep_their_raw_pixels(mode: str, orientation: int, tmp_path: Path) -> None:
+    """Pillow turns TIFFs as it loads them, and not all kinds in the same way."""
+    deep = (np.arange(80 * 60) * 13 % 65536).reshape(60, 80).astype(np.uint16)
+    image = Image.fromarray(deep) if mode == "I;16" else picture().convert(mode)
+    image.save(tmp_path / "plain.tif")
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / "turned.tif", exif=exif)
+    header = read_header(tmp_path / "turned.tif")
+    assert (header.width, header.height, header.orientation) == (80, 60, orientation)
+    np.testing.assert_array_equal(decode(tmp_path / "turned.tif"), decode(tmp_path / "plain.tif"))
+
+
+def test_masks_inside_the_folder_are_no_photographs(tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    picture().save(tmp_path / "a.png")
+    picture().save(tmp_path / "masks" / "a.png.png")
+    assert [fact.name for fact in scan(tmp_path, tmp_path / "masks")] == ["a.png"]
+
+
 def test_truncated_file_is_refused(tmp_path: Path) -> None:
     truncated(tmp_path / "a.jpg")
     assert read_header(tmp_path / "a.jpg").width == 640

@@ -98,7 +98,7 @@ def test_a_colmap_project_that_stands_here_is_not_ours_to_replace(photos: Path, 
         sfm_match.run(photos, work, **TINY)
     assert before.items() <= snapshot(work).items()
     (work / "database.db").unlink()
-    with pytest.raises(UsageError, match=r"sparse: not made by sfm-match"):
+    with pytest.raises(UsageError, match=r"cameras.bin: not written by sfm-match"):
         sfm_match.run(photos, work, **TINY)
     assert (work / "sparse" / "0" / "cameras.bin").read_bytes() == b"theirs"
     assert (work / "matches" / "theirs.h5").exists()
@@ -231,3 +231,87 @@ def test_unknown_options_name_the_nearest(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"PINHOLE takes 4 numbers .*, found 1"):
         sfm_match.run(photos, tmp_path / "w", camera_model="PINHOLE", camera_params="3")
     assert not (tmp_path / "w" / "features").exists()
+
+
+def test_models_of_the_users_own_beside_ours_are_not_replaced(work: Path) -> None:
+    sfm_match.reconstruct(work)
+    shutil.copytree(work / "sparse" / "0", work / "sparse" / "aligned")
+    for options in ({"seed": 1, "overwrite": False}, {}):
+        with pytest.raises(UsageError, match=r"aligned/\w+.bin: not written by sfm-match|reconstruct ran with other"):
+            sfm_match.reconstruct(work, **options)
+    shutil.rmtree(work / "sparse" / "aligned")
+    assert sfm_match.reconstruct(work).done == 0
+    (work / "sparse" / "0" / "points3D.bin").write_bytes(b"edited")
+    with pytest.raises(UsageError, match=r"points3D.bin: not written by sfm-match"):
+        sfm_match.reconstruct(work)
+
+
+def test_a_model_that_went_away_is_made_again(work: Path) -> None:
+    sfm_match.reconstruct(work)
+    shutil.rmtree(work / "sparse" / "0")
+    assert sfm_match.reconstruct(work).done == 4
+    assert (work / "sparse" / "0" / "cameras.bin").exists()
+
+
+def test_mapping_of_ones_own_does_not_stop_a_run_without_mapper(work: Path, photos: Path) -> None:
+    (work / "sparse" / "0").mkdir(parents=True)
+    (work / "sparse" / "0" / "cameras.bin").write_bytes(b"theirs")
+    assert sfm_match.run(photos, work, mapper="none", **TINY)[-1].stage == "import"
+
+
+def test_killed_before_the_write_ahead_log_is_in_the_database(photos: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    options = ["run", "--images", photos, "--workspace", work, *SMALL, "--no-verify", "--mapper", "none"]
+    kill = "import os, signal\nimport sfm_match.colmap.database as d\n"
+    kill += "d._checkpoint = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+    assert command(*options, before=kill).returncode == -9
+    assert command(*options).returncode == 0
+    assert "nothing to do" in command(*options).stdout.splitlines()[3]
+    assert sorted(p.name for p in work.glob("database.db*")) == ["database.db"]
+
+
+def test_one_damaged_image_of_another_size_does_not_stop_a_single_camera(photos: Path, tmp_path: Path) -> None:
+    Image.effect_noise((640, 480), 90).save(photos / "broken.jpg")
+    (photos / "broken.jpg").write_bytes((photos / "broken.jpg").read_bytes()[:9000])
+    reports = sfm_match.run(photos, tmp_path / "work", camera_mode="single", mapper="none", **TINY)
+    assert reports[0].failed == 1
+    assert reports[-1].facts["images"] == 4
+
+
+def test_pairs_said_twice_or_backwards_or_of_one_image(work: Path) -> None:
+    lines = (work / "pairs.txt").read_text().splitlines()
+    first, second = lines[0].split("\t")
+    (work / "pairs.txt").write_text("\n".join([*lines, lines[0], f"{second}\t{first}", f"{first}\t{first}"]) + "\n")
+    assert sfm_match.match(work).done == 0
+    assert sfm_match.import_(work).done == 6
+    (work / "pairs.txt").write_text("")
+    with pytest.raises(NothingDone, match="no pair in it"):
+        sfm_match.import_(work)
+
+
+def test_a_refused_device_leaves_no_trace(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--device cuda"):
+        sfm_match.extract(photos, tmp_path / "work", device="cuda", **TINY)
+    assert not (tmp_path / "work" / "sfm-match.json").exists()
+
+
+def test_run_refuses_before_it_begins(work: Path, photos: Path, tmp_path: Path) -> None:
+    shutil.copy(sorted(photos.iterdir())[0], photos / "another.jpg")
+    (tmp_path / "list.txt").write_text("nobody.jpg view04.jpg\n")
+    wrong = (
+        {"camera_mode": "per-image"},
+        {"seed": 3, "mapper": "incremental"},
+        {"pairs": "list", "match_list_path": tmp_path / "list.txt", "overwrite": True},
+        {"match_threshold": 0.5},
+    )
+    sfm_match.reconstruct(work)
+    for options in wrong:
+        with pytest.raises(UsageError):
+            sfm_match.run(photos, work, **{"mapper": "none", **TINY, **options})
+        assert len(list((work / "features").iterdir())) == 1
+
+
+def test_the_demo_does_not_enter_another_job(work: Path) -> None:
+    with pytest.raises(UsageError, match="holds another job"):
+        demo(work, views=4)
+    assert not (work / "images").exists()
