@@ -253,6 +253,22 @@ def demo(
     print(result.line())
 
 
+@app.command()
+@with_options(ExtractOptions, MatchOptions, in_run=True)
+def infer(
+    image_a: Annotated[Path, typer.Argument(metavar="A", help="an image")],
+    image_b: Annotated[Path, typer.Argument(metavar="B", help="another")],
+    viz: Annotated[Path | None, typer.Option("--viz", help="picture of the matches to write")] = None,
+    as_json: AsJson = False,
+    **options: Any,
+) -> None:
+    """Matches two images; with --viz a picture, with --json coordinates and scores."""
+    from sfm_match.pair import infer as run_infer
+
+    result = run_infer(image_a, image_b, viz, **options)
+    print(json.dumps(result.as_json()) if as_json else result.line())
+
+
 export = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Networks to files that run without torch.")
 app.add_typer(export, name="export")
 

@@ -68,6 +68,13 @@ class Frame:
         y = height - y if mirror_y else y
         return np.stack((y, x) if transposed else (x, y), axis=1).astype(np.float32)
 
+    def upright_from_raw(self, points: Points) -> Points:
+        """(N, 2) raw pixels to pixels of the upright image."""
+        transposed, mirror_x, mirror_y = _ORIENTATIONS[self.orientation]
+        width, height = self.oriented_size
+        x, y = (points[:, 1], points[:, 0]) if transposed else (points[:, 0], points[:, 1])
+        return np.stack((width - x if mirror_x else x, height - y if mirror_y else y), axis=1).astype(np.float32)
+
 
 def orient(raw: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     """Pixels (H, W, ...) as the sensor stored them to the upright image, by EXIF orientation."""

@@ -1,0 +1,61 @@
+"""Two images: matches lie on the true epipolar lines, and the picture shows them."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from jobs import sfm_match as command
+from PIL import Image
+
+import sfm_match
+from sfm_match.errors import NothingDone
+from sfm_match.frames import plan_frame
+from sfm_match.scene import cameras, intrinsics
+
+
+def epipolar_distance(a: np.ndarray, b: np.ndarray, first: int, second: int) -> np.ndarray:
+    """Pixels of B from the lines that A's points have in it, by the true cameras."""
+    views = cameras(16)
+    rotation = views[second].rotation @ views[first].rotation.T
+    x, y, z = views[second].rotation @ (views[first].centre - views[second].centre)
+    inverse = np.linalg.inv(intrinsics())
+    fundamental = inverse.T @ np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]) @ rotation @ inverse
+    lines = np.c_[a, np.ones(len(a))] @ fundamental.T
+    return np.abs((np.c_[b, np.ones(len(b))] * lines).sum(axis=1)) / np.linalg.norm(lines[:, :2], axis=1)
+
+
+def test_matches_obey_the_true_cameras(rendered: Path, tmp_path: Path) -> None:
+    a, b = rendered / "view05.jpg", rendered / "view07.jpg"
+    result = sfm_match.infer(a, b, tmp_path / "viz.png", max_keypoints=1000, size=640)
+    assert result.keypoints == (1000, 1000)
+    assert result.inliers.sum() > 150
+    distance = epipolar_distance(result.points_a, result.points_b, 5, 7)
+    assert np.median(distance[result.inliers]) < 1.0
+    assert (distance[result.inliers] < 5).mean() > 0.95
+    picture = cv2.imread(str(tmp_path / "viz.png"))
+    assert picture.shape == (720, 1920, 3)
+
+
+def test_command_prints_a_line_or_json(rendered: Path) -> None:
+    import json
+
+    pair = [rendered / "view05.jpg", rendered / "view06.jpg", "--max-keypoints", "300", "--size", "320"]
+    assert command("infer", *pair).stdout.startswith("infer 300 and 300 keypoints")
+    found = json.loads(command("infer", *pair, "--json").stdout)
+    assert len(found["points_a"]) == len(found["points_b"]) == len(found["scores"]) == len(found["inliers"]) > 20
+
+
+def test_images_that_cannot_be_read(rendered: Path, tmp_path: Path) -> None:
+    with pytest.raises(NothingDone, match="cannot be opened"):
+        sfm_match.infer(rendered / "view05.jpg", tmp_path / "absent.jpg")
+    flat = tmp_path / "flat.png"
+    Image.new("RGB", (200, 200), "red").save(flat)
+    assert not sfm_match.infer(rendered / "view05.jpg", flat, max_keypoints=300).inliers.any()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_upright_is_the_inverse_of_raw(orientation: int) -> None:
+    frame = plan_frame((640, 480), orientation, 2000, 16)  # not resized: network pixels are upright ones
+    upright = np.array([[10.5, 20.25], [300, 400]], np.float32)
+    np.testing.assert_allclose(frame.upright_from_raw(frame.raw_from_network(upright)), upright, atol=1e-4)
