@@ -28,10 +28,10 @@ from sfm_match.config import (
     read_job,
     run_name,
 )
-from sfm_match.errors import SfmMatchError, UsageError
+from sfm_match.errors import NothingDone, SfmMatchError, UsageError
 from sfm_match.progress import StageReport
 
-SOME_FAILED, WRONG_USE, NOTHING_DONE, INTERRUPTED = 1, 2, 3, 130
+SOME_FAILED, WRONG_USE, NOTHING, INTERRUPTED = 1, 2, 3, 130
 
 app = typer.Typer(
     add_completion=False,
@@ -90,10 +90,10 @@ def with_options(*groups: type[Options], in_run: bool = False) -> Callable[[Call
                 raise typer.Exit(error.exit_status) from None
             except (OSError, sqlite3.Error) as error:  # a full disk, a folder without permission
                 _complain(f"{error}; what is done stands", verbose)
-                raise typer.Exit(NOTHING_DONE) from None
+                raise typer.Exit(NOTHING) from None
             except Exception as error:  # noqa: BLE001 - a bug of ours; the user gets a line all the same
                 _complain(f"internal error, please report it: {type(error).__name__}: {error}", verbose)
-                raise typer.Exit(NOTHING_DONE) from None
+                raise typer.Exit(NOTHING) from None
             except KeyboardInterrupt:
                 _complain("interrupted; what is done stands, the same command goes on from here", verbose)
                 raise typer.Exit(INTERRUPTED) from None
@@ -269,6 +269,70 @@ def infer(
     print(json.dumps(result.as_json()) if as_json else result.line())
 
 
+models = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The models and their weights.")
+app.add_typer(models, name="models")
+WeightsDir = Annotated[
+    Path | None,
+    typer.Option("--weights-dir", help="folder of weights; without: SFM_MATCH_WEIGHTS, or the cache"),
+]
+ModelName = Annotated[str, typer.Argument(metavar="NAME", help="a model")]
+
+
+@models.command(name="list")
+@with_options()
+def list_models(weights_dir: WeightsDir = None) -> None:
+    """Every model, and what of it is here."""
+    from sfm_match.models import BUILT_IN, zoo
+
+    folder = zoo.weights_dir(weights_dir)
+    for name in BUILT_IN:
+        print(f"{name}: built in")
+    for name, files in zoo.PUBLISHED.items():
+        print(f"{name}: " + ", ".join(f"{file.name} {zoo.state(file, folder)}" for file in files))
+
+
+@models.command()
+@with_options()
+def download(name: ModelName, weights_dir: WeightsDir = None) -> None:
+    """Fetches a model's weights; goes on where an earlier attempt stopped."""
+    from sfm_match.models import zoo
+
+    folder = zoo.weights_dir(weights_dir)
+    for file in zoo.files_of(name):
+        print(zoo.download(file, folder))
+
+
+@models.command()
+@with_options()
+def verify(name: ModelName, weights_dir: WeightsDir = None) -> bool:
+    """Checks a model's files against their sha256."""
+    from sfm_match.models import BUILT_IN, find_model, zoo
+
+    if name in BUILT_IN:
+        find_model(name)
+        print(f"{name}: built in, present")
+        return False
+    folder = zoo.weights_dir(weights_dir)
+    states = {file.name: zoo.state(file, folder) for file in zoo.files_of(name)}
+    for file, found in states.items():
+        print(f"{folder / file}: {found}")
+    return any(found != "present" for found in states.values())
+
+
+@models.command()
+@with_options()
+def path(name: ModelName, weights_dir: WeightsDir = None) -> None:
+    """Prints where a model's files are, or belong."""
+    from sfm_match.models import BUILT_IN, find_model, zoo
+
+    if name in BUILT_IN:
+        model = find_model(name)
+        print(model.detector, model.descriptor, sep="\n")
+        return
+    for file in zoo.files_of(name):
+        print(zoo.weights_dir(weights_dir) / file.name)
+
+
 export = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Networks to files that run without torch.")
 app.add_typer(export, name="export")
 
@@ -285,7 +349,10 @@ def export_onnx(
     num_keypoints: Annotated[int, typer.Option("--num-keypoints", help="keypoints of an image")] = 1024,
     fp16: Annotated[bool, typer.Option("--fp16", help="half-precision weights")] = False,
     end2end: Annotated[bool, typer.Option("--end2end", help="one file from images to matches")] = False,
-    weights: Annotated[list[Path] | None, typer.Option("--weights", help="checkpoint; once a network")] = None,
+    weights: Annotated[
+        list[Path] | None, typer.Option("--weights", help="checkpoint; once a network; without: the downloaded ones")
+    ] = None,
+    weights_dir: WeightsDir = None,
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="seeded weights that match nothing, for shape checks")
     ] = False,
@@ -299,8 +366,16 @@ def export_onnx(
         raise UsageError(
             f"export needs torch and onnx ({error}); install them with: pip install 'sfm-match[export]'"
         ) from None
+    from sfm_match.models import zoo
+
     shapes = Shapes(img_size, batch, dynamic_img_size, dynamic_batch, num_keypoints)
     failed = False
+    if not weights and not random_weights and model in zoo.PUBLISHED:
+        weights = [zoo.weights_dir(weights_dir) / file.name for file in zoo.files_of(model)]
+        absent = [file for file in weights if not file.is_file()]
+        if absent:
+            message = f"{absent[0]}: not there; run `sfm-match models download {model}`, or give --weights"
+            raise NothingDone(message)
     if random_weights:
         print("sfm-match: RANDOM WEIGHTS: these files are for checks of shapes; they match nothing", file=sys.stderr)
     try:

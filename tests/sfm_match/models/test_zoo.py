@@ -1,0 +1,116 @@
+"""Downloads against a server on this machine: whole, cut, wrong, absent."""
+
+import hashlib
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from jobs import sfm_match as command
+
+from sfm_match.errors import NothingDone, SfmMatchError, UsageError
+from sfm_match.models import zoo
+from sfm_match.models.zoo import WeightsFile, download, state
+
+CONTENT = np.random.default_rng(0).bytes(3_000_000)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Serves CONTENT; /cut breaks off once, /ranged/ honours ranges, the rest does not."""
+
+    asked: list[str | None]
+
+    def do_GET(self) -> None:
+        begin = 0
+        wanted = self.headers.get("Range")
+        self.asked.append(wanted)
+        if self.path == "/absent.pth":
+            self.send_error(404)
+            return
+        if wanted and self.path != "/plain.pth":
+            begin = int(wanted.removeprefix("bytes=").rstrip("-"))
+        self.send_response(206 if begin else 200)
+        self.send_header("Content-Length", str(len(CONTENT) - begin))
+        self.end_headers()
+        end = 2_000_000 if self.path in ("/cut.pth", "/plain.pth") and len(self.asked) == 1 else len(CONTENT)
+        self.wfile.write(CONTENT[begin:end])
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    Server.asked = []
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.server_port}"
+        listening.shutdown()
+
+
+def test_whole_and_then_from_disk(server: str, tmp_path: Path) -> None:
+    file = WeightsFile("w.pth", f"{server}/w.pth", SHA256)
+    assert state(file, tmp_path) == "absent"
+    assert download(file, tmp_path, quiet=True).read_bytes() == CONTENT
+    assert state(file, tmp_path) == "present"
+    download(file, tmp_path, quiet=True)
+    assert len(Server.asked) == 1
+
+
+@pytest.mark.parametrize("name", ["cut", "plain"])  # a server that knows ranges, and one that does not
+def test_a_cut_connection_is_gone_on_with(name: str, server: str, tmp_path: Path) -> None:
+    file = WeightsFile("w.pth", f"{server}/{name}.pth", SHA256)
+    with pytest.raises(NothingDone, match="run again to go on"):
+        download(file, tmp_path, quiet=True)
+    came = (tmp_path / "w.pth.part").stat().st_size
+    assert 1_900_000 < came <= 2_000_000
+    assert not (tmp_path / "w.pth").exists()
+    assert download(file, tmp_path, quiet=True).read_bytes() == CONTENT
+    assert Server.asked == [None, f"bytes={came}-"]
+    assert not (tmp_path / "w.pth.part").exists()
+
+
+def test_another_content_is_not_kept(server: str, tmp_path: Path) -> None:
+    with pytest.raises(SfmMatchError, match="another sha256"):
+        download(WeightsFile("w.pth", f"{server}/w.pth", "0" * 64), tmp_path, quiet=True)
+    assert not (tmp_path / "w.pth").exists()
+
+
+def test_absent_and_unreachable_say_what_to_put_where(server: str, tmp_path: Path) -> None:
+    with pytest.raises(NothingDone, match=r"404.*fetch http.*absent.pth elsewhere and put it at .*w.pth"):
+        download(WeightsFile("w.pth", f"{server}/absent.pth"), tmp_path, quiet=True)
+    with pytest.raises(NothingDone, match=r"no connection .*put it at .*w.pth"):
+        download(WeightsFile("w.pth", "http://127.0.0.1:9/w.pth"), tmp_path, quiet=True)
+
+
+def test_first_download_sets_the_hash(server: str, tmp_path: Path) -> None:
+    file = WeightsFile("w.pth", f"{server}/w.pth")
+    download(file, tmp_path, quiet=True)
+    (tmp_path / "w.pth").write_bytes(b"other")
+    assert state(file, tmp_path) == "damaged"
+    with pytest.raises(SfmMatchError, match="delete it and download again"):
+        download(file, tmp_path, quiet=True)
+
+
+def test_unknown_models() -> None:
+    with pytest.raises(UsageError, match="nothing to download"):
+        zoo.files_of("dedode-nano")
+    with pytest.raises(UsageError, match="did you mean 'dedode-l-b'"):
+        zoo.files_of("dedode-lb")
+
+
+def test_commands(tmp_path: Path) -> None:
+    listed = command("models", "list", "--weights-dir", tmp_path)
+    assert listed.returncode == 0, listed.stderr
+    assert "dedode-nano: built in" in listed.stdout
+    assert "dedode_detector_L_v2.pth absent" in listed.stdout
+    assert command("models", "verify", "dedode-nano").returncode == 0
+    assert command("models", "verify", "dedode-l-b", "--weights-dir", tmp_path).returncode == 1
+    place = command("models", "path", "dedode-l-g", "--weights-dir", tmp_path).stdout.splitlines()
+    assert place[2] == str(tmp_path / "dinov2_vitl14_pretrain.pth")
+    missing = command("export", "onnx", "--model", "dedode-l-b", "--weights-dir", tmp_path)
+    assert missing.returncode == 3
+    assert "sfm-match models download dedode-l-b" in missing.stderr
