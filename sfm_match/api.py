@@ -112,7 +112,7 @@ def run(
     from sfm_match.colmap.database import described_headers, import_to_colmap, refuse_foreign_database
     from sfm_match.colmap.mapping import reconstruct_model, refuse_foreign_models
     from sfm_match.stages.extract import extract_features
-    from sfm_match.stages.match import match_facts, match_pairs
+    from sfm_match.stages.match import current_features, match_facts, match_pairs
     from sfm_match.stages.pairs import check_pairs, write_pairs
 
     for name in options:
@@ -144,7 +144,8 @@ def run(
             check_camera_model(importing)
 
         extracted = extract_features(place, collection, extracting, overwrite=overwrite, quiet=quiet)
-        plan_cameras(described_headers(place, collection), importing)  # sizes that differ, images that failed left out
+        described = described_headers(collection, current_features(place, collection))
+        plan_cameras(described, importing)  # sizes that differ, images that failed left out
         usable = extracted.facts["total"]
         if usable < 2 and extracted.failed:  # what could be done was done; failed.csv says why it is so little
             extracted.detail = f"{usable} usable image, a pair needs two: stopped here"

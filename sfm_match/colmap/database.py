@@ -84,7 +84,7 @@ def import_to_colmap(
         partial.unlink(missing_ok=True)
         _remove_journals(partial)
         check_camera_model(options)
-        cameras = plan_cameras(described_headers(workspace, collection), options)
+        cameras = plan_cameras(described_headers(collection, features), options)
         with clock.on("write"), _database_errors(partial):
             _fill(partial, workspace, state, features, cameras, options, quiet)
             _write_notes(partial, {"options": json.dumps(identity), "inputs": digest})
@@ -141,10 +141,9 @@ def _remove_journals(database: Path) -> None:
         Path(f"{database}{suffix}").unlink(missing_ok=True)
 
 
-def described_headers(workspace: Workspace, collection: Collection) -> dict[str, Header]:
+def described_headers(collection: Collection, features: FeatureSet) -> dict[str, Header]:
     """Headers of the images that have features."""
-    counts = current_features(workspace, collection).counts
-    return {name: header for name, header in collection.usable.items() if name in counts}
+    return {name: header for name, header in collection.usable.items() if name in features.counts}
 
 
 def _describe(counts: Counts, verified: bool) -> str:
