@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from exports.config import DESCRIPTOR_NANO, DETECTOR_NANO
+from exports.family import FAMILY
 from exports.networks import DeDoDe
 from exports.onnx_export import export_dense_detector, export_descriptor
 
@@ -26,16 +26,17 @@ def main() -> None:
     options = parser.parse_args()
 
     state = torch.load(options.checkpoint, weights_only=True)
-    nets = nn.ModuleDict({"detector": DeDoDe(DETECTOR_NANO), "descriptor": DeDoDe(DESCRIPTOR_NANO)})
+    nano = FAMILY["dedode-nano"]
+    nets = nn.ModuleDict({"detector": DeDoDe(nano.detector), "descriptor": DeDoDe(nano.descriptor)})
     nets.load_state_dict(state["nets"])
     export_dense_detector(nets["detector"], options.out / "detector.onnx")
     export_descriptor(nets["descriptor"], options.out / "descriptor.onnx")
     manifest = {
         "version": options.version,
         "steps": state["step"],
-        "divisor": DETECTOR_NANO.divisor,
-        "dimension": DESCRIPTOR_NANO.prototypes,
-        "match_threshold": 0.1,
+        "divisor": nano.detector.divisor,
+        "dimension": nano.descriptor.prototypes,
+        "match_threshold": nano.match_threshold,
         "nms_radius": 2,
         "sha256": {
             file: hashlib.sha256((options.out / file).read_bytes()).hexdigest()

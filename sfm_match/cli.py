@@ -70,7 +70,7 @@ def _fields_as_parameters(group: type[Options], *, in_run: bool) -> list[inspect
 def with_options(*groups: type[Options], in_run: bool = False) -> Callable[[Callable[..., Any]], Callable[..., None]]:
     """Gives a command the options of some groups, and turns errors into a line and an exit status.
 
-    The command takes its own parameters and `**options`; it returns the reports of its stages, or None.
+    The command takes its own parameters and `**options`; it returns whether something failed on the way, or None.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., None]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfm_match.errors import NothingDone, UsageError
-from sfm_match.frames import undo_orientation
+from sfm_match.frames import Frame, plan_frame, undo_orientation
 
 SUFFIXES = {".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".webp", ".bmp"}
 MIN_SIDE = 32  # pixels; below, there is nothing to detect
@@ -47,6 +47,10 @@ class Header:
     orientation: int = 1  # EXIF, 1 to 8
     camera: str = ""  # make and model, for grouping
     focal: float | None = None  # pixels, along the raw image
+
+    def frame(self, size: int, divisor: int) -> Frame:
+        """How the image gets to a network of this `--size` and this divisor of sides, pixels."""
+        return plan_frame((self.width, self.height), self.orientation, size, divisor)
 
 
 @dataclass(frozen=True)
@@ -210,7 +214,7 @@ def decode(path: Path) -> Image:
             # Pillow turns TIFFs upright as it loads them, and only TIFFs; raw pixels are what we promise
             turned_by_pillow = _orientation(image) if image.format == "TIFF" else 1
             pixels = _to_rgb(image)
-        except Exception as error:
+        except Exception as error:  # a damaged file can raise anything in a decoder
             lasting = not isinstance(error, MemoryError) and getattr(error, "errno", None) is None
             raise ImageError(f"cannot be decoded: {_one_line(error)}", lasting=lasting) from error
     return undo_orientation(pixels, turned_by_pillow)
@@ -247,7 +251,7 @@ def _opened(path: Path, *, whole: bool = False) -> Any:
         raise
     except UnidentifiedImageError as error:
         raise ImageError("not an image: no known format") from error
-    except Exception as error:
+    except Exception as error:  # as in decode
         lasting = getattr(error, "errno", None) is None
         raise ImageError(f"cannot be opened: {_one_line(error)}", lasting=lasting) from error
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sfm_match.config import ExtractOptions, MatchOptions
 from sfm_match.errors import NothingDone
-from sfm_match.frames import Frame, plan_frame
+from sfm_match.frames import Frame
 from sfm_match.images import ImageError, decode, read_header
 from sfm_match.loader import Item, Loaded, normalise, to_network
 from sfm_match.matching import match_descriptors
@@ -92,7 +92,7 @@ def _load(path: Path, size: int, divisor: int) -> tuple[NDArray[np.uint8], Item]
         pixels = decode(path)
     except ImageError as error:
         raise NothingDone(f"{path}: {error}") from error
-    return pixels, Item(str(path), plan_frame((header.width, header.height), header.orientation, size, divisor))
+    return pixels, Item(str(path), header.frame(size, divisor))
 
 
 def _features(network: Network, pixels: NDArray[np.uint8], item: Item) -> Features:

@@ -6,21 +6,18 @@ matches_A, matches_B, batch_ids = runner.run(images)
 matches_A = DeDoDeRunner.postprocess(matches_A, H_A, W_A)                          # pixels of the original
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.loader import normalise
-
-Provider = str | tuple[str, dict[str, Any]]
-_CPU = "CPUExecutionProvider"
+from sfm_match.runtime import Provider
+from sfm_match.store.shard import sha256_of
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ class DeDoDeRunner:
         descriptor_path: str | Path | None = None,
         matcher_path: str | Path | None = None,
         end2end_path: str | Path | None = None,
-        providers: Sequence[Provider] = ("CUDAExecutionProvider", _CPU),
+        providers: Sequence[Provider] = ("CUDAExecutionProvider", "CPUExecutionProvider"),
     ) -> None:
         """
         Args:
@@ -66,7 +63,11 @@ class DeDoDeRunner:
         given = [Path(path) for path in (end2end_path, *three) if path is not None]
         for path in given:
             refuse_failed_export(path)
-        self._sessions = [_session(path, providers) for path in given]
+        from sfm_match.runtime.ort import CPU, OrtSession, driver_present
+
+        # asking for CUDA without a driver prints errors and falls back
+        served = providers if driver_present() else [CPU]
+        self._sessions = [OrtSession(path, served) for path in given]
 
     def run(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
         """(2B, 3, H, W) preprocessed, A and B in turn -> matches_A (M, 2), matches_B (M, 2) and batch_ids (M,)."""
@@ -84,26 +85,26 @@ class DeDoDeRunner:
                 f"images of shape {images.shape}: accepted are (2B, 3, H, W), the images of a pair in turn"
             )
         if self.is_end2end:
-            rows = self._sessions[0].run(None, {"images": images})
+            found = self._sessions[0].run({"images": images})
         else:
             detector, descriptor, matcher = self._sessions
             # one image at a time, as files with a fixed batch of one want it
-            found = [detector.run(None, {"image": image[None]})[0] for image in images]
+            placed = [detector.run({"image": image[None]})["keypoints"] for image in images]
             described = [
-                descriptor.run(None, {"image": image[None], "keypoints": keypoints})[0]
-                for image, keypoints in zip(images, found, strict=True)
+                descriptor.run({"image": image[None], "keypoints": keypoints})["descriptors"]
+                for image, keypoints in zip(images, placed, strict=True)
             ]
-            rows = matcher.run(
-                None,
+            found = matcher.run(
                 {
-                    "keypoints_A": np.concatenate(found[0::2]),
+                    "keypoints_A": np.concatenate(placed[0::2]),
                     "description_A": np.concatenate(described[0::2]),
-                    "keypoints_B": np.concatenate(found[1::2]),
+                    "keypoints_B": np.concatenate(placed[1::2]),
                     "description_B": np.concatenate(described[1::2]),
-                },
+                }
             )
-        matched = rows[4] > 0  # every keypoint of A has a row
-        return PairMatches(*(row[matched] for row in rows))
+        matched = found["scores"] > 0  # every keypoint of A has a row
+        names = ("matches_A", "matches_B", "batch_ids", "indices", "scores")
+        return PairMatches(*(found[name][matched] for name in names))
 
     @staticmethod
     def preprocess(images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -124,19 +125,7 @@ def refuse_failed_export(path: Path) -> None:
     if not record_path.is_file():
         return
     record = json.loads(record_path.read_text(encoding="utf-8"))
-    if record["sha256"] != hashlib.sha256(path.read_bytes()).hexdigest():
+    if record["sha256"] != sha256_of(path):
         raise NothingDone(f"{path}: not the file that {record_path.name} speaks of; export it again")
     if not record["passed"]:
         raise NothingDone(f"{path}: failed its parity check against torch ({record_path.name}); export it again")
-
-
-def _session(path: Path, providers: Sequence[Provider]) -> Any:
-    import onnxruntime
-
-    from sfm_match.runtime.ort import driver_present
-
-    if not driver_present():  # asking for CUDA without it prints errors and falls back
-        providers = [_CPU]
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(path), options, providers=list(providers))

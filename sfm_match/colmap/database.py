@@ -4,7 +4,6 @@ While it is built it is `database.db.partial`. A kill during verification costs 
 partial database carries the digest of what it was built from, and COLMAP passes over the pairs it has verified.
 """
 
-import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from sfm_match.progress import Clock, Progress, StageReport
 from sfm_match.stages.extract import FeatureSet
 from sfm_match.stages.match import MatchSet, current_features, standing_matches, standing_tiles
 from sfm_match.store.features import read_features, unit_path
-from sfm_match.store.shard import commit, fingerprint
+from sfm_match.store.shard import commit, fingerprint, sha256_of
 from sfm_match.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -65,10 +64,9 @@ def import_to_colmap(
     state = standing_matches(workspace, collection, features, facts)
     if len(state.open_pairs):
         raise NothingDone(f"{workspace.folder}: {len(state.open_pairs):,} pairs are not matched; run `sfm-match match`")
-    workspace.check("import", options.identity(), overwrite=overwrite)
     identity = options.identity()
-    with workspace.pairs.open("rb") as file:
-        pairs = hashlib.file_digest(file, "sha256").hexdigest()
+    workspace.check("import", identity, overwrite=overwrite)
+    pairs = sha256_of(workspace.pairs)
     digest = fingerprint([identity, state.fingerprint, pairs, sorted(features.signatures.items()), ALGORITHM])
     refuse_foreign_database(workspace, overwrite=overwrite)
     if read_note(workspace.database, "inputs") == digest:
@@ -164,9 +162,6 @@ def _fill(
 
     rank = {name: i for i, name in enumerate(state.names)}
     wanted = np.unique(state.wanted @ (len(rank), 1))
-    in_unit: dict[int, list[str]] = {}
-    for name, unit in features.units.items():
-        in_unit.setdefault(unit, []).append(name)
     progress = Progress("import", len(wanted), "pairs", quiet=quiet)
     database = pycolmap.Database.open(str(path))
     try:
@@ -174,7 +169,7 @@ def _fill(
             ids: dict[str, int] = {}
             for plan in cameras:
                 ids |= _write_camera(database, plan, options)
-            for unit, mine in sorted(in_unit.items()):
+            for unit, mine in features.by_unit(features.units).items():
                 stored = read_features(unit_path(workspace.features, unit), mine, descriptors=False)
                 for name, image in stored.items():
                     database.write_keypoints(ids[name], image.keypoints)

@@ -1,11 +1,11 @@
 """The zoo: a model's name to its files and the settings that belong to it."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from sfm_match.errors import NothingDone, UsageError, nearest
+from sfm_match.store.shard import sha256_of
 
 _HERE = Path(__file__).parent
 BUILT_IN = {"dedode-nano": _HERE / "dedode_nano"}
@@ -43,7 +43,7 @@ def find_model(name: str) -> Model:
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     for file, expected in manifest["sha256"].items():
         path = folder / file
-        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+        if not path.is_file() or sha256_of(path) != expected:
             raise NothingDone(f"{path}: missing or damaged; install sfm-match again")
     return Model(
         name=name,

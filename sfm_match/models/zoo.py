@@ -1,6 +1,5 @@
 """Published weights: where they come from, and getting them once, whole and unchanged."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -10,7 +9,7 @@ from typing import Any
 
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError, nearest
 from sfm_match.models import BUILT_IN
-from sfm_match.store.shard import write_text
+from sfm_match.store.shard import sha256_of, write_text
 
 _DEDODE = "https://github.com/Parskatt/DeDoDe/releases/download"
 _TIMEOUT = 30.0  # seconds without a byte
@@ -73,7 +72,7 @@ def state(file: WeightsFile, folder: Path) -> str:
     if not path.is_file():
         return "absent"
     expected = file.sha256 or _seen(folder).get(file.name)
-    return "present" if expected in (None, _sha256(path)) else "damaged"
+    return "present" if expected in (None, sha256_of(path)) else "damaged"
 
 
 def download(file: WeightsFile, folder: Path, *, quiet: bool = False) -> Path:
@@ -146,11 +145,6 @@ class _Resuming:
         shutil.move(self._part, output_file)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _seen(folder: Path) -> dict[str, str]:
     try:
         return dict(json.loads((folder / _SEEN).read_text(encoding="utf-8")))
@@ -161,4 +155,4 @@ def _seen(folder: Path) -> dict[str, str]:
 def _remember(file: WeightsFile, folder: Path) -> None:
     seen = _seen(folder)
     if file.sha256 is None and file.name not in seen:
-        write_text(folder / _SEEN, json.dumps({**seen, file.name: _sha256(folder / file.name)}, indent=1) + "\n")
+        write_text(folder / _SEEN, json.dumps({**seen, file.name: sha256_of(folder / file.name)}, indent=1) + "\n")

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sfm_match.errors import UsageError
 
 Arrays = dict[str, NDArray[Any]]
+Provider = str | tuple[str, dict[str, Any]]  # ONNX Runtime's name for one, alone or with its options
 
 
 class Session(Protocol):

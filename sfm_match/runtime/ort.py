@@ -1,6 +1,6 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +8,9 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from sfm_match.errors import SfmMatchError
-from sfm_match.runtime import Arrays
+from sfm_match.runtime import Arrays, Provider
 
+CPU = "CPUExecutionProvider"
 _ERRORS_ONLY = 3
 
 
@@ -18,13 +19,13 @@ class EngineError(SfmMatchError):
 
 
 class OrtSession:
-    """An ONNX file under ONNX Runtime's CPU provider."""
+    """An ONNX file under ONNX Runtime, on the first of the providers that it can have."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, providers: Sequence[Provider] = (CPU,)) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _ERRORS_ONLY
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
         except Exception as error:  # onnxruntime's exceptions share no base of their own
             raise EngineError(f"{path}: ONNX Runtime cannot load it: {' '.join(str(error).split())}") from error
         self._outputs = [output.name for output in self._session.get_outputs()]

@@ -1,7 +1,7 @@
 """Features of every image: a unit is up to 64 images, its result one file."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sfm_match.collection import Collection, write_failed
 from sfm_match.config import AUTO, ExtractOptions
 from sfm_match.errors import NothingDone
-from sfm_match.frames import Frame, normalised_from_network, plan_frame
+from sfm_match.frames import Frame, normalised_from_network
 from sfm_match.images import Header
 from sfm_match.keypoints import Selection, select_keypoints
 from sfm_match.loader import Item, Loaded, Loader
@@ -37,6 +37,13 @@ class FeatureSet:
     failed: dict[str, str]
     open_units: dict[int, list[str]]  # units without a file
     retry_units: dict[int, list[str]]  # units with an image that another try may cure
+
+    def by_unit(self, names: Iterable[str]) -> dict[int, list[str]]:
+        """Which file holds which of these images' features."""
+        held: dict[int, list[str]] = {}
+        for name in names:
+            held.setdefault(self.units[name], []).append(name)
+        return dict(sorted(held.items()))
 
 
 def feature_facts(options: ExtractOptions, model: Model) -> dict[str, object]:
@@ -91,16 +98,16 @@ def extract_features(
     workspace.check("extract", facts, overwrite=overwrite)
     collection.save(workspace)  # not before the check: a refused command changes nothing
     workspace.note("extract", facts)
-    workspace.note("made by", made_by())
     before = standing_features(workspace, collection, fingerprint(facts))
     work = {**before.open_units, **before.retry_units}
-    detail = ""
+    after, detail = before, ""
     if work:
         with clock.on("load"):
             network = Network(model, options)
+            workspace.note("made by", made_by())
         detail = network.provider
         _run_units(workspace, collection, options, network, work, before.fingerprint, clock, quiet)
-    after = standing_features(workspace, collection, before.fingerprint)
+        after = standing_features(workspace, collection, before.fingerprint)
     write_failed(workspace, after.failed)
     if not after.counts:
         first = ", ".join(f"{name}: {why}" for name, why in list(after.failed.items())[:3])
@@ -165,10 +172,7 @@ def _batches(
     names: Sequence[str], headers: dict[str, Header], size: int, divisor: int, batch: int
 ) -> Iterator[list[Item]]:
     """A unit's images by bucket, at most `batch` at a time."""
-    items = [
-        Item(name, plan_frame((headers[name].width, headers[name].height), headers[name].orientation, size, divisor))
-        for name in names
-    ]
+    items = [Item(name, headers[name].frame(size, divisor)) for name in names]
     items.sort(key=lambda item: item.frame.bucket)  # stable: by name within a bucket
     for _, group in groupby(items, key=lambda item: item.frame.bucket):
         same = list(group)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +53,7 @@ class MatchSet:
     wanted: NDArray[np.int64]  # (P, 2) pairs of pairs.txt, places in `names`
     usable: NDArray[np.int64]  # (Q, 2) those of which both images have features
     open_pairs: NDArray[np.int64]  # (R, 2) those without matches
+    tiles: set[Path]  # files that stand
 
 
 def current_features(workspace: Workspace, collection: Collection) -> FeatureSet:
@@ -70,14 +72,14 @@ def current_features(workspace: Workspace, collection: Collection) -> FeatureSet
     return features
 
 
-def match_facts(options: MatchOptions, model: str) -> dict[str, object]:
+def match_facts(options: MatchOptions, model: str) -> dict[str, Any]:
     """Everything that matches depend on, beside the features."""
     threshold = options.threshold if options.threshold is not None else find_model(model).match_threshold
     return {**options.identity(), "threshold": threshold, "algorithm": ALGORITHM}
 
 
 def standing_matches(
-    workspace: Workspace, collection: Collection, features: FeatureSet, facts: dict[str, object]
+    workspace: Workspace, collection: Collection, features: FeatureSet, facts: dict[str, Any]
 ) -> MatchSet:
     """Compares `pairs.txt` with the tiles that stand."""
     expected = fingerprint([facts, features.fingerprint])
@@ -86,10 +88,10 @@ def standing_matches(
     has_features = np.array([name in features.counts for name in names])
     usable = wanted[has_features[wanted].all(axis=1)]
     rank = {name: i for i, name in enumerate(names)}
-    codes = [tile.pair_codes(rank, features.signatures) for _, tile in standing_tiles(workspace, expected)]
-    standing = np.concatenate([np.empty(0, np.int64), *codes])
+    codes = {path: tile.pair_codes(rank, features.signatures) for path, tile in standing_tiles(workspace, expected)}
+    standing = np.concatenate([np.empty(0, np.int64), *codes.values()])
     open_pairs = usable[~np.isin(usable @ (len(names), 1), standing)]
-    return MatchSet(expected, names, wanted, usable, open_pairs)
+    return MatchSet(expected, names, wanted, usable, open_pairs, set(codes))
 
 
 def standing_tiles(workspace: Workspace, expected: str, *, head_only: bool = True) -> Iterator[tuple[Path, Tile]]:
@@ -116,13 +118,10 @@ def match_pairs(
         if not len(state.usable):
             raise NothingDone(f"{workspace.pairs}: no pair of images that both have features")
         workspace.note("match", facts)
-        _remove_useless(workspace, state.fingerprint)
+        _remove_useless(workspace, state.tiles)
         tiles = list(_plan_tiles(workspace.matches, state.fingerprint, state.names, features, state.open_pairs))
-    wanted, usable, open_pairs, expected = state.wanted, state.usable, state.open_pairs, state.fingerprint
-    progress = Progress("match", len(open_pairs), "pairs", quiet=quiet)
-    matcher = _Matcher(
-        float(str(facts["threshold"])), options.inverse_temperature, options.workers or os.cpu_count() or 1
-    )
+    progress = Progress("match", len(state.open_pairs), "pairs", quiet=quiet)
+    matcher = _Matcher(facts["threshold"], options.inverse_temperature, options.workers or os.cpu_count() or 1)
     found = 0
     try:
         for plan in tiles:
@@ -131,16 +130,16 @@ def match_pairs(
             with clock.on("match"):
                 matches = matcher.match(descriptors, plan.pairs, progress)
             with clock.on("write"):
-                write_tile(plan.path, Tile(expected, plan.images, plan.pairs, matches))
+                write_tile(plan.path, Tile(state.fingerprint, plan.images, plan.pairs, matches))
             found += sum(len(m.indices) for m in matches)
     finally:
         progress.close()
-    passed_over = len(wanted) - len(usable)
+    passed_over = len(state.wanted) - len(state.usable)
     return StageReport(
         "match",
         "pairs",
-        done=len(open_pairs),
-        standing=len(usable) - len(open_pairs),
+        done=len(state.open_pairs),
+        standing=len(state.usable) - len(state.open_pairs),
         seconds=clock.seconds,
         spent=clock.spent,
         detail=f"{passed_over:,} pairs of images without features passed over" if passed_over else "",
@@ -176,9 +175,8 @@ class _Matcher:
         return matches
 
 
-def _remove_useless(workspace: Workspace, expected: str) -> None:
+def _remove_useless(workspace: Workspace, useful: set[Path]) -> None:
     """Deletes tiles of other options, and damaged ones; files with other names are not ours."""
-    useful = {path for path, _ in standing_tiles(workspace, expected)}
     for path in workspace.matches.glob("*.h5"):
         if path not in useful and _TILE_NAME.fullmatch(path.name):
             path.unlink()
@@ -218,11 +216,8 @@ def _blocks(names: list[str], features: FeatureSet) -> NDArray[np.int64]:
 
 
 def _read_descriptors(workspace: Workspace, features: FeatureSet, plan: TilePlan) -> list[NDArray[np.float32]]:
-    by_unit: dict[int, list[str]] = {}
-    for name in plan.images:
-        by_unit.setdefault(features.units[name], []).append(name)
     held = {}
-    for unit, names in by_unit.items():
+    for unit, names in features.by_unit(plan.images).items():
         for name, stored in read_features(unit_path(workspace.features, unit), names).items():
             held[name] = stored.descriptors.astype(np.float32)
     return [held[name] for name in plan.images]

@@ -1,6 +1,5 @@
 """`pairs.txt`: one pair a line, TAB between the names, names in order, lines as the strategy streams them."""
 
-import hashlib
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from sfm_match.collection import Collection
 from sfm_match.config import PairsOptions
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.progress import Clock, StageReport
-from sfm_match.store.shard import fingerprint, replacing
+from sfm_match.store.shard import fingerprint, replacing, sha256_of
 from sfm_match.workspace import Workspace
 
 _STANDING = "pairs written"  # entry of the workspace's record
@@ -27,16 +26,16 @@ def write_pairs(workspace: Workspace, collection: Collection, options: PairsOpti
     """Writes `pairs.txt`, unless it stands for these images and options.
 
     Raises:
-        UsageError: the list names unknown images, a name holds a TAB, or options differ from the standing pairs'.
+        UsageError: the list names unknown images, or options differ from the standing pairs'.
         NothingDone: fewer than two images, or no pair.
     """
     clock = Clock()
     names = list(collection.usable)
-    strategy, reason = check_pairs(workspace, collection, options, overwrite=overwrite)
+    strategy, reason = _settle(workspace, collection, options, overwrite=overwrite)
     inputs = fingerprint([strategy, _facts(options), names])
     detail = f"{strategy}: {reason}" if reason else strategy
     before = workspace.record().get(_STANDING)
-    if before is not None and before["inputs"] == inputs and before["sha256"] == _digest(workspace.pairs):
+    if before is not None and before["inputs"] == inputs and _is(workspace.pairs, before["sha256"]):
         return StageReport("pairs", "pairs", 0, before["count"], detail=detail, facts={"strategy": strategy})
     count = 0
     try:
@@ -47,42 +46,45 @@ def write_pairs(workspace: Workspace, collection: Collection, options: PairsOpti
             if not count:
                 raise NothingDone(f"--strategy {strategy}: no pair among {len(names)} images")
     except PairsError as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(f"pairs: {error}") from error
     workspace.note("pairs", _facts(options))
-    workspace.note(_STANDING, {"inputs": inputs, "count": count, "sha256": _digest(workspace.pairs)})
+    workspace.note(_STANDING, {"inputs": inputs, "count": count, "sha256": sha256_of(workspace.pairs)})
     return StageReport("pairs", "pairs", count, seconds=clock.seconds, detail=detail, facts={"strategy": strategy})
 
 
-def check_pairs(
-    workspace: Workspace, collection: Collection, options: PairsOptions, *, overwrite: bool
-) -> tuple[str, str]:
-    """Raises what `write_pairs` would raise, without writing. Returns the strategy, and why, where it was chosen."""
+def check_pairs(workspace: Workspace, collection: Collection, options: PairsOptions, *, overwrite: bool) -> None:
+    """Raises what `write_pairs` would raise, without writing."""
+    _settle(workspace, collection, options, overwrite=overwrite)
+    if options.match_list_path is not None:
+        try:
+            for _ in listed(options.match_list_path, list(collection.usable)):
+                pass
+        except PairsError as error:
+            raise UsageError(f"pairs: {error}") from error
+
+
+def _settle(workspace: Workspace, collection: Collection, options: PairsOptions, *, overwrite: bool) -> tuple[str, str]:
+    """The strategy, and why, where it was chosen."""
     names = list(collection.usable)
     if len(names) < 2:
         raise NothingDone(f"{collection.folder}: {len(names)} usable image, a pair needs two")
     workspace.check("pairs", _facts(options), overwrite=overwrite)
+    if options.strategy != "auto":
+        return options.strategy, ""
     try:
-        if options.strategy == "auto":
-            return choose(names)
-        if options.match_list_path is not None:
-            for _ in listed(options.match_list_path, names):
-                pass
+        return choose(names)
     except PairsError as error:
         raise UsageError(f"pairs: {error}") from error
-    return options.strategy, ""
 
 
-def _digest(path: Path) -> str | None:
-    if not path.exists():
-        return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _is(path: Path, digest: str) -> bool:
+    return path.exists() and sha256_of(path) == digest
 
 
 def _facts(options: PairsOptions) -> dict[str, object]:
     facts = options.identity()
     if options.match_list_path is not None:  # the list's content is what matters
-        facts["match_list_path"] = _digest(options.match_list_path)
+        facts["match_list_path"] = sha256_of(options.match_list_path)
     return facts
 
 
