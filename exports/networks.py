@@ -1,5 +1,6 @@
 """The DeDoDe modules in torch. Parameter names follow the published checkpoints."""
 
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -74,18 +75,22 @@ def _conv_bn_relu(channels_in: int, channels_out: int, stride: int = 1) -> nn.Se
 
 
 class StridedEncoder(nn.Module):
-    """The nano encoder: strided 3x3 convolutions to stride 16, feature maps at strides 4, 8, 16."""
+    """The nano encoder: strided 3x3 convolutions, one feature map a stride, each half the size of the one before."""
 
-    def __init__(self, channels: tuple[int, int, int]) -> None:
+    def __init__(self, finest: int, channels: tuple[int, ...]) -> None:
+        """`finest` is the stride of the first feature map, 2 or 4; `channels` are fine to coarse."""
         super().__init__()
-        c4, c8, c16 = channels
-        self.layers = nn.ModuleList(
-            (
-                nn.Sequential(_conv_bn_relu(3, c4 // 2, 2), _conv_bn_relu(c4 // 2, c4, 2), _conv_bn_relu(c4, c4)),
-                nn.Sequential(_conv_bn_relu(c4, c8, 2), _conv_bn_relu(c8, c8)),
-                nn.Sequential(_conv_bn_relu(c8, c16, 2), _conv_bn_relu(c16, c16)),
-            )
+        first = channels[0]
+        if finest == 2:
+            stage = nn.Sequential(_conv_bn_relu(3, first, 2))
+        else:
+            half = first // 2
+            stage = nn.Sequential(_conv_bn_relu(3, half, 2), _conv_bn_relu(half, first, 2), _conv_bn_relu(first, first))
+        coarser = (
+            nn.Sequential(_conv_bn_relu(before, width, 2), _conv_bn_relu(width, width))
+            for before, width in pairwise(channels)
         )
+        self.layers = nn.ModuleList((stage, *coarser))
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> feature maps, fine to coarse."""
@@ -144,8 +149,8 @@ class DeDoDe(nn.Module):
         elif config.encoder == "vgg19+dinov2":
             self.encoder = VGG19WithDINOv2()
         else:
-            coarse, middle, fine = (level.features for level in config.levels)
-            self.encoder = StridedEncoder((fine, middle, coarse))
+            fine_to_coarse = config.levels[::-1]
+            self.encoder = StridedEncoder(fine_to_coarse[0].stride, tuple(level.features for level in fine_to_coarse))
         self.decoder = Decoder(config.levels, config.prototypes)
 
     def forward(self, image: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from exports.family import FAMILY
+from exports.config import FAMILY
 from exports.networks import DeDoDe
 from exports.onnx_export import export_dense_detector, export_descriptor
 

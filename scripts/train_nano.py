@@ -21,9 +21,12 @@ import cv2
 import torch
 from nano import losses, views
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from exports.config import DESCRIPTOR_NANO, DETECTOR_NANO
 from exports.networks import IMAGENET_MEAN, IMAGENET_STD, DeDoDe
+
+AVERAGE_DECAY = 0.998  # of the weights that ship: an average over the last 500 steps or so
 
 
 def prefetch(make: Callable[[int], views.Views], steps: range, depth: int = 6) -> Iterator[views.Views]:
@@ -48,6 +51,15 @@ def corner_prior(step: int) -> float:
     return max(0.1, 1.0 - 0.9 * max(0, step - 300) / 1500)
 
 
+def start_from(nets: nn.Module, path: Path) -> int:
+    """Takes over the tensors that fit; returns how many."""
+    own = nets.state_dict()
+    theirs = torch.load(path, weights_only=True)["nets"]
+    fitting = {key: value for key, value in theirs.items() if key in own and own[key].shape == value.shape}
+    nets.load_state_dict(fitting, strict=False)
+    return len(fitting)
+
+
 def save(path: Path, state: dict) -> None:
     partial = path.with_suffix(f".tmp-{os.getpid()}")
     torch.save(state, partial)
@@ -62,6 +74,8 @@ def main() -> None:
     parser.add_argument("--stop", type=int, help="stop here, to go on later; the schedule is that of --steps")
     parser.add_argument("--batch", type=int, default=8, help="pairs a step")
     parser.add_argument("--size", type=int, default=256, help="side of a view, pixels")
+    parser.add_argument("--init", type=Path, help="checkpoint to start from, where names and shapes agree")
+    parser.add_argument("--localise", type=float, default=1.0, help="weight of the localisation loss")
     parser.add_argument("--peak", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=int, default=25, help="steps between log lines")
@@ -78,13 +92,17 @@ def main() -> None:
     nets = nn.ModuleDict({"detector": DeDoDe(DETECTOR_NANO), "descriptor": DeDoDe(DESCRIPTOR_NANO)})
     nets.to(memory_format=torch.channels_last)  # twice as fast on a CPU
     optimiser = torch.optim.AdamW(nets.parameters(), lr=options.peak, weight_decay=1e-4)
+    average = AveragedModel(nets, multi_avg_fn=get_ema_multi_avg_fn(AVERAGE_DECAY), use_buffers=True)
     checkpoint, step = options.out / "checkpoint.pt", 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         nets.load_state_dict(state["nets"])
+        average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
         step = state["step"]
         print(f"resumed at step {step}", flush=True)
+    elif options.init:
+        print(f"{start_from(nets, options.init)} of {len(nets.state_dict())} tensors from {options.init}", flush=True)
 
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
     photos = views.Photographs(photographs)
@@ -101,13 +119,17 @@ def main() -> None:
         generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
         loss_descriptor, accuracy = losses.descriptor_loss(dense, logits.detach(), seen, generator)
         optimiser.zero_grad()
-        (loss_detector + loss_descriptor).backward()
+        loss_place = losses.localisation_loss(logits, seen)
+        ramp = options.localise * min(1.0, step / 1000)  # peaks must repeat before they can be placed
+        (loss_detector + ramp * loss_place + loss_descriptor).backward()
         for net in nets.values():  # apart, because the two share nothing
             nn.utils.clip_grad_norm_(net.parameters(), 5)
         optimiser.step()
+        average.update_parameters(nets)
         step += 1
 
         values = {"detector": loss_detector.item(), "descriptor": loss_descriptor.item(), "accuracy": accuracy.item()}
+        values["place_px"] = loss_place.item()
         if step % options.every == 0:
             values["repeat_1px"], values["repeat_3px"] = losses.repeatability(logits, seen)
         for key, value in values.items():
@@ -120,7 +142,8 @@ def main() -> None:
             with (options.out / "log.jsonl").open("a") as log:
                 log.write(json.dumps(line) + "\n")
         if step % 100 == 0 or step == end:
-            save(checkpoint, {"nets": nets.state_dict(), "optimiser": optimiser.state_dict(), "step": step})
+            state = {"nets": nets.state_dict(), "average": average.state_dict(), "optimiser": optimiser.state_dict()}
+            save(checkpoint, {**state, "step": step})
 
 
 if __name__ == "__main__":

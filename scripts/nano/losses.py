@@ -15,6 +15,7 @@ from nano.views import Views
 NEVER = -1e30
 MARGIN = 4  # pixels at the edge of a view that take no part
 PIXELS_PER_KEYPOINT = 128  # the target has overlap / 128 keypoints
+WINDOW = 2  # pixels each way of the soft-argmax, as in inference
 MIN_OVERLAP = 0.1  # of the view; below, the pair teaches the detector nothing
 
 
@@ -76,6 +77,54 @@ def detector_loss(logits: Tensor, views: Views, seen: Overlap, prior: float) -> 
         target = torch.zeros_like(peaks).scatter_(1, order, (rank < count[:, None]) / count[:, None].float())
     entropy = -(target * (log_a.clamp(min=-60) + log_b.clamp(min=-60))).sum(-1)
     return (entropy * (area > MIN_OVERLAP * size * size)).mean()
+
+
+def soft_argmax(logits: Tensor, index: Tensor) -> Tensor:
+    """Where inference puts the keypoints of these maxima: the expected place under the softmax of their 5x5 windows.
+
+    Args:
+        logits: (B, S, S).
+        index: (B, N) places in the flat map, at least `WINDOW` pixels inside.
+
+    Returns:
+        (B, N, 2) x, y, with the gradient of the logits.
+    """
+    size = logits.shape[-1]
+    steps = torch.arange(-WINDOW, WINDOW + 1)
+    offsets = (steps[:, None] * size + steps[None]).flatten()
+    places = (index[..., None] + offsets).clamp(0, size * size - 1)
+    window = logits.flatten(1).gather(1, places.flatten(1)).view(places.shape)
+    weight = window.softmax(-1)
+    along = steps.float()
+    dx = weight @ along.repeat(len(steps))
+    dy = weight @ along.repeat_interleave(len(steps))
+    return torch.stack((index % size + dx, index // size + dy), -1)
+
+
+def localisation_loss(logits: Tensor, seen: Overlap, count: int = 256) -> Tensor:
+    """Mean distance, in pixels of B, of the refined keypoints that both views found, after the homography.
+
+    Only maxima that agree to within 2.5 pixels take part: those which do not are the other loss's business.
+    """
+    b, size = len(logits) // 2, logits.shape[-1]
+    a_map, b_map = logits[:b, 0], logits[b:, 0]
+    with torch.no_grad():
+        peaks_a = _local_maxima(a_map, 2 * WINDOW + 1).masked_fill(~seen.mask, NEVER)
+        peaks_b = _local_maxima(b_map, 2 * WINDOW + 1)
+        strength, index_a = peaks_a.topk(count, -1)
+        landed, _ = _apply(seen.b_from_a, torch.stack((index_a % size, index_a // size), -1).float())
+        nearest = landed.round().long().clamp(MARGIN, size - 1 - MARGIN)
+        steps = torch.arange(-WINDOW, WINDOW + 1)
+        around = (steps[:, None] * size + steps[None]).flatten()
+        candidates = (nearest[..., 1] * size + nearest[..., 0])[..., None] + around
+        best = peaks_b.gather(1, candidates.flatten(1)).view(candidates.shape).max(-1)
+        index_b = candidates.gather(-1, best.indices[..., None])[..., 0]
+        x, y = index_b % size, index_b // size
+        inside = (x >= MARGIN) & (x < size - MARGIN) & (y >= MARGIN) & (y < size - MARGIN)
+        both = (strength > NEVER) & (best.values > NEVER) & inside
+    moved, _ = _apply(seen.b_from_a, soft_argmax(a_map, index_a))
+    distance = ((moved - soft_argmax(b_map, index_b)).square().sum(-1) + 1e-4).sqrt()
+    return (distance.clamp(max=4) * both).sum() / both.sum().clamp(min=1)
 
 
 def descriptor_loss(
