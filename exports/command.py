@@ -1,14 +1,15 @@
 """`export onnx`: a member of the family to its files, each with its parity record."""
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from exports.family import FAMILY, Member, Networks, load_networks, random_networks
+from exports.config import FAMILY, Member
+from exports.family import Networks, load_networks, random_networks
 from exports.networks import Matcher
 from exports.onnx_export import (
     Shapes,
+    export_dense_detector,
     export_descriptor,
     export_detector,
     export_end_to_end,
@@ -17,10 +18,14 @@ from exports.onnx_export import (
 )
 from exports.parity import Parity, check_parity
 
+SEPARATE = ("detector", "descriptor", "matcher")
+END_TO_END = ("end2end",)
+_PIPELINE_SIZE = (112, 224)  # traced; multiples of every member's divisor
+
 
 @dataclass(frozen=True)
 class Exported:
-    """One file. The matcher and the end-to-end file are made of parts that have their own records or none."""
+    """One file. The matcher has no weights, and no record."""
 
     path: Path
     parity: Parity | None
@@ -31,8 +36,8 @@ def export_onnx(
     out: Path,
     shapes: Shapes,
     *,
+    parts: Sequence[str] = SEPARATE,
     half: bool = False,
-    end_to_end: bool = False,
     weights: list[Path] | None = None,
     random_weights: bool = False,
 ) -> Iterator[Exported]:
@@ -43,46 +48,81 @@ def export_onnx(
         out: their folder.
         shapes: sizes and counts.
         half: half-precision weights; softmax, top-k, coordinates and unit length stay float32.
-        end_to_end: one file from images to matches, in place of three.
+        parts: which files, of `SEPARATE`; or `END_TO_END`, one file from images to matches.
         weights: checkpoints, told apart by their content.
         random_weights: seeded weights in place of checkpoints, for shape checks.
 
     Raises:
         ValueError: an unknown model, sizes or counts that it does not take, weights that do not fit.
     """
-    if model not in FAMILY:
-        raise ValueError(f"--model {model}: accepted are {', '.join(FAMILY)}")
-    member = FAMILY[model]
-    if random_weights == bool(weights):
-        raise ValueError(f"export of {model}: give either --weights FILE (once a network) or --random-weights")
-    shapes.validate(_divisor(member), resizable=member.descriptor.encoder != "vgg19+dinov2")
-    networks = random_networks(member) if random_weights else load_networks(member, weights or [])
-    source = "random, seed 0" if random_weights else ", ".join(path.name for path in weights or [])
+    member, networks, source = _networks(model, weights, random_weights=random_weights, shapes=shapes)
     used = Networks(halved(networks.detector), halved(networks.descriptor)) if half else networks
     matcher = Matcher(threshold=member.match_threshold)
     where = "" if shapes.dynamic_size else f"_{shapes.size[0]}x{shapes.size[1]}"
     end = "_fp16.onnx" if half else ".onnx"
 
     def checked(path: Path, kind: str) -> Exported:
-        divisor = _divisor(member)
-        return Exported(path, check_parity(path, kind, networks, shapes, half=half, weights=source, divisor=divisor))
+        record = check_parity(path, kind, networks, shapes, half=half, weights=source, divisor=member.divisor)
+        return Exported(path, record)
 
-    if end_to_end:
-        path = out / f"{model}_end2end{where}_{shapes.num_keypoints}{end}"
-        export_end_to_end(used, matcher, path, shapes)
-        yield Exported(path, None)
-        return
-    path = out / f"{model}_detector{where}_{shapes.num_keypoints}{end}"
-    export_detector(used.detector, path, shapes)
-    yield checked(path, "detector")
-    path = out / f"{model}_descriptor{where}{end}"
-    export_descriptor(used.descriptor, path, shapes)
-    yield checked(path, "descriptor")
-    path = out / f"{model}_matcher.onnx"
-    export_matcher(matcher, member.descriptor.prototypes, path)
-    yield Exported(path, None)
+    count = shapes.num_keypoints
+    for part in parts:
+        if part == "detector":
+            path = out / f"{model}_detector{where}_{count}{end}"
+            export_detector(used.detector, path, shapes)
+            yield checked(path, "detector")
+        elif part == "descriptor":
+            path = out / f"{model}_descriptor{where}{end}"
+            export_descriptor(used.descriptor, path, shapes)
+            yield checked(path, "descriptor")
+        elif part == "matcher":
+            path = out / f"{model}_matcher.onnx"
+            export_matcher(matcher, member.descriptor.prototypes, path)
+            yield Exported(path, None)
+        else:
+            path = out / f"{model}_end2end{where}_{count}{end}"
+            export_end_to_end(used, matcher, path, shapes)
+            yield checked(path, "end to end")
 
 
-def _divisor(member: Member) -> int:
-    """Of the sides of an image that both networks see."""
-    return math.lcm(member.detector.divisor, member.descriptor.divisor)
+def export_pipeline(
+    model: str,
+    detector: Path,
+    descriptor: Path,
+    *,
+    weights: list[Path] | None = None,
+    random_weights: bool = False,
+) -> list[Exported]:
+    """Writes the two files that the pipeline runs: any batch and size, logits in place of keypoints.
+
+    Args:
+        model: a name of `FAMILY`.
+        detector, descriptor: the files to write.
+        weights, random_weights: as in `export_onnx`.
+
+    Raises:
+        ValueError: an unknown model, weights that do not fit.
+    """
+    shapes = Shapes(_PIPELINE_SIZE, 2, dynamic_size=True, dynamic_batch=True)
+    member, networks, source = _networks(model, weights, random_weights=random_weights, shapes=shapes)
+    export_dense_detector(networks.detector, detector, shapes)
+    export_descriptor(networks.descriptor, descriptor, shapes)
+    return [
+        Exported(path, check_parity(path, kind, networks, shapes, half=False, weights=source, divisor=member.divisor))
+        for path, kind in ((detector, "dense detector"), (descriptor, "descriptor"))
+    ]
+
+
+def _networks(
+    model: str, weights: list[Path] | None, *, random_weights: bool, shapes: Shapes
+) -> tuple[Member, Networks, str]:
+    """The networks, and in words where their weights come from. Raises ValueError for what does not fit together."""
+    if model not in FAMILY:
+        raise ValueError(f"--model {model}: accepted are {', '.join(FAMILY)}")
+    member = FAMILY[model]
+    if random_weights == bool(weights):
+        raise ValueError(f"--model {model}: accepted are either --weights FILE (once a network) or --random-weights")
+    shapes.validate(member.divisor)
+    if not weights:
+        return member, random_networks(member), "random, seed 0"
+    return member, load_networks(member, weights), ", ".join(path.name for path in weights)

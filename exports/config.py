@@ -48,14 +48,14 @@ DESCRIPTOR_G = NetworkConfig(
     "vgg19+dinov2", (Level(14, 1024, 768, 512, 5), *_LEVELS_B), prototypes=256, upsample="bilinear"
 )
 
-# dedode-nano: no convolution runs at full resolution. The detector's 16 channels at stride 4 are the 4x4 pixels of that
+# dedode-nano: no convolution runs at full resolution. The detector's 4 channels at stride 2 are the 2x2 pixels of that
 # cell; the descriptor is sampled at stride 4.
 DETECTOR_NANO = NetworkConfig(
     "strided",
-    (Level(16, 48, 48, 32, 2), Level(8, 32, 32, 32, 2), Level(4, 24, 32, 0, 3)),
-    prototypes=16,
+    (Level(16, 48, 48, 32, 2), Level(8, 32, 32, 32, 2), Level(4, 24, 32, 16, 2), Level(2, 16, 16, 0, 1)),
+    prototypes=4,
     upsample="bilinear",
-    shuffle=4,
+    shuffle=2,
 )
 DESCRIPTOR_NANO = NetworkConfig(
     "strided",
@@ -63,3 +63,27 @@ DESCRIPTOR_NANO = NetworkConfig(
     prototypes=64,
     upsample="bilinear",
 )
+
+
+@dataclass(frozen=True)
+class Member:
+    """A detector and a descriptor that belong together."""
+
+    detector: NetworkConfig
+    descriptor: NetworkConfig
+    match_threshold: float  # least dual-softmax probability
+
+    @property
+    def divisor(self) -> int:
+        """Of the sides of an image that both networks see, pixels."""
+        return math.lcm(self.detector.divisor, self.descriptor.divisor)
+
+
+FAMILY = {
+    "dedode-nano": Member(DETECTOR_NANO, DESCRIPTOR_NANO, 0.1),
+    "dedode-l-b": Member(DETECTOR_L, DESCRIPTOR_B, 0.01),
+    "dedode-l-g": Member(DETECTOR_L, DESCRIPTOR_G, 0.01),
+    # the first detector, of the paper; the same network as the second
+    "dedode-l-b-v1": Member(DETECTOR_L, DESCRIPTOR_B, 0.01),
+    "dedode-l-g-v1": Member(DETECTOR_L, DESCRIPTOR_G, 0.01),
+}

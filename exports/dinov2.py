@@ -93,11 +93,33 @@ class DINOv2(nn.Module):
         return patches.transpose(1, 2).reshape(len(x), -1, rows, columns)
 
     def _positions(self, rows: int, columns: int) -> Tensor:
-        """The trained grid of position embeddings, resized as DINOv2 does: by a factor, with 0.1 patch to spare."""
-        if rows == columns == _TRAINED_GRID:
-            return self.pos_embed
-        positions = self.pos_embed.float()
-        grid = positions[:, 1:].reshape(1, _TRAINED_GRID, _TRAINED_GRID, -1).permute(0, 3, 1, 2)
-        factor = ((rows + 0.1) / _TRAINED_GRID, (columns + 0.1) / _TRAINED_GRID)
-        resized = F.interpolate(grid, scale_factor=factor, mode="bicubic")
-        return torch.cat((positions[:, :1], resized.flatten(2).transpose(1, 2)), dim=1)
+        """The trained grid of position embeddings, resized as DINOv2 does: by a factor, with 0.1 patch to spare.
+
+        Bicubic interpolation as two products with matrices that are made from the sizes: an exported file keeps the
+        sizes free, where `F.interpolate` would bake them in.
+        """
+        trained = self.pos_embed.float()
+        grid = trained[0, 1:].reshape(_TRAINED_GRID, _TRAINED_GRID, -1)
+        sides = torch.stack([torch.full((), side, dtype=grid.dtype, device=grid.device) for side in (rows, columns)])
+        as_trained = (sides == _TRAINED_GRID).all()
+        across = torch.einsum("ij,jkc->ikc", _bicubic(rows, as_trained, grid), grid)
+        resized = torch.einsum("lk,ikc->ilc", _bicubic(columns, as_trained, grid), across)
+        return torch.cat((trained[:, :1], resized.reshape(1, rows * columns, -1)), dim=1)
+
+
+def _bicubic(size: int, as_trained: Tensor, like: Tensor) -> Tensor:
+    """(size, _TRAINED_GRID) weights of `F.interpolate(mode="bicubic", scale_factor=(size + 0.1) / _TRAINED_GRID)`.
+
+    Keys' kernel with a = -0.75, half-pixel centres, places beyond the ends taken from the ends. DINOv2 takes the grid
+    `as_trained` as it is.
+    """
+    a = -0.75
+    whole = torch.arange(size, dtype=like.dtype, device=like.device)
+    source = torch.where(as_trained, whole, (whole + 0.5) * (_TRAINED_GRID / (size + 0.1)) - 0.5)
+    tap = source.floor()[:, None] + torch.arange(-1, 3, device=like.device)  # (size, 4)
+    t = (source[:, None] - tap).abs()
+    near = ((a + 2) * t - (a + 3)) * t * t + 1
+    far = ((a * t - 5 * a) * t + 8 * a) * t - 4 * a
+    weight = torch.where(t <= 1, near, far)
+    place = tap.clamp(0, _TRAINED_GRID - 1)[..., None] == torch.arange(_TRAINED_GRID, device=like.device)
+    return (weight[..., None] * place).sum(dim=1)

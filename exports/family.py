@@ -1,40 +1,20 @@
-"""The models by name, and how their weights come in: published checkpoints, or seeded random ones for checks."""
+"""A member of the family with weights: published checkpoints, or seeded random ones for checks."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from exports.config import (
-    DESCRIPTOR_B,
-    DESCRIPTOR_G,
-    DESCRIPTOR_NANO,
-    DETECTOR_L,
-    DETECTOR_NANO,
-    NetworkConfig,
-)
+from exports.config import Member
 from exports.networks import DeDoDe
+
+_CALIBRATION = 128  # pixels at least; on smaller maps the statistics of a batch are no rule for the next
 
 
 class WeightsError(ValueError):
     """Weights that do not fit; the message says which file and what was expected."""
-
-
-@dataclass(frozen=True)
-class Member:
-    """A detector and a descriptor that belong together."""
-
-    detector: NetworkConfig
-    descriptor: NetworkConfig
-    match_threshold: float  # least dual-softmax probability
-
-
-FAMILY = {
-    "dedode-nano": Member(DETECTOR_NANO, DESCRIPTOR_NANO, 0.1),
-    "dedode-l-b": Member(DETECTOR_L, DESCRIPTOR_B, 0.01),
-    "dedode-l-g": Member(DETECTOR_L, DESCRIPTOR_G, 0.01),
-}
 
 
 @dataclass(frozen=True)
@@ -54,7 +34,7 @@ def random_networks(member: Member, seed: int = 0) -> Networks:
             norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
             for norm in norms:
                 norm.momentum = None  # the plain average of what it sees
-            side = 2 * network.config.divisor
+            side = -(-_CALIBRATION // network.config.divisor) * network.config.divisor
             network.train()(torch.randn(2, 3, side, side))
             for norm in norms:
                 norm.momentum = 0.1
@@ -85,10 +65,14 @@ def load_networks(member: Member, files: list[Path]) -> Networks:
 
 
 def _read(file: Path) -> dict[str, Tensor]:
+    """Only tensors are read, never pickled code: a checkpoint from the web runs nothing here."""
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        if file.suffix == ".safetensors":
+            state: object = safetensors.torch.load_file(file)
+        else:
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise WeightsError(f"{file}: not a readable checkpoint ({str(error).splitlines()[0]})") from error
+        raise WeightsError(f"{file}: not a readable checkpoint, .safetensors or of torch.save") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"{file}: not a state dictionary of tensors")
     return state

@@ -43,7 +43,7 @@ class Shapes:
     dynamic_batch: bool = False
     num_keypoints: int = 1024
 
-    def validate(self, divisor: int, *, resizable: bool) -> None:
+    def validate(self, divisor: int) -> None:
         """Raises ValueError that names the accepted values."""
         height, width = self.size
         if height % divisor or width % divisor or min(self.size) < divisor:
@@ -52,11 +52,6 @@ class Shapes:
             raise ValueError(f"--num-keypoints {self.num_keypoints}: accepted are 1 to {height * width} at this size")
         if self.batch < 1:
             raise ValueError(f"--batch {self.batch}: accepted are 1 and more")
-        if self.dynamic_size and not resizable:
-            raise ValueError(
-                "--dynamic-img-size: accepted for dedode-nano and dedode-l-b; the position embedding of dedode-l-g is "
-                "resized when the file is made, so export one file a size with --img-size"
-            )
 
     def image_axes(self) -> dict[int, str]:
         axes = {0: "batch"} if self.dynamic_batch else {}

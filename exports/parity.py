@@ -48,7 +48,7 @@ def check_parity(
 
     Args:
         file: the ONNX file.
-        kind: `detector` or `descriptor`.
+        kind: `detector`, `dense detector`, `descriptor` or `end to end`, of which A's keypoints are compared.
         networks: the float32 networks.
         shapes: as exported.
         half: whether the file holds half-precision weights.
@@ -68,6 +68,15 @@ def check_parity(
                 expected = Detect(networks.detector, shapes.num_keypoints)(image)[0].numpy()
                 found, scores = session.run(None, {"image": image.numpy()})
                 overlaps.append(_overlap(found, expected, size))
+            elif kind == "end to end":
+                found, *_, scores = session.run(None, {"images": image.repeat_interleave(2, dim=0).numpy()})
+                expected = Detect(networks.detector, shapes.num_keypoints)(image)[0].numpy()
+                overlaps.append(_overlap(found.reshape(expected.shape), expected, size))
+            elif kind == "dense detector":
+                (scores,) = session.run(None, {"image": image.numpy()})
+                logits = networks.detector(image)
+                found, expected = (_strongest(x, shapes.num_keypoints) for x in (torch.from_numpy(scores), logits))
+                overlaps.append(_overlap(found, expected, size))
             else:
                 expected = Describe(networks.descriptor)(image, keypoints).numpy()
                 (found,) = session.run(None, {"image": image.numpy(), "keypoints": keypoints.numpy()})
@@ -86,6 +95,14 @@ def check_parity(
     record = Parity(file.name, digest, precision, sizes, overlap, cosine, not_finite, weights, versions, passed)
     parity_path(file).write_text(json.dumps(asdict(record), indent=1) + "\n", encoding="utf-8")
     return record
+
+
+def _strongest(logits: torch.Tensor, count: int) -> NDArray[np.float32]:
+    """(B, 1, H, W) -> (B, K, 2) pixels of the largest logits, in [-1, 1]."""
+    height, width = logits.shape[-2:]
+    rows, columns = np.divmod(logits.flatten(1).topk(count).indices.numpy(), width)
+    pixels = np.stack((columns, rows), axis=-1) + 0.5
+    return (pixels * (2 / width, 2 / height) - 1).astype(np.float32)
 
 
 def _overlap(found: NDArray[np.float32], expected: NDArray[np.float32], size: tuple[int, int]) -> float:
