@@ -112,7 +112,12 @@ def _require(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True)
 class ExtractOptions(Options):
-    model: str = option("dedode-nano", "network; `dedode-nano` is built in")
+    model: str = option("dedode-nano", "network; `dedode-nano` is built in, `sfm-match models list` names the others")
+    weights: str | None = option(None, "checkpoints of the network, FILE[,FILE]", identity=False)
+    weights_dir: Path | None = option(
+        None, "folder of weights; without: SFM_MATCH_WEIGHTS, or the cache", identity=False
+    )
+    random_weights: bool = option(False, "seeded weights that match nothing, for checks of memory", identity=False)
     size: int = option(1024, "long side of an image at the network, pixels; smaller images are not enlarged")
     max_keypoints: int = option(4096, "keypoints kept per image, the strongest first")
     batch: str = option(AUTO, "images per network call, or auto", identity=False)

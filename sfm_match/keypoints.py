@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _WINDOW = 2  # pixels each way of the soft-argmax
+_DENSITY = np.exp(-(np.linspace(-2, 2, 51, dtype=np.float32) ** 2))  # the published kernel of the coverage weighting
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Selection:
     border: int  # network pixels
     nms_radius: int  # network pixels
     subpixel: bool
+    coverage: bool = False  # rank by probability over the square root of its density (DeDoDe's `increase_coverage`)
 
 
 def select_keypoints(
@@ -32,16 +34,19 @@ def select_keypoints(
         mask: (height, width), 0 where no keypoint is wanted.
 
     Returns:
-        (N, 2) x, y in network pixels, the centre of the top-left pixel at (0.5, 0.5), and (N,) probabilities,
-        descending.
+        (N, 2) x, y in network pixels, the centre of the top-left pixel at (0.5, 0.5), and (N,) scores, descending:
+        probabilities, with `coverage` over the square root of their density.
     """
     width, height = size
     inside = np.ascontiguousarray(logits[:height, :width])
     peak = float(inside.max())
     log_total = peak + float(np.log(np.exp(inside - peak).sum(dtype=np.float64)))
 
-    kernel = np.ones((2 * how.nms_radius + 1,) * 2, np.uint8)
-    allowed = cv2.dilate(inside, kernel) == inside
+    if how.nms_radius:
+        kernel = np.ones((2 * how.nms_radius + 1,) * 2, np.uint8)
+        allowed = cv2.dilate(inside, kernel) == inside
+    else:
+        allowed = np.ones(inside.shape, bool)
     edge = how.border
     if edge:
         allowed[:edge] = allowed[-edge:] = False
@@ -51,8 +56,10 @@ def select_keypoints(
     if how.threshold > 0:
         allowed &= inside > log_total + np.log(how.threshold)
 
+    # the rank of a pixel is a logarithm, as the logits are: probabilities of 1e-30 still differ
+    rank = inside - 0.5 * np.log(_density(np.exp(inside - log_total))) if how.coverage else inside
     found = np.flatnonzero(allowed)
-    strength = inside.ravel()[found]
+    strength = rank.ravel()[found]
     if len(found) > how.max_keypoints:
         strongest = np.argpartition(-strength, how.max_keypoints - 1)[: how.max_keypoints]
         found, strength = found[strongest], strength[strongest]
@@ -68,6 +75,13 @@ def select_keypoints(
             stays &= mask[seen[:, 1], seen[:, 0]] > 0
         points[stays] = refined[stays]  # one that would leave its ground stays at its pixel
     return points, np.exp(strength[order] - log_total).astype(np.float32)
+
+
+def _density(probability: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(H, W) smoothed over 51 x 51 pixels, as `exports.keypoints.weight_by_coverage` has it; nothing lies outside."""
+    scaled = (probability + np.float32(1e-6)) * np.float32(10000)
+    smooth = cv2.sepFilter2D(scaled, cv2.CV_32F, _DENSITY, _DENSITY, borderType=cv2.BORDER_CONSTANT)
+    return np.asarray(smooth + np.float32(1e-8), np.float32)
 
 
 def _soft_argmax(

@@ -8,15 +8,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from exports.config import FAMILY
 from sfm_match.config import ExtractOptions, MatchOptions
-from sfm_match.errors import NothingDone
-from sfm_match.frames import Frame
-from sfm_match.images import ImageError, decode, read_header
+from sfm_match.errors import NothingDone, UsageError
+from sfm_match.frames import Frame, orient
+from sfm_match.images import Header, ImageError, decode, read_header
 from sfm_match.loader import Item, Loaded, normalise, to_network
 from sfm_match.matching import match_descriptors
-from sfm_match.models import find_model
+from sfm_match.models import check_name
+from sfm_match.models.prepared import exported_file
 from sfm_match.progress import Clock
-from sfm_match.stages.extract import Network
+from sfm_match.runner import DeDoDeRunner
+from sfm_match.stages.extract import Network, chosen_model, chosen_weights
 from sfm_match.store.features import Features
 
 MIN_FOR_GEOMETRY = 8  # matches; fewer have no fundamental matrix
@@ -54,13 +57,22 @@ class PairResult:
         }
 
 
-def infer(image_a: str | Path, image_b: str | Path, viz: str | Path | None = None, **options: Any) -> PairResult:
+def infer(
+    image_a: str | Path,
+    image_b: str | Path,
+    viz: str | Path | None = None,
+    *,
+    end2end: bool = False,
+    **options: Any,
+) -> PairResult:
     """Matches two images, and draws them where `viz` names a picture.
 
     Args:
         image_a: a file.
         image_b: another.
         viz: PNG or JPEG to write: matches coloured by score, those off the epipolar geometry in grey.
+        end2end: run the exported network that goes from images to matches, as the earlier ONNX port does: exactly
+            `max_keypoints` of each image, chosen as published, not refined; both images in the shape of A.
         **options: of `ExtractOptions`, and `match_threshold`, `inverse_temperature`.
 
     Raises:
@@ -68,39 +80,86 @@ def infer(image_a: str | Path, image_b: str | Path, viz: str | Path | None = Non
         NothingDone: an image cannot be read.
     """
     extracting, matching = ExtractOptions.from_mapping(options), MatchOptions.from_mapping(options)
-    model = find_model(extracting.model)
+    images = [_load(Path(path)) for path in (image_a, image_b)]
+    find = _end_to_end if end2end else _in_stages
+    result = find(images, extracting, matching)
+    if viz is not None:
+        picture = draw([(image.pixels, image.header.frame(extracting.size, 1)) for image in images], result)
+        if not cv2.imwrite(str(viz), picture[..., ::-1]):
+            raise NothingDone(f"--viz {viz}: cannot be written")
+    return result
+
+
+@dataclass(frozen=True)
+class _Image:
+    name: str
+    header: Header
+    pixels: NDArray[np.uint8]  # (H, W, 3) RGB, as the sensor stored them
+
+
+def _load(path: Path) -> _Image:
+    try:
+        return _Image(str(path), read_header(path), decode(path))
+    except ImageError as error:
+        raise NothingDone(f"{path}: {error}") from error
+
+
+def _in_stages(images: list[_Image], extracting: ExtractOptions, matching: MatchOptions) -> PairResult:
+    """As the stages of a job do it."""
+    model = chosen_model(extracting)
     network = Network(model, extracting)
-    loaded = [_load(Path(path), extracting.size, model.divisor) for path in (image_a, image_b)]
-    features = [_features(network, pixels, item) for pixels, item in loaded]
+    features = [_features(network, image, image.header.frame(extracting.size, model.divisor)) for image in images]
     threshold = matching.threshold if matching.threshold is not None else model.match_threshold
     first, second = (f.descriptors.astype(np.float32) for f in features)
     matches = match_descriptors(first, second, threshold, matching.inverse_temperature)
     a = features[0].keypoints[matches.indices[:, 0]]
     b = features[1].keypoints[matches.indices[:, 1]]
     counts = len(features[0].keypoints), len(features[1].keypoints)
-    result = PairResult(counts, a, b, matches.scores.astype(np.float32), _inliers(a, b))
-    if viz is not None:
-        picture = draw([(pixels, item.frame) for pixels, item in loaded], result)
-        if not cv2.imwrite(str(viz), picture[..., ::-1]):
-            raise NothingDone(f"--viz {viz}: cannot be written")
-    return result
+    return PairResult(counts, a, b, matches.scores.astype(np.float32), _inliers(a, b))
 
 
-def _load(path: Path, size: int, divisor: int) -> tuple[NDArray[np.uint8], Item]:
-    try:
-        header = read_header(path)
-        pixels = decode(path)
-    except ImageError as error:
-        raise NothingDone(f"{path}: {error}") from error
-    return pixels, Item(str(path), header.frame(size, divisor))
-
-
-def _features(network: Network, pixels: NDArray[np.uint8], item: Item) -> Features:
-    image = normalise(to_network(pixels, item.frame))[None]
-    found = network.features(Loaded([item], image, [None], {}, set()), Clock())[item.name]
+def _features(network: Network, image: _Image, frame: Frame) -> Features:
+    pixels = normalise(to_network(image.pixels, frame))[None]
+    found = network.features(Loaded([Item(image.name, frame)], pixels, [None], {}, set()), Clock())[image.name]
     if isinstance(found, str):
-        raise NothingDone(f"{item.name}: {found}")
+        raise NothingDone(f"{image.name}: {found}")
     return found
+
+
+def _end_to_end(images: list[_Image], extracting: ExtractOptions, matching: MatchOptions) -> PairResult:
+    """Through the exported file, which is made for this size and this many keypoints at first use."""
+    check_name(extracting.model)
+    member = FAMILY[extracting.model]
+    least = member.match_threshold
+    threshold = least if matching.threshold is None else matching.threshold
+    if threshold < least or matching.inverse_temperature != MatchOptions.inverse_temperature:
+        raise UsageError(
+            f"--end2end: the file matches at --inverse-temperature {MatchOptions.inverse_temperature:g} and keeps "
+            f"scores above {least}: accepted are --match-threshold {least} and more"
+        )
+    width, height = images[0].header.frame(extracting.size, member.divisor).bucket
+    count = min(extracting.max_keypoints, width * height)
+    path = exported_file(extracting.model, "end2end", chosen_weights(extracting), (height, width), count)
+    upright = [
+        cv2.resize(orient(image.pixels, image.header.orientation), (width, height), interpolation=cv2.INTER_AREA)
+        for image in images
+    ]
+    found = DeDoDeRunner(end2end_path=path).match(DeDoDeRunner.preprocess(np.stack(upright)))
+    kept = found.scores > threshold
+    a, b = (
+        _raw(matches[kept], image.header)
+        for matches, image in zip((found.matches_a, found.matches_b), images, strict=True)
+    )
+    return PairResult((count, count), a, b, found.scores[kept], _inliers(a, b))
+
+
+def _raw(normalised: NDArray[np.float32], header: Header) -> NDArray[np.float32]:
+    """(M, 2) in [-1, 1] over the upright image -> raw pixels."""
+    whole = header.frame(
+        max(header.width, header.height), 1
+    )  # not resized: its network pixels are those of the upright image
+    upright = (normalised + 1) / 2 * np.array(whole.network_size)
+    return whole.raw_from_network(upright.astype(np.float32))
 
 
 def _inliers(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -6,7 +6,6 @@ matches_A, matches_B, batch_ids = runner.run(images)
 matches_A = DeDoDeRunner.postprocess(matches_A, H_A, W_A)                          # pixels of the original
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sfm_match.errors import NothingDone, UsageError
+from sfm_match.errors import UsageError
 from sfm_match.loader import normalise
-from sfm_match.runtime import Provider
-from sfm_match.store.shard import sha256_of
+from sfm_match.runtime import Provider, driver_present, refuse_failed_export
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class DeDoDeRunner:
         given = [Path(path) for path in (end2end_path, *three) if path is not None]
         for path in given:
             refuse_failed_export(path)
-        from sfm_match.runtime.ort import CPU, OrtSession, driver_present
+        from sfm_match.runtime.ort import CPU, OrtSession
 
         # asking for CUDA without a driver prints errors and falls back
         served = providers if driver_present() else [CPU]
@@ -115,17 +113,3 @@ class DeDoDeRunner:
     def postprocess(matches: NDArray[np.float32], H: int, W: int) -> NDArray[np.float32]:  # noqa: N803 - the port's names
         """(M, 2) in [-1, 1] -> pixels of an image of H x W, the centre of the top-left pixel at (0.5, 0.5)."""
         return ((matches + 1) / 2 * (W, H)).astype(np.float32)
-
-
-def refuse_failed_export(path: Path) -> None:
-    """Raises NothingDone where a file is missing, or its parity record says that it is not what torch computes."""
-    if not path.is_file():
-        raise NothingDone(f"{path}: no such file; make it with `sfm-match export onnx`")
-    record_path = path.with_suffix(".parity.json")
-    if not record_path.is_file():
-        return
-    record = json.loads(record_path.read_text(encoding="utf-8"))
-    if record["sha256"] != sha256_of(path):
-        raise NothingDone(f"{path}: not the file that {record_path.name} speaks of; export it again")
-    if not record["passed"]:
-        raise NothingDone(f"{path}: failed its parity check against torch ({record_path.name}); export it again")

@@ -1,14 +1,30 @@
-"""The zoo: a model's name to its files and the settings that belong to it."""
+"""A model's name, and where its weights come from, to its files and the settings that belong to it."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from exports.config import FAMILY
 from sfm_match.errors import NothingDone, UsageError, nearest
 from sfm_match.store.shard import sha256_of
 
 _HERE = Path(__file__).parent
 BUILT_IN = {"dedode-nano": _HERE / "dedode_nano"}
+DETECTOR, DESCRIPTOR = "detector.onnx", "descriptor.onnx"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where a model's weights come from. Without any choice: from the package, or as downloaded."""
+
+    files: tuple[Path, ...] = ()  # checkpoints, told apart by their content
+    folder: Path | None = None  # of downloaded weights; None: see `zoo.weights_dir`
+    random: bool = False  # seeded ones, for checks of shapes and memory
+
+    def __post_init__(self) -> None:
+        if self.files and self.random:
+            raise UsageError("--random-weights stands alone: accepted are --weights FILE[,FILE] or --random-weights")
 
 
 @dataclass(frozen=True)
@@ -16,43 +32,63 @@ class Model:
     """A detector and a descriptor, as ONNX files."""
 
     name: str
-    version: str
+    source: dict[str, str]  # what its weights are told apart by
     detector: Path  # image -> logits
     descriptor: Path  # image, keypoints -> descriptors
-    sha256: dict[str, str]  # of the two files
     divisor: int  # image sides are multiples of it, pixels
     dimension: int  # of a descriptor
     match_threshold: float  # least dual-softmax probability that pays for this model
     nms_radius: int  # pixels; a keypoint is the strongest within this distance (in rows and in columns)
+    published: bool  # keypoints are chosen as the published DeDoDe chooses them
+    cpu_batch: int  # images a call; more gains nothing on a CPU
 
     def facts(self) -> dict[str, str]:
         """What a result must be told apart by."""
-        return {"model": self.name, "version": self.version, **self.sha256}
+        return {"model": self.name, **self.source}
 
 
-def find_model(name: str) -> Model:
-    """Looks a model up and checks its files.
+def find_model(name: str, weights: Weights | None = None) -> Model:
+    """Looks a model up and checks its files. Published ones are turned into ONNX files at first use.
 
     Raises:
         UsageError: no model has this name.
-        NothingDone: its files are missing or not the ones the manifest names.
+        NothingDone: its files are missing, or not the ones on record, or no torch is there to convert them.
     """
-    if name not in BUILT_IN:
-        raise UsageError(f"--model {name}: accepted are {', '.join(BUILT_IN)}{nearest(name, BUILT_IN)}")
-    folder = BUILT_IN[name]
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    check_name(name)
+    if name not in BUILT_IN or (weights and (weights.files or weights.random)):
+        from sfm_match.models.prepared import prepared_model
+
+        return prepared_model(name, weights or Weights())
+    folder, manifest = BUILT_IN[name], _manifest(name)
     for file, expected in manifest["sha256"].items():
         path = folder / file
         if not path.is_file() or sha256_of(path) != expected:
             raise NothingDone(f"{path}: missing or damaged; install sfm-match again")
     return Model(
         name=name,
-        version=manifest["version"],
-        detector=folder / "detector.onnx",
-        descriptor=folder / "descriptor.onnx",
-        sha256=manifest["sha256"],
+        source={"version": manifest["version"], **manifest["sha256"]},
+        detector=folder / DETECTOR,
+        descriptor=folder / DESCRIPTOR,
         divisor=manifest["divisor"],
         dimension=manifest["dimension"],
         match_threshold=manifest["match_threshold"],
         nms_radius=manifest["nms_radius"],
+        published=False,
+        cpu_batch=4,
     )
+
+
+def check_name(name: str) -> None:
+    """Raises UsageError where no model has this name."""
+    if name not in FAMILY:
+        raise UsageError(f"--model {name}: accepted are {', '.join(FAMILY)}{nearest(name, FAMILY)}")
+
+
+def match_threshold(name: str) -> float:
+    """Of a model, without looking at its files."""
+    check_name(name)
+    return float(_manifest(name)["match_threshold"]) if name in BUILT_IN else FAMILY[name].match_threshold
+
+
+def _manifest(name: str) -> dict[str, Any]:
+    return dict(json.loads((BUILT_IN[name] / "manifest.json").read_text(encoding="utf-8")))

@@ -40,9 +40,12 @@ DESCRIPTOR_G = WeightsFile(
 DINOV2 = WeightsFile(
     "dinov2_vitl14_pretrain.pth", "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth"
 )
+DETECTOR_L_V1 = WeightsFile("dedode_detector_L.pth", f"{_DEDODE}/dedode_pretrained_models/dedode_detector_L.pth")
 PUBLISHED = {
     "dedode-l-b": (DETECTOR_L_V2, DESCRIPTOR_B),
     "dedode-l-g": (DETECTOR_L_V2, DESCRIPTOR_G, DINOV2),
+    "dedode-l-b-v1": (DETECTOR_L_V1, DESCRIPTOR_B),
+    "dedode-l-g-v1": (DETECTOR_L_V1, DESCRIPTOR_G, DINOV2),
 }
 
 
@@ -64,6 +67,21 @@ def files_of(model: str) -> tuple[WeightsFile, ...]:
     if model not in PUBLISHED:
         raise UsageError(f"{model}: accepted are {', '.join(PUBLISHED)}{nearest(model, PUBLISHED)}")
     return PUBLISHED[model]
+
+
+def published_files(model: str, folder: Path) -> list[Path]:
+    """A model's downloaded files.
+
+    Raises:
+        NothingDone: one is not there, or is not what was published.
+    """
+    for file in files_of(model):
+        standing = state(file, folder)
+        if standing != "present":
+            raise NothingDone(
+                f"{folder / file.name}: {standing}; run `sfm-match models download {model}`, or give --weights FILE"
+            )
+    return [folder / file.name for file in files_of(model)]
 
 
 def state(file: WeightsFile, folder: Path) -> str:

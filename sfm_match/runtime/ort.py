@@ -11,6 +11,7 @@ from sfm_match.errors import SfmMatchError
 from sfm_match.runtime import Arrays, Provider
 
 CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
 _ERRORS_ONLY = 3
 
 
@@ -36,15 +37,3 @@ class OrtSession:
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
         return dict(zip(self._outputs, self._session.run(self._outputs, dict(feeds)), strict=True))
-
-
-def driver_present() -> bool:
-    """Whether a CUDA driver with a GPU answers. ONNX Runtime's own lists name CUDA on any machine."""
-    import ctypes
-
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    count = ctypes.c_int(0)
-    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0

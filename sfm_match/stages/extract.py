@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from sfm_match.frames import Frame, normalised_from_network
 from sfm_match.images import Header
 from sfm_match.keypoints import Selection, select_keypoints
 from sfm_match.loader import Item, Loaded, Loader
-from sfm_match.models import Model, find_model
+from sfm_match.models import Model, Weights, find_model
 from sfm_match.progress import Clock, Progress, StageReport
 from sfm_match.runtime import Session, create_session, resolve_precision
 from sfm_match.store.features import Features, UnitResult, read_index, unit_path, write_unit
@@ -23,7 +24,6 @@ from sfm_match.store.shard import ShardError, fingerprint
 from sfm_match.workspace import Workspace, made_by
 
 ALGORITHM = 1  # raise it when the same image and options come to give other features
-CPU_BATCH = 4  # images; more gains nothing on a CPU
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,16 @@ class FeatureSet:
         for name in names:
             held.setdefault(self.units[name], []).append(name)
         return dict(sorted(held.items()))
+
+
+def chosen_weights(options: ExtractOptions) -> Weights:
+    files = tuple(map(Path, options.weights.split(","))) if options.weights else ()
+    return Weights(files, options.weights_dir, options.random_weights)
+
+
+def chosen_model(options: ExtractOptions) -> Model:
+    """The model that the options name, with the weights that they name."""
+    return find_model(options.model, chosen_weights(options))
 
 
 def feature_facts(options: ExtractOptions, model: Model) -> dict[str, object]:
@@ -93,7 +103,8 @@ def extract_features(
         NothingDone: not one image of the collection could be used.
     """
     clock = Clock()
-    model = find_model(options.model)
+    with clock.on("load"):
+        model = chosen_model(options)
     facts = feature_facts(options, model)
     workspace.check("extract", facts, overwrite=overwrite)
     collection.save(workspace)  # not before the check: a refused command changes nothing
@@ -135,7 +146,7 @@ def _run_units(
     clock: Clock,
     quiet: bool,
 ) -> None:
-    size = CPU_BATCH if options.batch == AUTO else int(options.batch)
+    size = network.model.cpu_batch if options.batch == AUTO else int(options.batch)
     headers = collection.usable
     plan = {
         unit: list(_batches(names, headers, options.size, network.model.divisor, size)) for unit, names in work.items()
@@ -187,8 +198,10 @@ class Network:
         self.model = model
         self._detector: Session = create_session(model.detector, options.device)
         self._descriptor: Session = create_session(model.descriptor, options.device)
+        # a published network without refinement gives the published keypoints, which may be neighbours
+        radius = 0 if model.published and not options.subpixel else model.nms_radius
         self._how = Selection(
-            options.max_keypoints, options.threshold, options.border, model.nms_radius, options.subpixel
+            options.max_keypoints, options.threshold, options.border, radius, options.subpixel, model.published
         )
 
     @property

@@ -21,7 +21,7 @@ from sfm_match.collection import UNIT_SIZE, Collection
 from sfm_match.config import MatchOptions
 from sfm_match.errors import NothingDone
 from sfm_match.matching import match_descriptors
-from sfm_match.models import find_model
+from sfm_match.models import match_threshold
 from sfm_match.progress import Clock, Progress, StageReport
 from sfm_match.stages.extract import FeatureSet, standing_features
 from sfm_match.stages.pairs import read_pairs
@@ -74,7 +74,7 @@ def current_features(workspace: Workspace, collection: Collection) -> FeatureSet
 
 def match_facts(options: MatchOptions, model: str) -> dict[str, Any]:
     """Everything that matches depend on, beside the features."""
-    threshold = options.threshold if options.threshold is not None else find_model(model).match_threshold
+    threshold = options.threshold if options.threshold is not None else match_threshold(model)
     return {**options.identity(), "threshold": threshold, "algorithm": ALGORITHM}
 
 

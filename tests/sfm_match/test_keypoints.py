@@ -82,3 +82,31 @@ def test_refinement_leaves_neither_border_nor_mask() -> None:
     assert points[0, 0] >= 4
     points, _ = select_keypoints(logits, (50, 40), how, mask)
     np.testing.assert_array_equal(points, [[5.5, 20.5]])
+
+
+@pytest.mark.parametrize("size", [(96, 128), (131, 60)])
+def test_published_keypoints_are_those_of_the_published_detector(size: tuple[int, int]) -> None:
+    """Against the exported form in torch, which is tested against kornia."""
+    import torch
+    from torch import nn
+
+    from exports.keypoints import Detect
+
+    class Given(nn.Module):
+        dtype = torch.float32
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return image[:, :1]
+
+    height, width = size
+    logits = np.random.default_rng(0).normal(0, 3, (height, width)).astype(np.float32)
+    logits[: height // 2, : width // 2] += 4  # dense there: the weighting has something to do
+    image = torch.from_numpy(logits)[None, None].repeat(1, 3, 1, 1)
+    expected, expected_scores = Detect(Given(), 300)(image)
+    how = Selection(300, 0.0, border=0, nms_radius=0, subpixel=False, coverage=True)
+    points, scores = select_keypoints(logits, (width, height), how)
+    places = (expected[0].numpy() + 1) / 2 * (width, height)
+    assert {tuple(row) for row in points.round(2).tolist()} == {tuple(row) for row in places.round(2).tolist()}
+    np.testing.assert_allclose(scores, expected_scores[0].numpy(), rtol=1e-4)
+    unweighted, _ = select_keypoints(logits, (width, height), Selection(300, 0.0, 0, 0, subpixel=False))
+    assert {tuple(row) for row in points.tolist()} != {tuple(row) for row in unweighted.tolist()}

@@ -1,0 +1,239 @@
+"""`bench`: how long detector, descriptor and matcher take on this machine, by backend and number of keypoints.
+
+Three figures a cell, all medians: a pair from images to matches (the earlier port's table), one image from pixels to
+descriptors, one pair from descriptors to matches. A collection of N images pays N of the second, not N^2 of the first.
+"""
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sfm_match.bench_rows import OrtRow, Row, TorchRow
+from sfm_match.errors import NothingDone, UsageError
+from sfm_match.frames import orient
+from sfm_match.images import ImageError, decode, read_header, scan
+from sfm_match.loader import normalise
+from sfm_match.models import Weights, check_name
+from sfm_match.runtime import driver_present
+
+BACKENDS = ("torch", "ort", "tensorrt")
+WARM_UP = 2  # runs before the clock
+_ENOUGH_SECONDS = 20.0  # for one figure; slow cells stop there
+_FEWEST = 3  # runs of a figure, however slow
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of the table at one number of keypoints; median milliseconds."""
+
+    row: str
+    keypoints: int
+    pair_ms: float  # two images to their matches
+    image_ms: float  # an image to its descriptors
+    match_ms: float  # two images' descriptors to their matches
+    runs: int  # behind pair_ms
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The whole table, and what it was measured on."""
+
+    model: str
+    size: tuple[int, int]  # (height, width), pixels
+    pairs: int  # image pairs taken in turn
+    cells: list[Cell]
+    left_out: dict[str, str]  # row -> why
+    machine: dict[str, str]
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def markdown(self) -> str:
+        """One table a figure: rows by backend, columns by number of keypoints."""
+        counts = sorted({cell.keypoints for cell in self.cells})
+        rows = list(dict.fromkeys(cell.row for cell in self.cells))
+        found = {(cell.row, cell.keypoints): cell for cell in self.cells}
+        lines = [f"{self.model}, {self.size[0]} × {self.size[1]} px, {', '.join(self.machine.values())}", ""]
+        titles = {
+            "pair_ms": "Images to matches, ms a pair",
+            "image_ms": "Image to descriptors, ms an image",
+            "match_ms": "Descriptors to matches, ms a pair",
+        }
+        for field, title in titles.items():
+            lines += [f"| {title} | " + " | ".join(f"{count:,}" for count in counts) + " |"]
+            lines += ["|---|" + "---|" * len(counts)]
+            for row in rows:
+                values = (f"{getattr(found[row, n], field):.1f}" if (row, n) in found else "–" for n in counts)
+                lines += [f"| {row} | " + " | ".join(values) + " |"]
+            lines += [""]
+        return "\n".join([*lines, *(f"Left out: {row} ({why})" for row, why in self.left_out.items())]).rstrip() + "\n"
+
+
+def bench(
+    images: str | Path | None = None,
+    *,
+    model: str = "dedode-l-b",
+    num_keypoints: Sequence[int] = (1024, 2048, 4096, 8192),
+    backends: Sequence[str] = BACKENDS,
+    size: tuple[int, int] = (512, 512),
+    repeats: int = 20,
+    weights: Weights | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Bench:
+    """Measures every backend that this machine has.
+
+    Args:
+        images: folder of image pairs, taken in the order of their names, two by two; None: rendered views.
+        model: a name of the family.
+        num_keypoints: of each image; one column each.
+        backends: rows, of `BACKENDS`.
+        size: (height, width) to which images are squeezed, pixels.
+        repeats: measured runs of a figure; less where they take long.
+        weights: where the model's weights come from.
+        progress: told what is measured now.
+
+    Raises:
+        UsageError: an unknown backend or model, a count that the size does not hold.
+        NothingDone: fewer than two readable images.
+    """
+    check_name(model)
+    for backend in backends:
+        if backend not in BACKENDS:
+            raise UsageError(f"--backends {backend}: accepted are {', '.join(BACKENDS)}")
+    for count in num_keypoints:
+        if not 1 <= count <= size[0] * size[1]:
+            raise UsageError(f"--num-keypoints {count}: accepted are 1 to {size[0] * size[1]} at this size")
+    pairs = [np.stack([normalise(image) for image in pair]) for pair in _pairs(images, size)]
+    cells: list[Cell] = []
+    left_out = _absent(backends)
+    for count in num_keypoints:
+        for row in _rows(model, weights or Weights(), backends, size, count):
+            progress(f"{row.name}, {count} keypoints")
+            cells.append(_measure(row, pairs, count, repeats))
+    if not cells:
+        raise NothingDone(f"--backends: none of them is here ({', '.join(left_out.values())})")
+    return Bench(model, size, len(pairs), cells, left_out, _machine())
+
+
+def _measure(row: Row, pairs: list[NDArray[np.float32]], keypoints: int, repeats: int) -> Cell:
+    given = [[row.put(image[None]) for image in pair] for pair in pairs]
+    described = [[row.describe(image) for image in pair] for pair in given]
+
+    def whole(turn: int) -> None:
+        first, second = given[turn % len(given)]
+        row.match(row.describe(first), row.describe(second))
+
+    def image(turn: int) -> None:
+        row.describe(given[turn % len(given)][turn % 2])
+
+    def match(turn: int) -> None:
+        row.match(*described[turn % len(described)])
+
+    (pair_ms, runs), (image_ms, _), (match_ms, _) = (_median_ms(action, repeats) for action in (whole, image, match))
+    return Cell(row.name, keypoints, pair_ms, image_ms, match_ms, runs)
+
+
+def _median_ms(action: Callable[[int], None], repeats: int) -> tuple[float, int]:
+    for turn in range(WARM_UP):
+        action(turn)
+    seconds: list[float] = []
+    while len(seconds) < repeats and (len(seconds) < _FEWEST or sum(seconds) < _ENOUGH_SECONDS):
+        start = time.perf_counter()
+        action(len(seconds))
+        seconds.append(time.perf_counter() - start)
+    return round(1000 * median(seconds), 3), len(seconds)
+
+
+def _pairs(folder: str | Path | None, size: tuple[int, int]) -> list[NDArray[np.uint8]]:
+    """(2, H, W, 3) uint8 RGB each."""
+    if folder is None:
+        from sfm_match.scene import cameras, render, room
+
+        upright = [np.asarray(render(view, room()), np.uint8) for view in cameras(16)[4:8]]
+    else:
+        upright = []
+        for facts in scan(Path(folder)):
+            try:
+                path = Path(folder) / facts.name
+                upright.append(orient(decode(path), read_header(path).orientation))
+            except ImageError:
+                continue
+    if len(upright) < 2:
+        raise NothingDone(f"--images {folder}: fewer than two readable images")
+    small = [cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA) for image in upright[: len(upright) // 2 * 2]]
+    return [np.stack(pair) for pair in zip(small[0::2], small[1::2], strict=True)]
+
+
+def _absent(backends: Sequence[str]) -> dict[str, str]:
+    """The rows that were asked for and that this machine does not have."""
+    absent: dict[str, str] = {}
+    if "torch" in backends:
+        try:
+            import torch  # noqa: F401
+        except ImportError:
+            absent["torch"] = "not installed; pip install 'sfm-match[export]'"
+    if "tensorrt" in backends:
+        absent["tensorrt"] = "no GPU with a driver" if not driver_present() else "not served by this version"
+    if not driver_present():
+        absent["CUDA rows"] = "no GPU with a driver"
+    return absent
+
+
+def _rows(
+    model: str, weights: Weights, backends: Sequence[str], size: tuple[int, int], keypoints: int
+) -> Iterator[Row]:
+    """What of `backends` is here, one after the other, so that one network is in memory at a time."""
+    if "torch" in backends and "torch" not in _absent(backends):
+        for amp in (False, True):
+            yield TorchRow(model, weights, keypoints, amp=amp)
+    if "ort" in backends:
+        yield OrtRow(model, weights, size, keypoints)
+
+
+def _machine() -> dict[str, str]:
+    load = f"load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    return {"processor": _processor(), "cores": f"{os.cpu_count()} cores", "load": load}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def draw(result: Bench, path: Path) -> None:
+    """The three figures as bars, by row and number of keypoints.
+
+    Raises:
+        NothingDone: matplotlib is not installed, or the file cannot be written.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise NothingDone("the figure needs matplotlib: pip install 'sfm-match[bench]'; the tables stand") from None
+    rows = list(dict.fromkeys(cell.row for cell in result.cells))
+    counts = sorted({cell.keypoints for cell in result.cells})
+    titles = {"pair_ms": "images to matches", "image_ms": "image to descriptors", "match_ms": "descriptors to matches"}
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    for axes, (field, title) in zip(figure.subplots(1, 3), titles.items(), strict=True):
+        width = 0.8 / len(rows)
+        for place, row in enumerate(rows):
+            values = {cell.keypoints: getattr(cell, field) for cell in result.cells if cell.row == row}
+            at = [i + (place - (len(rows) - 1) / 2) * width for i, count in enumerate(counts) if count in values]
+            axes.bar(at, [values[count] for count in counts if count in values], width, label=row)
+        axes.set_xticks(range(len(counts)), [f"{count:,}" for count in counts])
+        axes.set(title=title, xlabel="keypoints", ylabel="median ms")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(rows))
+    figure.suptitle(f"{result.model}, {result.size[0]} × {result.size[1]} px, {result.machine['processor']}")
+    figure.savefig(path, dpi=120)

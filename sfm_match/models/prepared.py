@@ -1,0 +1,148 @@
+"""Checkpoints as the ONNX files that the pipeline runs: converted with torch once, then kept beside the weights."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exports.config import FAMILY
+from sfm_match.errors import NothingDone, UsageError
+from sfm_match.models import BUILT_IN, DESCRIPTOR, DETECTOR, Model, Weights, zoo
+from sfm_match.runtime import refuse_failed_export
+from sfm_match.store.shard import TEMPORARY, commit, fingerprint, sha256_of
+
+if TYPE_CHECKING:
+    from exports.command import Exported
+
+FORM = 1  # raise it when equal weights come to give other files
+_FOLDER = "onnx"  # within the folder of weights
+
+
+def prepared_model(name: str, weights: Weights) -> Model:
+    """The files that the pipeline runs: any batch and size.
+
+    Raises:
+        NothingDone: weights are missing or damaged, or torch is not there to convert them, or the conversion failed its
+            check.
+        UsageError: weights that do not fit the model.
+    """
+
+    def make(folder: Path, files: list[Path]) -> Iterable["Exported"]:
+        from exports.command import export_pipeline
+
+        return export_pipeline(
+            name, folder / DETECTOR, folder / DESCRIPTOR, weights=files, random_weights=weights.random
+        )
+
+    files, source = sources(name, weights)
+    place = _prepared(name, weights, files, source, "pipeline", make)
+    member = FAMILY[name]
+    return Model(
+        name=name,
+        source={**source, "form": str(FORM)},
+        detector=place / DETECTOR,
+        descriptor=place / DESCRIPTOR,
+        divisor=member.divisor,
+        dimension=member.descriptor.prototypes,
+        match_threshold=member.match_threshold,
+        nms_radius=2 if name in BUILT_IN else 1,
+        published=name not in BUILT_IN,
+        cpu_batch=4 if name in BUILT_IN else 1,
+    )
+
+
+def exported_file(name: str, part: str, weights: Weights, size: tuple[int, int], num_keypoints: int) -> Path:
+    """A file of `export onnx`, of one size and one number of keypoints and any batch: what `DeDoDeRunner` takes.
+
+    Args:
+        name: of the model.
+        part: `detector`, `descriptor`, `matcher` or `end2end`.
+        weights: where they come from.
+        size: (height, width), pixels.
+        num_keypoints: of each image.
+
+    Raises:
+        As `prepared_model`.
+    """
+
+    def make(folder: Path, files: list[Path]) -> Iterable["Exported"]:
+        from exports.command import export_onnx
+        from exports.onnx_export import Shapes
+
+        shapes = Shapes(size, 1, dynamic_batch=True, num_keypoints=num_keypoints)
+        return export_onnx(name, folder, shapes, parts=[part], weights=files, random_weights=weights.random)
+
+    files, source = sources(name, weights)
+    fixed = {"descriptor": [*size], "matcher": []}.get(part, [*size, num_keypoints])
+    place = _prepared(name, weights, files, source, " ".join(map(str, (part, *fixed))), make)
+    return next(place.glob("*.onnx"))
+
+
+@cache
+def say_random() -> None:
+    """Once is enough."""
+    print("sfm-match: RANDOM WEIGHTS: for checks of shapes and memory; they match nothing", file=sys.stderr)
+
+
+def sources(name: str, weights: Weights) -> tuple[list[Path], dict[str, str]]:
+    """Checkpoints, and what tells them from others."""
+    if weights.random:
+        say_random()
+        return [], {"weights": "random, seed 0"}
+    files = list(weights.files) or checkpoints(name, weights.folder)
+    return files, dict(sorted((file.name, _digest(file)) for file in files))
+
+
+def checkpoints(name: str, folder: Path | None) -> list[Path]:
+    """A model's own checkpoints: in the package, or as downloaded."""
+    if name in BUILT_IN:
+        return sorted(BUILT_IN[name].glob("*.safetensors"))
+    return zoo.published_files(name, zoo.weights_dir(folder))
+
+
+def _digest(file: Path) -> str:
+    if not file.is_file():
+        raise NothingDone(f"--weights {file}: no such file")
+    return sha256_of(file)
+
+
+def _prepared(
+    name: str,
+    weights: Weights,
+    files: list[Path],
+    source: dict[str, str],
+    form: str,
+    make: Callable[[Path, list[Path]], Iterable["Exported"]],
+) -> Path:
+    """The folder of a conversion, made beside its place and then moved there: a kill leaves nothing half."""
+    folder = zoo.weights_dir(weights.folder) / _FOLDER
+    place = folder / f"{name}-{fingerprint([source, form, FORM])}"
+    if not place.is_dir():
+        print(f"sfm-match: {name}: converting its weights to ONNX, once, in {place}", file=sys.stderr)
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = place.with_name(f"{place.name}{TEMPORARY}{os.getpid()}")
+        try:
+            for file in make(temporary, files):
+                refuse_failed_export(file.path)
+            note = {"model": name, "form": form, "weights": source}
+            (temporary / "manifest.json").write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+            commit(temporary, place)
+        except ImportError as error:
+            raise NothingDone(
+                f"--model {name}: its weights must be converted once, which needs torch and onnx ({error}); install "
+                f"them with: pip install 'sfm-match[export]', or copy {place} from a machine that has them"
+            ) from None
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        except OSError:
+            if not place.is_dir():  # otherwise another process was faster, with the same weights
+                raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    for path in place.glob("*.onnx"):
+        refuse_failed_export(path)
+    return place

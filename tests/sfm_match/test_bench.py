@@ -1,0 +1,48 @@
+"""The latency table: every row that is here, what is left out, and its three forms."""
+
+import json
+from pathlib import Path
+
+import pytest
+from jobs import sfm_match as command
+
+from sfm_match.bench import bench
+from sfm_match.errors import NothingDone, UsageError
+from sfm_match.models import Weights
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("weights")
+
+
+def test_table_and_files(rendered: Path, weights: Path, tmp_path: Path) -> None:
+    options = ["--random-weights", "--weights-dir", weights, "--img-size", "64", "96", "--repeats", "2"]
+    where = ["--images", rendered, "--out", tmp_path]
+    done = command("bench", *options, *where, "--num-keypoints", "60", "--backends", "torch,ort,tensorrt")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "bench.json").read_text())
+    assert result["pairs"] == 3
+    assert [cell["row"].split()[0] for cell in result["cells"]] == ["torch", "torch", "ONNX"]
+    for cell in result["cells"]:
+        assert cell["pair_ms"] > cell["image_ms"] > cell["match_ms"] > 0
+    assert "tensorrt" in result["left_out"]
+    assert done.stdout == (tmp_path / "bench.md").read_text()
+    assert "| Images to matches, ms a pair | 60 |" in done.stdout
+    assert "Left out: tensorrt" in done.stdout
+    assert (tmp_path / "bench.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_refusals(tmp_path: Path) -> None:
+    random = Weights(folder=tmp_path, random=True)
+    with pytest.raises(UsageError, match="accepted are torch, ort, tensorrt"):
+        bench(backends=["onnx"], weights=random)
+    with pytest.raises(UsageError, match="accepted are 1 to 4096 at this size"):
+        bench(size=(64, 64), weights=random)
+    with pytest.raises(UsageError, match="accepted are dedode-nano"):
+        bench(model="dedode", weights=random)
+    with pytest.raises(NothingDone, match="no image in it"):
+        bench(tmp_path, weights=random)
+    with pytest.raises(NothingDone, match="none of them is here"):
+        bench(backends=["tensorrt"], weights=random)
+    assert command("bench", "--num-keypoints", "many").returncode == 2
