@@ -8,6 +8,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -28,9 +29,15 @@ def main() -> None:
     state = torch.load(options.checkpoint, weights_only=True)
     nano = FAMILY["dedode-nano"]
     nets = nn.ModuleDict({"detector": DeDoDe(nano.detector), "descriptor": DeDoDe(nano.descriptor)})
-    nets.load_state_dict(state["nets"])
-    export_dense_detector(nets["detector"], options.out / "detector.onnx")
-    export_descriptor(nets["descriptor"], options.out / "descriptor.onnx")
+    averaged = {key.removeprefix("module."): v for key, v in state["average"].items() if key.startswith("module.")}
+    nets.load_state_dict(averaged)
+    nets.eval()
+    options.out.mkdir(parents=True, exist_ok=True)
+    files = {part: options.out / f"{part}.onnx" for part in nets}
+    export_dense_detector(nets["detector"], files["detector"])
+    export_descriptor(nets["descriptor"], files["descriptor"])
+    for part, network in nets.items():  # for `export onnx`, and for those who train on
+        safetensors.torch.save_model(network, str(options.out / f"{part}.safetensors"))
     manifest = {
         "version": options.version,
         "steps": state["step"],
@@ -38,10 +45,7 @@ def main() -> None:
         "dimension": nano.descriptor.prototypes,
         "match_threshold": nano.match_threshold,
         "nms_radius": 2,
-        "sha256": {
-            file: hashlib.sha256((options.out / file).read_bytes()).hexdigest()
-            for file in ("detector.onnx", "descriptor.onnx")
-        },
+        "sha256": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files.values()},
     }
     (options.out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
     print(json.dumps(manifest, indent=1))

@@ -76,6 +76,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256, help="side of a view, pixels")
     parser.add_argument("--init", type=Path, help="checkpoint to start from, where names and shapes agree")
     parser.add_argument("--localise", type=float, default=1.0, help="weight of the localisation loss")
+    parser.add_argument("--hard-from", type=int, default=2500, help="step from which views differ more")
     parser.add_argument("--peak", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=int, default=25, help="steps between log lines")
@@ -106,7 +107,7 @@ def main() -> None:
 
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
     photos = views.Photographs(photographs)
-    make = partial(views.make_batch, photos, options.size, options.batch, options.seed)
+    make = partial(views.make_batch, photos, options.size, options.batch, options.seed, options.hard_from)
     end = min(options.steps, options.stop or options.steps)
     started, first, running = time.time(), step, dict[str, float]()
     for batch in prefetch(make, range(step, end)):

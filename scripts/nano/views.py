@@ -99,7 +99,15 @@ def _inside(photo_from_view: Matrix, size: int, width: int, height: int) -> NDAr
     return (w > 0) & (u / safe > 1) & (u / safe < width - 2) & (v / safe > 1) & (v / safe < height - 2)
 
 
-def _pair(photos: Photographs, size: int, rng: np.random.Generator) -> tuple:
+def _tilt(rng: np.random.Generator) -> Matrix:
+    """A foreshortening by up to e along any direction, as walls seen aslant have it; area is kept."""
+    angle, stretch = rng.uniform(0, np.pi), np.exp(rng.uniform(0.1, 0.5))
+    cos, sin = np.cos(angle), np.sin(angle)
+    turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1.0]])
+    return turn @ np.diag((stretch, 1 / stretch, 1.0)) @ turn.T
+
+
+def _pair(photos: Photographs, size: int, rng: np.random.Generator, *, hard: bool) -> tuple:
     photo = photos.draw(rng)
     if rng.random() < 0.5:
         photo = np.ascontiguousarray(photo[:, ::-1])
@@ -114,19 +122,23 @@ def _pair(photos: Photographs, size: int, rng: np.random.Generator) -> tuple:
     rotation = rng.normal(0, 0.25) if rng.random() < 0.9 else rng.uniform(-0.9, 0.9)
     h_b = _homography(
         size,
-        scale * np.exp(rng.uniform(-0.6, 0.5)),
+        scale * np.exp(rng.uniform(-0.8, 0.7) if hard else rng.uniform(-0.6, 0.5)),
         (x + shift[0], y + shift[1]),
         rotation,
         np.exp(rng.normal(0, 0.18)),
         rng.normal(0, 0.15),
         rng.normal(0, 0.0012, 2),
     )
+    if hard and rng.random() < 0.35:
+        c = (size - 1) / 2
+        centre = np.array([[1, 0, c], [0, 1, c], [0, 0, 1.0]])
+        h_b = h_b @ centre @ _tilt(rng) @ np.linalg.inv(centre)
     a, b = _warp(photo, h_a, size), _warp(photo, h_b, size)
     corners = _corner_strength(a), _corner_strength(b)
     if rng.random() < 0.25:
         b = _motion_blur(b, rng)
     elif rng.random() < 0.4:
-        b = cv2.GaussianBlur(b, (0, 0), rng.uniform(0.4, 1.3))
+        b = cv2.GaussianBlur(b, (0, 0), np.exp(rng.uniform(-0.9, 1.3)) if hard else rng.uniform(0.4, 1.3))
     if rng.random() < 0.3:
         a = cv2.GaussianBlur(a, (0, 0), rng.uniform(0.3, 0.8))
     if rng.random() < 0.3:
@@ -163,11 +175,16 @@ def _photometric(x: Tensor, generator: torch.Generator) -> Tensor:
     return x.clamp(0, 1)
 
 
-def make_batch(photos: Photographs, size: int, batch: int, seed: int, step: int) -> Views:
-    """The batch of a step. It depends on the seed and the step alone: a resumed run sees what it would have seen."""
+def make_batch(photos: Photographs, size: int, batch: int, seed: int, hard_from: int, step: int) -> Views:
+    """The batch of a step. It depends on the seed and the step alone: a resumed run sees what it would have seen.
+
+    From step `hard_from` on, views differ more: defocus, scale, walls seen aslant.
+    """
     rng = np.random.default_rng((seed, step))
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    views, homographies, inside, corners = zip(*(_pair(photos, size, rng) for _ in range(batch)), strict=True)
+    views, homographies, inside, corners = zip(
+        *(_pair(photos, size, rng, hard=step >= hard_from) for _ in range(batch)), strict=True
+    )
     stacked = np.stack([pair[side] for side in (0, 1) for pair in views])[..., ::-1].transpose(0, 3, 1, 2)
     images = torch.from_numpy(np.ascontiguousarray(stacked)).float() / 255
     return Views(

@@ -3,15 +3,20 @@
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+import torch
 
-from exports.command import export_onnx
+from exports.command import END_TO_END, export_onnx
 from exports.config import FAMILY
-from exports.family import random_networks
-from exports.networks import Matcher
-from exports.onnx_export import Shapes, export_end_to_end, export_matcher
+from exports.family import load_networks, random_networks
+from exports.keypoints import Detect
+from exports.networks import Describe, Matcher
+from exports.onnx_export import EndToEnd, PairMatcher, Shapes, export_end_to_end, export_matcher
 from sfm_match.errors import NothingDone, UsageError
+from sfm_match.images import decode
+from sfm_match.models.prepared import checkpoints
 from sfm_match.runner import DeDoDeRunner
 
 SHAPES = Shapes((96, 128), num_keypoints=300)
@@ -107,3 +112,27 @@ def test_a_file_that_is_not_what_torch_computes_is_refused(
     copy.with_suffix(".parity.json").write_text(json.dumps({**record, **change}))
     with pytest.raises(NothingDone, match=message):
         DeDoDeRunner(copy, files[1], files[2])
+
+
+@pytest.mark.scenes
+def test_end_to_end_equals_three_files_and_torch_on_photographs(scenes: Path, tmp_path: Path) -> None:
+    frames = sorted((scenes / "fox" / "images").iterdir())[:2]
+    height, width = 640, 352
+    pair = np.stack([cv2.resize(decode(frame), (width, height), interpolation=cv2.INTER_AREA) for frame in frames])
+    images = DeDoDeRunner.preprocess(pair)
+    shapes, weights = Shapes((height, width), num_keypoints=1024), checkpoints("dedode-nano", None)
+    detector, descriptor, matcher = (f.path for f in export_onnx("dedode-nano", tmp_path, shapes, weights=weights))
+    (whole,) = (f.path for f in export_onnx("dedode-nano", tmp_path, shapes, parts=END_TO_END, weights=weights))
+
+    member = FAMILY["dedode-nano"]
+    networks = load_networks(member, weights)
+    matching = PairMatcher(Matcher(threshold=member.match_threshold))
+    with torch.no_grad():
+        module = EndToEnd(Detect(networks.detector, 1024), Describe(networks.descriptor), matching).eval()
+        a, b, _, _, scores = (part.numpy() for part in module(torch.from_numpy(images)))
+    expected = {tuple(row) for row in np.concatenate((a, b), axis=1)[scores > 0].round(4).tolist()}
+    assert len(expected) > 300
+    for runner in (DeDoDeRunner(detector, descriptor, matcher), DeDoDeRunner(end2end_path=whole)):
+        matches_a, matches_b, _ = runner.run(images)
+        found = {tuple(row) for row in np.concatenate((matches_a, matches_b), axis=1).round(4).tolist()}
+        assert len(found & expected) > 0.995 * len(found | expected)  # rounding moves the last keypoint in rank

@@ -1,0 +1,84 @@
+"""The standard planar test: image 1 of a sequence against the others, with a known homography each.
+
+Mean matching accuracy: the share of matches within t pixels of where the homography puts them, averaged over pairs
+(Dusmanu et al., "D2-Net", CVPR 2019). Repeatability: the share of the keypoints seen by both images that have a
+keypoint of the other within t pixels, averaged over both directions (Mikolajczyk & Schmid, IJCV 2005, with points for
+regions).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.methods import Described, Method, mutual_nearest
+
+Floats = NDArray[np.float64]
+LIMITS = (1, 3, 5)  # pixels of the second image
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """Images `img1` to `img6` and `H1to2p` to `H1to6p`, which map pixels with integer centres."""
+
+    folder: Path
+
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """(width, height)."""
+        return {p.name: cv2.imread(str(p)).shape[1::-1] for p in sorted(self.folder.glob("img*"))}
+
+    def homography(self, number: int) -> Floats:
+        """Image 1 to image `number`, for pixels whose centres are at one half."""
+        half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
+        return half @ np.loadtxt(self.folder / f"H1to{number}p") @ np.linalg.inv(half)
+
+
+def apply(homography: Floats, points: NDArray[np.float32]) -> Floats:
+    """(N, 2) -> (N, 2)."""
+    projected = np.c_[points, np.ones(len(points))] @ homography.T
+    return projected[:, :2] / projected[:, 2:]
+
+
+def score_sequence(sequence: Sequence, method: Method) -> dict[str, float]:
+    """Averages over the five pairs."""
+    features, sizes = method.extract(sequence.folder), sequence.sizes()
+    names = sorted(features)
+    rows = [
+        score_pair(
+            features[names[0]],
+            features[name],
+            sequence.homography(int(Path(name).stem.removeprefix("img"))),
+            (sizes[names[0]], sizes[name]),
+            method,
+        )
+        for name in names[1:]
+    ]
+    return {key: round(float(np.mean([row[key] for row in rows])), 4) for key in rows[0]}
+
+
+def score_pair(
+    a: Described, b: Described, b_from_a: Floats, sizes: tuple[tuple[int, int], tuple[int, int]], method: Method
+) -> dict[str, float]:
+    result: dict[str, float] = {"keypoints": len(a.keypoints)}
+    for name, matches in (("mma", method.match(a, b)), ("nn_mma", mutual_nearest(method.similarity(a, b)))):
+        landed = apply(b_from_a, a.keypoints[matches[:, 0]])
+        error = np.linalg.norm(landed - b.keypoints[matches[:, 1]], axis=1)
+        result[f"{name}_matches"] = len(matches)
+        for limit in LIMITS:
+            result[f"{name}@{limit}"] = float((error <= limit).mean()) if len(error) else 0.0
+    for limit in LIMITS:
+        there = _repeated(a, b, b_from_a, sizes[1], limit)
+        back = _repeated(b, a, np.linalg.inv(b_from_a), sizes[0], limit)
+        result[f"repeatability@{limit}"] = (there + back) / 2
+    return result
+
+
+def _repeated(a: Described, b: Described, b_from_a: Floats, size: tuple[int, int], limit: float) -> float:
+    landed = apply(b_from_a, a.keypoints)
+    seen = landed[((landed >= 0) & (landed < size)).all(axis=1)].astype(np.float32)
+    if not len(seen) or not len(b.keypoints):
+        return 0.0
+    nearest = [np.linalg.norm(b.keypoints - point, axis=1).min() for point in seen]
+    return float((np.array(nearest) <= limit).mean())

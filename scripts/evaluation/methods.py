@@ -1,0 +1,166 @@
+"""dedode-nano, COLMAP's SIFT and OpenCV's ORB behind one interface: images to features, features to matches."""
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import pycolmap
+from numpy.typing import NDArray
+
+import sfm_match
+from sfm_match.collection import Collection
+from sfm_match.matching import match_descriptors
+from sfm_match.models import match_threshold
+from sfm_match.stages.match import current_features
+from sfm_match.store.features import read_features, unit_path
+from sfm_match.workspace import Workspace
+
+Indices = NDArray[np.int64]  # (M, 2)
+
+
+@dataclass(frozen=True)
+class Described:
+    """Features of an image."""
+
+    keypoints: NDArray[np.float32]  # (N, 2) x, y pixels, the centre of the top-left one at (0.5, 0.5)
+    descriptors: NDArray[Any]  # (N, D)
+
+
+class Method(Protocol):
+    """A kind of features, with the matcher that its users use."""
+
+    name: str
+
+    def extract(self, folder: Path) -> dict[str, Described]:
+        """Features of every image of a folder."""
+
+    def match(self, a: Described, b: Described) -> Indices:
+        """As its users match."""
+
+    def similarity(self, a: Described, b: Described) -> NDArray[np.float32]:
+        """(N, M), larger is nearer: for mutual nearest neighbours, the same rule for all."""
+
+
+@dataclass
+class Nano:
+    """sfm-match as it stands, or with other weights."""
+
+    size: int
+    keypoints: int
+    options: dict[str, Any] = field(default_factory=dict)  # of `sfm_match.extract`
+    name: str = "dedode-nano"
+
+    def extract(self, folder: Path) -> dict[str, Described]:
+        with tempfile.TemporaryDirectory() as place:
+            chosen = {"size": self.size, "max_keypoints": self.keypoints, **self.options}
+            sfm_match.extract(folder, place, **chosen)
+            with Workspace(Path(place)) as workspace:
+                found = current_features(workspace, Collection.load(workspace))
+                return {
+                    name: Described(features.keypoints, features.descriptors.astype(np.float32))
+                    for unit, names in found.by_unit(found.units).items()
+                    for name, features in read_features(unit_path(workspace.features, unit), names).items()
+                }
+
+    def match(self, a: Described, b: Described) -> Indices:
+        threshold = match_threshold(self.options.get("model", "dedode-nano"))
+        return match_descriptors(a.descriptors, b.descriptors, threshold).indices.astype(np.int64)
+
+    def similarity(self, a: Described, b: Described) -> NDArray[np.float32]:
+        return np.asarray(a.descriptors @ b.descriptors.T, np.float32)
+
+
+@dataclass
+class Sift:
+    """COLMAP's, with COLMAP's defaults but for the sizes; matched with its ratio test and cross-check."""
+
+    size: int
+    keypoints: int
+    name: str = "COLMAP SIFT"
+
+    def options(self) -> pycolmap.FeatureExtractionOptions:
+        options = pycolmap.FeatureExtractionOptions()
+        options.max_image_size, options.sift.max_num_features = self.size, self.keypoints
+        return options
+
+    def extract(self, folder: Path) -> dict[str, Described]:
+        extractor = pycolmap.FeatureExtractor.create(self.options(), pycolmap.Device.cpu)
+        found = {}
+        for path in _images(folder):
+            image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+            small, scale = _shrink(image, self.size)
+            keypoints, descriptors = extractor.extract(pycolmap.Bitmap.from_array(small))
+            places = np.array([(k.x, k.y) for k in keypoints], np.float32).reshape(-1, 2)
+            values = descriptors.data.astype(np.float32)
+            unit = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-9)
+            found[path.name] = Described(places / np.float32(scale), unit)
+        return found
+
+    def match(self, a: Described, b: Described) -> Indices:
+        angles = np.arccos(np.clip(self.similarity(a, b), -1, 1))
+
+        def one_way(angles: NDArray[np.float32]) -> NDArray[np.int64]:
+            two = np.argpartition(angles, 1, axis=1)[:, :2]
+            values = np.take_along_axis(angles, two, axis=1)
+            best = values.argmin(axis=1)
+            rows = np.arange(len(angles))
+            first, second = values[rows, best], values[rows, 1 - best]
+            return np.where((first <= 0.7) & (first < 0.8 * second), two[rows, best], -1)
+
+        forward, back = one_way(angles), one_way(np.ascontiguousarray(angles.T))
+        rows = np.flatnonzero(forward >= 0)
+        rows = rows[back[forward[rows]] == rows]
+        return np.stack((rows, forward[rows]), axis=1)
+
+    def similarity(self, a: Described, b: Described) -> NDArray[np.float32]:
+        return np.asarray(a.descriptors @ b.descriptors.T, np.float32)
+
+
+@dataclass
+class Orb:
+    """OpenCV's, mutual nearest neighbours by Hamming distance."""
+
+    size: int
+    keypoints: int
+    name: str = "OpenCV ORB"
+
+    def extract(self, folder: Path) -> dict[str, Described]:
+        extractor = cv2.ORB_create(self.keypoints)
+        found = {}
+        for path in _images(folder):
+            small, scale = _shrink(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), self.size)
+            keypoints, descriptors = extractor.detectAndCompute(small, None)
+            places = np.array([k.pt for k in keypoints], np.float32).reshape(-1, 2)
+            bits = np.empty((0, 32), np.uint8) if descriptors is None else descriptors
+            found[path.name] = Described((places + 0.5) / np.float32(scale), bits)
+        return found
+
+    def match(self, a: Described, b: Described) -> Indices:
+        found = cv2.BFMatcher(cv2.NORM_HAMMING, crossCheck=True).match(a.descriptors, b.descriptors)
+        return np.array([(m.queryIdx, m.trainIdx) for m in found], np.int64).reshape(-1, 2)
+
+    def similarity(self, a: Described, b: Described) -> NDArray[np.float32]:
+        first, second = (np.unpackbits(d.descriptors, axis=1).astype(np.float32) * 2 - 1 for d in (a, b))
+        return np.asarray(first @ second.T, np.float32)
+
+
+def mutual_nearest(similarity: NDArray[np.float32]) -> Indices:
+    """(M, 2) pairs that are each other's best."""
+    forward, back = similarity.argmax(axis=1), similarity.argmax(axis=0)
+    rows = np.flatnonzero(back[forward] == np.arange(len(forward)))
+    return np.stack((rows, forward[rows]), axis=1)
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+
+
+def _shrink(image: NDArray[np.uint8], size: int) -> tuple[NDArray[np.uint8], float]:
+    """The long side to `size` at most, by area; and by how much."""
+    scale = min(1.0, size / max(image.shape))
+    if scale == 1.0:
+        return image, 1.0
+    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), scale
