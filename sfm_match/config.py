@@ -202,6 +202,7 @@ class ReconstructOptions(Options):
     refine_focal_length: bool | None = option(
         None, "refine focal lengths and distortion; without: only where --camera-params did not give them"
     )
+    robust_refinement: bool = option(True, "end with a bundle adjustment in which wrong observations weigh little")
     min_model_size: int = option(3, "smaller models are dropped, images")
     seed: int = option(0, "of every random choice")
     mapper_threads: int = option(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sfm_match.collection import Collection
 from sfm_match.colmap import hush_colmap
 from sfm_match.colmap.database import count, read_note
+from sfm_match.colmap.refinement import refine_robustly
 from sfm_match.config import ReconstructOptions
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.progress import Clock, StageReport
@@ -57,8 +58,15 @@ def reconstruct_model(
     temporary = workspace.folder / f"sparse{TEMPORARY}{os.getpid()}"
     temporary.mkdir()
     try:
+        refine = options.refine_focal_length
+        if refine is None:
+            refine = not _intrinsics_given(workspace)
         with clock.on("map"):
-            reconstructions = _map(workspace, collection, options, temporary)
+            reconstructions = _map(workspace, collection, options, temporary, refine_cameras=refine)
+        if options.robust_refinement:
+            with clock.on("refine"):
+                for model in reconstructions:
+                    refine_robustly(model, refine_cameras=refine)
         if not reconstructions:
             raise NothingDone(
                 f"{workspace.database}: no reconstruction; too few verified matches "
@@ -98,21 +106,18 @@ def _sizes(sparse: Path) -> dict[str, int]:
 
 
 def _map(
-    workspace: Workspace, collection: Collection, options: ReconstructOptions, output: Path
+    workspace: Workspace, collection: Collection, options: ReconstructOptions, output: Path, *, refine_cameras: bool
 ) -> list["pycolmap.Reconstruction"]:
     """Largest model first."""
     import pycolmap
 
     hush_colmap()
     pycolmap.set_random_seed(options.seed)
-    refine = options.refine_focal_length
-    if refine is None:
-        refine = not _intrinsics_given(workspace)
     paths = str(workspace.database), str(collection.folder), str(output)
     if options.mapper == "global":
-        found = pycolmap.global_mapping(*paths, options=_global_options(options, refine))
+        found = pycolmap.global_mapping(*paths, options=_global_options(options, refine_cameras))
     else:
-        found = pycolmap.incremental_mapping(*paths, options=_incremental_options(options, refine))
+        found = pycolmap.incremental_mapping(*paths, options=_incremental_options(options, refine_cameras))
     models = sorted(found.values(), key=lambda model: -model.num_reg_images())
     return [model for model in models if model.num_reg_images() >= options.min_model_size]
 
