@@ -68,8 +68,13 @@ def pair_errors(estimated: dict[str, Pose], truth: dict[str, Pose]) -> Floats:
 
 
 def area_under_curve(errors: Floats, limit: float) -> float:
-    """Mean recall for thresholds from 0 to `limit`: each error e below it adds (limit - e) / limit."""
-    return float(np.clip((limit - errors) / limit, 0, 1).mean())
+    """Of recall over error up to `limit`, over `limit`, by trapezoids: the field's pose AUC (Sarlin et al.,
+    "SuperGlue", CVPR 2020), so that figures compare.
+    """
+    x = np.concatenate(([0.0], np.sort(errors)))
+    recall = np.arange(len(x)) / len(errors)
+    below = int(np.searchsorted(x, limit))
+    return float(np.trapezoid(np.append(recall[:below], recall[below - 1]), np.append(x[:below], limit)) / limit)
 
 
 def centre_rmse(estimated: dict[str, Pose], truth: dict[str, Pose]) -> float:

@@ -39,9 +39,15 @@ def refine_robustly(model: "pycolmap.Reconstruction", *, refine_cameras: bool) -
     options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
     options.ceres.solver_options.function_tolerance = _TOLERANCE
     options.ceres.solver_options.max_num_iterations = _ITERATIONS
+    config = pycolmap.BundleAdjustmentConfig()
+    for image in model.images.values():
+        if image.has_pose:
+            config.add_image(image.image_id)
+    config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
     for _ in range(ROUNDS):
         options.ceres.loss_function_scale = max(_LEAST_SCALE, deviation(model))
-        pycolmap.bundle_adjustment(model, options)
+        # not pycolmap.bundle_adjustment, which is the same and logs whatever the log level
+        pycolmap.create_default_bundle_adjuster(options, config, model).solve()
     model.update_point_3d_errors()
     return deviation(model)
 

@@ -30,7 +30,11 @@ def test_an_absent_camera_costs_180_degrees() -> None:
 
 
 def test_area() -> None:
-    assert area_under_curve(np.array([0.0, 2.5, 5.0, 180.0]), 5) == pytest.approx((1 + 0.5) / 4)
+    # recall 1/4 at 0 degrees, from there in a line to 2/4 at 2.5, in a line to 3/4 at the limit (which does not count)
+    errors = np.array([0.0, 2.5, 5.0, 180.0])
+    assert area_under_curve(errors, 5) == pytest.approx((0.375 * 2.5 + 0.5 * 2.5) / 5)
+    assert area_under_curve(np.full(4, 180.0), 5) == 0
+    assert area_under_curve(np.zeros(4), 5) == pytest.approx(1)
 
 
 def test_camera_file(tmp_path) -> None:
