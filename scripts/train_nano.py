@@ -20,6 +20,7 @@ from pathlib import Path
 import cv2
 import torch
 from nano import losses, views
+from nano.validation import validate
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -80,6 +81,8 @@ def main() -> None:
     parser.add_argument("--peak", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=int, default=25, help="steps between log lines")
+    parser.add_argument("--validate", type=Path, help="folder of planar sequences, to score the averaged weights on")
+    parser.add_argument("--validate-every", type=int, default=500, help="steps")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
 
@@ -139,6 +142,8 @@ def main() -> None:
             seconds = time.time() - started
             line = {"step": step, "seconds": round(seconds), **{k: round(v, 4) for k, v in running.items()}}
             line["pairs_per_s"] = round((step - first) * options.batch / seconds, 2)
+            if options.validate and step % options.validate_every == 0:
+                line |= validate(average.module, options.validate)
             print(json.dumps(line), flush=True)
             with (options.out / "log.jsonl").open("a") as log:
                 log.write(json.dumps(line) + "\n")

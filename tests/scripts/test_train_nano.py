@@ -1,5 +1,6 @@
 """The training's geometry, its losses, and that a resumed run goes on where it stopped."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -89,3 +90,23 @@ def test_resuming_gives_what_an_undisturbed_run_gives(photographs: Path, tmp_pat
     for name, value in whole["nets"].items():
         torch.testing.assert_close(parts["nets"][name], value, atol=1e-3, rtol=1e-3)
     assert all(int(state["step"]) == 4 for state in parts["optimiser"]["state"].values())
+
+
+def test_validation_and_its_curves(photographs: Path, tmp_path: Path) -> None:
+    sequence = tmp_path / "sequences" / "shift"
+    sequence.mkdir(parents=True)
+    picture = cv2.imread(str(next(photographs.iterdir())))
+    cv2.imwrite(str(sequence / "img1.png"), picture[:, :384])
+    cv2.imwrite(str(sequence / "img2.png"), picture[:, 16:])
+    (sequence / "H1to2p").write_text("1 0 -16\n0 1 0\n0 0 1\n")
+    script = [sys.executable, "scripts/train_nano.py", "--images", photographs, "--out", tmp_path / "out"]
+    options = ["--batch", "1", "--size", "128", "--every", "1", "--steps", "2", "--threads", "1"]
+    validation = ["--validate", sequence.parent, "--validate-every", "2"]
+    environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'scripts'}"}
+    subprocess.run([*map(str, script), *options, *map(str, validation)], check=True, cwd=ROOT, env=environment)
+    first, second = map(json.loads, (tmp_path / "out" / "log.jsonl").read_text().splitlines())
+    assert "val_mma@3" not in first
+    assert 0 <= second["val_mma@1"] <= second["val_mma@3"] <= second["val_mma@5"] <= 1
+    plot = [sys.executable, "scripts/plot_training.py", str(tmp_path / "out" / "log.jsonl"), str(tmp_path / "a.png")]
+    subprocess.run(plot, check=True, cwd=ROOT)
+    assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"

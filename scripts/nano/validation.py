@@ -1,0 +1,61 @@
+"""What a checkpoint is worth while it trains: the planar sequences, by the pipeline's own selection and matcher."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from evaluation.homographies import Sequence, score_sequence
+from evaluation.methods import Described, Indices
+from numpy.typing import NDArray
+from torch import nn
+
+from exports.config import FAMILY
+from exports.networks import Describe
+from sfm_match.frames import normalised_from_network, plan_frame
+from sfm_match.keypoints import Selection, select_keypoints
+from sfm_match.loader import normalise, to_network
+from sfm_match.matching import match_descriptors
+
+_NANO = FAMILY["dedode-nano"]
+_HOW = Selection(max_keypoints=2048, threshold=0.0, border=4, nms_radius=2, subpixel=True)
+FIGURES = ("mma@1", "mma@3", "mma@5", "repeatability@1", "repeatability@3")
+
+
+class Networks:
+    """The networks in training as a method of `evaluation`."""
+
+    name = "dedode-nano in training"
+
+    def __init__(self, nets: nn.ModuleDict, size: int = 1024) -> None:
+        self._nets, self._size = nets, size
+
+    @torch.no_grad()
+    def extract(self, folder: Path) -> dict[str, Described]:
+        """Features of every image of a folder."""
+        found = {}
+        for path in sorted(folder.glob("img*")):
+            raw = cv2.imread(str(path))[..., ::-1]
+            frame = plan_frame(raw.shape[1::-1], 1, self._size, _NANO.divisor)
+            image = torch.from_numpy(normalise(to_network(np.ascontiguousarray(raw), frame)))[None]
+            logits = self._nets["detector"](image)[0, 0].numpy()
+            points, _ = select_keypoints(logits, frame.network_size, _HOW)
+            places = torch.from_numpy(normalised_from_network(points, frame.bucket))[None]
+            descriptors = Describe(self._nets["descriptor"])(image, places)[0].numpy()
+            found[path.name] = Described(frame.raw_from_network(points), descriptors)
+        return found
+
+    def match(self, a: Described, b: Described) -> Indices:
+        return match_descriptors(a.descriptors, b.descriptors, _NANO.match_threshold).indices.astype(np.int64)
+
+    def similarity(self, a: Described, b: Described) -> NDArray[np.float32]:
+        return np.asarray(a.descriptors @ b.descriptors.T, np.float32)
+
+
+def validate(nets: nn.ModuleDict, folder: Path) -> dict[str, float]:
+    """Means over the sequences under `folder`: matching accuracy and repeatability at 1, 3, 5 pixels."""
+    was_training = nets.training
+    nets.eval()
+    rows = [score_sequence(Sequence(place), Networks(nets)) for place in sorted(folder.iterdir()) if place.is_dir()]
+    nets.train(was_training)
+    return {f"val_{key}": round(float(np.mean([row[key] for row in rows])), 4) for key in FIGURES}
