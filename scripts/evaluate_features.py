@@ -13,11 +13,12 @@ import time
 from pathlib import Path
 
 import pycolmap
-from evaluation.homographies import Sequence, score_sequence
+from evaluation.homographies import Sequence, score_rotation, score_sequence
 from evaluation.methods import Method, Nano, Orb, Sift
 from evaluation.scenes import score_scene
 
 PLANAR = ("keypoints", "mma@1", "mma@3", "mma@5", "mma_matches", "nn_mma@3", "repeatability@1", "repeatability@3")
+TURNED = ("mma@1", "mma@3", "mma_matches", "repeatability@3")
 POSES = ("registered", "images", "auc@0.5", "auc@1", "auc@5", "centre_rmse_mm", "reprojection_error_px", "seconds")
 
 
@@ -40,6 +41,7 @@ def main() -> None:
     parser.add_argument("--methods", default="nano,sift,orb")
     parser.add_argument("--sequences", help="names with commas between; default: all")
     parser.add_argument("--scenes", help="names with commas between; default: those with gt_cameras")
+    parser.add_argument("--angles", default="0,15,30,45,60,90,135,180", help="of the rotation table, degrees")
     parser.add_argument("--weights", help="other weights of dedode-nano, DETECTOR,DESCRIPTOR")
     options = parser.parse_args()
 
@@ -47,6 +49,7 @@ def main() -> None:
     weights = {"weights": options.weights} if options.weights else {}
     every: dict[str, Method] = {
         "nano": Nano(options.size, options.keypoints, weights),
+        "turns": Nano(options.size, options.keypoints, {**weights, "turns": True}, "dedode-nano --turns"),
         "sift": Sift(options.size, options.keypoints),
         "orb": Orb(options.size, options.keypoints),
     }
@@ -66,6 +69,7 @@ def main() -> None:
         "load": os.getloadavg()[0],
         "pycolmap": pycolmap.__version__,
         "planar": {},
+        "rotation": {},
         "scenes": {},
     }
     for folder in sequences:
@@ -73,6 +77,11 @@ def main() -> None:
         for method in methods:
             rows[method.name] = score_sequence(Sequence(folder), method)
             print(folder.name, method.name, rows[method.name], flush=True)
+    for angle in map(float, filter(None, options.angles.split(","))):
+        rows = result["rotation"][f"{angle:g}°"] = {}
+        for method in methods:
+            rows[method.name] = score_rotation([folder / "img1.jpg" for folder in sequences], method, angle)
+            print(f"{angle:g} degrees", method.name, rows[method.name], flush=True)
     for folder in scenes:
         rows = result["scenes"][folder.name] = {}
         for method in methods:
@@ -81,8 +90,9 @@ def main() -> None:
 
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "features.json").write_text(json.dumps(result, indent=1) + "\n")
-    lines = [*table(result["planar"], PLANAR, "sequence"), "", *table(result["scenes"], POSES, "scene")]
-    (options.out / "features.md").write_text("\n".join(lines) + "\n")
+    tables = {"sequence": ("planar", PLANAR), "turned by": ("rotation", TURNED), "scene": ("scenes", POSES)}
+    lines = [line for first, (part, columns) in tables.items() for line in [*table(result[part], columns, first), ""]]
+    (options.out / "features.md").write_text("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -128,6 +128,10 @@ class ExtractOptions(Options):
     )
     border: int = option(4, "no keypoint closer to the image's edge than this, network pixels")
     subpixel: bool = option(True, "refine keypoints by a soft-argmax over the detector's logits")
+    turns: bool = option(
+        False,
+        "describe images in four quarter turns, for pictures at any rotation, as from drones; four times slower",
+    )
     masks: Path | None = option(None, "folder of masks, NAME.png for image NAME; black hides (COLMAP's convention)")
     workers: int = option(0, "decoding threads; 0: one per core", identity=False)
 

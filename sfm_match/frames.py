@@ -94,6 +94,13 @@ def normalised_from_network(points: Points, bucket: tuple[int, int]) -> Points:
     return (points * (2.0 / np.asarray(bucket, np.float32)) - 1.0).astype(np.float32)
 
 
+def quarter_turned(points: Points, turns: int) -> Points:
+    """(..., 2) in [-1, 1] to where they are when the image is turned as `numpy.rot90` turns it, `turns` times."""
+    for _ in range(turns % 4):
+        points = np.stack((points[..., 1], -points[..., 0]), axis=-1)
+    return points
+
+
 def plan_frame(raw_size: tuple[int, int], orientation: int, size: int, divisor: int) -> Frame:
     """Chooses the network size and the bucket of an image.
 

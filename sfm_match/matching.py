@@ -13,7 +13,35 @@ from sfm_match.store.matches import Matches
 
 ROWS = 512  # of a block: 512 x 4096 float32 stay in the cache
 
+STRONGEST = 512  # keypoints of each image that decide between turns
 _EMPTY = Matches(np.empty((0, 2), np.uint32), np.empty(0, np.float16))
+
+
+def match_turned(
+    descriptors0: NDArray[np.float32],
+    descriptors1: NDArray[np.float32],
+    turns: int,
+    threshold: float,
+    inverse_temperature: float = 20.0,
+) -> Matches:
+    """Matches of images that were described in several quarter turns: the turn of the second that fits the first best.
+
+    Args:
+        descriptors0: (N, turns * D) float32, the turns side by side, unit length each; strongest keypoints first.
+        descriptors1: (M, turns * D) float32, as above.
+        turns: 1, or 4.
+        threshold, inverse_temperature: as in `match_descriptors`.
+
+    Returns:
+        As `match_descriptors`.
+    """
+    if turns == 1:
+        return match_descriptors(descriptors0, descriptors1, threshold, inverse_temperature)
+    upright = descriptors0[:, : descriptors0.shape[1] // turns]
+    turned = np.split(descriptors1, turns, axis=1)
+    few = [match_descriptors(upright[:STRONGEST], d[:STRONGEST], threshold, inverse_temperature) for d in turned]
+    best = int(np.argmax([matches.scores.sum(dtype=np.float32) for matches in few]))
+    return match_descriptors(upright, turned[best], threshold, inverse_temperature)
 
 
 def match_descriptors(

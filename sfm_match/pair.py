@@ -14,12 +14,12 @@ from sfm_match.errors import NothingDone, UsageError
 from sfm_match.frames import Frame, orient
 from sfm_match.images import Header, ImageError, decode, read_header
 from sfm_match.loader import Item, Loaded, normalise, to_network
-from sfm_match.matching import match_descriptors
+from sfm_match.matching import match_turned
 from sfm_match.models import check_name
 from sfm_match.models.prepared import exported_file
 from sfm_match.progress import Clock
 from sfm_match.runner import DeDoDeRunner
-from sfm_match.stages.extract import Network, chosen_model, chosen_weights
+from sfm_match.stages.extract import TURNS, Network, chosen_model, chosen_weights
 from sfm_match.store.features import Features
 
 MIN_FOR_GEOMETRY = 8  # matches; fewer have no fundamental matrix
@@ -111,7 +111,7 @@ def _in_stages(images: list[_Image], extracting: ExtractOptions, matching: Match
     features = [_features(network, image, image.header.frame(extracting.size, model.divisor)) for image in images]
     threshold = matching.threshold if matching.threshold is not None else model.match_threshold
     first, second = (f.descriptors.astype(np.float32) for f in features)
-    matches = match_descriptors(first, second, threshold, matching.inverse_temperature)
+    matches = match_turned(first, second, TURNS if extracting.turns else 1, threshold, matching.inverse_temperature)
     a = features[0].keypoints[matches.indices[:, 0]]
     b = features[1].keypoints[matches.indices[:, 1]]
     counts = len(features[0].keypoints), len(features[1].keypoints)

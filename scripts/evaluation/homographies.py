@@ -6,6 +6,7 @@ keypoint of the other within t pixels, averaged over both directions (Mikolajczy
 regions).
 """
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,6 +74,26 @@ def score_pair(
         back = _repeated(b, a, np.linalg.inv(b_from_a), sizes[0], limit)
         result[f"repeatability@{limit}"] = (there + back) / 2
     return result
+
+
+def score_rotation(images: list[Path], method: Method, degrees: float) -> dict[str, float]:
+    """Each image's middle against the same turned in the plane; averages over the images."""
+    rows = []
+    for path in images:
+        image = cv2.imread(str(path))
+        height, width = image.shape[:2]
+        side = int(min(height, width) / 2**0.5)  # of the square that holds nothing from outside at any angle
+        with tempfile.TemporaryDirectory() as folder:
+            middles = []
+            for number, angle in ((1, 0.0), (2, degrees)):
+                turn = np.vstack((cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, 1), [0, 0, 1]))
+                crop = np.array([[1, 0, (side - width) / 2], [0, 1, (side - height) / 2], [0, 0, 1]])
+                middles.append(crop @ turn)
+                turned = cv2.warpPerspective(image, middles[-1], (side, side), flags=cv2.INTER_CUBIC)
+                cv2.imwrite(f"{folder}/img{number}.png", turned)
+            np.savetxt(f"{folder}/H1to2p", middles[1] @ np.linalg.inv(middles[0]))
+            rows.append(score_sequence(Sequence(Path(folder)), method))
+    return {key: round(float(np.mean([row[key] for row in rows])), 4) for key in rows[0]}
 
 
 def _repeated(a: Described, b: Described, b_from_a: Floats, size: tuple[int, int], limit: float) -> float:

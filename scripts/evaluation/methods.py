@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 import sfm_match
 from sfm_match.collection import Collection
-from sfm_match.matching import match_descriptors
+from sfm_match.matching import match_turned
 from sfm_match.models import match_threshold
+from sfm_match.stages.extract import TURNS
 from sfm_match.stages.match import current_features
 from sfm_match.store.features import read_features, unit_path
 from sfm_match.workspace import Workspace
@@ -67,7 +68,8 @@ class Nano:
 
     def match(self, a: Described, b: Described) -> Indices:
         threshold = match_threshold(self.options.get("model", "dedode-nano"))
-        return match_descriptors(a.descriptors, b.descriptors, threshold).indices.astype(np.int64)
+        turns = TURNS if self.options.get("turns") else 1
+        return match_turned(a.descriptors, b.descriptors, turns, threshold).indices.astype(np.int64)
 
     def similarity(self, a: Described, b: Described) -> NDArray[np.float32]:
         return np.asarray(a.descriptors @ b.descriptors.T, np.float32)

@@ -119,7 +119,8 @@ def _pair(photos: Photographs, size: int, rng: np.random.Generator, *, hard: boo
         size, scale, (x, y), rng.normal(0, 0.1), np.exp(rng.normal(0, 0.05)), 0.0, rng.normal(0, 0.0003, 2)
     )
     shift = rng.normal(0, 0.1, 2) * side
-    rotation = rng.normal(0, 0.25) if rng.random() < 0.9 else rng.uniform(-0.9, 0.9)
+    # an eighth of a turn each way, so that four quarter turns of a picture cover the circle
+    rotation = rng.normal(0, 0.25) if rng.random() < (0.6 if hard else 0.9) else rng.uniform(-0.9, 0.9)
     h_b = _homography(
         size,
         scale * np.exp(rng.uniform(-0.8, 0.7) if hard else rng.uniform(-0.6, 0.5)),
@@ -178,7 +179,7 @@ def _photometric(x: Tensor, generator: torch.Generator) -> Tensor:
 def make_batch(photos: Photographs, size: int, batch: int, seed: int, hard_from: int, step: int) -> Views:
     """The batch of a step. It depends on the seed and the step alone: a resumed run sees what it would have seen.
 
-    From step `hard_from` on, views differ more: defocus, scale, walls seen aslant.
+    From step `hard_from` on, views differ more: defocus, scale, rotation, walls seen aslant.
     """
     rng = np.random.default_rng((seed, step))
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sfm_match.collection import Collection, write_failed
 from sfm_match.config import AUTO, ExtractOptions
 from sfm_match.errors import NothingDone
-from sfm_match.frames import Frame, normalised_from_network
+from sfm_match.frames import Frame, normalised_from_network, quarter_turned
 from sfm_match.images import Header
 from sfm_match.keypoints import Selection, select_keypoints
 from sfm_match.loader import Item, Loaded, Loader
@@ -23,6 +23,7 @@ from sfm_match.store.features import Features, UnitResult, read_index, unit_path
 from sfm_match.store.shard import ShardError, fingerprint
 from sfm_match.workspace import Workspace, made_by
 
+TURNS = 4  # quarters, with --turns
 ALGORITHM = 1  # raise it when the same image and options come to give other features
 
 
@@ -174,7 +175,7 @@ def _run_units(
             with clock.on("write"):
                 signatures = {name: collection.records[name].signature for name in (*features, *failed)}
                 result = UnitResult(dict(sorted(features.items())), dict(sorted(failed.items())), signatures, retry)
-                write_unit(unit_path(workspace.features, unit), result, expected, network.model.dimension)
+                write_unit(unit_path(workspace.features, unit), result, expected, network.width)
     finally:
         progress.close()
 
@@ -196,6 +197,7 @@ class Network:
 
     def __init__(self, model: Model, options: ExtractOptions) -> None:
         self.model = model
+        self._turns = TURNS if options.turns else 1
         self._detector: Session = create_session(model.detector, options.device)
         self._descriptor: Session = create_session(model.descriptor, options.device)
         # a published network without refinement gives the published keypoints, which may be neighbours
@@ -203,6 +205,11 @@ class Network:
         self._how = Selection(
             options.max_keypoints, options.threshold, options.border, radius, options.subpixel, model.published
         )
+
+    @property
+    def width(self) -> int:
+        """Of a row of descriptors."""
+        return self._turns * self.model.dimension
 
     @property
     def provider(self) -> str:
@@ -213,7 +220,7 @@ class Network:
         if not batch.items:
             return {}
         with clock.on("network"):
-            logits: NDArray[np.float32] = self._detector.run({"image": batch.images})["logits"][:, 0]
+            logits = self._logits(batch.images)
         with clock.on("keypoints"):
             finite = [bool(np.isfinite(one).all()) for one in logits]
             chosen = [
@@ -227,11 +234,36 @@ class Network:
             if choice is not None:
                 row[: len(choice[0])] = normalised_from_network(choice[0], bucket)
         with clock.on("network"):
-            described = self._descriptor.run({"image": batch.images, "keypoints": places})["descriptors"]
+            described = self._described(batch.images, places)
         results: dict[str, Features | str] = {}
         for item, choice, descriptors in zip(batch.items, chosen, described, strict=True):
             results[item.name] = _result(item.frame, choice, descriptors)
         return results
+
+    def _logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(B, H, W). The mean over turns: keypoints do not depend on how the picture lies."""
+        total = np.zeros((len(images), *images.shape[2:]), np.float32)
+        for turn in range(self._turns):
+            found = self._detector.run({"image": _turned(images, turn)})["logits"]
+            total += _turned(found, -turn)[:, 0]
+        return np.divide(total, self._turns, dtype=np.float32)
+
+    def _described(self, images: NDArray[np.float32], places: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(B, N, turns * D), the turns side by side."""
+        return np.concatenate(
+            [
+                self._descriptor.run({"image": _turned(images, turn), "keypoints": quarter_turned(places, turn)})[
+                    "descriptors"
+                ]
+                for turn in range(self._turns)
+            ],
+            axis=2,
+        )
+
+
+def _turned(maps: NDArray[np.float32], turns: int) -> NDArray[np.float32]:
+    """(B, C, H, W), each map turned by quarters."""
+    return np.ascontiguousarray(np.rot90(maps, turns, axes=(2, 3)))
 
 
 def _result(

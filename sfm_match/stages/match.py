@@ -20,10 +20,10 @@ from threadpoolctl import threadpool_limits
 from sfm_match.collection import UNIT_SIZE, Collection
 from sfm_match.config import MatchOptions
 from sfm_match.errors import NothingDone
-from sfm_match.matching import match_descriptors
+from sfm_match.matching import match_turned
 from sfm_match.models import match_threshold
 from sfm_match.progress import Clock, Progress, StageReport
-from sfm_match.stages.extract import FeatureSet, standing_features
+from sfm_match.stages.extract import TURNS, FeatureSet, standing_features
 from sfm_match.stages.pairs import read_pairs
 from sfm_match.store.features import read_features, unit_path
 from sfm_match.store.matches import Matches, Tile, read_tile, write_tile
@@ -121,7 +121,8 @@ def match_pairs(
         _remove_useless(workspace, state.tiles)
         tiles = list(_plan_tiles(workspace.matches, state.fingerprint, state.names, features, state.open_pairs))
     progress = Progress("match", len(state.open_pairs), "pairs", quiet=quiet)
-    matcher = _Matcher(facts["threshold"], options.inverse_temperature, options.workers or os.cpu_count() or 1)
+    turns = TURNS if workspace.record()["extract"].get("turns") else 1
+    matcher = _Matcher(turns, facts["threshold"], options.inverse_temperature, options.workers or os.cpu_count() or 1)
     found = 0
     try:
         for plan in tiles:
@@ -151,6 +152,7 @@ def match_pairs(
 class _Matcher:
     """Matches the pairs of a tile in threads."""
 
+    turns: int  # in which images were described
     threshold: float
     inverse_temperature: float
     workers: int
@@ -160,7 +162,7 @@ class _Matcher:
     ) -> list[Matches]:
         def one(pair: NDArray[np.int32]) -> Matches:
             first, second = descriptors[pair[0]], descriptors[pair[1]]
-            return match_descriptors(first, second, self.threshold, self.inverse_temperature)
+            return match_turned(first, second, self.turns, self.threshold, self.inverse_temperature)
 
         matches = []
         # one BLAS thread a pair and pairs in parallel: blocks this small lose to barriers

@@ -17,7 +17,7 @@ class Features:
 
     keypoints: NDArray[np.float32]  # (N, 2) x, y, raw pixels, centre of the top-left pixel at (0.5, 0.5)
     scores: NDArray[np.float32]  # (N,) detection probability, descending
-    descriptors: NDArray[np.float16]  # (N, D) unit length
+    descriptors: NDArray[np.float16]  # (N, D) unit length; of several quarter turns, side by side
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from evaluate_features import table
-from evaluation.homographies import Sequence, apply, score_pair, score_sequence
+from evaluation.homographies import Sequence, apply, score_pair, score_rotation, score_sequence
 from evaluation.methods import Described, Nano, Orb, Sift, mutual_nearest
 
 SIZE = ((200, 100), (200, 100))
@@ -82,3 +82,13 @@ def test_every_method_sees_a_shifted_picture_again(method: Sift | Orb | Nano, tm
     assert figures["mma_matches"] > 50
     lines = table({"shift": {method.name: figures}}, ("mma@1", "absent"), "sequence")
     assert lines[2] == f"| shift | {method.name} | {figures['mma@1']} | – |"
+
+
+def test_rotation_turns_the_truth_as_well(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 255, (40, 50, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), cv2.resize(small, (500, 400), interpolation=cv2.INTER_CUBIC))
+    for angle in (0.0, 37.0, 90.0):
+        figures = score_rotation([tmp_path / "a.png"], Sift(1024, 500), angle)
+        assert figures["mma@3"] > 0.9
+        assert figures["mma_matches"] > 30

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from sfm_match.frames import ASPECTS, Frame, normalised_from_network, plan_frame
+from sfm_match.frames import ASPECTS, Frame, normalised_from_network, plan_frame, quarter_turned
 from sfm_match.images import decode, read_header
 from sfm_match.keypoints import Selection, select_keypoints
 from sfm_match.loader import to_network
@@ -122,3 +122,14 @@ def test_normalised_ends_are_the_outer_edges() -> None:
 
 def test_small_images_are_not_enlarged() -> None:
     assert plan_frame((300, 200), 1, 1024, 16) == Frame((300, 200), 1, (300, 200), (304, 208))
+
+
+@pytest.mark.parametrize("turns", range(-4, 5))
+def test_points_turn_with_their_picture(turns: int) -> None:
+    picture = np.zeros((6, 10))
+    picture[1, 7] = 1
+    at = np.array([[[(7 + 0.5) / 10 * 2 - 1, (1 + 0.5) / 6 * 2 - 1]]], np.float32)
+    turned = np.rot90(picture, turns)
+    y, x = np.argwhere(turned)[0]
+    expected = (x + 0.5) / turned.shape[1] * 2 - 1, (y + 0.5) / turned.shape[0] * 2 - 1
+    np.testing.assert_allclose(quarter_turned(at, turns)[0, 0], expected, atol=1e-6)

@@ -59,3 +59,21 @@ def test_upright_is_the_inverse_of_raw(orientation: int) -> None:
     frame = plan_frame((640, 480), orientation, 2000, 16)  # not resized: network pixels are upright ones
     upright = np.array([[10.5, 20.25], [300, 400]], np.float32)
     np.testing.assert_allclose(frame.upright_from_raw(frame.raw_from_network(upright)), upright, atol=1e-4)
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_pictures_that_lie_on_their_side(turns: int, rendered: Path, tmp_path: Path) -> None:
+    """No EXIF tells how they lie: with `turns` they match as if they stood."""
+    a, b = rendered / "view05.jpg", rendered / "view06.jpg"
+    lying = tmp_path / "lying.png"
+    cv2.imwrite(str(lying), np.rot90(cv2.imread(str(b)), turns))
+    options = {"max_keypoints": 600, "size": 480}
+    upright = sfm_match.infer(a, b, turns=True, **options)
+    found = sfm_match.infer(a, lying, turns=True, **options)
+    assert found.inliers.sum() == pytest.approx(upright.inliers.sum(), rel=0.1)  # the image's padding turns, too
+    assert sfm_match.infer(a, lying, **options).inliers.sum() < 0.5 * found.inliers.sum()
+    stood = found.points_b
+    for done in range(turns):  # each quarter back
+        width = 960 if (turns - done) % 2 else 720
+        stood = np.stack((width - stood[:, 1], stood[:, 0]), axis=1)
+    assert np.median(epipolar_distance(found.points_a, stood, 5, 6)[found.inliers]) < 1
