@@ -49,13 +49,20 @@ DESCRIPTOR_G = NetworkConfig(
 )
 
 # dedode-nano: no convolution runs at full resolution. The detector's 4 channels at stride 2 are the 2x2 pixels of that
-# cell; the descriptor is sampled at stride 4.
+# cell (in version 1, 16 channels at stride 4); the descriptor is sampled at stride 4.
 DETECTOR_NANO = NetworkConfig(
     "strided",
     (Level(16, 48, 48, 32, 2), Level(8, 32, 32, 32, 2), Level(4, 24, 32, 16, 2), Level(2, 16, 16, 0, 1)),
     prototypes=4,
     upsample="bilinear",
     shuffle=2,
+)
+DETECTOR_NANO_V1 = NetworkConfig(
+    "strided",
+    (Level(16, 48, 48, 32, 2), Level(8, 32, 32, 32, 2), Level(4, 24, 32, 0, 3)),
+    prototypes=16,
+    upsample="bilinear",
+    shuffle=4,
 )
 DESCRIPTOR_NANO = NetworkConfig(
     "strided",
@@ -81,6 +88,7 @@ class Member:
 
 FAMILY = {
     "dedode-nano": Member(DETECTOR_NANO, DESCRIPTOR_NANO, 0.1),
+    "dedode-nano-v1": Member(DETECTOR_NANO_V1, DESCRIPTOR_NANO, 0.1),
     "dedode-l-b": Member(DETECTOR_L, DESCRIPTOR_B, 0.01),
     "dedode-l-g": Member(DETECTOR_L, DESCRIPTOR_G, 0.01),
     # the first detector, of the paper; the same network as the second

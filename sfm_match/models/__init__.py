@@ -10,7 +10,7 @@ from sfm_match.errors import NothingDone, UsageError, nearest
 from sfm_match.store.shard import sha256_of
 
 _HERE = Path(__file__).parent
-BUILT_IN = {"dedode-nano": _HERE / "dedode_nano"}
+BUILT_IN = {"dedode-nano": _HERE / "dedode_nano", "dedode-nano-v1": _HERE / "dedode_nano_v1"}
 DETECTOR, DESCRIPTOR = "detector.onnx", "descriptor.onnx"
 
 

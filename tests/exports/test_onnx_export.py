@@ -135,8 +135,9 @@ def test_refusals_name_what_is_accepted(shapes: Shapes, message: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["detector", "descriptor"])
-def test_packaged_files_name_no_path_of_the_machine_that_made_them(name: str) -> None:
-    path = Path(__file__).parents[2] / "sfm_match" / "models" / "dedode_nano" / f"{name}.onnx"
+@pytest.mark.parametrize("version", ["dedode_nano", "dedode_nano_v1"])
+def test_packaged_files_name_no_path_of_the_machine_that_made_them(version: str, name: str) -> None:
+    path = Path(__file__).parents[2] / "sfm_match" / "models" / version / f"{name}.onnx"
     onnx.checker.check_model(onnx.load(path))
     content = path.read_bytes()
     assert b".py" not in content
