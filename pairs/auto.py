@@ -9,11 +9,16 @@ from pairs.sequential import sequences
 
 EXHAUSTIVE_UP_TO = 200  # images; 19,900 pairs
 EXHAUSTIVE_AT_ALL = 3000  # images; 4,498,500 pairs, a day and more on a small machine
+MOST = 0.9  # of the images
 _LAST_NUMBER = re.compile(r"(\d+)\D*$")
 
 
-def choose(names: Sequence[str]) -> tuple[str, str]:
+def choose(names: Sequence[str], located: float = 0.0) -> tuple[str, str]:
     """The strategy's name and the reason, in a few words.
+
+    Args:
+        names: of the images.
+        located: share of them that have a GPS position.
 
     Raises:
         PairsError: too many images for the only strategy that would serve.
@@ -22,7 +27,11 @@ def choose(names: Sequence[str]) -> tuple[str, str]:
     if count <= EXHAUSTIVE_UP_TO:
         return "exhaustive", f"{count} images are few enough to match every pair"
     share = consecutive_share(names)
-    if share >= 0.9:
+    if located >= MOST:
+        if share >= MOST:
+            return "sequential+spatial", f"{count} images with GPS, and names that follow one another"
+        return "spatial", f"{count} images, {located:.0%} of them with GPS"
+    if share >= MOST:
         return "sequential", f"{count} images, and {share:.0%} of the names follow one another by number"
     if count <= EXHAUSTIVE_AT_ALL:
         return "exhaustive", f"{count} images whose names tell no order; this will take long"

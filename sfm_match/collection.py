@@ -10,6 +10,7 @@ import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError
 from sfm_match.images import Header, ImageError, read_headers, scan
@@ -17,7 +18,8 @@ from sfm_match.store.shard import write_text
 from sfm_match.workspace import Workspace
 
 UNIT_SIZE = 64  # images; what a kill costs at most, and what a file holds
-SCHEMA = 2
+SCHEMA = 3
+_WITHOUT_GPS = 2  # a schema whose headers are read again
 
 
 @dataclass(frozen=True)
@@ -73,16 +75,25 @@ class Collection:
             raise NothingDone(f"{workspace.folder}: no images yet; run `sfm-match extract --images DIR` first")
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
-            if stored["schema"] != SCHEMA:
+            if stored["schema"] not in (SCHEMA, _WITHOUT_GPS):
                 raise SfmMatchError(f"{path}: schema {stored['schema']}, this version reads {SCHEMA}")
             present, absent = (
-                [ImageRecord(**{**r, "header": r["header"] and Header(**r["header"])}) for r in stored[key]]
+                [ImageRecord(**{**r, "header": r["header"] and _header(r["header"])}) for r in stored[key]]
                 for key in ("images", "absent")
             )
             masks = Path(stored["masks"]) if stored["masks"] else None
-            return cls(Path(stored["folder"]), masks, present, absent, stored["next_unit"])
+            collection = cls(Path(stored["folder"]), masks, present, absent, stored["next_unit"])
+            return collection if stored["schema"] == SCHEMA else collection._read_again()
         except (ValueError, KeyError, TypeError) as error:
             raise SfmMatchError(f"{path}: damaged ({error}); delete it and run again") from error
+
+    def _read_again(self) -> "Collection":
+        """The same images in the same units, with what headers tell by now."""
+        known = [record for record in self.records.values() if record.header is not None]
+        found = read_headers(self.folder, [record.name for record in known])
+        fresh = {r.name: h for r, h in zip(known, found, strict=True) if isinstance(h, Header)}
+        records = [dataclasses.replace(r, header=fresh.get(r.name, r.header)) for r in self.records.values()]
+        return Collection(self.folder, self.masks, records, self._absent, self._next_unit)
 
     def save(self, workspace: Workspace) -> None:
         stored = {
@@ -116,6 +127,11 @@ class Collection:
             filled += 1
         absent = [record for name, record in known.items() if name not in found]
         return Collection(images, masks, kept + records + unusable, absent, self._next_unit + -(-filled // UNIT_SIZE))
+
+
+def _header(stored: dict[str, Any]) -> Header:
+    location = stored.get("location")
+    return Header(**{**stored, "location": tuple(location) if location else None})
 
 
 def look(workspace: Workspace, images: Path, masks: Path | None, *, overwrite: bool = False) -> Collection:

@@ -147,21 +147,38 @@ class ExtractOptions(Options):
             raise UsageError(f"--masks {self.masks}: no such folder")
 
 
+STRATEGIES = (AUTO, "exhaustive", "sequential", "spatial", "list")
+
+
 @dataclass(frozen=True)
 class PairsOptions(Options):
     strategy: str = option(
-        AUTO, "which images to match", choices=(AUTO, "exhaustive", "sequential", "list"), in_run="pairs"
+        AUTO, f"which images to match: {', '.join(STRATEGIES)}, or several joined by +", in_run="pairs"
     )
     overlap: int = option(10, "sequential: each image with this many that follow")
     quadratic_overlap: bool = option(False, "sequential: also with those 2^k places later, k < overlap")
+    max_num_neighbors: int = option(50, "spatial: each image with at most this many around it")
+    max_distance: float = option(100.0, "spatial: how far around, metres")
+    ignore_z: bool = option(True, "spatial: distances along the ground")
     match_list_path: Path | None = option(None, "list: a file of pairs, one a line (hloc's, COLMAP's or TAB between)")
 
     def validate(self) -> None:
+        for part in self.parts():
+            accepted = f"--strategy {self.strategy}: accepted are {', '.join(STRATEGIES)}"
+            _require(part in STRATEGIES, accepted + nearest(part, STRATEGIES))
+        _require(self.parts() == (AUTO,) or AUTO not in self.parts(), f"--strategy {self.strategy}: auto stands alone")
         _require(self.overlap >= 1, f"--overlap {self.overlap}: accepted are 1 and more")
-        listed = self.strategy == "list"
+        neighbors = self.max_num_neighbors
+        _require(neighbors >= 1, f"--max-num-neighbors {neighbors}: accepted are 1 and more")
+        _require(self.max_distance > 0, f"--max-distance {self.max_distance}: accepted are metres above 0")
+        listed = "list" in self.parts()
         _require(listed == (self.match_list_path is not None), "--match-list-path FILE belongs to the strategy `list`")
         if self.match_list_path is not None and not self.match_list_path.is_file():
             raise UsageError(f"--match-list-path {self.match_list_path}: no such file")
+
+    def parts(self) -> tuple[str, ...]:
+        """The strategies that are joined."""
+        return tuple(self.strategy.split("+"))
 
 
 @dataclass(frozen=True)

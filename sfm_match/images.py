@@ -22,6 +22,7 @@ Image = NDArray[np.uint8]
 
 _EXIF_IFD, _ORIENTATION, _MAKE, _MODEL = 0x8769, 0x0112, 0x010F, 0x0110
 _FOCAL, _FOCAL_35MM, _WIDTH_WHEN_TAKEN, _HEIGHT_WHEN_TAKEN = 0x920A, 0xA405, 0xA002, 0xA003
+_GPS_IFD, _NORTH, _LATITUDE, _EAST, _LONGITUDE, _BELOW, _ALTITUDE = 0x8825, 1, 2, 3, 4, 5, 6
 _PLANE_RESOLUTION, _PLANE_UNIT = 0xA20E, 0xA210
 _MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
 _FULL_FRAME_WIDTH_MM = 36.0
@@ -47,6 +48,7 @@ class Header:
     orientation: int = 1  # EXIF, 1 to 8
     camera: str = ""  # make and model, for grouping
     focal: float | None = None  # pixels, along the raw image
+    location: tuple[float, float, float | None] | None = None  # EXIF GPS: latitude, longitude (degrees), altitude (m)
 
     def frame(self, size: int, divisor: int) -> Frame:
         """How the image gets to a network of this `--size` and this divisor of sides, pixels."""
@@ -160,10 +162,11 @@ def read_header(path: Path) -> Header:
         try:
             exif = image.getexif()
             details = exif.get_ifd(_EXIF_IFD)
+            gps = exif.get_ifd(_GPS_IFD)
         except Exception:  # noqa: BLE001 - damaged EXIF; the image may be fine
             return Header(width, height, orientation)
     camera = " ".join(str(exif.get(tag, "")).strip("\0 ") for tag in (_MAKE, _MODEL)).strip()
-    return Header(width, height, orientation, camera, focal_from_exif(details, width, height))
+    return Header(width, height, orientation, camera, focal_from_exif(details, width, height), location_from_exif(gps))
 
 
 def _orientation(image: Any) -> int:
@@ -196,6 +199,32 @@ def focal_from_exif(exif: dict[int, Any], width: int, height: int) -> float | No
     pixel_mm = unit / number(_PLANE_RESOLUTION)
     long_side_when_taken = max(number(_WIDTH_WHEN_TAKEN), number(_HEIGHT_WHEN_TAKEN)) or long_side
     return number(_FOCAL) / pixel_mm * long_side / long_side_when_taken
+
+
+def location_from_exif(gps: dict[int, Any]) -> tuple[float, float, float | None] | None:
+    """Latitude and longitude in degrees, north and east positive, and altitude in metres where it is known.
+
+    None where there is no position, or one that cannot be: phones without a fix write 0, 0.
+    """
+
+    def angle(value: int, reference: int, negative: str) -> float:
+        degrees, minutes, seconds = (float(part) for part in gps[value])
+        size = degrees + minutes / 60 + seconds / 3600
+        return -size if str(gps.get(reference, "")).strip("\0 ").upper() == negative else size
+
+    try:
+        latitude, longitude = angle(_LATITUDE, _NORTH, "S"), angle(_LONGITUDE, _EAST, "W")
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+    possible = abs(latitude) <= 90 and abs(longitude) <= 180  # false for NaN, too
+    if not possible or (latitude == 0 and longitude == 0):
+        return None
+    try:
+        altitude = float(gps[_ALTITUDE])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return latitude, longitude, None
+    below = gps.get(_BELOW) in (1, b"\x01")
+    return latitude, longitude, (-altitude if below else altitude) if np.isfinite(altitude) else None
 
 
 def decode(path: Path) -> Image:

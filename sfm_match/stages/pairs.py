@@ -12,6 +12,8 @@ from pairs.auto import choose
 from pairs.exhaustive import exhaustive
 from pairs.listed import listed
 from pairs.sequential import sequential
+from pairs.spatial import east_north_up, spatial
+from pairs.union import union
 from sfm_match.collection import Collection
 from sfm_match.config import PairsOptions
 from sfm_match.errors import NothingDone, UsageError
@@ -32,7 +34,7 @@ def write_pairs(workspace: Workspace, collection: Collection, options: PairsOpti
     clock = Clock()
     names = list(collection.usable)
     strategy, reason = _settle(workspace, collection, options, overwrite=overwrite)
-    inputs = fingerprint([strategy, _facts(options), names])
+    inputs = fingerprint([strategy, _facts(options), [(n, h.location) for n, h in collection.usable.items()]])
     detail = f"{strategy}: {reason}" if reason else strategy
     before = workspace.record().get(_STANDING)
     if before is not None and before["inputs"] == inputs and _is(workspace.pairs, before["sha256"]):
@@ -40,7 +42,7 @@ def write_pairs(workspace: Workspace, collection: Collection, options: PairsOpti
     count = 0
     try:
         with replacing(workspace.pairs) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-            for block in _blocks(strategy, names, options):
+            for block in _all_blocks(strategy, collection, options):
                 file.writelines(f"{names[i]}\t{names[j]}\n" for i, j in block.tolist())
                 count += len(block)
             if not count:
@@ -54,13 +56,14 @@ def write_pairs(workspace: Workspace, collection: Collection, options: PairsOpti
 
 def check_pairs(workspace: Workspace, collection: Collection, options: PairsOptions, *, overwrite: bool) -> None:
     """Raises what `write_pairs` would raise, without writing."""
-    _settle(workspace, collection, options, overwrite=overwrite)
-    if options.match_list_path is not None:
-        try:
-            for _ in listed(options.match_list_path, list(collection.usable)):
+    strategy, _ = _settle(workspace, collection, options, overwrite=overwrite)
+    checked = {"list", "spatial"} & set(strategy.split("+"))  # the others take any names
+    try:
+        for part in checked:
+            for _ in _blocks(part, collection, options):
                 pass
-        except PairsError as error:
-            raise UsageError(f"pairs: {error}") from error
+    except PairsError as error:
+        raise UsageError(f"pairs: {error}") from error
 
 
 def _settle(workspace: Workspace, collection: Collection, options: PairsOptions, *, overwrite: bool) -> tuple[str, str]:
@@ -72,7 +75,8 @@ def _settle(workspace: Workspace, collection: Collection, options: PairsOptions,
     if options.strategy != "auto":
         return options.strategy, ""
     try:
-        return choose(names)
+        located = sum(header.location is not None for header in collection.usable.values())
+        return choose(names, located / len(names))
     except PairsError as error:
         raise UsageError(f"pairs: {error}") from error
 
@@ -88,7 +92,19 @@ def _facts(options: PairsOptions) -> dict[str, object]:
     return facts
 
 
-def _blocks(strategy: str, names: Sequence[str], options: PairsOptions) -> Iterator[Block]:
+def _all_blocks(strategy: str, collection: Collection, options: PairsOptions) -> Iterator[Block]:
+    """Of one strategy, or of several joined by +."""
+    parts = strategy.split("+")
+    if "exhaustive" in parts:  # holds all the others
+        parts = ["exhaustive"]
+    streams = [_blocks(part, collection, options) for part in dict.fromkeys(parts)]
+    return streams[0] if len(streams) == 1 else union(len(collection.usable), streams)
+
+
+def _blocks(strategy: str, collection: Collection, options: PairsOptions) -> Iterator[Block]:
+    names = list(collection.usable)
+    if strategy == "spatial":
+        return spatial(_positions(collection), options.max_num_neighbors, options.max_distance, options.ignore_z)
     if strategy == "exhaustive":
         return exhaustive(len(names))
     if strategy == "sequential":
@@ -96,6 +112,14 @@ def _blocks(strategy: str, names: Sequence[str], options: PairsOptions) -> Itera
     if options.match_list_path is None:  # options.validate() refuses this
         raise ValueError("the strategy `list` needs a file")
     return listed(options.match_list_path, names)
+
+
+def _positions(collection: Collection) -> NDArray[np.float64]:
+    """(N, 3) metres, NaN where the image has no GPS."""
+    nowhere = (np.nan, np.nan, np.nan)
+    located = [header.location or nowhere for header in collection.usable.values()]
+    table = np.array([[np.nan if value is None else value for value in one] for one in located], np.float64)
+    return east_north_up(*table.reshape(-1, 3).T)
 
 
 def read_pairs(path: Path, names: Sequence[str]) -> NDArray[np.int64]:

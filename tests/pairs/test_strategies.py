@@ -13,6 +13,8 @@ from pairs.auto import choose, consecutive_share
 from pairs.exhaustive import exhaustive
 from pairs.listed import listed
 from pairs.sequential import natural_key, sequential
+from pairs.spatial import east_north_up, spatial
+from pairs.union import union
 
 NAMES = st.lists(
     st.from_regex(r"[a-c]?/?[a-z ]{0,3}[0-9]{1,3}\.jpg", fullmatch=True), min_size=0, max_size=40, unique=True
@@ -129,3 +131,81 @@ def test_auto_chooses_by_count_and_names() -> None:
 
 def test_consecutive_share_of_nothing_is_zero() -> None:
     assert consecutive_share(["a.jpg"]) == 0
+
+
+@given(
+    places=st.lists(st.tuples(st.integers(-30, 30), st.integers(-30, 30), st.integers(0, 5)), min_size=2, max_size=60),
+    unknown=st.sets(st.integers(0, 59)),
+    neighbors=st.integers(1, 8),
+    distance=st.floats(1, 40),
+)
+def test_spatial_is_the_nearest_within_reach(
+    places: list[tuple[int, int, int]], unknown: set[int], neighbors: int, distance: float
+) -> None:
+    positions = np.array(places, float)
+    positions[[i for i in unknown if i < len(places)]] = np.nan
+    known = [i for i in range(len(places)) if i not in unknown]
+    if len(known) < 2:
+        with pytest.raises(PairsError, match="have a GPS position"):
+            flat(spatial(positions, neighbors, distance))
+        return
+    found = flat(spatial(positions, neighbors, distance))
+    assert len(set(found)) == len(found)
+    assert all(i < j for i, j in found)
+    flown = {(i, j): np.hypot(*(positions[i] - positions[j])[:2]) for i, j in combinations(known, 2)}
+    assert set(found) <= {pair for pair, d in flown.items() if d <= distance * 1.001}
+    for i in known:  # each has its nearest ones; ties may fall either way
+        mine = sorted(d for pair, d in flown.items() if i in pair)[:neighbors]
+        least = [d for d in mine if d <= distance * 0.999]
+        assert sorted(flown[pair] for pair in found if i in pair)[: len(least)] == pytest.approx(least, abs=1e-3)
+
+
+def test_spatial_gives_a_pair_once_over_all_blocks() -> None:
+    positions = np.random.default_rng(0).uniform(0, 500, (3000, 3))
+    found = flat(spatial(positions, 5, 100.0))
+    assert len(set(found)) == len(found)
+    assert 3000 * 5 / 2 < len(found) < 3000 * 5
+
+
+def test_heights_count_where_asked() -> None:
+    positions = np.array([[0, 0, 0], [1, 0, 90.0], [2, 0, 0]])
+    assert flat(spatial(positions, 5, 10.0)) == [(0, 1), (0, 2), (1, 2)]
+    assert flat(spatial(positions, 5, 10.0, ignore_z=False)) == [(0, 2)]
+
+
+def test_metres_are_those_of_colmap() -> None:
+    import pycolmap
+
+    degrees = np.array([[48.1, 11.5, 500.0], [48.1009, 11.5013, 520.0], [48.099, 11.498, 490.0]])
+    ours = east_north_up(*degrees.T)
+    theirs = pycolmap.GPSTransform().ellipsoid_to_ecef(degrees)
+    for i, j in combinations(range(3), 2):
+        expected = np.linalg.norm(theirs[i] - theirs[j])
+        assert np.linalg.norm(ours[i] - ours[j]) == pytest.approx(expected, rel=1e-6)
+    assert ours[1][0] > ours[0][0] > ours[2][0]  # east
+    assert ours[1][1] > ours[0][1] > ours[2][1]  # north
+    assert ours[1][2] - ours[0][2] == pytest.approx(20, abs=0.1)  # up
+    lost = east_north_up(np.array([48.1, np.nan, 48.2]), np.array([11.5, 11.5, 11.5]), np.array([np.nan, 5, 500]))
+    assert np.isnan(lost[1]).all()
+    assert np.isfinite(lost[[0, 2]]).all()
+
+
+@given(names=NAMES, overlap=st.integers(1, 3))
+def test_union_is_each_pair_once(names: list[str], overlap: int) -> None:
+    rng = np.random.default_rng(len(names))
+    positions = rng.uniform(0, 100, (len(names), 3))
+    if len(names) < 2:
+        return
+    parts = [lambda: sequential(names, overlap), lambda: spatial(positions, 3, 50.0), lambda: sequential(names, 1)]
+    found = flat(union(len(names), [part() for part in parts]))
+    assert len(set(found)) == len(found)
+    assert set(found) == {pair for part in parts for pair in flat(part())}
+
+
+def test_auto_takes_gps_where_there_is_no_order() -> None:
+    ordered = [f"{i:05d}.jpg" for i in range(500)]
+    chaos = [f"{i * 7919 % 100_003:06d}.jpg" for i in range(500)]
+    assert choose(ordered, 1.0)[0] == "sequential+spatial"
+    assert choose(sorted(chaos), 0.95)[0] == "spatial"
+    assert choose(ordered, 0.5)[0] == "sequential"
+    assert choose(ordered[:100], 1.0)[0] == "exhaustive"

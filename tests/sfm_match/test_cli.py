@@ -119,6 +119,8 @@ def test_bad_files_are_listed_and_the_job_goes_on(command: str, rendered: Path, 
         (["match", "--workspace", "/nowhere"], 3, "run `sfm-match extract"),
         (["match", "--workspace", "EMPTY"], 3, "no images yet"),
         (["pairs", "--strategy", "list", "--workspace", "EMPTY"], 2, "--match-list-path"),
+        (["pairs", "--strategy", "sequental", "--workspace", "EMPTY"], 2, "did you mean 'sequential'?"),
+        (["pairs", "--strategy", "auto+spatial", "--workspace", "EMPTY"], 2, "auto stands alone"),
         (["reconstruct", "--mapper", "none", "--workspace", "EMPTY"], 2, "accepted here are incremental, global"),
         (["run", "--images", "EMPTY", "--config", "/nowhere.yaml"], 2, "/nowhere.yaml"),
         (["demo", "--views", "2"], 2, "accepted are 4 and more"),
@@ -175,3 +177,30 @@ def test_interrupt_keeps_what_is_done_and_says_how_to_go_on(rendered: Path, tmp_
     assert "the same command goes on from here" in result.stderr
     again = sfm_match(*options)
     assert "nothing to do, 6 images stand from before" in again.stdout, again.stderr
+
+
+def test_pairs_by_gps_and_by_order(rendered: Path, tmp_path: Path) -> None:
+    """Six photographs ten metres apart, one without a position."""
+    images, work = tmp_path / "images", tmp_path / "work"
+    images.mkdir()
+    for number, path in enumerate(sorted(rendered.iterdir())):
+        exif = Image.Exif()
+        if number != 3:
+            place = {1: "N", 2: (48.0, 0.0, number * 10 / 30.887), 3: "E", 4: (11.0, 0.0, 0.0)}  # a second: 30.887 m
+            exif.get_ifd(0x8825).update(place)
+        Image.open(path).resize((96, 72)).save(images / path.name, exif=exif)
+    near = ["pairs", "--images", images, "--workspace", work, "--max-distance", "11", "--overlap", "1"]
+    assert "spatial" in sfm_match(*near, "--strategy", "spatial").stdout
+    names = sorted(path.name for path in images.iterdir())
+    expected = {(0, 1), (1, 2), (4, 5)}
+
+    def written() -> set[tuple[int, int]]:
+        lines = (work / "pairs.txt").read_text().splitlines()
+        return {tuple(names.index(name) for name in line.split("\t")) for line in lines}
+
+    assert written() == expected
+    assert sfm_match(*near, "--strategy", "sequential+spatial", "--overwrite").returncode == 0
+    assert written() == {(i, i + 1) for i in range(5)} | expected
+    none = sfm_match("pairs", "--images", rendered, "--workspace", tmp_path / "other", "--strategy", "spatial")
+    assert none.returncode == 2
+    assert "0 of 6 images have a GPS position" in none.stderr

@@ -1,5 +1,6 @@
 """Units keep their images while the folder changes."""
 
+import json
 import os
 from pathlib import Path
 
@@ -126,3 +127,19 @@ def test_roundtrip(place: Workspace, images: Path) -> None:
 def test_nothing_registered(place: Workspace) -> None:
     with pytest.raises(NothingDone, match="run `sfm-match extract"):
         Collection.load(place)
+
+
+def test_a_collection_from_before_gps_is_read_again(place: Workspace, images: Path) -> None:
+    exif = Image.Exif()
+    exif.get_ifd(0x8825).update({1: "N", 2: (48.0, 0.0, 0.0), 3: "E", 4: (11.0, 0.0, 0.0)})
+    Image.new("RGB", (64, 48)).save(images / "c.png", "JPEG", exif=exif)  # Pillow writes no GPS into a PNG
+    units = register(place, images, None).units()
+    stored = json.loads(place.collection.read_text())
+    for record in stored["images"]:
+        del record["header"]["location"]
+    place.collection.write_text(json.dumps({**stored, "schema": 2}))
+    again = register(place, images, None)
+    assert again.units() == units
+    assert again.usable["c.png"].location == (48.0, 11.0, None)
+    assert json.loads(place.collection.read_text())["schema"] == 3
+    assert Collection.load(place).usable["c.png"].location == (48.0, 11.0, None)

@@ -8,7 +8,16 @@ import pytest
 from PIL import Image
 
 from sfm_match.errors import NothingDone, UsageError
-from sfm_match.images import ImageError, decode, find_mask, focal_from_exif, read_header, read_mask, scan
+from sfm_match.images import (
+    ImageError,
+    decode,
+    find_mask,
+    focal_from_exif,
+    location_from_exif,
+    read_header,
+    read_mask,
+    scan,
+)
 
 SIZE = (80, 60)
 
@@ -190,3 +199,33 @@ def test_focal_from_sensor_survives_resizing_and_turning() -> None:
 @pytest.mark.parametrize("exif", [{}, {0xA405: 0}, {0x920A: 20.0}, {0x920A: "x", 0xA20E: 0}])
 def test_focal_unknown(exif: dict) -> None:
     assert focal_from_exif(exif, 100, 100) is None
+
+
+def gps(latitude: tuple, longitude: tuple, **more: object) -> dict:
+    return {1: "S", 2: latitude, 3: "W", 4: longitude, **{int(key[1:]): value for key, value in more.items()}}
+
+
+def test_gps_of_a_file(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif.get_ifd(0x8825).update(gps((33.0, 30.0, 36.0), (70.0, 15.0, 0.0), _5=b"\x01", _6=12.5))
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.jpg", exif=exif)
+    assert read_header(tmp_path / "a.jpg").location == pytest.approx((-33.51, -70.25, -12.5))
+    Image.new("RGB", (64, 48)).save(tmp_path / "b.jpg")
+    assert read_header(tmp_path / "b.jpg").location is None
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (gps((1, 30, 0), (2, 0, 0)), (-1.5, -2.0, None)),
+        (gps((1, 30, 0), (2, 0, 0), _6="high"), (-1.5, -2.0, None)),
+        (gps((0, 0, 0), (0, 0, 0)), None),  # no fix
+        (gps((91, 0, 0), (2, 0, 0)), None),
+        (gps((float("nan"), 0, 0), (2, 0, 0)), None),
+        (gps((1, 2), (2, 0, 0)), None),
+        ({2: (1, 0, 0)}, None),
+        ({}, None),
+    ],
+)
+def test_gps_that_may_be_damaged(found: dict, expected: tuple | None) -> None:
+    assert location_from_exif(found) == expected
