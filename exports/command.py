@@ -20,7 +20,7 @@ from exports.parity import Parity, check_parity
 
 SEPARATE = ("detector", "descriptor", "matcher")
 END_TO_END = ("end2end",)
-_PIPELINE_SIZE = (112, 224)  # traced; multiples of every member's divisor
+PIPELINE_SIZE = (112, 224)  # traced; multiples of every member's divisor
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,16 @@ def export_onnx(
     end = "_fp16.onnx" if half else ".onnx"
 
     def checked(path: Path, kind: str) -> Exported:
-        record = check_parity(path, kind, networks, shapes, half=half, weights=source, divisor=member.divisor)
+        record = check_parity(
+            path,
+            kind,
+            networks,
+            shapes,
+            half=half,
+            weights=source,
+            divisor=member.divisor,
+            match_threshold=member.match_threshold,
+        )
         return Exported(path, record)
 
     count = shapes.num_keypoints
@@ -103,7 +112,7 @@ def export_pipeline(
     Raises:
         ValueError: an unknown model, weights that do not fit.
     """
-    shapes = Shapes(_PIPELINE_SIZE, 2, dynamic_size=True, dynamic_batch=True)
+    shapes = Shapes(PIPELINE_SIZE, 2, dynamic_size=True, dynamic_batch=True)
     member, networks, source = _networks(model, weights, random_weights=random_weights, shapes=shapes)
     export_dense_detector(networks.detector, detector, shapes)
     export_descriptor(networks.descriptor, descriptor, shapes)

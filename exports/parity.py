@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from exports.family import Networks
 from exports.keypoints import Detect
-from exports.networks import Describe
-from exports.onnx_export import Shapes
+from exports.networks import Describe, Matcher
+from exports.onnx_export import EndToEnd, PairMatcher, Shapes
 
 # What a faithful file reaches, also with random weights; half precision moves keypoints whose scores nearly tie.
 FLOAT_OVERLAP, FLOAT_COSINE = 0.99, 0.99999
@@ -29,7 +29,7 @@ class Parity:
     sha256: str
     precision: str
     sizes: list[tuple[int, int]]  # (height, width) tried
-    keypoint_overlap: float | None  # share of torch's keypoints found at the same pixel; the worst size
+    keypoint_overlap: float | None  # share of torch's keypoints (end to end: and matches) found; the worst size
     descriptor_cosine: float | None  # least, over all keypoints
     not_finite: int  # values
     weights: str
@@ -42,18 +42,27 @@ def parity_path(file: Path) -> Path:
 
 
 def check_parity(
-    file: Path, kind: str, networks: Networks, shapes: Shapes, *, half: bool, weights: str, divisor: int
+    file: Path,
+    kind: str,
+    networks: Networks,
+    shapes: Shapes,
+    *,
+    half: bool,
+    weights: str,
+    divisor: int,
+    match_threshold: float = 0.01,
 ) -> Parity:
     """Runs a detector or descriptor file at its size, and at another one where sizes are free, and writes the record.
 
     Args:
         file: the ONNX file.
-        kind: `detector`, `dense detector`, `descriptor` or `end to end`, of which A's keypoints are compared.
+        kind: `detector`, `dense detector`, `descriptor` or `end to end` (A and B the same image).
         networks: the float32 networks.
         shapes: as exported.
         half: whether the file holds half-precision weights.
         weights: where they came from, in words.
         divisor: of image sides, pixels.
+        match_threshold: of the matcher in an end-to-end file.
     """
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     height, width = shapes.size
@@ -69,9 +78,16 @@ def check_parity(
                 found, scores = session.run(None, {"image": image.numpy()})
                 overlaps.append(_overlap(found, expected, size))
             elif kind == "end to end":
-                found, *_, scores = session.run(None, {"images": image.repeat_interleave(2, dim=0).numpy()})
-                expected = Detect(networks.detector, shapes.num_keypoints)(image)[0].numpy()
+                images = image.repeat_interleave(2, dim=0)
+                found, *_, scores = session.run(None, {"images": images.numpy()})
+                detect, describe = Detect(networks.detector, shapes.num_keypoints), Describe(networks.descriptor)
+                whole = EndToEnd(detect, describe, PairMatcher(Matcher(threshold=match_threshold)))
+                rows, *_, sure = (part.numpy() for part in whole(images))
+                expected = rows.reshape(len(image), -1, 2)
                 overlaps.append(_overlap(found.reshape(expected.shape), expected, size))
+                # a descriptor that overflows gives no match, and nothing that is not finite
+                matched, wanted = (scores > 0).mean(), (sure > 0).mean()
+                overlaps.append(float(1 - abs(matched - wanted)))
             elif kind == "dense detector":
                 (scores,) = session.run(None, {"image": image.numpy()})
                 logits = networks.detector(image)

@@ -37,7 +37,9 @@ def main() -> None:
     export_dense_detector(nets["detector"], files["detector"])
     export_descriptor(nets["descriptor"], files["descriptor"])
     for part, network in nets.items():  # for `export onnx`, and for those who train on
-        safetensors.torch.save_model(network, str(options.out / f"{part}.safetensors"))
+        path = options.out / f"{part}.safetensors"
+        safetensors.torch.save_model(network, str(path))
+        path.chmod(0o644)
     manifest = {
         "version": options.version,
         "steps": state["step"],

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exports.config import FAMILY
+from sfm_match.errors import UsageError
 from sfm_match.models import Weights
 from sfm_match.models.prepared import exported_file, sources
 from sfm_match.runtime import driver_present
@@ -33,10 +34,10 @@ class Row(Protocol):
 class OrtRow:
     """The three exported files under ONNX Runtime."""
 
-    def __init__(self, model: str, weights: Weights, size: tuple[int, int], keypoints: int) -> None:
+    def __init__(self, model: str, weights: Weights, keypoints: int) -> None:
         providers = (CUDA, CPU) if driver_present() else (CPU,)
         self._detector, self._descriptor, self._matcher = (
-            OrtSession(exported_file(model, part, weights, size, keypoints), providers)
+            OrtSession(exported_file(model, part, weights, keypoints), providers)
             for part in ("detector", "descriptor", "matcher")
         )
         self.name = f"ONNX Runtime, {self._detector.provider.rsplit(' ', 1)[-1].removesuffix('ExecutionProvider')}"
@@ -82,7 +83,10 @@ class TorchRow:
         self._amp = amp
         member = FAMILY[model]
         files: list[Path] = sources(name=model, weights=weights)[0]
-        networks = random_networks(member) if weights.random else load_networks(member, files)
+        try:
+            networks = random_networks(member) if weights.random else load_networks(member, files)
+        except ValueError as error:  # weights that do not fit
+            raise UsageError(str(error)) from error
         self._detect = Detect(networks.detector, keypoints).eval().to(self._device)
         self._describe = Describe(networks.descriptor).eval().to(self._device)
         self._match = Matcher(threshold=member.match_threshold).to(self._device)

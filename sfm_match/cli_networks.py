@@ -183,8 +183,8 @@ def bench(
     as_json: AsJson = False,
 ) -> None:
     """Latency of a model on this machine: by backend and number of keypoints, per pair, per image and per match."""
-    from sfm_match.bench import bench as run_bench
-    from sfm_match.bench import draw
+    from sfm_match.bench_job import bench as run_bench
+    from sfm_match.bench_job import draw
     from sfm_match.models import Weights
     from sfm_match.store.shard import write_text
 

@@ -76,7 +76,7 @@ def _natural(value: Any, kind: Any) -> Any:
         return Path(value)
     if str in kinds and isinstance(value, list | tuple):
         return ",".join(map(str, value))
-    if str in kinds and isinstance(value, int):
+    if str in kinds and isinstance(value, int | Path):
         return str(value)
     return value
 
@@ -224,7 +224,7 @@ class ReconstructOptions(Options):
         None, "refine focal lengths and distortion; without: only where --camera-params did not give them"
     )
     robust_refinement: bool = option(True, "end with a bundle adjustment in which wrong observations weigh little")
-    min_model_size: int = option(3, "smaller models are dropped, images")
+    min_model_size: int = option(10, "smaller models are given up, images (0.8 of all where that is less)")
     seed: int = option(0, "of every random choice")
     mapper_threads: int = option(
         0, "threads of the mapper; 0: one per core; with 1, equal inputs give equal models", identity=False

@@ -14,6 +14,7 @@ from sfm_match.store.matches import Matches
 ROWS = 512  # of a block: 512 x 4096 float32 stay in the cache
 
 STRONGEST = 512  # keypoints of each image that decide between turns
+CLEAR = 10.0  # sum of their probabilities; below, none of the turns stands out
 _EMPTY = Matches(np.empty((0, 2), np.uint32), np.empty(0, np.float16))
 
 
@@ -39,9 +40,20 @@ def match_turned(
         return match_descriptors(descriptors0, descriptors1, threshold, inverse_temperature)
     upright = descriptors0[:, : descriptors0.shape[1] // turns]
     turned = np.split(descriptors1, turns, axis=1)
-    few = [match_descriptors(upright[:STRONGEST], d[:STRONGEST], threshold, inverse_temperature) for d in turned]
-    best = int(np.argmax([matches.scores.sum(dtype=np.float32) for matches in few]))
-    return match_descriptors(upright, turned[best], threshold, inverse_temperature)
+
+    def likelihood(matches: Matches) -> float:
+        return float(matches.scores.sum(dtype=np.float32))
+
+    few = np.array(
+        [
+            likelihood(match_descriptors(upright[:STRONGEST], d[:STRONGEST], threshold, inverse_temperature))
+            for d in turned
+        ]
+    )
+    # where the strongest do not decide, all keypoints do
+    near = np.arange(turns) if few.max() < CLEAR else np.flatnonzero(few > 0.5 * few.max())
+    found = [match_descriptors(upright, turned[turn], threshold, inverse_temperature) for turn in near]
+    return max(found, key=likelihood)
 
 
 def match_descriptors(

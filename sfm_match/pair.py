@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exports.config import FAMILY
-from sfm_match.config import ExtractOptions, MatchOptions
+from sfm_match.config import ExtractOptions, MatchOptions, dashed
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.frames import Frame, orient
 from sfm_match.images import Header, ImageError, decode, read_header
@@ -19,6 +19,7 @@ from sfm_match.models import check_name
 from sfm_match.models.prepared import exported_file
 from sfm_match.progress import Clock
 from sfm_match.runner import DeDoDeRunner
+from sfm_match.runtime import check_device
 from sfm_match.stages.extract import TURNS, Network, chosen_model, chosen_weights
 from sfm_match.store.features import Features
 
@@ -80,6 +81,8 @@ def infer(
         NothingDone: an image cannot be read.
     """
     extracting, matching = ExtractOptions.from_mapping(options), MatchOptions.from_mapping(options)
+    if extracting.masks is not None:
+        raise UsageError("--masks: belongs to `extract` and `run`, where images have names")
     images = [_load(Path(path)) for path in (image_a, image_b)]
     find = _end_to_end if end2end else _in_stages
     result = find(images, extracting, matching)
@@ -137,9 +140,14 @@ def _end_to_end(images: list[_Image], extracting: ExtractOptions, matching: Matc
             f"--end2end: the file matches at --inverse-temperature {MatchOptions.inverse_temperature:g} and keeps "
             f"scores above {least}: accepted are --match-threshold {least} and more"
         )
+    check_device(extracting.device)
+    plain = ExtractOptions()
+    for name in ("turns", "threshold", "border", "subpixel"):
+        if getattr(extracting, name) != getattr(plain, name):
+            raise UsageError(f"--end2end: the file chooses keypoints as published and takes no --{dashed(name)}")
     width, height = images[0].header.frame(extracting.size, member.divisor).bucket
     count = min(extracting.max_keypoints, width * height)
-    path = exported_file(extracting.model, "end2end", chosen_weights(extracting), (height, width), count)
+    path = exported_file(extracting.model, "end2end", chosen_weights(extracting), count)
     upright = [
         cv2.resize(orient(image.pixels, image.header.orientation), (width, height), interpolation=cv2.INTER_AREA)
         for image in images

@@ -11,6 +11,7 @@ from evaluate_poses import evaluate, read_model
 
 import sfm_match
 from evaluation.methods import Method, Nano, Sift
+from sfm_match.colmap.refinement import refine_robustly
 from sfm_match.errors import NothingDone
 
 
@@ -88,11 +89,12 @@ def _colmap(images: Path, place: Path, method: Method, params: str | None) -> Pa
         opened.close()
         pycolmap.geometric_verification(database)
     pipeline = pycolmap.IncrementalPipelineOptions()
-    pipeline.min_model_size = 3
     pipeline.ba_refine_focal_length = pipeline.ba_refine_extra_params = params is None
     pipeline.mapper.abs_pose_refine_focal_length = pipeline.mapper.abs_pose_refine_extra_params = params is None
     found = pycolmap.incremental_mapping(database, images, place / "models", options=pipeline)
     if not found:
         return None
-    best = max(found, key=lambda number: found[number].num_reg_images())
-    return place / "models" / str(best)
+    best = max(found.values(), key=lambda model: model.num_reg_images())
+    # the same end for all, so that features are compared
+    refine_robustly(best, refine_cameras=params is None).write(place)
+    return place

@@ -65,8 +65,10 @@ def reconstruct_model(
             reconstructions = _map(workspace, collection, options, temporary, refine_cameras=refine)
         if options.robust_refinement:
             with clock.on("refine"):
-                for model in reconstructions:
-                    refine_robustly(model, refine_cameras=refine)
+                threads = options.mapper_threads or -1
+                reconstructions = [
+                    refine_robustly(model, refine_cameras=refine, threads=threads) for model in reconstructions
+                ]
         if not reconstructions:
             raise NothingDone(
                 f"{workspace.database}: no reconstruction; too few verified matches "
@@ -108,18 +110,22 @@ def _sizes(sparse: Path) -> dict[str, int]:
 def _map(
     workspace: Workspace, collection: Collection, options: ReconstructOptions, output: Path, *, refine_cameras: bool
 ) -> list["pycolmap.Reconstruction"]:
-    """Largest model first."""
+    """Largest model first. Where the incremental mapper finds no start, the global one, which needs none, has a try."""
     import pycolmap
 
     hush_colmap()
     pycolmap.set_random_seed(options.seed)
     paths = str(workspace.database), str(collection.folder), str(output)
-    if options.mapper == "global":
-        found = pycolmap.global_mapping(*paths, options=_global_options(options, refine_cameras))
-    else:
-        found = pycolmap.incremental_mapping(*paths, options=_incremental_options(options, refine_cameras))
-    models = sorted(found.values(), key=lambda model: -model.num_reg_images())
-    return [model for model in models if model.num_reg_images() >= options.min_model_size]
+    least = min(options.min_model_size, 0.8 * count(workspace.database).images)  # COLMAP's rule
+
+    def usable(found: dict[int, pycolmap.Reconstruction]) -> list[pycolmap.Reconstruction]:
+        models = sorted(found.values(), key=lambda model: -model.num_reg_images())
+        return [model for model in models if model.num_reg_images() >= least]
+
+    models: list[pycolmap.Reconstruction] = []
+    if options.mapper == "incremental":
+        models = usable(pycolmap.incremental_mapping(*paths, options=_incremental_options(options, refine_cameras)))
+    return models or usable(pycolmap.global_mapping(*paths, options=_global_options(options, refine_cameras)))
 
 
 def _intrinsics_given(workspace: Workspace) -> bool:

@@ -4,13 +4,14 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exports.config import FAMILY
-from sfm_match.errors import NothingDone, UsageError
+from sfm_match.errors import NothingDone, SfmMatchError, UsageError
 from sfm_match.models import BUILT_IN, DESCRIPTOR, DETECTOR, Model, Weights, zoo
 from sfm_match.runtime import refuse_failed_export
 from sfm_match.store.shard import TEMPORARY, commit, fingerprint, sha256_of
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from exports.command import Exported
 
 FORM = 1  # raise it when equal weights come to give other files
+_DAY = 86400.0  # seconds
 _FOLDER = "onnx"  # within the folder of weights
 
 
@@ -55,14 +57,13 @@ def prepared_model(name: str, weights: Weights) -> Model:
     )
 
 
-def exported_file(name: str, part: str, weights: Weights, size: tuple[int, int], num_keypoints: int) -> Path:
-    """A file of `export onnx`, of one size and one number of keypoints and any batch: what `DeDoDeRunner` takes.
+def exported_file(name: str, part: str, weights: Weights, num_keypoints: int) -> Path:
+    """A file of `export onnx`, of any size and batch: what `DeDoDeRunner` takes.
 
     Args:
         name: of the model.
         part: `detector`, `descriptor`, `matcher` or `end2end`.
         weights: where they come from.
-        size: (height, width), pixels.
         num_keypoints: of each image.
 
     Raises:
@@ -70,15 +71,15 @@ def exported_file(name: str, part: str, weights: Weights, size: tuple[int, int],
     """
 
     def make(folder: Path, files: list[Path]) -> Iterable["Exported"]:
-        from exports.command import export_onnx
+        from exports.command import PIPELINE_SIZE, export_onnx
         from exports.onnx_export import Shapes
 
-        shapes = Shapes(size, 1, dynamic_batch=True, num_keypoints=num_keypoints)
+        shapes = Shapes(PIPELINE_SIZE, 2, dynamic_size=True, dynamic_batch=True, num_keypoints=num_keypoints)
         return export_onnx(name, folder, shapes, parts=[part], weights=files, random_weights=weights.random)
 
     files, source = sources(name, weights)
-    fixed = {"descriptor": [*size], "matcher": []}.get(part, [*size, num_keypoints])
-    place = _prepared(name, weights, files, source, " ".join(map(str, (part, *fixed))), make)
+    form = part if part in ("descriptor", "matcher") else f"{part} {num_keypoints}"
+    place = _prepared(name, weights, files, source, form, make)
     return next(place.glob("*.onnx"))
 
 
@@ -94,7 +95,9 @@ def sources(name: str, weights: Weights) -> tuple[list[Path], dict[str, str]]:
         say_random()
         return [], {"weights": "random, seed 0"}
     files = list(weights.files) or checkpoints(name, weights.folder)
-    return files, dict(sorted((file.name, _digest(file)) for file in files))
+    if not files:
+        raise NothingDone(f"--model {name}: no checkpoint of it is in the package; give --weights FILE")
+    return files, {"weights": ",".join(sorted(_digest(file) for file in files))}  # not their names: those may repeat
 
 
 def checkpoints(name: str, folder: Path | None) -> list[Path]:
@@ -124,10 +127,13 @@ def _prepared(
     if not place.is_dir():
         print(f"sfm-match: {name}: converting its weights to ONNX, once, in {place}", file=sys.stderr)
         folder.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
         temporary = place.with_name(f"{place.name}{TEMPORARY}{os.getpid()}")
         try:
             for file in make(temporary, files):
-                refuse_failed_export(file.path)
+                if file.parity is not None and not file.parity.passed:
+                    used = ", ".join(path.name for path in files) or "random weights"
+                    raise SfmMatchError(f"--model {name} from {used}: not what torch computes ({file.parity})")
             note = {"model": name, "form": form, "weights": source}
             (temporary / "manifest.json").write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
             commit(temporary, place)
@@ -146,3 +152,10 @@ def _prepared(
     for path in place.glob("*.onnx"):
         refuse_failed_export(path)
     return place
+
+
+def _sweep(folder: Path) -> None:
+    """Deletes what killed conversions left. A day later nobody works on it any more."""
+    for stale in folder.glob(f"*{TEMPORARY}*"):
+        if time.time() - stale.stat().st_mtime > _DAY:
+            shutil.rmtree(stale, ignore_errors=True)

@@ -60,7 +60,10 @@ def chosen_model(options: ExtractOptions) -> Model:
 def feature_facts(options: ExtractOptions, model: Model) -> dict[str, object]:
     """Everything that features depend on, beside the image."""
     precision = resolve_precision(options.precision, options.device)
-    return {**options.identity(), **model.facts(), "precision": precision, "algorithm": ALGORITHM}
+    facts = {**options.identity(), **model.facts(), "precision": precision, "algorithm": ALGORITHM}
+    if not options.turns:  # as in workspaces from before there were turns
+        del facts["turns"]
+    return facts
 
 
 def standing_features(workspace: Workspace, collection: Collection, expected: str) -> FeatureSet:

@@ -2,24 +2,29 @@
 
 import builtins
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from epipolar import epipolar_distance
 from jobs import sfm_match as command
+from PIL import Image
 
 import sfm_match
 from exports.config import FAMILY
-from exports.family import random_networks
+from exports.family import load_networks, random_networks
 from exports.keypoints import Detect
 from exports.networks import Describe
 from sfm_match.config import ExtractOptions
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.frames import Frame
 from sfm_match.loader import Item, Loaded
-from sfm_match.models import Weights, find_model, match_threshold
+from sfm_match.models import BUILT_IN, Weights, find_model, match_threshold
+from sfm_match.models.prepared import _sweep, sources
+from sfm_match.models.prepared import checkpoints as checkpoints_of
 from sfm_match.progress import Clock
 from sfm_match.stages.extract import Network
 
@@ -45,10 +50,7 @@ def test_converted_once(
     weights = Weights(checkpoints, folder)
     first = find_model("dedode-nano", weights)
     assert "converting its weights to ONNX, once" in capsys.readouterr().err
-    assert json.loads((first.detector.parent / "manifest.json").read_text())["weights"].keys() == {
-        "detector.pth",
-        "descriptor.pth",
-    }
+    assert json.loads((first.detector.parent / "manifest.json").read_text())["model"] == "dedode-nano"
     monkeypatch.setattr("exports.command.export_pipeline", None)  # not needed any more
     assert find_model("dedode-nano", weights) == first
     assert not list((folder / "onnx").glob("*.tmp-*"))
@@ -155,12 +157,57 @@ def test_the_whole_job_on_checkpoints(
     assert "extract ran with other options (descriptor.onnx was None" in mixed.stderr
 
 
+def test_packaged_checkpoints_are_there_for_those_who_export() -> None:
+    for name in BUILT_IN:
+        networks = load_networks(FAMILY[name], checkpoints_of(name, None))
+        assert networks.detector.config == FAMILY[name].detector
+
+
+def test_weights_are_told_apart_by_content_not_by_name(tmp_path: Path) -> None:
+    for run, seed in (("a", 1), ("b", 2)):
+        networks = random_networks(FAMILY["dedode-nano"], seed=seed)
+        for part in ("detector", "descriptor"):
+            (tmp_path / run / part).mkdir(parents=True)
+            torch.save(getattr(networks, part).state_dict(), tmp_path / run / part / "best.pth")
+
+    def source(detector: str, descriptor: str) -> dict[str, str]:
+        files = (tmp_path / detector / "detector" / "best.pth", tmp_path / descriptor / "descriptor" / "best.pth")
+        return sources("dedode-nano", Weights(files))[1]
+
+    every = [source(a, b) for a in "ab" for b in "ab"]
+    assert len({str(found) for found in every}) == 4
+    renamed = tmp_path / "detector.pth"
+    renamed.write_bytes((tmp_path / "a" / "detector" / "best.pth").read_bytes())
+    again = sources("dedode-nano", Weights((tmp_path / "a" / "descriptor" / "best.pth", renamed)))[1]
+    assert again == source("a", "a")
+
+
+def test_what_a_killed_conversion_left_is_swept(tmp_path: Path) -> None:
+    old, new = tmp_path / "x.tmp-1", tmp_path / "x.tmp-2"
+    old.mkdir()
+    new.mkdir()
+    os.utime(old, (0, 0))
+    _sweep(tmp_path)
+    assert not old.exists()
+    assert new.exists()
+
+
 def test_end_to_end(rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The packaged model on pictures of different EXIF orientations: raw coordinates on the true epipolar lines."""
     monkeypatch.setenv("SFM_MATCH_WEIGHTS", str(tmp_path))
-    pair = (rendered / "view05.jpg", rendered / "view06.jpg")
-    options = {"random_weights": True, "size": 320, "max_keypoints": 300}
-    found = sfm_match.infer(*pair, end2end=True, **options)
-    assert found.keypoints == (300, 300)
+    a, b = rendered / "view05.jpg", tmp_path / "turned.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned by a quarter, clockwise: stored the other way
+    Image.open(rendered / "view06.jpg").transpose(Image.Transpose.ROTATE_90).save(b, exif=exif, quality=95)
+    found = sfm_match.infer(a, b, end2end=True, size=480, max_keypoints=800)
+    assert found.keypoints == (800, 800)
+    assert found.inliers.sum() > 100
+    upright = np.stack((960 - found.points_b[:, 1], found.points_b[:, 0]), axis=1)
+    assert np.median(epipolar_distance(found.points_a, upright, 5, 6)[found.inliers]) < 1.5
     assert len(list((tmp_path / "onnx").glob("*/*end2end*.onnx"))) == 1
-    with pytest.raises(UsageError, match=r"accepted are --match-threshold 0\.1 and more"):
-        sfm_match.infer(*pair, end2end=True, match_threshold=0.01, **options)
+    sfm_match.infer(b, a, end2end=True, size=640, max_keypoints=800)  # the same file
+    assert len(list((tmp_path / "onnx").glob("*/*end2end*.onnx"))) == 1
+    with pytest.raises(UsageError, match=r"accepted are --match-threshold 0\.\d+ and more"):
+        sfm_match.infer(a, b, end2end=True, match_threshold=0.001)
+    with pytest.raises(UsageError, match="takes no --turns"):
+        sfm_match.infer(a, b, end2end=True, turns=True)

