@@ -87,7 +87,7 @@ class Member:
 
 
 FAMILY = {
-    "dedode-nano": Member(DETECTOR_NANO, DESCRIPTOR_NANO, 0.1),
+    "dedode-nano": Member(DETECTOR_NANO, DESCRIPTOR_NANO, 0.2),
     "dedode-nano-v1": Member(DETECTOR_NANO_V1, DESCRIPTOR_NANO, 0.1),
     "dedode-l-b": Member(DETECTOR_L, DESCRIPTOR_B, 0.01),
     "dedode-l-g": Member(DETECTOR_L, DESCRIPTOR_G, 0.01),

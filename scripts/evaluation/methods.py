@@ -1,6 +1,7 @@
 """dedode-nano, COLMAP's SIFT and OpenCV's ORB behind one interface: images to features, features to matches."""
 
 import tempfile
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -89,16 +90,18 @@ class Sift:
         return options
 
     def extract(self, folder: Path) -> dict[str, Described]:
-        extractor = pycolmap.FeatureExtractor.create(self.options(), pycolmap.Device.cpu)
+        # deprecated, but its successor, FeatureExtractor with Bitmap, crashed ("double free") in pycolmap 4.2.1
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            extractor = pycolmap.Sift(self.options(), pycolmap.Device.cpu)
         found = {}
         for path in _images(folder):
             image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
             small, scale = _shrink(image, self.size)
-            keypoints, descriptors = extractor.extract(pycolmap.Bitmap.from_array(small))
-            places = np.array([(k.x, k.y) for k in keypoints], np.float32).reshape(-1, 2)
-            values = descriptors.data.astype(np.float32)
-            unit = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-9)
-            found[path.name] = Described(places / np.float32(scale), unit)
+            keypoints, descriptors = extractor.extract(small)
+            unit = descriptors / np.maximum(np.linalg.norm(descriptors, axis=1, keepdims=True), 1e-9)
+            places = np.ascontiguousarray(keypoints[:, :2] / np.float32(scale))
+            found[path.name] = Described(places, unit.astype(np.float32))
         return found
 
     def match(self, a: Described, b: Described) -> Indices:
