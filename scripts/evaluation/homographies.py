@@ -90,7 +90,8 @@ def score_rotation(images: list[Path], method: Method, degrees: float) -> dict[s
                 crop = np.array([[1, 0, (side - width) / 2], [0, 1, (side - height) / 2], [0, 0, 1]])
                 middles.append(crop @ turn)
                 turned = cv2.warpPerspective(image, middles[-1], (side, side), flags=cv2.INTER_CUBIC)
-                cv2.imwrite(f"{folder}/img{number}.png", turned)
+                # not PNG: where pycolmap is loaded before OpenCV or Pillow, writing one ends in a double free in zlib
+                cv2.imwrite(f"{folder}/img{number}.bmp", turned)
             np.savetxt(f"{folder}/H1to2p", middles[1] @ np.linalg.inv(middles[0]))
             rows.append(score_sequence(Sequence(Path(folder)), method))
     return {key: round(float(np.mean([row[key] for row in rows])), 4) for key in rows[0]}

@@ -90,7 +90,7 @@ class Sift:
         return options
 
     def extract(self, folder: Path) -> dict[str, Described]:
-        # deprecated, but its successor, FeatureExtractor with Bitmap, crashed ("double free") in pycolmap 4.2.1
+        # deprecated for FeatureExtractor, which wants an object a keypoint
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             extractor = pycolmap.Sift(self.options(), pycolmap.Device.cpu)
@@ -160,7 +160,7 @@ def mutual_nearest(similarity: NDArray[np.float32]) -> Indices:
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".bmp"))
 
 
 def _shrink(image: NDArray[np.uint8], size: int) -> tuple[NDArray[np.uint8], float]:
