@@ -192,7 +192,6 @@ def bench(
         counts = [int(count) for count in num_keypoints.split(",")]
     except ValueError:
         raise UsageError(f"--num-keypoints {num_keypoints}: accepted are whole numbers with commas between") from None
-    files = tuple(map(Path, weights.split(","))) if weights else ()
     result = run_bench(
         images,
         model=model,
@@ -200,7 +199,7 @@ def bench(
         backends=backends.split(","),
         size=img_size,
         repeats=repeats,
-        weights=Weights(files, weights_dir, random_weights),
+        weights=Weights.named(weights, weights_dir, random_weights),
         progress=lambda what: print(f"bench {what}", file=sys.stderr),
     )
     text = json.dumps(result.as_json(), indent=1) + "\n"

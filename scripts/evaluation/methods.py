@@ -73,7 +73,7 @@ class Nano:
         return match_turned(a.descriptors, b.descriptors, turns, threshold).indices.astype(np.int64)
 
     def similarity(self, a: Described, b: Described) -> NDArray[np.float32]:
-        return np.asarray(a.descriptors @ b.descriptors.T, np.float32)
+        return cosines(a, b)
 
 
 @dataclass
@@ -121,7 +121,7 @@ class Sift:
         return np.stack((rows, forward[rows]), axis=1)
 
     def similarity(self, a: Described, b: Described) -> NDArray[np.float32]:
-        return np.asarray(a.descriptors @ b.descriptors.T, np.float32)
+        return cosines(a, b)
 
 
 @dataclass
@@ -150,6 +150,11 @@ class Orb:
     def similarity(self, a: Described, b: Described) -> NDArray[np.float32]:
         first, second = (np.unpackbits(d.descriptors, axis=1).astype(np.float32) * 2 - 1 for d in (a, b))
         return np.asarray(first @ second.T, np.float32)
+
+
+def cosines(a: Described, b: Described) -> NDArray[np.float32]:
+    """(N, M) of unit descriptors."""
+    return np.asarray(a.descriptors @ b.descriptors.T, np.float32)
 
 
 def mutual_nearest(similarity: NDArray[np.float32]) -> Indices:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import torch
 from evaluation.homographies import Sequence, score_sequence
-from evaluation.methods import Described, Indices
+from evaluation.methods import Described, Indices, cosines
 from numpy.typing import NDArray
 from torch import nn
 
@@ -49,7 +49,7 @@ class Networks:
         return match_descriptors(a.descriptors, b.descriptors, _NANO.match_threshold).indices.astype(np.int64)
 
     def similarity(self, a: Described, b: Described) -> NDArray[np.float32]:
-        return np.asarray(a.descriptors @ b.descriptors.T, np.float32)
+        return cosines(a, b)
 
 
 def validate(nets: nn.ModuleDict, folder: Path) -> dict[str, float]:

@@ -22,6 +22,11 @@ class Weights:
     folder: Path | None = None  # of downloaded weights; None: see `zoo.weights_dir`
     random: bool = False  # seeded ones, for checks of shapes and memory
 
+    @classmethod
+    def named(cls, files: str | None, folder: Path | None, random: bool) -> "Weights":
+        """From the options: `files` is FILE[,FILE]."""
+        return cls(tuple(map(Path, files.split(","))) if files else (), folder, random)
+
     def __post_init__(self) -> None:
         if self.files and self.random:
             raise UsageError("--random-weights stands alone: accepted are --weights FILE[,FILE] or --random-weights")

@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,8 +47,7 @@ class FeatureSet:
 
 
 def chosen_weights(options: ExtractOptions) -> Weights:
-    files = tuple(map(Path, options.weights.split(","))) if options.weights else ()
-    return Weights(files, options.weights_dir, options.random_weights)
+    return Weights.named(options.weights, options.weights_dir, options.random_weights)
 
 
 def chosen_model(options: ExtractOptions) -> Model:
