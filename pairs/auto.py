@@ -1,44 +1,50 @@
-"""Chooses a strategy by what is there: how many images, and whether their names tell a sequence."""
+"""Chooses a strategy by what is there: how many images, whether their names tell a sequence, whether they have GPS."""
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from pairs import PairsError
 from pairs.sequential import sequences
 
 EXHAUSTIVE_UP_TO = 200  # images; 19,900 pairs
-EXHAUSTIVE_AT_ALL = 3000  # images; 4,498,500 pairs, a day and more on a small machine
+PRUNED_UP_TO = 2000  # images; 1,999,000 pairs, which are scored in the time in which some 10,000 are matched
+PRUNED_TO = 50  # of each image
 MOST = 0.9  # of the images
 _LAST_NUMBER = re.compile(r"(\d+)\D*$")
 
 
-def choose(names: Sequence[str], located: float = 0.0) -> tuple[str, str]:
-    """The strategy's name and the reason, in a few words.
+@dataclass(frozen=True)
+class Choice:
+    """A strategy, the reason in a few words, and the options that it needs."""
+
+    strategy: str
+    reason: str
+    options: Mapping[str, bool | int] = field(default_factory=dict)
+
+
+def choose(names: Sequence[str], located: float = 0.0) -> Choice:
+    """What serves these images.
 
     Args:
         names: of the images.
         located: share of them that have a GPS position.
-
-    Raises:
-        PairsError: too many images for the only strategy that would serve.
     """
     count = len(names)
     if count <= EXHAUSTIVE_UP_TO:
-        return "exhaustive", f"{count} images are few enough to match every pair"
+        return Choice("exhaustive", f"{count} images are few enough to match every pair")
     share = consecutive_share(names)
     if located >= MOST:
         if share >= MOST:
-            return "sequential+spatial", f"{count} images with GPS, and names that follow one another"
-        return "spatial", f"{count} images, {located:.0%} of them with GPS"
+            return Choice("sequential+spatial", f"{count:,} images with GPS, and names that follow one another")
+        return Choice("spatial", f"{count:,} images, {located:.0%} of them with GPS")
     if share >= MOST:
-        return "sequential", f"{count} images, and {share:.0%} of the names follow one another by number"
-    if count <= EXHAUSTIVE_AT_ALL:
-        return "exhaustive", f"{count} images whose names tell no order; this will take long"
-    raise PairsError(
-        f"{count:,} images whose names tell no order, every pair would be {count * (count - 1) // 2:,}; "
-        "choose `sequential` or `list`, or `exhaustive` if you mean it"
-    )
+        reason = f"{count:,} images, and {share:.0%} of the names follow one another by number; returns are looked for"
+        return Choice("sequential", reason, {"loop_detection": True})
+    if count <= PRUNED_UP_TO:
+        reason = f"{count:,} images whose names tell no order; of all pairs, the best {PRUNED_TO} an image are kept"
+        return Choice("exhaustive", reason, {"prune": True, "prune_num_images": PRUNED_TO})
+    return Choice("retrieval", f"{count:,} images whose names tell no order, too many to look at every pair")
 
 
 def consecutive_share(names: Sequence[str]) -> float:

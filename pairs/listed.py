@@ -1,14 +1,12 @@
 """Pairs from a file: hloc's and COLMAP's `name name`, or names with spaces and a TAB between."""
 
-import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from pairs import Block, PairsError
-
-_SHOWN = 3  # unknown names in the message
+from pairs.named import about_unknown, read_lines
 
 
 def listed(path: Path, names: Sequence[str]) -> Iterator[Block]:
@@ -24,11 +22,7 @@ def listed(path: Path, names: Sequence[str]) -> Iterator[Block]:
     index = {name: i for i, name in enumerate(names)}
     seen: dict[tuple[int, int], None] = {}
     unknown: dict[str, int] = {}
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise PairsError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_lines(path), 1):
         if not line.strip() or (line.startswith("#") and "\t" not in line):
             continue
         first, second = _split(line, index, f"{path}, line {number}")
@@ -41,14 +35,14 @@ def listed(path: Path, names: Sequence[str]) -> Iterator[Block]:
             i, j = index[first], index[second]
             seen[min(i, j), max(i, j)] = None
     if unknown:
-        raise PairsError(f"{path}: {_about(unknown, names)}")
+        raise PairsError(f"{path}: {about_unknown(unknown, names)}")
     if seen:
         yield np.array(list(seen), dtype=np.int32)
 
 
 def _split(line: str, index: dict[str, int], where: str) -> tuple[str, str]:
     if "\t" in line:
-        parts = line.rstrip("\r\n").split("\t")
+        parts = line.split("\t")
         if len(parts) == 2:
             return parts[0], parts[1]
         raise PairsError(f"{where}: expected two names with one TAB between, found {len(parts)} fields")
@@ -63,13 +57,3 @@ def _split(line: str, index: dict[str, int], where: str) -> tuple[str, str]:
         raise PairsError(f"{where}: expected two names, found '{line.strip()}'")
     reason = "can be split in several ways" if known else "does not split into two known names"
     raise PairsError(f"{where}: '{line.strip()}' {reason}; put a TAB between the names")
-
-
-def _about(unknown: dict[str, int], names: Sequence[str]) -> str:
-    def describe(name: str) -> str:
-        close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-        return f"'{name}' (line {unknown[name]}" + (f"; nearest is '{close[0]}')" if close else ")")
-
-    shown = ", ".join(describe(name) for name in list(unknown)[:_SHOWN])
-    more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
-    return f"{len(unknown)} names are not in the collection: {shown}{more}"

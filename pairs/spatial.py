@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pairs import Block, PairsError
+from pairs.once import Once
 
 Floats = NDArray[np.float64]
 _ROWS = 1024  # images looked up at a time
@@ -65,15 +66,10 @@ def spatial(
     places = positions[known][:, : 2 if ignore_z else 3].astype(np.float32)  # centimetres at 100 km
     tree = cv2.flann.Index(places, _EXACT_TREE)
     count = min(max_num_neighbors + 1, len(known))  # itself is among them
-    seen = np.empty(0, np.int64)
+    once = Once(len(positions))
     for start in range(0, len(known), _ROWS):
         rows = np.arange(start, min(start + _ROWS, len(known)))
         nearest, squared = tree.knnSearch(places[rows], count, params={"checks": -1})
         here, there = np.repeat(rows, count), nearest.ravel()
-        near = (squared.ravel() <= max_distance**2) & (there != here)
-        pairs = np.unique(np.sort(known[np.stack((here, there), axis=1)[near]], axis=1), axis=0)
-        # a pair comes up from both sides: what an earlier block gave is left out
-        codes = pairs @ (len(positions), 1)
-        fresh = ~np.isin(codes, seen)
-        seen = np.concatenate((seen, codes[fresh]))
-        yield pairs[fresh].astype(np.int32)
+        near = squared.ravel() <= max_distance**2
+        yield once(known[here[near]], known[there[near]])

@@ -119,14 +119,18 @@ def test_list_of_ambiguous_spaces_asks_for_a_tab(tmp_path: Path) -> None:
 
 
 def test_auto_chooses_by_count_and_names() -> None:
-    assert choose([f"{i}.jpg" for i in range(50)])[0] == "exhaustive"
-    assert choose([f"frame{i:05d}.jpg" for i in range(500)])[0] == "sequential"
+    few = choose([f"{i}.jpg" for i in range(50)])
+    assert (few.strategy, few.options) == ("exhaustive", {})
+    ordered = choose([f"frame{i:05d}.jpg" for i in range(500)])
+    assert (ordered.strategy, ordered.options) == ("sequential", {"loop_detection": True})
     rng = np.random.default_rng(0)
-    strategy, reason = choose([f"{rng.integers(10**9)}.jpg" for _ in range(500)])
-    assert strategy == "exhaustive"
-    assert "no order" in reason
-    with pytest.raises(PairsError, match="choose `sequential` or `list`, or `exhaustive` if you mean it"):
-        choose([f"{rng.integers(10**9)}.jpg" for _ in range(4000)])
+    chaos = [f"{number}.jpg" for number in rng.permutation(10**6)[:4000]]
+    some = choose(chaos[:500])
+    assert (some.strategy, some.options["prune"]) == ("exhaustive", True)
+    assert "no order" in some.reason
+    many = choose(chaos)
+    assert (many.strategy, many.options) == ("retrieval", {})
+    assert "too many to look at every pair" in many.reason
 
 
 def test_consecutive_share_of_nothing_is_zero() -> None:
@@ -205,7 +209,7 @@ def test_union_is_each_pair_once(names: list[str], overlap: int) -> None:
 def test_auto_takes_gps_where_there_is_no_order() -> None:
     ordered = [f"{i:05d}.jpg" for i in range(500)]
     chaos = [f"{i * 7919 % 100_003:06d}.jpg" for i in range(500)]
-    assert choose(ordered, 1.0)[0] == "sequential+spatial"
-    assert choose(sorted(chaos), 0.95)[0] == "spatial"
-    assert choose(ordered, 0.5)[0] == "sequential"
-    assert choose(ordered[:100], 1.0)[0] == "exhaustive"
+    assert choose(ordered, 1.0).strategy == "sequential+spatial"
+    assert choose(sorted(chaos), 0.95).strategy == "spatial"
+    assert choose(ordered, 0.5).strategy == "sequential"
+    assert choose(ordered[:100], 1.0).strategy == "exhaustive"

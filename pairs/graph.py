@@ -1,0 +1,75 @@
+"""The graph of images and verified pairs: its components and its bridges."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Edges = NDArray[np.integer]  # (E, 2)
+
+
+class Graph:
+    """Undirected; each edge once."""
+
+    def __init__(self, count: int, edges: Edges) -> None:
+        self.count = count
+        codes = np.unique(np.sort(edges.reshape(-1, 2).astype(np.int64), axis=1) @ (count, 1))
+        pairs = np.stack(np.divmod(codes, max(count, 1)), axis=1)
+        self.edges = pairs[pairs[:, 0] != pairs[:, 1]]  # (E, 2) i < j
+        ends = np.concatenate((self.edges, self.edges[:, ::-1]))
+        ends = ends[np.lexsort((ends[:, 1], ends[:, 0]))]
+        self._there = ends[:, 1]
+        self._starts = np.searchsorted(ends[:, 0], np.arange(count + 1))
+
+    def neighbors(self, node: int) -> NDArray[np.int64]:
+        """Ascending."""
+        return self._there[self._starts[node] : self._starts[node + 1]]
+
+    def components(self) -> NDArray[np.int64]:
+        """(count,) the number of each node's component, by its first node."""
+        component = np.full(self.count, -1, np.int64)
+        found = 0
+        for node in range(self.count):
+            if component[node] < 0:
+                component[self.around(node)] = found
+                found += 1
+        return component
+
+    def around(self, start: int, cut: int = -1, most: int | None = None) -> NDArray[np.int64]:
+        """Nodes by steps from `start`, itself first, as if it had no edge to `cut`; `most` of them, or all."""
+        seen, order = {start, cut}, [start]
+        most = self.count if most is None else most
+        for node in order:
+            if len(order) >= most:
+                break
+            for other in self.neighbors(node).tolist():
+                if other not in seen:
+                    seen.add(other)
+                    order.append(other)
+        return np.array(order[:most], np.int64)
+
+    def bridges(self) -> list[tuple[int, int]]:
+        """Edges i < j without which a component would fall in two (Tarjan, "A note on finding the bridges", 1974)."""
+        order = np.full(self.count, -1, np.int64)  # in which a walk in depth comes to each node
+        low = np.zeros(self.count, np.int64)  # the earliest node that is reached from below, but by the edge walked
+        found, time = [], 0
+        for root in range(self.count):
+            if order[root] >= 0:
+                continue
+            order[root] = low[root] = time
+            time += 1
+            walk = [(root, -1, iter(self.neighbors(root).tolist()))]
+            while walk:
+                node, parent, others = walk[-1]
+                other = next(others, None)
+                if other is None:
+                    walk.pop()
+                    if parent >= 0:
+                        low[parent] = min(low[parent], low[node])
+                        if low[node] > order[parent]:
+                            found.append((min(node, parent), max(node, parent)))
+                elif order[other] < 0:
+                    order[other] = low[other] = time
+                    time += 1
+                    walk.append((other, node, iter(self.neighbors(other).tolist())))
+                elif other != parent:
+                    low[node] = min(low[node], order[other])
+        return sorted(found)

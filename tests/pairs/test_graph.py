@@ -1,0 +1,104 @@
+"""Components, bridges, transitive pairs and repairs of the graph of verified pairs."""
+
+from itertools import combinations, pairwise
+
+import networkx
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pairs.graph import Graph
+from pairs.repair import repair
+from pairs.transitive import transitive
+
+GRAPHS = st.integers(2, 25).flatmap(
+    lambda count: st.tuples(
+        st.just(count),
+        st.lists(st.tuples(st.integers(0, count - 1), st.integers(0, count - 1)).filter(lambda e: e[0] != e[1])),
+    )
+)
+
+
+def flat(blocks) -> set[tuple[int, int]]:
+    return {(int(i), int(j)) for block in blocks for i, j in block}
+
+
+def edges(*pairs: tuple[int, int]) -> np.ndarray:
+    return np.array(pairs, np.int64).reshape(-1, 2)
+
+
+def path(nodes: list[int]) -> list[tuple[int, int]]:
+    return list(pairwise(nodes))
+
+
+@given(GRAPHS)
+def test_components_and_bridges_are_networkx_s(drawn: tuple[int, list[tuple[int, int]]]) -> None:
+    count, pairs = drawn
+    graph, theirs = Graph(count, edges(*pairs)), networkx.Graph(pairs)
+    theirs.add_nodes_from(range(count))
+    component = graph.components()
+    groups = [set(np.flatnonzero(component == number).tolist()) for number in range(component.max() + 1)]
+    assert sorted(map(sorted, groups)) == sorted(map(sorted, networkx.connected_components(theirs)))
+    assert graph.bridges() == sorted(tuple(sorted(bridge)) for bridge in networkx.bridges(theirs))
+
+
+@given(GRAPHS)
+def test_transitive_is_two_steps_away(drawn: tuple[int, list[tuple[int, int]]]) -> None:
+    count, pairs = drawn
+    theirs = networkx.Graph(pairs)
+    near = {tuple(sorted(e)) for e in theirs.edges}
+    expected = {
+        tuple(sorted(two))
+        for middle in theirs
+        for two in combinations(theirs[middle], 2)
+        if tuple(sorted(two)) not in near
+    }
+    assert flat(transitive(count, edges(*pairs))) == expected
+
+
+def test_long_chains_do_not_recurse() -> None:
+    graph = Graph(20_000, edges(*path(list(range(20_000)))))
+    assert len(graph.bridges()) == 19_999
+    assert graph.components().max() == 0
+
+
+def alike(*groups: list[int], count: int) -> np.ndarray:
+    """(count, 1, count + 16) unit vectors: images of a group are near one another."""
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(count, 1, 32)) * 0.02
+    for number, group in enumerate(groups):
+        vectors[group, 0, number] += 1
+    return (vectors / np.linalg.norm(vectors, axis=2, keepdims=True)).astype(np.float32)
+
+
+def test_repair_joins_components_where_they_look_alike() -> None:
+    verified = edges(*path([0, 1, 2, 3, 0]), *path([4, 5, 6, 4]))  # a square and a triangle: no bridge
+    vectors = alike([2, 5], count=8)
+    found = flat(repair(vectors, verified, verified, repair_pairs=1))
+    assert (2, 5) in found  # the triangle's way to the rest
+    assert any(7 in pair for pair in found)  # and image 7, alone, has one, too
+    assert len(found) == 2
+
+
+def test_repair_strengthens_bridges() -> None:
+    left, right = list(range(6)), list(range(6, 12))
+    verified = edges(*combinations(left, 2), *combinations(right, 2), (0, 6))
+    vectors = alike([3, 9], [4, 8], count=12)
+    found = flat(repair(vectors, verified, verified, repair_pairs=2))
+    assert found == {(3, 9), (4, 8)}
+    tried = np.concatenate((verified, edges((3, 9))))
+    assert (3, 9) not in flat(repair(vectors, verified, tried, repair_pairs=5))
+
+
+def test_nothing_to_repair() -> None:
+    every = edges(*combinations(range(5), 2))
+    assert flat(repair(alike(count=5), every, every)) == set()
+    blind = np.zeros((6, 1, 4), np.float32)  # images without features
+    assert flat(repair(blind, edges((0, 1)), edges((0, 1)))) == set()
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_graphs_of_next_to_nothing(count: int) -> None:
+    graph = Graph(count, edges())
+    assert (len(graph.components()), graph.bridges()) == (count, [])
