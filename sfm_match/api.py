@@ -12,12 +12,11 @@ from sfm_match.config import (
     ExtractOptions,
     ImportOptions,
     MatchOptions,
-    Options,
-    PairsOptions,
     ReconstructOptions,
-    run_name,
 )
+from sfm_match.config_pairs import PairsOptions
 from sfm_match.errors import NothingDone, UsageError, nearest
+from sfm_match.options import Options, run_name
 from sfm_match.progress import StageReport
 from sfm_match.workspace import Workspace
 
@@ -39,9 +38,14 @@ def extract(
 
 
 def pairs(
-    workspace: StrPath = "workspace", images: StrPath | None = None, *, overwrite: bool = False, **options: Any
+    workspace: StrPath = "workspace",
+    images: StrPath | None = None,
+    *,
+    overwrite: bool = False,
+    quiet: bool = True,
+    **options: Any,
 ) -> StageReport:
-    """Writes `pairs.txt`; options are the fields of `PairsOptions`."""
+    """Writes `pairs.txt`, or adds the pairs of a second round; options are the fields of `PairsOptions`."""
     from sfm_match.stages.pairs import write_pairs
 
     chosen = _chosen(PairsOptions, options)
@@ -51,7 +55,7 @@ def pairs(
         else:
             masks = Collection.load(place).masks if place.collection.exists() else None
             collection = look(place, Path(images), masks, overwrite=overwrite)
-        report = write_pairs(place, collection, chosen, overwrite=overwrite)
+        report = write_pairs(place, collection, chosen, overwrite=overwrite, quiet=quiet)
         collection.save(place)
         return report
 
@@ -152,7 +156,7 @@ def run(
             note(extracted)
             return reports
         note(extracted)
-        note(write_pairs(place, collection, pairing, overwrite=overwrite))
+        note(write_pairs(place, collection, pairing, overwrite=overwrite, quiet=quiet))
         note(match_pairs(place, collection, matching, overwrite=overwrite, quiet=quiet))
         note(import_to_colmap(place, collection, importing, overwrite=overwrite, quiet=quiet))
         if mapping.mapper != "none":

@@ -17,10 +17,10 @@ from sfm_match.config import (
     ExtractOptions,
     ImportOptions,
     MatchOptions,
-    PairsOptions,
     ReconstructOptions,
     read_job,
 )
+from sfm_match.config_pairs import PairsOptions
 from sfm_match.errors import SfmMatchError
 from sfm_match.progress import StageReport
 
@@ -73,7 +73,7 @@ def pairs(
     """Which images to match: writes pairs.txt."""
     from sfm_match import api
 
-    _show(api.pairs(workspace, images, overwrite=overwrite, **options), as_json)
+    _show(api.pairs(workspace, images, overwrite=overwrite, quiet=False, **options), as_json)
 
 
 @app.command()

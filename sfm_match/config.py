@@ -4,110 +4,14 @@ The command line, the YAML file of `run` and the Python functions are all made f
 """
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any
 
+from sfm_match.config_pairs import PairsOptions
 from sfm_match.errors import UsageError, nearest
-
-T = TypeVar("T")
-AUTO = "auto"
-
-
-def option(
-    default: T, help: str, *, choices: tuple[str, ...] = (), identity: bool = True, in_run: str | None = None
-) -> T:
-    """A field with its help text.
-
-    Args:
-        default: the default value.
-        help: one line, with the unit.
-        choices: the accepted values, where they are few.
-        identity: whether the value changes results. Those that do are fingerprinted; the others may differ from one
-            run to the next.
-        in_run: the option's name in `run` and in its YAML, where it differs.
-    """
-    metadata = {"help": help, "choices": choices, "identity": identity, "in_run": in_run}
-    return field(default=default, metadata=metadata)
-
-
-@dataclass(frozen=True)
-class Options:
-    """What all option groups can do."""
-
-    def __post_init__(self) -> None:
-        for f in dataclasses.fields(self):
-            object.__setattr__(self, f.name, _natural(getattr(self, f.name), f.type))
-            choices: tuple[str, ...] = f.metadata["choices"]
-            value = getattr(self, f.name)
-            if choices and value is not None and value not in choices:
-                raise UsageError(
-                    f"{flag(f)} {value}: accepted values are {', '.join(choices)}{nearest(str(value), choices)}"
-                )
-        self.validate()
-
-    def validate(self) -> None:
-        """Raises UsageError that names the accepted values."""
-
-    def identity(self) -> dict[str, Any]:
-        """The options that change results, as plain JSON values."""
-        chosen = (f.name for f in dataclasses.fields(self) if f.metadata["identity"])
-        return {name: _plain(getattr(self, name)) for name in chosen}
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
-        """Takes its own fields out of `values`, by the names that `run` uses; errors name those, too."""
-        names = {run_name(f): f.name for f in dataclasses.fields(cls)}
-        try:
-            return cls(**{names[key]: value for key, value in values.items() if key in names})
-        except UsageError as error:
-            message = str(error)
-            for f in dataclasses.fields(cls):
-                if f.metadata["in_run"]:
-                    message = message.replace(f"{flag(f)} ", f"--{dashed(run_name(f))} ")
-            raise UsageError(message) from None
-
-
-def _natural(value: Any, kind: Any) -> Any:
-    """What Python and YAML users write for a path or a list of numbers, as the option's type."""
-    kinds = _kinds(kind)
-    if Path in kinds and isinstance(value, str):
-        return Path(value)
-    if str in kinds and isinstance(value, list | tuple):
-        return ",".join(map(str, value))
-    if str in kinds and isinstance(value, int | Path):
-        return str(value)
-    return value
-
-
-def _kinds(kind: Any) -> tuple[Any, ...]:
-    """`Path | None` -> (Path, NoneType)."""
-    return getattr(kind, "__args__", (kind,))
-
-
-def _plain(value: Any) -> Any:
-    return str(value.resolve()) if isinstance(value, Path) else value
-
-
-def dashed(name: str) -> str:
-    """`max_keypoints` -> `max-keypoints`."""
-    return name.replace("_", "-")
-
-
-def flag(f: "dataclasses.Field[Any]") -> str:
-    """`max_keypoints` -> `--max-keypoints`."""
-    return "--" + dashed(f.name)
-
-
-def run_name(f: "dataclasses.Field[Any]") -> str:
-    """The field's name among all stages' options."""
-    return f.metadata["in_run"] or f.name
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise UsageError(message)
+from sfm_match.options import AUTO as AUTO
+from sfm_match.options import Options, kinds_of, option, require, run_name
 
 
 @dataclass(frozen=True)
@@ -136,49 +40,15 @@ class ExtractOptions(Options):
     workers: int = option(0, "decoding threads; 0: one per core", identity=False)
 
     def validate(self) -> None:
-        _require(self.size >= 64, f"--size {self.size}: accepted are 64 pixels and more")
-        _require(self.max_keypoints >= 1, f"--max-keypoints {self.max_keypoints}: accepted are 1 and more")
+        require(self.size >= 64, f"--size {self.size}: accepted are 64 pixels and more")
+        require(self.max_keypoints >= 1, f"--max-keypoints {self.max_keypoints}: accepted are 1 and more")
         valid = self.batch == AUTO or (self.batch.isdecimal() and int(self.batch) >= 1)
-        _require(valid, f"--batch {self.batch}: accepted are auto and whole numbers from 1")
-        _require(0 <= self.threshold < 1, f"--threshold {self.threshold}: accepted is a probability from 0 up to 1")
-        _require(self.border >= 0, f"--border {self.border}: accepted are 0 pixels and more")
-        _require(self.workers >= 0, f"--workers {self.workers}: accepted are 0 (one per core) and more")
+        require(valid, f"--batch {self.batch}: accepted are auto and whole numbers from 1")
+        require(0 <= self.threshold < 1, f"--threshold {self.threshold}: accepted is a probability from 0 up to 1")
+        require(self.border >= 0, f"--border {self.border}: accepted are 0 pixels and more")
+        require(self.workers >= 0, f"--workers {self.workers}: accepted are 0 (one per core) and more")
         if self.masks is not None and not self.masks.is_dir():
             raise UsageError(f"--masks {self.masks}: no such folder")
-
-
-STRATEGIES = (AUTO, "exhaustive", "sequential", "spatial", "list")
-
-
-@dataclass(frozen=True)
-class PairsOptions(Options):
-    strategy: str = option(
-        AUTO, f"which images to match: {', '.join(STRATEGIES)}, or several joined by +", in_run="pairs"
-    )
-    overlap: int = option(10, "sequential: each image with this many that follow")
-    quadratic_overlap: bool = option(False, "sequential: also with those 2^k places later, k < overlap")
-    max_num_neighbors: int = option(50, "spatial: each image with at most this many around it")
-    max_distance: float = option(100.0, "spatial: how far around, metres")
-    ignore_z: bool = option(True, "spatial: distances along the ground")
-    match_list_path: Path | None = option(None, "list: a file of pairs, one a line (hloc's, COLMAP's or TAB between)")
-
-    def validate(self) -> None:
-        for part in self.parts():
-            accepted = f"--strategy {self.strategy}: accepted are {', '.join(STRATEGIES)}"
-            _require(part in STRATEGIES, accepted + nearest(part, STRATEGIES))
-        _require(self.parts() == (AUTO,) or AUTO not in self.parts(), f"--strategy {self.strategy}: auto stands alone")
-        _require(self.overlap >= 1, f"--overlap {self.overlap}: accepted are 1 and more")
-        neighbors = self.max_num_neighbors
-        _require(neighbors >= 1, f"--max-num-neighbors {neighbors}: accepted are 1 and more")
-        _require(self.max_distance > 0, f"--max-distance {self.max_distance}: accepted are metres above 0")
-        listed = "list" in self.parts()
-        _require(listed == (self.match_list_path is not None), "--match-list-path FILE belongs to the strategy `list`")
-        if self.match_list_path is not None and not self.match_list_path.is_file():
-            raise UsageError(f"--match-list-path {self.match_list_path}: no such file")
-
-    def parts(self) -> tuple[str, ...]:
-        """The strategies that are joined."""
-        return tuple(self.strategy.split("+"))
 
 
 @dataclass(frozen=True)
@@ -192,11 +62,11 @@ class MatchOptions(Options):
     def validate(self) -> None:
         if self.threshold is not None:
             message = f"--threshold {self.threshold}: accepted is a probability above 0 and below 1"
-            _require(0 < self.threshold < 1, message)
+            require(0 < self.threshold < 1, message)
         # exp(t (cos - 1)) must not underflow in float32 at cos = -1
         message = f"--inverse-temperature {self.inverse_temperature}: accepted are values above 0 and up to 40"
-        _require(0 < self.inverse_temperature <= 40, message)
-        _require(self.workers >= 0, f"--workers {self.workers}: accepted are 0 (one per core) and more")
+        require(0 < self.inverse_temperature <= 40, message)
+        require(self.workers >= 0, f"--workers {self.workers}: accepted are 0 (one per core) and more")
 
 
 @dataclass(frozen=True)
@@ -231,10 +101,10 @@ class ReconstructOptions(Options):
     )
 
     def validate(self) -> None:
-        _require(self.min_model_size >= 2, f"--min-model-size {self.min_model_size}: accepted are 2 and more")
-        _require(self.seed >= 0, f"--seed {self.seed}: accepted are 0 and more")
+        require(self.min_model_size >= 2, f"--min-model-size {self.min_model_size}: accepted are 2 and more")
+        require(self.seed >= 0, f"--seed {self.seed}: accepted are 0 and more")
         threads = self.mapper_threads
-        _require(threads >= 0, f"--mapper-threads {threads}: accepted are 0 (one per core) and more")
+        require(threads >= 0, f"--mapper-threads {threads}: accepted are 0 (one per core) and more")
 
 
 GROUPS: tuple[type[Options], ...] = (
@@ -277,7 +147,7 @@ def read_job(path: Path) -> dict[str, Any]:
 
 def _from_yaml(path: Path, key: str, value: Any, kind: Any) -> Any:
     """YAML's value as the option's type: a list or a number may stand for a string."""
-    kinds = _kinds(kind)
+    kinds = kinds_of(kind)
     if value is None and type(None) in kinds:
         return None
     wanted = next(k for k in kinds if k is not type(None))

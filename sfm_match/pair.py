@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exports.config import FAMILY
-from sfm_match.config import ExtractOptions, MatchOptions, dashed
+from sfm_match.config import ExtractOptions, MatchOptions
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.frames import Frame, orient
 from sfm_match.images import Header, ImageError, decode, read_header
@@ -17,6 +17,7 @@ from sfm_match.loader import Item, Loaded, normalise, to_network
 from sfm_match.matching import match_turned
 from sfm_match.models import check_name
 from sfm_match.models.prepared import exported_file
+from sfm_match.options import dashed
 from sfm_match.progress import Clock
 from sfm_match.runner import DeDoDeRunner
 from sfm_match.runtime import check_device

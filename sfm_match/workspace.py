@@ -37,6 +37,7 @@ class Workspace:
         self.collection = folder / "images.json"
         self.features = folder / "features"
         self.pairs = folder / "pairs.txt"
+        self.added_pairs = folder / "pairs-added.txt"  # those of second rounds, which are in pairs.txt, too
         self.matches = folder / "matches"
         self.database = folder / "database.db"
         self.sparse = folder / "sparse"

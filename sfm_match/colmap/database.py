@@ -8,7 +8,6 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ import numpy as np
 from sfm_match.collection import Collection
 from sfm_match.colmap import hush_colmap
 from sfm_match.colmap.cameras import CameraPlan, check_camera_model, plan_cameras
+from sfm_match.colmap.reading import TABLE, Counts, count, read_note
 from sfm_match.config import ImportOptions
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError
 from sfm_match.images import Header
@@ -32,19 +32,6 @@ if TYPE_CHECKING:
 
 ALGORITHM = 1  # raise it when the same matches and options come to give another database
 RANSAC_SEED = 0
-_TABLE = "sfm_match"  # ours, beside COLMAP's; COLMAP reads past it
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What a database holds."""
-
-    images: int
-    pairs: int  # with at least one match
-    verified: int  # with a two-view geometry
-
-    def facts(self) -> dict[str, int]:
-        return {"images": self.images, "verified": self.verified}
 
 
 def import_to_colmap(
@@ -222,44 +209,9 @@ def _verify(path: Path) -> None:
     pycolmap.geometric_verification(str(path), two_view_geometry_options=options)
 
 
-def read_note(path: Path, key: str) -> str | None:
-    """A value of our own table, or None where there is no such database, table or key."""
-    if not path.exists():
-        return None
-    connection = _open_for_reading(path)
-    try:
-        row = connection.execute(f"SELECT value FROM {_TABLE} WHERE key = ?", (key,)).fetchone()
-    except sqlite3.DatabaseError:
-        return None
-    finally:
-        connection.close()
-    return str(row[0]) if row else None
-
-
-def _open_for_reading(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-
-
 def _write_notes(path: Path, notes: dict[str, str]) -> None:
     connection = sqlite3.connect(path)
     with connection:
-        connection.execute(f"CREATE TABLE IF NOT EXISTS {_TABLE} (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
-        connection.executemany(f"INSERT OR REPLACE INTO {_TABLE} VALUES (?, ?)", notes.items())
+        connection.execute(f"CREATE TABLE IF NOT EXISTS {TABLE} (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
+        connection.executemany(f"INSERT OR REPLACE INTO {TABLE} VALUES (?, ?)", notes.items())
     connection.close()
-
-
-def count(path: Path) -> Counts:
-    """Reads the numbers with SQLite alone: pycolmap takes longer to import than this takes."""
-    connection = _open_for_reading(path)
-
-    def one(query: str) -> int:
-        return int(connection.execute(query).fetchone()[0])
-
-    try:
-        return Counts(
-            one("SELECT COUNT(*) FROM images"),
-            one("SELECT COUNT(*) FROM matches WHERE rows > 0"),
-            one("SELECT COUNT(*) FROM two_view_geometries WHERE rows > 0"),
-        )
-    finally:
-        connection.close()

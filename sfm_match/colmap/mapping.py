@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sfm_match.collection import Collection
 from sfm_match.colmap import hush_colmap
-from sfm_match.colmap.database import count, read_note
+from sfm_match.colmap.reading import count, read_note
 from sfm_match.colmap.refinement import refine_robustly
 from sfm_match.config import ReconstructOptions
 from sfm_match.errors import NothingDone, UsageError

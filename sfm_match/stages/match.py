@@ -24,9 +24,9 @@ from sfm_match.matching import match_turned
 from sfm_match.models import match_threshold
 from sfm_match.progress import Clock, Progress, StageReport
 from sfm_match.stages.extract import TURNS, FeatureSet, standing_features
-from sfm_match.stages.pairs import read_pairs
 from sfm_match.store.features import read_features, unit_path
 from sfm_match.store.matches import Matches, Tile, read_tile, write_tile
+from sfm_match.store.pairs import read_pairs
 from sfm_match.store.shard import ShardError, fingerprint
 from sfm_match.workspace import Workspace
 

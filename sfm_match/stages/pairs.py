@@ -1,148 +1,194 @@
-"""`pairs.txt`: one pair a line, TAB between the names, names in order, lines as the strategy streams them."""
+"""Writes `pairs.txt`, and adds to it in second rounds.
 
-from array import array
-from collections.abc import Iterator, Sequence
+A second round starts from verified pairs: what it proposes is added to the list that stands, and kept in
+`pairs-added.txt`, so that a list that is made anew, because images came, has it, too.
+"""
+
+import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pairs import Block, PairsError
 from pairs.auto import choose
-from pairs.exhaustive import exhaustive
-from pairs.listed import listed
-from pairs.sequential import sequential
-from pairs.spatial import east_north_up, spatial
+from pairs.graph import Graph
 from pairs.union import union
 from sfm_match.collection import Collection
-from sfm_match.config import PairsOptions
+from sfm_match.colmap.models import digests
+from sfm_match.config_pairs import SECOND_ROUND, PairsOptions
 from sfm_match.errors import NothingDone, UsageError
+from sfm_match.options import AUTO
 from sfm_match.progress import Clock, StageReport
-from sfm_match.store.shard import fingerprint, replacing, sha256_of
+from sfm_match.stages.sketches import ALGORITHM
+from sfm_match.stages.strategies import Sources, Tally, all_pairs, retrieval_sides, streams
+from sfm_match.store.pairs import read_known_pairs, read_pairs, write_pairs_file
+from sfm_match.store.shard import fingerprint, sha256_of
 from sfm_match.workspace import Workspace
 
 _STANDING = "pairs written"  # entry of the workspace's record
+_ADDED = "pairs added"  # entry of the last second round
 
 
-def write_pairs(workspace: Workspace, collection: Collection, options: PairsOptions, *, overwrite: bool) -> StageReport:
-    """Writes `pairs.txt`, unless it stands for these images and options.
+def write_pairs(
+    workspace: Workspace, collection: Collection, options: PairsOptions, *, overwrite: bool, quiet: bool = True
+) -> StageReport:
+    """Writes `pairs.txt`, unless it stands for these images and options; a second round adds to it.
 
     Raises:
-        UsageError: the list names unknown images, or options differ from the standing pairs'.
-        NothingDone: fewer than two images, or no pair.
+        UsageError: a list names unknown images, or options differ from the standing pairs'.
+        NothingDone: fewer than two images, no pair, or something that a strategy starts from is not there yet.
     """
+    if options.second_round:
+        return _add_pairs(workspace, collection, options, quiet=quiet)
     clock = Clock()
-    names = list(collection.usable)
-    strategy, reason = _settle(workspace, collection, options, overwrite=overwrite)
-    inputs = fingerprint([strategy, _facts(options), [(n, h.location) for n, h in collection.usable.items()]])
+    kept = workspace.record().get("pairs") == _facts(options)  # else the pairs of second rounds go with the old list
+    sources, reason = _settle(workspace, collection, options, overwrite=overwrite)
+    strategy = sources.options.strategy
     detail = f"{strategy}: {reason}" if reason else strategy
+    inputs = fingerprint(_inputs(sources, options))
     before = workspace.record().get(_STANDING)
     if before is not None and before["inputs"] == inputs and _is(workspace.pairs, before["sha256"]):
         return StageReport("pairs", "pairs", 0, before["count"], detail=detail, facts={"strategy": strategy})
-    count = 0
+    if not kept:
+        workspace.added_pairs.unlink(missing_ok=True)
+    tally = Tally()
     try:
-        with replacing(workspace.pairs) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-            for block in _all_blocks(strategy, collection, options):
-                file.writelines(f"{names[i]}\t{names[j]}\n" for i, j in block.tolist())
-                count += len(block)
-            if not count:
-                raise NothingDone(f"--strategy {strategy}: no pair among {len(names)} images")
+        count = write_pairs_file(
+            workspace.pairs, sources.names, _with_added(all_pairs(sources, tally, quiet=quiet), sources)
+        )
     except PairsError as error:
         raise UsageError(f"pairs: {error}") from error
+    except NothingDone as error:
+        raise NothingDone(f"--strategy {strategy}: {error}") from error
     workspace.note("pairs", _facts(options))
     workspace.note(_STANDING, {"inputs": inputs, "count": count, "sha256": sha256_of(workspace.pairs)})
-    return StageReport("pairs", "pairs", count, seconds=clock.seconds, detail=detail, facts={"strategy": strategy})
+    facts: dict[str, Any] = {"strategy": strategy}
+    if sources.options.prune:
+        facts["candidates"] = tally.candidates
+        detail += f"; pruned: {count:,} of {tally.candidates:,} pairs kept"
+    return StageReport("pairs", "pairs", count, seconds=clock.seconds, detail=detail, facts=facts)
 
 
 def check_pairs(workspace: Workspace, collection: Collection, options: PairsOptions, *, overwrite: bool) -> None:
-    """Raises what `write_pairs` would raise, without writing."""
-    strategy, _ = _settle(workspace, collection, options, overwrite=overwrite)
-    checked = {"list", "spatial"} & set(strategy.split("+"))  # the others take any names
+    """Raises what `write_pairs` would raise and can be known before images are extracted, without writing."""
+    if options.second_round:
+        raise UsageError(
+            f"--pairs {options.strategy}: {' and '.join(SECOND_ROUND)} are second rounds; run with another strategy, "
+            f"then `sfm-match pairs --strategy {options.strategy}`, then the same run again"
+        )
+    sources, _ = _settle(workspace, collection, options, overwrite=overwrite)
+    parts = set(sources.options.parts())
     try:
-        for part in checked:
-            for _ in _blocks(part, collection, options):
-                pass
+        if "retrieval" in parts:
+            retrieval_sides(sources)
+        for part in parts & {"list", "spatial", "poses", "covisibility"}:  # the others take any names
+            for stream in streams(part, sources):
+                for _ in stream:
+                    pass
     except PairsError as error:
         raise UsageError(f"pairs: {error}") from error
 
 
-def _settle(workspace: Workspace, collection: Collection, options: PairsOptions, *, overwrite: bool) -> tuple[str, str]:
-    """The strategy, and why, where it was chosen."""
+def settled(collection: Collection, options: PairsOptions) -> tuple[PairsOptions, str]:
+    """The options without `auto`, and why, where it was chosen.
+
+    Raises:
+        NothingDone: fewer than two images.
+    """
     names = list(collection.usable)
     if len(names) < 2:
         raise NothingDone(f"{collection.folder}: {len(names)} usable image, a pair needs two")
+    if options.strategy != AUTO:
+        return options, ""
+    located = sum(header.location is not None for header in collection.usable.values())
+    choice = choose(names, located / len(names))
+    values: dict[str, Any] = {"strategy": choice.strategy, **choice.options}
+    return dataclasses.replace(options, **values), choice.reason
+
+
+def _settle(
+    workspace: Workspace, collection: Collection, options: PairsOptions, *, overwrite: bool
+) -> tuple[Sources, str]:
+    chosen, reason = settled(collection, options)
     workspace.check("pairs", _facts(options), overwrite=overwrite)
-    if options.strategy != "auto":
-        return options.strategy, ""
+    return Sources(workspace, collection, chosen), reason
+
+
+def _add_pairs(workspace: Workspace, collection: Collection, options: PairsOptions, *, quiet: bool) -> StageReport:
+    """A second round: pairs beside those that stand."""
+    clock = Clock()
+    sources, tally = Sources(workspace, collection, options), Tally()
+    database = sources.verified_from
+    standing = read_pairs(workspace.pairs, sources.names)
+    graph = Graph(len(sources.names), sources.verified)
+    detail = (
+        f"{options.strategy}: {len(graph.edges):,} verified pairs, {graph.components().max() + 1:,} components, "
+        f"{len(graph.bridges()):,} bridges"
+    )
+    inputs = fingerprint([*_inputs(sources, options), database])
+    facts = {"strategy": options.strategy}
+    if workspace.record().get(_ADDED) == inputs:
+        return StageReport("pairs", "pairs", 0, len(standing), detail=detail, facts=facts)
     try:
-        located = sum(header.location is not None for header in collection.usable.values())
-        return choose(names, located / len(names))
+        proposed = np.concatenate([np.empty((0, 2), np.int32), *all_pairs(sources, tally, quiet=quiet)])
     except PairsError as error:
         raise UsageError(f"pairs: {error}") from error
+    fresh = proposed[~np.isin(_codes(proposed, sources), _codes(standing, sources))]
+    if len(fresh):
+        _append(sources, standing, fresh)
+    workspace.note(_ADDED, {"inputs": inputs})
+    return StageReport("pairs", "pairs", len(fresh), len(standing), seconds=clock.seconds, detail=detail, facts=facts)
+
+
+def _append(sources: Sources, standing: NDArray[np.int64], fresh: Block) -> None:
+    """Brings pairs into `pairs.txt`, and into the file from which they come back when it is made anew."""
+    workspace, names = sources.workspace, sources.names
+    before = workspace.record().get(_STANDING, {})
+    ours = "sha256" in before and _is(workspace.pairs, before["sha256"])  # not changed by hand
+    earlier = read_known_pairs(workspace.added_pairs, names)
+    write_pairs_file(workspace.added_pairs, names, [earlier.astype(np.int32), fresh])
+    count = write_pairs_file(workspace.pairs, names, [standing.astype(np.int32), fresh])
+    if ours:
+        workspace.note(_STANDING, {**before, "count": count, "sha256": sha256_of(workspace.pairs)})
+
+
+def _with_added(blocks: Iterator[Block], sources: Sources) -> Iterator[Block]:
+    """A list that is made anew, and the pairs of second rounds."""
+    added = read_known_pairs(sources.workspace.added_pairs, sources.names).astype(np.int32)
+    whole = "exhaustive" in sources.options.parts() and not sources.options.prune
+    return union(len(sources.names), [blocks, iter([added])]) if len(added) and not whole else blocks
+
+
+def _codes(pairs: NDArray[np.integer], sources: Sources) -> NDArray[np.int64]:
+    return np.asarray(pairs.astype(np.int64) @ (len(sources.names), 1), np.int64)
+
+
+def _inputs(sources: Sources, options: PairsOptions) -> list[Any]:
+    """Everything that a list depends on."""
+    chosen, located = sources.options, [(name, h.location) for name, h in sources.collection.usable.items()]
+    inputs: list[Any] = [chosen.strategy, _facts(options), located]
+    if dataclasses.replace(options, strategy=chosen.strategy) != chosen:  # what auto chose beside the strategy
+        inputs.append(chosen.identity())
+    if sources.needs_features:
+        features = sources.features
+        inputs.append([features.fingerprint, sorted(features.signatures.items()), ALGORITHM])
+    return inputs
+
+
+def _facts(options: PairsOptions) -> dict[str, Any]:
+    """The options, and of files their content: that is what matters."""
+    facts = options.identity()
+    for name in ("match_list_path", "query_list", "db_list"):
+        path: Path | None = getattr(options, name)
+        if path is not None:
+            facts[name] = sha256_of(path)
+    if options.reference_model is not None:
+        facts["reference_model"] = digests(options.reference_model)
+    return facts
 
 
 def _is(path: Path, digest: str) -> bool:
     return path.exists() and sha256_of(path) == digest
-
-
-def _facts(options: PairsOptions) -> dict[str, object]:
-    facts = options.identity()
-    if options.match_list_path is not None:  # the list's content is what matters
-        facts["match_list_path"] = sha256_of(options.match_list_path)
-    return facts
-
-
-def _all_blocks(strategy: str, collection: Collection, options: PairsOptions) -> Iterator[Block]:
-    """Of one strategy, or of several joined by +."""
-    parts = strategy.split("+")
-    if "exhaustive" in parts:  # holds all the others
-        parts = ["exhaustive"]
-    streams = [_blocks(part, collection, options) for part in dict.fromkeys(parts)]
-    return streams[0] if len(streams) == 1 else union(len(collection.usable), streams)
-
-
-def _blocks(strategy: str, collection: Collection, options: PairsOptions) -> Iterator[Block]:
-    names = list(collection.usable)
-    if strategy == "spatial":
-        return spatial(_positions(collection), options.max_num_neighbors, options.max_distance, options.ignore_z)
-    if strategy == "exhaustive":
-        return exhaustive(len(names))
-    if strategy == "sequential":
-        return sequential(names, options.overlap, options.quadratic_overlap)
-    if options.match_list_path is None:  # options.validate() refuses this
-        raise ValueError("the strategy `list` needs a file")
-    return listed(options.match_list_path, names)
-
-
-def _positions(collection: Collection) -> NDArray[np.float64]:
-    """(N, 3) metres, NaN where the image has no GPS."""
-    nowhere = (np.nan, np.nan, np.nan)
-    located = [header.location or nowhere for header in collection.usable.values()]
-    table = np.array([[np.nan if value is None else value for value in one] for one in located], np.float64)
-    return east_north_up(*table.reshape(-1, 3).T)
-
-
-def read_pairs(path: Path, names: Sequence[str]) -> NDArray[np.int64]:
-    """(P, 2) indices into `names` of the pairs that stand.
-
-    Raises:
-        NothingDone: no pairs were written.
-        UsageError: the file names images that are not in the collection.
-    """
-    if not path.exists():
-        raise NothingDone(f"{path.parent}: no pairs yet; run `sfm-match pairs` first")
-    index = {name: i for i, name in enumerate(names)}
-    flat = array("i")  # 8 bytes a pair
-    with path.open(encoding="utf-8", newline="\n") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                first, second = line.rstrip("\n").split("\t")
-                flat.extend((index[first], index[second]))
-            except (ValueError, KeyError):
-                hint = "not two images of this collection; run `sfm-match pairs` again"
-                raise UsageError(f"{path}, line {number}: {hint}") from None
-    pairs = np.sort(np.frombuffer(flat, np.int32).astype(np.int64).reshape(-1, 2), axis=1)
-    pairs = np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)  # a file changed by hand may say things twice
-    if not len(pairs):
-        raise NothingDone(f"{path}: no pair in it; run `sfm-match pairs` again")
-    return pairs

@@ -3,8 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from sfm_match.config import GROUPS, ExtractOptions, ImportOptions, MatchOptions, PairsOptions, read_job, run_name
+from sfm_match.config import GROUPS, ExtractOptions, ImportOptions, MatchOptions, read_job
+from sfm_match.config_pairs import PairsOptions
 from sfm_match.errors import UsageError
+from sfm_match.options import run_name
 
 
 @pytest.mark.parametrize(

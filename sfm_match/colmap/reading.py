@@ -1,0 +1,73 @@
+"""What stands in `database.db`, read with SQLite alone: pycolmap takes longer to import than this takes."""
+
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+TABLE = "sfm_match"  # ours, beside COLMAP's; COLMAP reads past it
+_MOST_IMAGES = 2147483647  # COLMAP's pair_id = this * first image_id + second image_id
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a database holds."""
+
+    images: int
+    pairs: int  # with at least one match
+    verified: int  # with a two-view geometry
+
+    def facts(self) -> dict[str, int]:
+        return {"images": self.images, "verified": self.verified}
+
+
+def read_note(path: Path, key: str) -> str | None:
+    """A value of our own table, or None where there is no such database, table or key."""
+    if not path.exists():
+        return None
+    connection = _open_for_reading(path)
+    try:
+        row = connection.execute(f"SELECT value FROM {TABLE} WHERE key = ?", (key,)).fetchone()
+    except sqlite3.DatabaseError:
+        return None
+    finally:
+        connection.close()
+    return str(row[0]) if row else None
+
+
+def _open_for_reading(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+
+
+def count(path: Path) -> Counts:
+    """Images, and pairs of them, in a database."""
+    connection = _open_for_reading(path)
+
+    def one(query: str) -> int:
+        return int(connection.execute(query).fetchone()[0])
+
+    try:
+        return Counts(
+            one("SELECT COUNT(*) FROM images"),
+            one("SELECT COUNT(*) FROM matches WHERE rows > 0"),
+            one("SELECT COUNT(*) FROM two_view_geometries WHERE rows > 0"),
+        )
+    finally:
+        connection.close()
+
+
+def verified_pairs(path: Path, names: Sequence[str]) -> NDArray[np.int64]:
+    """(E, 2) places in `names` of the pairs with a two-view geometry; others' images are left out."""
+    index = {name: i for i, name in enumerate(names)}
+    with closing(_open_for_reading(path)) as connection:
+        images = connection.execute("SELECT image_id, name FROM images").fetchall()
+        rows = connection.execute("SELECT pair_id FROM two_view_geometries WHERE rows > 0").fetchall()
+    place = np.full(max((image for image, _ in images), default=0) + 1, -1, np.int64)
+    for image, name in images:
+        place[image] = index.get(name, -1)
+    pairs = place[np.stack(np.divmod(np.array(rows, np.int64).reshape(-1), _MOST_IMAGES), axis=1)]
+    return np.asarray(pairs[(pairs >= 0).all(axis=1)], np.int64)

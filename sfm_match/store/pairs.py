@@ -1,0 +1,65 @@
+"""`pairs.txt`: one pair a line, TAB between the names, names in order, lines as the strategy streams them."""
+
+from array import array
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pairs import Block
+from sfm_match.errors import NothingDone, UsageError
+from sfm_match.store.shard import replacing
+
+
+def write_pairs_file(path: Path, names: Sequence[str], blocks: Iterable[Block]) -> int:
+    """Writes pairs as they come. Returns how many; without any, the file that stands is left alone.
+
+    Raises:
+        NothingDone: no pair came.
+    """
+    count = 0
+    with replacing(path) as temporary:
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            for block in blocks:
+                file.writelines(f"{names[i]}\t{names[j]}\n" for i, j in block.tolist())
+                count += len(block)
+        if not count:
+            raise NothingDone(f"no pair among {len(names)} images")
+    return count
+
+
+def read_pairs(path: Path, names: Sequence[str]) -> NDArray[np.int64]:
+    """(P, 2) indices into `names` of the pairs that stand.
+
+    Raises:
+        NothingDone: no pairs were written.
+        UsageError: the file names images that are not in the collection.
+    """
+    if not path.exists():
+        raise NothingDone(f"{path.parent}: no pairs yet; run `sfm-match pairs` first")
+    pairs = _parsed(path, names, strict=True)
+    if not len(pairs):
+        raise NothingDone(f"{path}: no pair in it; run `sfm-match pairs` again")
+    return pairs
+
+
+def read_known_pairs(path: Path, names: Sequence[str]) -> NDArray[np.int64]:
+    """(P, 2) indices into `names`; pairs of other images are passed over, and a file that is not there is empty."""
+    return _parsed(path, names, strict=False) if path.exists() else np.empty((0, 2), np.int64)
+
+
+def _parsed(path: Path, names: Sequence[str], *, strict: bool) -> NDArray[np.int64]:
+    index = {name: i for i, name in enumerate(names)}
+    flat = array("i")  # 8 bytes a pair
+    with path.open(encoding="utf-8", newline="\n") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                first, second = line.rstrip("\n").split("\t")
+                flat.extend((index[first], index[second]))
+            except (ValueError, KeyError):
+                if strict:
+                    hint = "not two images of this collection; run `sfm-match pairs` again"
+                    raise UsageError(f"{path}, line {number}: {hint}") from None
+    pairs = np.sort(np.frombuffer(flat, np.int32).astype(np.int64).reshape(-1, 2), axis=1)
+    return np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)  # a file changed by hand may say things twice
