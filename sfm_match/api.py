@@ -119,13 +119,8 @@ def run(
     from sfm_match.stages.match import current_features, match_facts, match_pairs
     from sfm_match.stages.pairs import check_pairs, write_pairs
 
-    for name in options:
-        if name not in RUN_OPTIONS:
-            raise UsageError(f"run: unknown option '{name}'{nearest(name, RUN_OPTIONS)}")
     # every stage's options are checked before the first stage begins
-    extracting, pairing = ExtractOptions.from_mapping(options), PairsOptions.from_mapping(options)
-    matching, importing = MatchOptions.from_mapping(options), ImportOptions.from_mapping(options)
-    mapping = ReconstructOptions.from_mapping(options)
+    extracting, pairing, matching, importing, mapping = options_of_run(options)
 
     reports: list[StageReport] = []
 
@@ -162,6 +157,26 @@ def run(
         if mapping.mapper != "none":
             note(reconstruct_model(place, collection, mapping, overwrite=overwrite))
     return reports
+
+
+def options_of_run(
+    options: dict[str, Any],
+) -> tuple[ExtractOptions, PairsOptions, MatchOptions, ImportOptions, ReconstructOptions]:
+    """Of each stage, from the names that `run` uses.
+
+    Raises:
+        UsageError: an unknown name, or a value that is not accepted.
+    """
+    for name in options:
+        if name not in RUN_OPTIONS:
+            raise UsageError(f"run: unknown option '{name}'{nearest(name, RUN_OPTIONS)}")
+    return (
+        ExtractOptions.from_mapping(options),
+        PairsOptions.from_mapping(options),
+        MatchOptions.from_mapping(options),
+        ImportOptions.from_mapping(options),
+        ReconstructOptions.from_mapping(options),
+    )
 
 
 def _chosen(group: type[T], options: dict[str, Any]) -> T:

@@ -21,7 +21,7 @@ from sfm_match.config import (
     read_job,
 )
 from sfm_match.config_pairs import PairsOptions
-from sfm_match.errors import SfmMatchError
+from sfm_match.errors import SfmMatchError, UsageError
 from sfm_match.progress import StageReport
 
 app = typer.Typer(
@@ -130,15 +130,17 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
+Config = Annotated[
+    Path | None, typer.Option("--config", help="YAML with any of these options", callback=_read_config, is_eager=True)
+]
+
+
 @app.command()
 @with_options(*GROUPS, in_run=True)
 def run(
     images: Images,
     workspace: Place = WORKSPACE,
-    _config: Annotated[
-        Path | None,
-        typer.Option("--config", help="YAML with any of these options", callback=_read_config, is_eager=True),
-    ] = None,
+    _config: Config = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     **options: Any,
@@ -163,6 +165,25 @@ def run(
             else f"everything stands, nothing recomputed: {workspace}"
         )
     return reports[0].failed > 0
+
+
+@app.command()
+@with_options(*GROUPS, in_run=True)
+def plan(
+    images: Images,
+    workspace: Place = WORKSPACE,
+    _config: Config = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    **options: Any,
+) -> None:
+    """What `run` would do with these options: images, pairs, disk, memory, time. Starts nothing, writes nothing."""
+    from sfm_match.plan_job import plan as make_plan
+
+    found = make_plan(images, workspace, overwrite=overwrite, **options)
+    print(json.dumps(found.as_json()) if as_json else "\n".join(found.lines()), flush=True)
+    if found.refusal is not None:
+        raise UsageError(found.refusal)
 
 
 @app.command()

@@ -193,6 +193,12 @@ def _read_summary(sparse: Path) -> dict[str, Any]:
     return stored
 
 
+def registered_before(sparse: Path) -> int:
+    """Images of the first model that an earlier run wrote; 0 without one."""
+    models = _read_summary(sparse).get("models") or [{}]
+    return int(models[0].get("registered", 0))
+
+
 def _standing_models(sparse: Path, digest: str) -> list[ModelSummary] | None:
     """The models, when they are of these inputs and all their files stand."""
     stored = _read_summary(sparse)

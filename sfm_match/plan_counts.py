@@ -1,0 +1,128 @@
+"""How many pairs a strategy will give, and in how many tiles they will be matched, without a list of them."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from pairs import Block, PairsError
+from pairs.auto import MOST, consecutive_share
+from sfm_match.config_pairs import PairsOptions
+from sfm_match.errors import UsageError
+from sfm_match.stages.match import BLOCK
+from sfm_match.stages.strategies import Sources, retrieval_sides, streams
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Pairs of a strategy. What depends on features is counted before they are there: then it is a bound."""
+
+    strategy: str  # as on the command line
+    pairs: int
+    tiles: int  # of matching
+    exact: bool  # False: at most so many
+
+    def shown(self) -> str:
+        return f"{self.strategy}: {'' if self.exact else 'at most '}{self.pairs:,} pairs"
+
+
+def count_pairs(sources: Sources) -> Counted:
+    """Of the options' strategies.
+
+    Raises:
+        UsageError: a strategy cannot serve these images.
+    """
+    options, count = sources.options, len(sources.names)
+    parts = tuple(dict.fromkeys(options.parts()))
+    every = Counted(_named(options), count * (count - 1) // 2, _triangle(-(-count // BLOCK)), exact=True)
+    if "exhaustive" in parts:
+        found = every
+    else:
+        try:
+            found = _sum(every, [_of_part(part, sources, every) for part in parts])
+        except PairsError as error:
+            raise UsageError(f"pairs: {error}") from error
+    if not options.prune:
+        return found
+    most = found.pairs if options.prune_num_images is None else min(found.pairs, count * options.prune_num_images)
+    return dataclasses.replace(found, pairs=most, tiles=min(found.tiles, most), exact=False)
+
+
+def cheaper_ones(sources: Sources, than: int) -> list[Counted]:
+    """Two ways with fewer pairs, those first that know something of the images."""
+    count, names = len(sources.names), sources.names
+    located = sum(header.location is not None for header in sources.collection.usable.values())
+    ways: list[dict[str, object]] = []
+    if consecutive_share(names) >= MOST:
+        ways.append({"strategy": "sequential"})
+    if located >= MOST * count:
+        ways.append({"strategy": "spatial"})
+    ways += [
+        {"strategy": "retrieval"},
+        {"strategy": "retrieval", "num_images": 10},
+        {"strategy": "sequential", "overlap": 5},
+        {"strategy": "sequential", "overlap": 1},
+    ]
+    found: list[Counted] = []
+    for way in ways:
+        chosen = PairsOptions(**way)  # type: ignore[arg-type]
+        counted = count_pairs(dataclasses.replace(sources, options=chosen))
+        if counted.pairs < than and len(found) < 2:
+            found.append(counted)
+    return found
+
+
+def _of_part(strategy: str, sources: Sources, every: Counted) -> Counted:
+    options, count = sources.options, len(sources.names)
+    if strategy == "retrieval":
+        queries, database = retrieval_sides(sources)
+        return _bound(len(queries) * min(options.num_images, len(database)), every)
+    found = _counted(streams(strategy, _without_loops(sources)), count)
+    if strategy == "sequential" and options.loop_detection:
+        asked = -(-count // options.loop_detection_period) * options.loop_detection_num_images
+        return _sum(every, [found, _bound(asked, every)])
+    return found
+
+
+def _without_loops(sources: Sources) -> Sources:
+    """Loops are looked for in features."""
+    return dataclasses.replace(sources, options=dataclasses.replace(sources.options, loop_detection=False))
+
+
+def _bound(pairs: int, every: Counted) -> Counted:
+    pairs = min(pairs, every.pairs)
+    return Counted("", pairs, min(pairs, every.tiles), exact=False)
+
+
+def _sum(every: Counted, parts: list[Counted]) -> Counted:
+    """Several strategies joined: at most all of theirs, and never more than all pairs."""
+    pairs, tiles = sum(part.pairs for part in parts), sum(part.tiles for part in parts)
+    exact = len(parts) == 1 and parts[0].exact
+    return Counted(every.strategy, min(pairs, every.pairs), min(tiles, every.tiles), exact)
+
+
+def _counted(blocks: Iterable[Iterator[Block]], count: int) -> Counted:
+    """As the strategy streams them."""
+    pairs, side = 0, -(-count // BLOCK)
+    tiles: set[int] = set()
+    for stream in blocks:
+        for block in stream:
+            pairs += len(block)
+            tiles.update(np.unique(block.astype(np.int64) // BLOCK @ (side, 1)).tolist())
+    return Counted("", pairs, len(tiles), exact=True)
+
+
+def _triangle(side: int) -> int:
+    return side * (side + 1) // 2
+
+
+def _named(options: PairsOptions) -> str:
+    """The strategy with the options that differ from their defaults, as on the command line."""
+    shown = [options.strategy]
+    for f in dataclasses.fields(options):
+        value = getattr(options, f.name)
+        if f.name != "strategy" and value != f.default:
+            flag = f.name.replace("_", "-")
+            shown.append(f"--{'' if value else 'no-'}{flag}" if isinstance(value, bool) else f"--{flag} {value}")
+    return " ".join(shown)

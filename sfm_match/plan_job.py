@@ -1,0 +1,231 @@
+"""`sfm-match plan`: what `run` would do, from the headers of the images and a few seconds of work. Writes nothing."""
+
+import dataclasses
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sfm_match.api import StrPath, options_of_run
+from sfm_match.collection import Collection, look
+from sfm_match.colmap.mapping import registered_before
+from sfm_match.colmap.reading import count, read_note
+from sfm_match.config import ExtractOptions
+from sfm_match.errors import NothingDone, SfmMatchError
+from sfm_match.plan_counts import Counted, cheaper_ones, count_pairs
+from sfm_match.plan_measure import Measured, measure
+from sfm_match.stages.extract import chosen_model, feature_facts, standing_features
+from sfm_match.stages.match import BLOCK, match_facts, standing_matches
+from sfm_match.stages.pairs import check_pairs, settled
+from sfm_match.stages.strategies import Sources
+from sfm_match.store.shard import fingerprint
+from sfm_match.workspace import Workspace
+
+TOO_MANY = 100_000_000  # pairs; beyond, nobody means it
+_BYTES_PER_PAIR = 64  # of the lists of pairs that matching and import hold
+_SHOWN = 3  # images that will fail, by name
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What is left of a stage."""
+
+    stage: str
+    unit: str  # of what is counted
+    total: int
+    standing: int  # done by an earlier run
+    files: int  # units of work
+    seconds: float | None  # None: not known beforehand
+    disk: int  # bytes that its results will take, with what stands
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The whole job."""
+
+    images: int
+    failing: dict[str, str]  # name -> reason, told from headers
+    reason: str  # why `auto` chose
+    pairs: Counted
+    cheaper: list[Counted]
+    cheaper_seconds: list[float | None]
+    stages: list[StagePlan]
+    memory: int  # bytes, peak
+    gpu_memory: int | None  # bytes; None without a GPU
+    refusal: str | None
+
+    @property
+    def disk(self) -> int:
+        return sum(stage.disk for stage in self.stages)
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "disk": self.disk}
+
+    def lines(self) -> list[str]:
+        """For people."""
+        failing = list(self.failing.items())
+        shown = "; ".join(f"{name}: {why}" for name, why in failing[:_SHOWN]) + ("; ..." if failing[_SHOWN:] else "")
+        lines = [
+            f"images       {self.images:,}, {len(failing):,} of them cannot be used"
+            + (f" ({shown})" if failing else ""),
+            f"pairs        {self.pairs.shown()}" + (f" ({self.reason})" if self.reason else ""),
+        ]
+        for way, seconds in zip(self.cheaper, self.cheaper_seconds, strict=True):
+            lines.append(f"  cheaper    {way.shown()}, {_shown_time(seconds)} to match and verify")
+        for one in self.stages:
+            standing = f", {one.standing:,} stand from before" if one.standing else ""
+            cost = _shown_time(one.seconds) + (f", {_shown_bytes(one.disk)}" if one.disk else "")
+            lines.append(f"{one.stage:<12} {one.total:,} {one.unit} in {one.files:,} units{standing}: {cost}")
+        lines.append(f"disk         {_shown_bytes(self.disk)}")
+        lines.append(f"memory       {_shown_bytes(self.memory)} at most")
+        if self.gpu_memory is not None:
+            lines.append(f"GPU memory   {_shown_bytes(self.gpu_memory)} at most")
+        return lines
+
+
+def plan(images: StrPath, workspace: StrPath = "workspace", *, overwrite: bool = False, **options: Any) -> Plan:
+    """What `run` would do with these arguments: starts nothing, and leaves the workspace as it is.
+
+    Args:
+        images: folder of photographs.
+        workspace: folder of the job; it need not be there.
+        overwrite: as in `run`, results of other options would be replaced.
+        **options: of `run`.
+
+    Raises:
+        UsageError, NothingDone: where `run` would refuse.
+    """
+    extracting, pairing, matching, importing, mapping = options_of_run(options)
+    place = Workspace(Path(workspace))  # not opened: that would make it, and lock it
+    collection = look(place, Path(images), extracting.masks, overwrite=overwrite)
+    if len(collection.usable) < 2:
+        raise NothingDone(f"{collection.folder}: {len(collection.usable)} usable image, a pair needs two")
+    check_pairs(place, collection, pairing, overwrite=overwrite)
+    place.check("extract", feature_facts(extracting, chosen_model(extracting)), overwrite=overwrite)
+    place.check("match", match_facts(matching, extracting.model), overwrite=overwrite)
+    place.check("import", importing.identity(), overwrite=overwrite)
+    chosen, reason = settled(collection, pairing)
+    sources = Sources(place, collection, chosen)
+    counted = count_pairs(sources)
+    cheaper = cheaper_ones(sources, counted.pairs)
+    costs = measure(collection.folder, list(collection.usable), options)
+    standing = _Standing() if overwrite else _standing(place, collection)
+    stages = _stages(sources, counted, costs, standing)
+    if mapping.mapper != "none":
+        left = standing.registered == 0 or any(stage.seconds != 0 for stage in stages)
+        stages.append(
+            StagePlan("reconstruct", "images", len(sources.names), standing.registered, 1, None if left else 0.0, 0)
+        )
+    return Plan(
+        len(collection.records),
+        {name: record.error for name, record in collection.records.items() if record.error is not None},
+        reason,
+        counted,
+        cheaper,
+        [_times(way.pairs, costs.seconds_per_match, costs.seconds_per_verification) for way in cheaper],
+        stages,
+        _memory(counted, costs),
+        gpu_memory(extracting),
+        _refusal(counted, cheaper, costs),
+    )
+
+
+def gpu_memory(options: ExtractOptions) -> int | None:
+    """Bytes of a GPU at most; None where no GPU is asked for, or its use is not known beforehand."""
+    del options  # no runtime here uses a GPU yet; the one that will knows its buffers
+    return None
+
+
+@dataclass(frozen=True)
+class _Standing:
+    """What earlier runs left."""
+
+    images: int = 0  # with features
+    pairs: int = 0  # in pairs.txt
+    matched: int = 0
+    verified: int = 0  # pairs of the database
+    registered: int = 0  # images of the first model
+
+
+def _standing(place: Workspace, collection: Collection) -> _Standing:
+    record = place.record()
+    if "extract" not in record:
+        return _Standing()
+    features = standing_features(place, collection, fingerprint(record["extract"]))
+    pairs = matched = 0
+    if "match" in record:
+        try:
+            state = standing_matches(place, collection, features, record["match"])
+            pairs, matched = len(state.wanted), len(state.usable) - len(state.open_pairs)
+        except SfmMatchError:  # pairs.txt is gone, or of other images: it will be made anew
+            pass
+    verified = count(place.database).pairs if read_note(place.database, "inputs") is not None else 0
+    return _Standing(len(features.counts), pairs, matched, verified, registered_before(place.sparse))
+
+
+def _stages(sources: Sources, counted: Counted, costs: Measured, standing: _Standing) -> list[StagePlan]:
+    """What is left before the reconstruction."""
+    images, options = len(sources.names), sources.options
+    units = sources.collection.units()
+    unmatched = max(counted.pairs - standing.matched, 0)
+    unverified = counted.pairs if unmatched or standing.verified == 0 else 0  # the database is built as a whole
+    plain = dataclasses.replace(sources, options=dataclasses.replace(options, prune=False))
+    scoring: float | None = 0.0
+    if plain.needs_features:
+        scoring = None  # one vector an image: beside the features' extraction, little
+    elif options.prune:
+        scoring = _times(count_pairs(plain).pairs, costs.seconds_per_score)
+    names = sum(len(name.encode()) + 1 for name in sources.names) // images
+    extracting = _times(max(images - standing.images, 0), costs.seconds_per_image)
+    matching = _times(unmatched, costs.seconds_per_match)
+    importing = _times(unverified, costs.seconds_per_verification)
+    stored = images * costs.database_bytes_per_image + counted.pairs * costs.database_bytes_per_pair
+    return [
+        StagePlan("extract", "images", images, standing.images, len(units), extracting, images * costs.feature_bytes),
+        StagePlan("pairs", "pairs", counted.pairs, standing.pairs, 1, scoring, counted.pairs * 2 * names),
+        StagePlan(
+            "match",
+            "pairs",
+            counted.pairs,
+            standing.matched,
+            counted.tiles,
+            matching,
+            counted.pairs * costs.match_bytes,
+        ),
+        StagePlan("import", "pairs", counted.pairs, standing.verified, 1, importing, stored),
+    ]
+
+
+def _memory(counted: Counted, costs: Measured) -> int:
+    """Bytes: what the measurement took, beside a full tile of matching and the lists of pairs."""
+    tile = 2 * BLOCK * 2 * costs.feature_bytes  # descriptors as float32, twice as wide as on the disk
+    return costs.peak_memory + tile + counted.pairs * _BYTES_PER_PAIR
+
+
+def _refusal(counted: Counted, cheaper: list[Counted], costs: Measured) -> str | None:
+    """In a line, why this is not meant to be run, and what serves."""
+    if counted.pairs <= TOO_MANY:
+        return None
+    seconds = _times(counted.pairs, costs.seconds_per_match, costs.seconds_per_verification)
+    others = ", or ".join(f"`--pairs {way.strategy}` ({way.pairs:,} pairs)" for way in cheaper)
+    return f"{counted.shown()} would take {_shown_time(seconds)} here; choose {others}, or another list of pairs"
+
+
+def _times(number: int, *seconds: float | None) -> float | None:
+    """Of so many units; None where their cost is not known."""
+    return None if any(s is None for s in seconds) and number else number * sum(s or 0.0 for s in seconds)
+
+
+def _shown_time(seconds: float | None) -> str:
+    if seconds is None:
+        return "time not known beforehand"
+    for size, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:,.1f} {name}"
+    return f"{seconds:.0f} s"
+
+
+def _shown_bytes(size: int) -> str:
+    for unit, name in ((1 << 40, "TB"), (1 << 30, "GB"), (1 << 20, "MB")):
+        if size >= unit:
+            return f"{size / unit:,.1f} {name}"
+    return f"{size / 1024:.0f} kB"

@@ -1,0 +1,126 @@
+"""What a stage costs here: the first stages of a job over a few of the photographs, in a temporary folder."""
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from pairs.exhaustive import exhaustive
+from pairs.prune import KEYPOINTS, Sketches, scored
+from sfm_match import api
+from sfm_match.config_pairs import PairsOptions
+from sfm_match.errors import NothingDone
+from sfm_match.options import run_name
+from sfm_match.progress import StageReport
+
+_LEFT_OUT = {*(run_name(f) for f in fields(PairsOptions)), "masks", "camera_mode"}  # would not fit a few images
+PHOTOGRAPHS = 6  # half of them neighbours by name, which are likely to match
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Costs of a unit of work. None where nothing could be measured."""
+
+    seconds_per_image: float | None = None
+    seconds_per_match: float | None = None
+    seconds_per_verification: float | None = None
+    seconds_per_score: float | None = None  # of pruning
+    keypoints_per_image: int = 0
+    feature_bytes: int = 0
+    match_bytes: int = 0
+    database_bytes_per_image: int = 0
+    database_bytes_per_pair: int = 0
+    peak_memory: int = 0  # bytes of this process, measured after the stages
+
+
+def sample_of(names: Sequence[str], count: int = PHOTOGRAPHS) -> list[str]:
+    """Some neighbours from the middle, and others from all over."""
+    if len(names) <= count:
+        return list(names)
+    middle, near = len(names) // 2, count // 2
+    spread = [names[i * (len(names) - 1) // (count - near - 1)] for i in range(count - near)]
+    return list(dict.fromkeys([*names[middle : middle + near], *spread]))
+
+
+def measure(folder: Path, names: Sequence[str], options: dict[str, Any]) -> Measured:
+    """Extracts, matches and verifies a few images with these options of `run`.
+
+    Raises:
+        UsageError, NothingDone: as `run` would, where the model or the device is not there.
+    """
+    with tempfile.TemporaryDirectory(prefix="sfm-match-plan-") as place:
+        photographs, workspace = Path(place) / "images", Path(place) / "workspace"
+        photographs.mkdir()
+        for number, name in enumerate(sample_of(names)):
+            shutil.copyfile(folder / name, photographs / f"{number:03d}{Path(name).suffix}")
+        reports: dict[str, StageReport] = {}
+        try:
+            few = {name: value for name, value in options.items() if name not in _LEFT_OUT}
+            few |= {"pairs": "exhaustive", "mapper": "none"}
+            api.run(photographs, workspace, on_report=lambda r: reports.update({r.stage: r}), **few)
+        except NothingDone:
+            if "extract" not in reports:  # not one image could be used, or there is no model: the job would say so, too
+                raise
+        return _measured(reports, workspace)
+
+
+def _measured(reports: dict[str, StageReport], workspace: Path) -> Measured:
+    def each(stage: str, *left_out: str) -> float | None:
+        report = reports.get(stage)
+        if report is None or not report.done:
+            return None
+        return (report.seconds - sum(report.spent.get(what, 0.0) for what in left_out)) / report.done
+
+    images = max(reports["extract"].done, 1) if "extract" in reports else 1
+    pairs = max(reports["match"].done, 1) if "match" in reports else 1
+    database = workspace / "database.db"
+    stored = database.stat().st_size if database.exists() else 0
+    keypoints = reports["extract"].facts["keypoints"] // images if "extract" in reports else 0
+    per_image = 8 * keypoints
+    features = _size(workspace / "features") // images
+    return Measured(
+        each("extract", "load"),
+        each("match", "plan"),
+        each("import", "write"),
+        _seconds_per_score(features // max(2 * keypoints, 1)),
+        keypoints,
+        features,
+        _size(workspace / "matches") // pairs,
+        per_image,  # keypoints are the bulk of what does not depend on pairs
+        max(stored - per_image * images, 0) // pairs,
+        peak_memory(),
+    )
+
+
+def _seconds_per_score(width: int) -> float:
+    """Of pruning, with random descriptors."""
+    count = 24
+    rng = np.random.default_rng(0)
+    descriptors = rng.normal(0, width**-0.5 if width else 0, (count, 1, KEYPOINTS, width)).astype(np.float16)
+    sketches = Sketches(descriptors, np.full(count, KEYPOINTS))
+    start = time.perf_counter()
+    with threadpool_limits(1, "blas"):
+        pairs = sum(len(block) for block, _ in scored(exhaustive(count), sketches, os.cpu_count() or 1))
+    return (time.perf_counter() - start) / pairs
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir()) if folder.is_dir() else 0
+
+
+def peak_memory() -> int:
+    """Bytes that this process has used at most; 0 where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
