@@ -62,13 +62,16 @@ def cheaper_ones(sources: Sources, than: int) -> list[Counted]:
         {"strategy": "retrieval"},
         {"strategy": "retrieval", "num_images": 10},
         {"strategy": "sequential", "overlap": 5},
+        {"strategy": "sequential", "overlap": 2},
         {"strategy": "sequential", "overlap": 1},
     ]
     found: list[Counted] = []
     for way in ways:
+        if len(found) == 2:
+            break
         chosen = PairsOptions(**way)  # type: ignore[arg-type]
         counted = count_pairs(dataclasses.replace(sources, options=chosen))
-        if counted.pairs < than and len(found) < 2:
+        if counted.pairs < than:
             found.append(counted)
     return found
 

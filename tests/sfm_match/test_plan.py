@@ -1,0 +1,171 @@
+"""What `plan` tells is what `run` then does; it leaves nothing behind."""
+
+import json
+import shutil
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+from jobs import sfm_match as command
+
+import sfm_match
+from pairs.exhaustive import exhaustive
+from sfm_match import plan_job
+from sfm_match.collection import Collection
+from sfm_match.config_pairs import PairsOptions
+from sfm_match.errors import NothingDone, UsageError
+from sfm_match.images import Header
+from sfm_match.plan_counts import cheaper_ones, count_pairs
+from sfm_match.plan_measure import Measured, sample_of
+from sfm_match.stages.match import BLOCK
+from sfm_match.stages.strategies import Sources
+from sfm_match.workspace import Workspace
+
+SMALL = {"size": 256, "max_keypoints": 200}
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture
+def photos(rendered: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    shutil.copytree(rendered, folder)
+    (folder / "broken.jpg").write_text("no image")
+    return folder
+
+
+def test_a_plan_is_what_the_run_does(photos: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    options = {"pairs": "sequential", "overlap": 2, "mapper": "none", **SMALL}
+    before = sfm_match.plan(photos, work, **options)
+    assert not work.exists()
+    assert (before.images, list(before.failing)) == (7, ["broken.jpg"])
+    assert (before.pairs.pairs, before.pairs.exact) == (9, True)
+    assert [stage.stage for stage in before.stages] == ["extract", "pairs", "match", "import"]
+    assert all(stage.standing == 0 and stage.seconds is not None for stage in before.stages)
+    assert before.memory > 100 << 20
+    assert before.gpu_memory is None
+
+    sfm_match.run(photos, work, **options)
+    sizes = {name: sum(p.stat().st_size for p in (work / name).iterdir()) for name in ("features", "matches")}
+    planned = {stage.stage: stage.disk for stage in before.stages}
+    assert planned["extract"] == pytest.approx(sizes["features"], rel=0.2)
+    assert 0.3 * sizes["matches"] < planned["match"] < 3 * sizes["matches"]
+
+    standing = snapshot(work)
+    after = sfm_match.plan(photos, work, **options)
+    assert snapshot(work) == standing  # nothing was written, not even a lock
+    assert [(stage.standing, stage.seconds) for stage in after.stages] == [(6, 0), (9, 0), (9, 0), (9, 0)]
+    anew = sfm_match.plan(photos, work, overwrite=True, **{**options, "max_keypoints": 100})
+    assert all(stage.standing == 0 for stage in anew.stages)
+    with pytest.raises(UsageError, match="max_keypoints was 200, now 100"):
+        sfm_match.plan(photos, work, **{**options, "max_keypoints": 100})
+
+
+def test_what_a_run_would_refuse_is_refused(photos: Path, tmp_path: Path) -> None:
+    for wrong in ({"pairs": "spatial"}, {"pairs": "repair"}, {"pear": 1}, {"model": "dedode-nono"}):
+        with pytest.raises(UsageError):
+            sfm_match.plan(photos, tmp_path / "work", **SMALL, **wrong)
+    for one in list(photos.iterdir())[1:]:
+        one.unlink()
+    with pytest.raises(NothingDone):
+        sfm_match.plan(photos, tmp_path / "work")
+
+
+def test_the_command(photos: Path, tmp_path: Path) -> None:
+    options = ["--images", photos, "--workspace", tmp_path / "work", "--size", "256", "--max-keypoints", "200"]
+    said = command("plan", *options)
+    assert said.returncode == 0, said.stderr
+    assert "images       7, 1 of them cannot be used (broken.jpg: not an image" in said.stdout
+    assert "exhaustive: 15 pairs (6 images are few enough to match every pair)" in said.stdout
+    assert said.stdout.count("cheaper") == 2
+    assert "reconstruct  6 images in 1 units: time not known beforehand" in said.stdout
+    assert "GPU" not in said.stdout
+    told = json.loads(command("plan", *options, "--json", "--pairs", "retrieval", "--num-images", "1").stdout)
+    assert told["pairs"] == {"strategy": "retrieval --num-images 1", "pairs": 6, "tiles": 1, "exact": False}
+    job = tmp_path / "job.yaml"
+    job.write_text("pairs: sequential\noverlap: 1\n")
+    assert "sequential --overlap 1: 5 pairs" in command("plan", *options, "--config", job).stdout
+    assert not (tmp_path / "work").exists()
+
+
+def test_too_many_pairs_are_refused_with_the_alternatives(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(plan_job, "TOO_MANY", 14)
+    found = sfm_match.plan(photos, tmp_path / "work", pairs="exhaustive", **SMALL)
+    assert found.refusal is not None
+    assert "exhaustive: 15 pairs would take" in found.refusal
+    assert "choose `--pairs sequential" in found.refusal
+    monkeypatch.setattr("sys.argv", ["sfm-match", "plan", "--images", str(photos), "--workspace", str(tmp_path / "w")])
+    from sfm_match.cli import main
+
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    said = capsys.readouterr()
+    assert "pairs        exhaustive" in said.out  # the plan is shown all the same
+    assert len(said.err.splitlines()) == 1
+
+
+def sources(names: list[str], location: tuple[float, float, float] | None = None, **options: object) -> Sources:
+    """Images without files."""
+
+    class Headers(Collection):
+        @property
+        def usable(self) -> dict[str, Header]:
+            return {name: Header(640, 480, location=location) for name in names}
+
+    collection = Headers(Path(), None, [], [], 0)
+    return Sources(Workspace(Path("nowhere")), collection, PairsOptions(**options))  # type: ignore[arg-type]
+
+
+def test_pairs_are_counted_without_a_list() -> None:
+    names = [f"{i:05d}.jpg" for i in range(50_000)]
+    every = count_pairs(sources(names, strategy="exhaustive"))
+    assert (every.pairs, every.exact) == (1_249_975_000, True)
+    assert count_pairs(sources(names, strategy="exhaustive+sequential")).pairs == every.pairs
+    few = names[:5000]
+    in_order = sum(5000 - k for k in range(1, 11))
+    for strategy, pairs, exact in (
+        ("sequential", in_order, True),
+        ("retrieval", 5000 * 20, False),
+        ("sequential+retrieval", in_order + 5000 * 20, False),
+    ):
+        counted = count_pairs(sources(few, strategy=strategy))
+        assert (counted.pairs, counted.exact) == (pairs, exact)
+    looped = count_pairs(sources(few, strategy="sequential", loop_detection=True))
+    assert (looped.pairs, looped.exact) == (in_order + 500 * 50, False)
+    best = count_pairs(sources(names, strategy="exhaustive", prune=True, prune_num_images=30))
+    assert (best.pairs, best.exact, best.strategy) == (1_500_000, False, "exhaustive --prune --prune-num-images 30")
+    cheaper = cheaper_ones(sources(few, strategy="exhaustive"), every.pairs)
+    assert [way.strategy for way in cheaper] == ["sequential", "retrieval"]
+
+
+def test_tiles_are_counted_as_they_will_be() -> None:
+    names = [f"{i:03d}.jpg" for i in range(150)]
+    for options in ({"strategy": "sequential", "overlap": 40}, {"strategy": "exhaustive"}):
+        counted = count_pairs(sources(names, **options))
+        pairs = [p for p in combinations(range(150), 2) if options["strategy"] == "exhaustive" or p[1] - p[0] <= 40]
+        assert counted.pairs == len(pairs)
+        assert counted.tiles == len({(i // BLOCK, j // BLOCK) for i, j in pairs})
+    assert sum(len(block) for block in exhaustive(150)) == counted.pairs
+
+
+def test_a_sample_has_neighbours_and_others() -> None:
+    names = [f"{i:03d}" for i in range(100)]
+    found = sample_of(names)
+    assert len(found) == 6
+    assert {"050", "051", "052"} < set(found)
+    assert {"000", "099"} < set(found)
+    assert sample_of(names[:4]) == names[:4]
+
+
+def test_costs_that_are_not_known_are_not_told() -> None:
+    assert Measured().seconds_per_image is None
+    assert plan_job._times(3, None, 1.0) is None
+    assert plan_job._times(0, None) == 0
+    assert plan_job._shown_time(None) == "time not known beforehand"
+    assert plan_job._shown_time(4 * 86400 + 1) == "4.0 days"
