@@ -16,7 +16,7 @@ def poses(
     centres: Floats,
     directions: Floats,
     num_matched: int = 20,
-    rotation_threshold: float = 30.0,
+    rotation_threshold: float = 60.0,
     distance: float | None = None,
 ) -> Iterator[Block]:
     """Each image with the nearest of those that look the same way.
@@ -26,7 +26,8 @@ def poses(
         directions: (N, 3) unit vectors in which the cameras look. Turning a camera about them changes no view: in
             raw frames, an upright picture of the same thing is turned by 90 degrees.
         num_matched: of each image, at most.
-        rotation_threshold: degrees between directions.
+        rotation_threshold: degrees between directions. hloc takes 30; where cameras stand around a thing, up to 60 %
+            of the pairs that share points lie beyond.
         distance: between centres at most, in units of the model.
 
     Raises:

@@ -1,7 +1,7 @@
 """Each image with those that look most like it, by the cosine of one vector an image.
 
-The nearest are found exactly, by products of blocks of the vectors: 50,000 images take minutes on two cores, little
-beside their features, and a nearest-neighbour library would compute the same products.
+The nearest are found exactly, by products of blocks of the vectors: 50,000 images take two minutes on two cores. faiss
+takes one, for a dependency of 66 MB; beside the hours of extraction that decides nothing.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ Floats = NDArray[np.float32]
 Images = NDArray[np.int32]
 Forbidden = Callable[[Images], NDArray[np.bool_]]
 NUM_IMAGES = 20
-_CELLS = 1 << 24  # of a block of scores; 64 MB
+_CELLS = 1 << 25  # of a block of scores; 128 MB
 
 
 def retrieval(

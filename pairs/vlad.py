@@ -55,10 +55,8 @@ class Codebook:
         local = descriptors @ self.axes
         nearest = _nearest(local, self.words)
         residuals = _unit(local - self.words[nearest])
-        sums = np.zeros_like(self.words)
-        for word in np.unique(nearest):
-            sums[word] = residuals[nearest == word].sum(axis=0)
-        return _unit(sums.reshape(1, -1)).ravel()
+        members = (nearest == np.arange(len(self.words))[:, None]).astype(np.float32)  # (K, N)
+        return _unit((members @ residuals).reshape(1, -1)).ravel()
 
 
 def kmeans(points: Floats, count: int, seed: int = 0) -> Floats:

@@ -52,7 +52,7 @@ class PairsOptions(Options):
     ignore_z: bool = option(True, "spatial: distances along the ground")
     reference_model: Path | None = option(None, "poses, covisibility: folder of a COLMAP model of these images")
     num_matched: int = option(20, "poses, covisibility: each image with at most this many")
-    rotation_threshold: float = option(30.0, "poses: how far viewing directions may differ, degrees")
+    rotation_threshold: float = option(60.0, "poses: how far viewing directions may differ, degrees")
     pose_distance: float | None = option(
         None, "poses: how far cameras may be from one another, units of the model; without: any distance"
     )

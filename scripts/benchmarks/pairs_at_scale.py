@@ -15,6 +15,7 @@ import platform
 import resource
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +43,14 @@ def vectors(count: int) -> np.ndarray:
     pool = unit(rng, POOL, WIDTH)
     codebook = Codebook.learned(pool[:200_000])
     made = np.empty((count, 1, codebook.dimension), np.float16)
-    for one in made:
-        one[0] = codebook.vlad(pool[rng.integers(0, POOL, PER_VECTOR)])
+
+    def fill(number: int) -> None:
+        rng = np.random.default_rng(number)
+        made[number, 0] = codebook.vlad(pool[rng.integers(0, POOL, PER_VECTOR)])
+
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as threads:  # as the stage does
+        for _ in threads.map(fill, range(count)):
+            pass
     return made
 
 

@@ -1,14 +1,19 @@
 """What strategies look at instead of all features: one vector an image, or a few keypoints of each."""
 
 import math
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from pairs.prune import KEYPOINTS, Sketches, spread
 from pairs.vlad import Codebook, sample_of
+from sfm_match.collection import UNIT_SIZE
 from sfm_match.stages.extract import FeatureSet
 from sfm_match.store.features import read_features, unit_path
 from sfm_match.workspace import Workspace
@@ -26,8 +31,15 @@ def image_vectors(workspace: Workspace, features: FeatureSet, names: Sequence[st
     described = _read(workspace, features, few, turns, _PER_VECTOR)
     codebook = Codebook.learned(sample_of((one for _, turned in described for one in turned), _SAMPLED_EACH))
     vectors = np.zeros((len(names), turns, codebook.dimension), np.float16)
-    for name, turned in _read(workspace, features, every, turns, _PER_VECTOR):
+
+    def fill(read: tuple[str, NDArray[np.float32]]) -> None:
+        name, turned = read
         vectors[place[name]] = [codebook.vlad(one) for one in turned]
+
+    described = _read(workspace, features, every, turns, _PER_VECTOR)
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # products are small
+        while some := list(islice(described, UNIT_SIZE)):  # not all at once: they would all be in memory
+            list(pool.map(fill, some))
     return vectors
 
 
