@@ -22,15 +22,18 @@ def loop_detection(
         period: images from one that is compared to the next.
         num_images: of each image that is compared.
     """
+    every = sequences(names)
+    # one line of seats, with empty ones between the sequences: two sequences are no neighbours
+    empty = [-1] * overlap
+    seats = np.array([*empty, *(seat for sequence in every for seat in (*sequence, *empty))])
     place = np.empty(len(names), np.int64)
-    queries = []
-    gap = 0  # two sequences are no neighbours
-    for sequence in sequences(names):
-        place[sequence] = np.arange(len(sequence)) + gap
-        gap += len(sequence) + overlap
-        queries += sequence[::period]
+    place[seats[seats >= 0]] = np.flatnonzero(seats >= 0)
+    queries = sorted(image for sequence in every for image in sequence[::period])
+    around = np.arange(-overlap, overlap + 1)
 
-    def neighbors(rows: Images) -> NDArray[np.bool_]:
-        return np.asarray(np.abs(place[rows][:, None] - place[None]) <= overlap)
+    def neighbours(rows: Images) -> NDArray[np.bool_]:
+        near = np.zeros((len(rows), len(names) + 1), bool)  # the last column is for empty seats
+        near[np.arange(len(rows))[:, None], seats[place[rows][:, None] + around]] = True
+        return near[:, :-1]
 
-    return retrieval(vectors, num_images, np.array(sorted(queries), np.int32), forbidden=neighbors)
+    return retrieval(vectors, num_images, np.array(queries, np.int32), forbidden=neighbours)

@@ -40,7 +40,10 @@ def _across_gaps(
     component: NDArray[np.int64], vectors: NDArray[np.floating], before: Graph, most: int
 ) -> tuple[Images, Images]:
     """Of each component but the largest, the pairs to others that are most alike: the others look for it."""
-    small = np.flatnonzero(component != np.bincount(component, minlength=1).argmax()).astype(np.int32)
+    sizes = np.bincount(component, minlength=1)
+    one_is_largest = np.count_nonzero(sizes == sizes.max()) == 1
+    looking = sizes[component] < sizes.max() if one_is_largest else np.ones(len(component), bool)
+    small = np.flatnonzero(looking).astype(np.int32)
 
     def useless(rows: Images) -> NDArray[np.bool_]:
         same: NDArray[np.bool_] = component[rows][:, None] == component[None]

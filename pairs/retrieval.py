@@ -16,7 +16,7 @@ Floats = NDArray[np.float32]
 Images = NDArray[np.int32]
 Forbidden = Callable[[Images], NDArray[np.bool_]]
 NUM_IMAGES = 20
-_CELLS = 1 << 25  # of a block of scores; 128 MB
+_CELLS = 1 << 24  # of a block of scores; 64 MB
 
 
 def retrieval(

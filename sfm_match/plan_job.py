@@ -7,7 +7,8 @@ from typing import Any
 
 from sfm_match.api import StrPath, options_of_run
 from sfm_match.collection import Collection, look
-from sfm_match.colmap.mapping import registered_before
+from sfm_match.colmap.database import refuse_foreign_database
+from sfm_match.colmap.mapping import refuse_foreign_models, registered_before
 from sfm_match.colmap.reading import count, read_note
 from sfm_match.config import ExtractOptions
 from sfm_match.errors import NothingDone, SfmMatchError
@@ -103,6 +104,10 @@ def plan(images: StrPath, workspace: StrPath = "workspace", *, overwrite: bool =
     place.check("extract", feature_facts(extracting, chosen_model(extracting)), overwrite=overwrite)
     place.check("match", match_facts(matching, extracting.model), overwrite=overwrite)
     place.check("import", importing.identity(), overwrite=overwrite)
+    refuse_foreign_database(place, overwrite=overwrite)
+    if mapping.mapper != "none":
+        place.check("reconstruct", mapping.identity(), overwrite=overwrite)
+        refuse_foreign_models(place, overwrite=overwrite)
     chosen, reason = settled(collection, pairing)
     sources = Sources(place, collection, chosen)
     counted = count_pairs(sources)
