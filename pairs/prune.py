@@ -17,7 +17,7 @@ from pairs import Block
 
 KEYPOINTS = 256
 INVERSE_TEMPERATURE = 8.0
-_TOGETHER = 4  # images a product; 256 x 1024 float32 stay in the cache
+_TOGETHER = 2  # images a product; 256 x 512 float32 stay in the cache
 _CANDIDATES = 1 << 20  # pairs between two looks at which are the best
 
 Floats = NDArray[np.float32]
@@ -119,13 +119,14 @@ def _scores(sketches: Sketches, pairs: Block) -> Floats:
     first, others = pairs[0, 0], pairs[:, 1]
     left = sketches.descriptors[first, 0].astype(np.float32) * np.float32(INVERSE_TEMPERATURE)  # (K, D)
     right = sketches.descriptors[others].astype(np.float32)  # (C, T, K, D)
-    e = left @ right.reshape(-1, right.shape[-1]).T  # (K, C * T * K)
-    np.exp(e, out=e)
-    e = e.reshape(size, -1, size)  # (K, C * T, K)
+    flat = left @ right.reshape(-1, right.shape[-1]).T  # (K, C * T * K)
+    np.exp(flat, out=flat)
+    e, ones = flat.reshape(size, -1, size), np.ones(size, np.float32)  # (K, C * T, K); sums are fastest as products
     # keypoints that are not there have e = 1: they are taken out of the sums and give nothing
     here, there = sketches.counts[first], np.repeat(sketches.counts[others], turns)
-    rows = 1 / np.sqrt(np.maximum(e.sum(axis=2) - (size - there), 1e-9))  # (K, C * T)
-    columns = 1 / np.sqrt(np.maximum(e.sum(axis=0) - (size - here), 1e-9))  # (C * T, K)
+    row_sums, column_sums = e @ ones, (ones @ flat).reshape(-1, size)  # (K, C * T), (C * T, K)
+    rows = 1 / np.sqrt(np.maximum(row_sums - np.float32(size) + there.astype(np.float32), 1e-9))
+    columns = 1 / np.sqrt(np.maximum(column_sums - np.float32(size - here), 1e-9))
     rows[here:] = 0
     columns[np.arange(size) >= there[:, None]] = 0
     e *= rows[..., None]
