@@ -17,10 +17,15 @@ class Once:
         """(K,), (K,) images, in any order and any number of times -> (L, 2) pairs i < j that did not come before."""
         low, high = np.minimum(here, there).astype(np.int64), np.maximum(here, there)
         codes = np.unique((low * self._count + high)[low != high])
-        places = np.searchsorted(self._seen, codes)
-        known = places < len(self._seen)
-        known[known] = self._seen[places[known]] == codes[known]
-        fresh = codes[~known]
+        fresh = codes[~among(codes, self._seen)]
         # numpy's stable sort merges two runs in one pass
         self._seen = np.sort(np.concatenate((self._seen, fresh)), kind="stable")
         return np.stack(np.divmod(fresh, self._count), axis=1).astype(np.int32)
+
+
+def among(codes: NDArray[np.int64], known: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(K,) whether each code is among the known ones, which ascend: np.isin would sort them for every block."""
+    places = np.searchsorted(known, codes)
+    inside = places < len(known)
+    inside[inside] = known[places[inside]] == codes[inside]
+    return np.asarray(inside, np.bool_)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from pairs import Block
+from pairs.once import among
 
 
 def union(count: int, strategies: Iterable[Iterator[Block]]) -> Iterator[Block]:
@@ -19,7 +20,7 @@ def union(count: int, strategies: Iterable[Iterator[Block]]) -> Iterator[Block]:
         mine = [np.empty(0, np.int64)]
         for block in blocks:
             codes = block.astype(np.int64) @ (count, 1)
-            fresh = ~np.isin(codes, seen, kind="sort")
+            fresh = ~among(codes, seen)
             mine.append(codes[fresh])
             yield block[fresh]
         seen = np.union1d(seen, np.concatenate(mine))

@@ -4,8 +4,8 @@
 
 Each strategy runs in a process of its own, and its pairs are counted as they stream. sequential: folders of a thousand
 frames; spatial: places on a square of five kilometres; retrieval: 10 an image, by a VLAD vector of 1024 random unit
-descriptors (64 values) each; prune: the scores of all pairs of 400 images; match: 66 pairs of 4096 descriptors matched in
-full, which is what pruning saves; exhaustive: all pairs.
+descriptors (64 values) each; prune: the scores of all pairs of 400 images; match: 66 pairs of 4096 descriptors in full,
+which is what pruning saves; exhaustive: all pairs.
 """
 
 import argparse
