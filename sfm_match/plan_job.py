@@ -110,10 +110,12 @@ def plan(images: StrPath, workspace: StrPath = "workspace", *, overwrite: bool =
         refuse_foreign_models(place, overwrite=overwrite)
     chosen, reason = settled(collection, pairing)
     sources = Sources(place, collection, chosen)
+    standing = _Standing() if overwrite else _standing(place, collection)
     counted = count_pairs(sources)
+    if standing.images == len(sources.names) and standing.pairs:  # the list stands, with what was added to it
+        counted = dataclasses.replace(counted, pairs=standing.pairs, exact=True)
     cheaper = cheaper_ones(sources, counted.pairs)
     costs = measure(collection.folder, list(collection.usable), options)
-    standing = _Standing() if overwrite else _standing(place, collection)
     stages = _stages(sources, counted, costs, standing)
     if mapping.mapper != "none":
         left = standing.registered == 0 or any(stage.seconds != 0 for stage in stages)

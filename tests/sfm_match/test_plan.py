@@ -58,6 +58,9 @@ def test_a_plan_is_what_the_run_does(photos: Path, tmp_path: Path) -> None:
     after = sfm_match.plan(photos, work, **options)
     assert snapshot(work) == standing  # nothing was written, not even a lock
     assert [(stage.standing, stage.seconds) for stage in after.stages] == [(6, 0), (9, 0), (9, 0), (9, 0)]
+    sfm_match.pairs(work, strategy="transitive")
+    more = sfm_match.plan(photos, work, **options).stages[2]
+    assert (more.total, more.standing) == (9 + 5, 9)  # each with the third and the fourth that follow: 3 + 2
     anew = sfm_match.plan(photos, work, overwrite=True, **{**options, "max_keypoints": 100})
     assert all(stage.standing == 0 for stage in anew.stages)
     with pytest.raises(UsageError, match="max_keypoints was 200, now 100"):
