@@ -88,6 +88,7 @@ def matched(rng: np.random.Generator) -> Iterator[Block]:
 def measured(strategy: str, count: int) -> dict[str, float]:
     """Counts the pairs of a strategy in this process."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    load = os.getloadavg()[0]
     start = time.perf_counter()
     stream = blocks(strategy, count)
     made = time.perf_counter()
@@ -95,6 +96,7 @@ def measured(strategy: str, count: int) -> dict[str, float]:
         pairs = sum(len(block) for block in stream)
     return {
         "pairs": pairs,
+        "load_before": round(load, 2),
         "preparation_s": round(made - start, 2),
         "pairs_s": round(time.perf_counter() - made, 2),
         "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
@@ -111,9 +113,10 @@ def main() -> None:
     result: dict[str, object] = {
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "load": os.getloadavg()[0],
         "images": options.count,
     }
+    if options.out is not None and options.out.exists():  # other strategies, measured before
+        result = {**json.loads(options.out.read_text()), **result}
     context = multiprocessing.get_context("spawn")
     for strategy in options.strategies.split(","):
         with context.Pool(1) as pool:
