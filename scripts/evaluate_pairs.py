@@ -129,17 +129,25 @@ def keep_only(database: Path, names: list[str], kept: Pairs) -> None:
     connection.close()
 
 
-def registered_with(exhaustive: Path, place: Path, truth: Truth, kept: Pairs) -> int:
+def fresh_copy(exhaustive: Path, place: Path) -> None:
+    """A workspace with the same features, and nothing after them."""
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(exhaustive / "features", place / "features", copy_function=os.link)
+    for file in ("images.json", "sfm-match.json"):
+        shutil.copy(exhaustive / file, place / file)
+
+
+def registered_with(exhaustive: Path, place: Path, truth: Truth, kept: Pairs, seed: int = 0) -> int:
     """Images of the largest model that these pairs give."""
     shutil.copy(exhaustive / "database.db", place / "database.db")
     keep_only(place / "database.db", truth.names, kept)
     try:
-        return int(sfm_match.reconstruct(place, overwrite=True).facts["registered"])
+        return int(sfm_match.reconstruct(place, overwrite=True, seed=seed).facts["registered"])
     except NothingDone:
         return 0
 
 
-def evaluate(scene: Path, work: Path, size: int, keypoints: int, only: set[str]) -> dict[str, Any]:
+def evaluate(scene: Path, work: Path, size: int, keypoints: int, only: set[str], seeds: int) -> dict[str, Any]:
     exhaustive = work / scene.name / "exhaustive"
     reports = sfm_match.run(scene / "images", exhaustive, pairs="exhaustive", **run_options(scene, size, keypoints))
     truth = truth_of(exhaustive)
@@ -154,13 +162,15 @@ def evaluate(scene: Path, work: Path, size: int, keypoints: int, only: set[str])
         "strategies": {},
     }
     place = work / scene.name / "strategy"
+    if seeds:
+        fresh_copy(exhaustive, place)
+        every = set(combinations(range(count), 2))
+        by_seed = [registered_with(exhaustive, place, truth, every, seed) for seed in range(seeds)]
+        result["registered_by_seed"] = by_seed  # how firm the number of registered images is
     for name, options in strategies(scene.name, exhaustive / "sparse" / "0").items():
         if only and name not in only:
             continue
-        shutil.rmtree(place, ignore_errors=True)
-        shutil.copytree(exhaustive / "features", place / "features", copy_function=os.link)
-        for file in ("images.json", "sfm-match.json"):
-            shutil.copy(exhaustive / file, place / file)
+        fresh_copy(exhaustive, place)
         report = sfm_match.pairs(place, overwrite=True, **options)
         with Workspace(place):
             found = {pair(*row) for row in read_pairs(place / "pairs.txt", truth.names).tolist()}
@@ -232,8 +242,10 @@ def markdown(result: dict[str, Any]) -> str:
         return "–" if value is None else f"{value:.3f}"
 
     for scene, one in result["scenes"].items():
+        by_seed = ", ".join(map(str, one.get("registered_by_seed", [])))
+        registered = f"{one['registered']}" + (f" (again, by seed: {by_seed})" if by_seed else "")
         whole = f"{one['verified']} verified, {one['covisible']} covisible"
-        lines.append(f"| {scene} | exhaustive | {one['pairs']} | 1.00 | {whole} | – | – | – | {one['registered']} |")
+        lines.append(f"| {scene} | exhaustive | {one['pairs']} | 1.00 | {whole} | – | – | – | {registered} |")
         for name, row in one["strategies"].items():
             found = [
                 percent(row[kind]) + (f" (of at most {percent(row[limit])})" if row.get(limit, 1) < 1 else "")
@@ -264,6 +276,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--names", default=SCENES, help="of scenes, commas between")
     parser.add_argument("--only", default="", help="strategies, semicolons between; default: all")
+    parser.add_argument("--seeds", type=int, default=0, help="also map exhaustive's pairs with so many seeds")
     parser.add_argument("--size", type=int, default=1024, help="long side, pixels")
     parser.add_argument("--keypoints", type=int, default=2048, help="of an image, at most")
     options = parser.parse_args()
@@ -281,7 +294,7 @@ def main() -> None:
     }
     work = options.work.resolve()
     for scene in scenes:
-        result["scenes"][scene.name] = evaluate(scene, work, options.size, options.keypoints, only)
+        result["scenes"][scene.name] = evaluate(scene, work, options.size, options.keypoints, only, options.seeds)
     upright = [scene for scene in scenes if scene.name not in TURNED]
     result["together"] = together(upright, work, options.size, options.keypoints) if not only else None
     options.out.mkdir(parents=True, exist_ok=True)
