@@ -32,9 +32,11 @@ def extract(
     """Features of every image under `images`; options are the fields of `ExtractOptions`."""
     chosen = _chosen(ExtractOptions, options)
     with Workspace(Path(workspace)) as place:
-        from sfm_match.stages.extract import extract_features
+        from sfm_match.stages.extract import extract_features, load_only
 
         collection = look(place, Path(images), chosen.masks, overwrite=overwrite)
+        if chosen.dummy_network:
+            return load_only(collection, chosen, quiet=quiet)
         return extract_features(place, collection, chosen, overwrite=overwrite, quiet=quiet)
 
 
@@ -123,6 +125,8 @@ def run(
     matching, importing = MatchOptions.from_mapping(options), ImportOptions.from_mapping(options)
     mapping = ReconstructOptions.from_mapping(options)
 
+    if extracting.dummy_network:
+        raise UsageError("--dummy-network: belongs to `extract`")
     reports: list[StageReport] = []
 
     def note(report: StageReport) -> None:

@@ -24,7 +24,7 @@ _DAY = 86400.0  # seconds
 _FOLDER = "onnx"  # within the folder of weights
 
 
-def prepared_model(name: str, weights: Weights) -> Model:
+def prepared_model(name: str, weights: Weights, *, half: bool = False) -> Model:
     """The files that the pipeline runs: any batch and size.
 
     Raises:
@@ -36,12 +36,11 @@ def prepared_model(name: str, weights: Weights) -> Model:
     def make(folder: Path, files: list[Path]) -> Iterable["Exported"]:
         from exports.command import export_pipeline
 
-        return export_pipeline(
-            name, folder / DETECTOR, folder / DESCRIPTOR, weights=files, random_weights=weights.random
-        )
+        detector, descriptor = folder / DETECTOR, folder / DESCRIPTOR
+        return export_pipeline(name, detector, descriptor, half=half, weights=files, random_weights=weights.random)
 
     files, source = sources(name, weights)
-    place = _prepared(name, weights, files, source, "pipeline", make)
+    place = _prepared(name, weights, files, source, "pipeline fp16" if half else "pipeline", make)
     member = FAMILY[name]
     return Model(
         name=name,
@@ -54,6 +53,8 @@ def prepared_model(name: str, weights: Weights) -> Model:
         nms_radius=2 if name in BUILT_IN else 1,
         published=name not in BUILT_IN,
         cpu_batch=4 if name in BUILT_IN else 1,
+        half=half,
+        weights=tuple(files),
     )
 
 
