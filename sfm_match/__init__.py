@@ -1,20 +1,26 @@
 """A folder of photographs becomes a COLMAP database and reconstruction, with DeDoDe features.
 
 Every command is a function here: `extract`, `pairs`, `match`, `import_`, `reconstruct`, `run`, `infer`, `bench`,
-`demo`. They are loaded when first used, so that importing this package loads neither an engine nor pycolmap.
+`demo`, `doctor`. They are loaded when first used, so that importing this package loads neither an engine nor pycolmap.
 """
 
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["bench", "demo", "extract", "import_", "infer", "match", "pairs", "reconstruct", "run"]
+__all__ = ["bench", "demo", "doctor", "extract", "import_", "infer", "match", "pairs", "reconstruct", "run"]
 
-_HOMES = {"bench": "sfm_match.bench_job", "demo": "sfm_match.demo_job", "infer": "sfm_match.pair"}
+_HOMES = {
+    "bench": "sfm_match.bench_job",
+    "demo": "sfm_match.demo_job",
+    "doctor": "sfm_match.doctor",
+    "infer": "sfm_match.pair",
+}
 
 if TYPE_CHECKING:
     from sfm_match.api import extract, import_, match, pairs, reconstruct, run
     from sfm_match.bench_job import bench
     from sfm_match.demo_job import demo
+    from sfm_match.doctor import doctor
     from sfm_match.pair import infer
 
 

@@ -78,6 +78,7 @@ class Extractor:
             self.reason = choice.reason
         self._runtime = runtime
         self.batch = self._batch()
+        self.served = ranges(buckets, self.batch)
         self._networks = self._make(model)
         self._full: _Networks | None = None  # in float32, made when half precision fails
         self.redone = 0  # images
@@ -91,13 +92,12 @@ class Extractor:
         return images_a_call(self._runtime.free_memory(), pixels, FAMILY[self.model.name].activations)
 
     def _make(self, model: Model) -> _Networks:
-        served = ranges(self._buckets, self.batch)
         capacity = parts.capacity_for(self._options.max_keypoints)
         how = selection(model, self._options)
         # quarter turns and more keypoints than a selection holds: chosen on the host
         if self._runtime.on_device and not self._options.turns and capacity is not None:
-            return _OnDevice(self._runtime, model, how, capacity, served)
-        return _OnHost(self._runtime, model, how, TURNS if self._options.turns else 1, served)
+            return _OnDevice(self._runtime, model, how, capacity, self.served)
+        return _OnHost(self._runtime, model, how, TURNS if self._options.turns else 1, self.served)
 
     @property
     def lanes(self) -> int:
@@ -229,10 +229,8 @@ class _OnDevice:
 
     def __init__(self, runtime: Runtime, model: Model, how: Selection, capacity: int, served: Sequence[Range]) -> None:
         self._runtime, self._how = runtime, how
-        self._normalise = runtime.load(parts.normalise(served))
-        self._detector = runtime.load(parts.detector(model, served))
-        self._select = runtime.load(parts.select(how, capacity, served))
-        self._descriptor = runtime.load(parts.descriptor(model, served, (capacity,) * 3))
+        loaded = (runtime.load(part) for part in parts.on_device(model, how, capacity, served).each())
+        self._normalise, self._detector, self._select, self._descriptor = loaded
 
     def features(self, batch: Loaded, clock: Clock) -> Found:
         engine = self._runtime

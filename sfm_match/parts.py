@@ -1,6 +1,7 @@
 """The networks of a job as parts for any engine: each an ONNX file and the same module in torch."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,25 @@ def select(how: Selection, capacity: int, ranges: Sequence[Range]) -> Part:
         SELECTED,
         profiles=profiles,
     )
+
+
+@dataclass(frozen=True)
+class DeviceParts:
+    """Everything between a photograph's bytes and its features."""
+
+    normalise: Part
+    detector: Part
+    select: Part
+    descriptor: Part
+
+    def each(self) -> tuple[Part, ...]:
+        return self.normalise, self.detector, self.select, self.descriptor
+
+
+def on_device(model: Model, how: Selection, capacity: int, ranges: Sequence[Range]) -> DeviceParts:
+    """The parts of an extraction that stays on the device."""
+    described = descriptor(model, ranges, (capacity,) * 3)
+    return DeviceParts(normalise(ranges), detector(model, ranges), select(how, capacity, ranges), described)
 
 
 def match_block(images: int, keypoints: int, columns: int, pairs: int) -> Part:

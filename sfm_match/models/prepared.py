@@ -58,7 +58,7 @@ def prepared_model(name: str, weights: Weights, *, half: bool = False) -> Model:
     )
 
 
-def exported_file(name: str, part: str, weights: Weights, num_keypoints: int) -> Path:
+def exported_file(name: str, part: str, weights: Weights, num_keypoints: int, *, half: bool = False) -> Path:
     """A file of `export onnx`, of any size and batch: what `DeDoDeRunner` takes.
 
     Args:
@@ -66,6 +66,7 @@ def exported_file(name: str, part: str, weights: Weights, num_keypoints: int) ->
         part: `detector`, `descriptor`, `matcher` or `end2end`.
         weights: where they come from.
         num_keypoints: of each image.
+        half: half-precision weights.
 
     Raises:
         As `prepared_model`.
@@ -76,10 +77,10 @@ def exported_file(name: str, part: str, weights: Weights, num_keypoints: int) ->
         from exports.onnx_export import Shapes
 
         shapes = Shapes(PIPELINE_SIZE, 2, dynamic_size=True, dynamic_batch=True, num_keypoints=num_keypoints)
-        return export_onnx(name, folder, shapes, parts=[part], weights=files, random_weights=weights.random)
+        return export_onnx(name, folder, shapes, parts=[part], half=half, weights=files, random_weights=weights.random)
 
     files, source = sources(name, weights)
-    form = part if part in ("descriptor", "matcher") else f"{part} {num_keypoints}"
+    form = (part if part in ("descriptor", "matcher") else f"{part} {num_keypoints}") + (" fp16" if half else "")
     place = _prepared(name, weights, files, source, form, make)
     return next(place.glob("*.onnx"))
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from sfm_match.errors import UsageError
 
@@ -151,7 +152,9 @@ def why_not(device: str) -> str | None:
 
 
 def _torch_has_gpu() -> bool:
-    if importlib.util.find_spec("torch") is None:
+    """Where there can be one at all: importing torch takes seconds."""
+    possible = bool(gpus()) or sys.platform == "darwin" or Path("/dev/kfd").exists()  # the last is AMD's
+    if not possible or importlib.util.find_spec("torch") is None:
         return False
     from sfm_match.runtime.torch import best_device
 

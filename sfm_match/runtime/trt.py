@@ -86,12 +86,11 @@ def build(
 
 
 class TrtSession:
-    """A network, with an engine for each of its profiles, made when first needed."""
+    """A network, with an engine for each of its profiles: a job's shapes are known, and all of them will come."""
 
     def __init__(self, part: Part, runtime: "TrtRuntime") -> None:
         self._part, self._runtime = part, runtime
-        self._engines: dict[int, Any] = {}
-        self._making = threading.Lock()
+        self._engines = [runtime.engine(part, shapes) for shapes in part.profiles]
         self._contexts = threading.local()
 
     def run(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
@@ -100,7 +99,7 @@ class TrtSession:
         place = profile_for(self._part.profiles, shapes)
         if place is None:
             raise EngineError(f"{self._part.path.name}: no TensorRT profile for {shapes}")
-        engine, context = self._engine(place), self._context(place)
+        engine, context = self._engines[place], self._context(place)
         for name, value in feeds.items():
             if not context.set_input_shape(name, value.shape):
                 raise EngineError(f"{self._part.path.name}: TensorRT refuses {name} {value.shape}")
@@ -116,17 +115,11 @@ class TrtSession:
         lane.enqueue(key, lambda: bool(context.execute_async_v3(lane.stream)))
         return found
 
-    def _engine(self, place: int) -> Any:
-        with self._making:
-            if place not in self._engines:
-                self._engines[place] = self._runtime.engine(self._part, self._part.profiles[place])
-            return self._engines[place]
-
     def _context(self, place: int) -> Any:
         """Of this thread: contexts are not shared between lanes."""
         mine: dict[int, Any] = self._contexts.__dict__.setdefault("by_profile", {})
         if place not in mine:
-            mine[place] = self._engine(place).create_execution_context()
+            mine[place] = self._engines[place].create_execution_context()
             if mine[place] is None:
                 del mine[place]
                 raise OutOfMemory(f"{self._part.path.name}: no memory for TensorRT's execution context")

@@ -18,6 +18,7 @@ import sfm_match
 from sfm_match import parts
 from sfm_match.block_matching import BlockMatcher
 from sfm_match.config import ExtractOptions
+from sfm_match.engines_job import build_engines
 from sfm_match.errors import UsageError
 from sfm_match.extractor import Extractor, selection
 from sfm_match.loader import Loaded
@@ -146,12 +147,10 @@ def test_errors(fake_gpu: FakeCuda, tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"no")
     bad = Part(tmp_path / "bad.onnx", lambda: None, ("logits",), profiles=nano().profiles)
     with pytest.raises(EngineError, match=r"TensorRT 11\.4\.0\.106 cannot parse it: In node 0: INVALID_GRAPH"):
-        runtime.load(bad).run({"image": runtime.put("image", image(1, 3, 64, 64))})
-    wrong = Part(
-        nano().path, lambda: None, ("logits",), profiles=[{"image": ((2, 3, 64, 64),) + ((1, 3, 64, 64),) * 2}]
-    )
-    with pytest.raises(EngineError, match="no TensorRT profile"):
-        runtime.load(wrong).run({"image": runtime.put("image", image(1, 3, 64, 64))})
+        runtime.load(bad)
+    wrong = Part(nano().path, lambda: None, ("logits",), profiles=[{"image": ((2, 3, 64, 64), *((1, 3, 64, 64),) * 2)}])
+    with pytest.raises(EngineError, match="TensorRT refuses the shapes"):
+        runtime.load(wrong)
     with pytest.raises(EngineError, match="numpy does not have"):
         numpy_type("BF16")
     fake_gpu.limit = 1000
@@ -219,6 +218,26 @@ def test_extraction_and_matching_equal_the_cpu_s(fake_gpu: FakeCuda, batch: Load
     for (i, j), ours in zip(pairs, matched, strict=True):
         theirs = match_descriptors(views[i].astype(np.float32), views[j].astype(np.float32), 0.1)
         np.testing.assert_array_equal(ours.indices, theirs.indices)
+
+
+def test_engines_built_ahead_are_those_of_the_job(
+    fake_gpu: FakeCuda, rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tensorrt as trt
+
+    monkeypatch.setenv("SFM_MATCH_WEIGHTS", str(tmp_path / "weights"))
+    options = ExtractOptions(size=320, max_keypoints=300)
+    (served,) = build_engines(rendered, [], options)
+    assert served.largest == (16, 240, 320)
+    built = len(trt.configs)
+    assert built == 4
+    sfm_match.extract(rendered, tmp_path / "work", size=320, max_keypoints=300)
+    assert len(trt.configs) == built
+    assert fake_gpu.streams > 0
+    with pytest.raises(UsageError, match="--shapes 100x64: accepted are multiples of 16 for dedode-nano"):
+        build_engines(None, [(100, 64)], options)
+    with pytest.raises(UsageError, match="accepted are --images DIR, or --shapes"):
+        build_engines(None, [], options)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "auto"])
