@@ -12,7 +12,7 @@ __all__ = ["bench", "demo", "doctor", "extract", "import_", "infer", "match", "p
 _HOMES = {
     "bench": "sfm_match.bench_job",
     "demo": "sfm_match.demo_job",
-    "doctor": "sfm_match.doctor",
+    "doctor": "sfm_match.doctor_job",
     "infer": "sfm_match.pair",
 }
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sfm_match.api import extract, import_, match, pairs, reconstruct, run
     from sfm_match.bench_job import bench
     from sfm_match.demo_job import demo
-    from sfm_match.doctor import doctor
+    from sfm_match.doctor_job import doctor
     from sfm_match.pair import infer
 
 

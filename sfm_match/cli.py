@@ -186,7 +186,7 @@ def doctor(
     as_json: AsJson = False,
 ) -> bool:
     """What this machine has and lacks, what a workspace needs next."""
-    from sfm_match.doctor import doctor as look
+    from sfm_match.doctor_job import doctor as look
 
     health = look(workspace, repair=repair)
     print(json.dumps(health.as_json()) if as_json else "\n".join(health.lines()))
