@@ -87,7 +87,7 @@ class Member:
         return math.lcm(self.detector.divisor, self.descriptor.divisor)
 
 
-_NANO_BYTES, _L_BYTES = 300.0, 1700.0  # growth of a process's peak under ONNX Runtime, from 512 to 1024 pixels
+_NANO_BYTES, _L_BYTES = 132.0, 1700.0  # growth of the peak under ONNX Runtime between 512 and 1024 pixels
 
 FAMILY = {
     "dedode-nano": Member(DETECTOR_NANO, DESCRIPTOR_NANO, 0.2, _NANO_BYTES),

@@ -4,6 +4,7 @@ On the CPU the selection is numpy's. On a GPU it is a network between the networ
 bytes, and only keypoints and descriptors come back.
 """
 
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -82,6 +83,7 @@ class Extractor:
         self._networks = self._make(model)
         self._full: _Networks | None = None  # in float32, made when half precision fails
         self.redone = 0  # images
+        self._redoing = threading.Lock()
 
     def _batch(self) -> int:
         if self._options.batch != AUTO:
@@ -132,10 +134,11 @@ class Extractor:
             )
         failed = [row for row, item in enumerate(batch.items) if found[item.name] == NOT_FINITE]
         if failed and self.model.half:
-            if self._full is None:
-                self._full = self._make(find_model(self.model.name, chosen_weights(self._options)))
-            found |= self._full.features(_rows(batch, failed), clock)
-            self.redone += len(failed)
+            with self._redoing:  # one lane at a time: it is rare
+                if self._full is None:
+                    self._full = self._make(find_model(self.model.name, chosen_weights(self._options)))
+                found |= self._full.features(_rows(batch, failed), clock)
+                self.redone += len(failed)
         return found
 
     def each(self, batches: Iterable[Loaded], clock: Clock) -> Iterator[tuple[Loaded, Found]]:

@@ -224,6 +224,7 @@ class _Context:
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.addresses: dict[str, int] = {}
         self.found: dict[str, tuple[int, ...]] = {}
+        self.scratch = 0
         self.ran_at: dict[str, tuple[int, ...]] | None = None
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
@@ -233,6 +234,11 @@ class _Context:
     def set_tensor_address(self, name: str, pointer: int) -> bool:
         self.addresses[name] = pointer
         return True
+
+    def set_device_memory(self, pointer: int, size: int) -> None:
+        assert size == self.engine.device_memory_size_v2
+        assert len(self.cuda.memory[pointer]) >= size
+        self.scratch = pointer
 
     def infer_shapes(self) -> list[str]:
         missing = [i.name for i in self.engine.session.get_inputs() if i.name not in self.shapes]
@@ -255,14 +261,16 @@ class _Context:
         if stream in self.cuda.capturing:
             if self.ran_at != self.shapes:
                 return False
-            shapes, addresses = dict(self.shapes), dict(self.addresses)
-            self.cuda.capturing[stream].append(lambda: self._execute(shapes, addresses))
+            shapes, addresses, scratch = dict(self.shapes), dict(self.addresses), self.scratch
+            self.cuda.capturing[stream].append(lambda: self._execute(shapes, addresses, scratch))
         else:
-            self._execute(self.shapes, self.addresses)
+            self._execute(self.shapes, self.addresses, self.scratch)
             self.ran_at = self.shapes
         return True
 
-    def _execute(self, shapes: dict[str, tuple[int, ...]], addresses: dict[str, int]) -> None:
+    def _execute(self, shapes: dict[str, tuple[int, ...]], addresses: dict[str, int], scratch: int) -> None:
+        assert scratch in self.cuda.memory
+
         def view(name: str, shape: tuple[int, ...], dtype: Any) -> Any:
             assert addresses[name] in self.cuda.memory
             size = int(np.prod(shape)) * dtype.itemsize
@@ -278,7 +286,10 @@ class _Engine:
         self.session = onnxruntime.InferenceSession(plan, providers=["CPUExecutionProvider"])
         self.cuda = cuda
 
-    def create_execution_context(self) -> _Context:
+    device_memory_size_v2 = 1 << 16
+
+    def create_execution_context(self, strategy: Any) -> _Context:
+        assert strategy.name == "USER_MANAGED"
         return _Context(self, self.cuda)
 
     def get_tensor_dtype(self, name: str) -> _Type:
@@ -325,6 +336,7 @@ def fake_tensorrt(cuda: FakeCuda) -> types.ModuleType:
         Runtime=Runtime,
         DataType=_Type,
         NetworkDefinitionCreationFlag=IntEnum("NetworkDefinitionCreationFlag", {"STRONGLY_TYPED": 1}),
+        ExecutionContextAllocationStrategy=Enum("ExecutionContextAllocationStrategy", ["USER_MANAGED"]),
         BuilderFlag=Enum("BuilderFlag", ["TF32"]),
         MemoryPoolType=Enum("MemoryPoolType", ["WORKSPACE"]),
     )

@@ -120,6 +120,10 @@ def resolve_precision(precision: str, device: str) -> str:
         precision: `auto`, `fp32` or `fp16`.
         device: not `auto`.
     """
+    if device == "torch":
+        from sfm_match.runtime.torch import best_device
+
+        device = best_device()
     if device == "cpu":
         if precision == "fp16":
             raise UsageError("--precision fp16: not on the CPU; accepted there are auto, fp32")

@@ -81,6 +81,15 @@ class Lane:
         self._in_flight: set[Hashable] = set()  # pinned memory that a copy still reads
         self._graphs: dict[Hashable, Any] = {}
         self._seen: set[Hashable] = set()
+        self._scratch = _device_memory()
+
+    def scratch(self, size: int) -> int:
+        """Memory for what runs next, shared by all that runs on this lane: it runs one after the other."""
+        before = self._scratch.pointer
+        pointer = self._scratch.of(max(size, 1))
+        if pointer != before:  # graphs hold the old place
+            self._forget_graphs()
+        return pointer
 
     def buffer(self, key: Hashable, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray:
         """Device memory under a name, of this shape."""
@@ -150,15 +159,20 @@ class Lane:
         if graph is not None:
             cudart.cudaGraphExecDestroy(graph)
 
+    def _forget_graphs(self) -> None:
+        for graph in self._graphs.values():
+            self._destroy(graph)
+        self._graphs.clear()
+        self._seen.clear()
+
     def release(self) -> None:
         """Frees everything; the lane is then empty, and good for other work."""
         self.wait()
-        for graph in self._graphs.values():
-            self._destroy(graph)
-        for memory in (*self._device.values(), *self._pinned.values()):
+        self._forget_graphs()
+        for memory in (self._scratch, *self._device.values(), *self._pinned.values()):
             memory.release()
-        for held in (self._graphs, self._seen, self._device, self._pinned):
-            held.clear()
+        self._device.clear()
+        self._pinned.clear()
 
 
 def _view(pointer: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -6,6 +6,7 @@ Nothing here trusts lists: ONNX Runtime names CUDA on any machine, and TensorRT 
 import ctypes
 import importlib.metadata
 import importlib.util
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from sfm_match.errors import UsageError
 
 ORDER = ("tensorrt", "cuda", "torch")  # of `auto`: the fastest that is really there
 CUDA_LIBRARIES = ("libcudart.so.13", "libcublasLt.so.13", "libcublas.so.13", "libcudnn.so.9", "libcufft.so.12")
+_LEAST = {"tensorrt": (10, 13), "cuda.bindings": (13, 0)}
 _NAME_LENGTH = 256
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
 
@@ -105,10 +107,16 @@ def _no_gpu() -> str | None:
 def _why_no_tensorrt() -> str | None:
     if (reason := _no_gpu()) is not None:
         return reason
-    if importlib.util.find_spec("tensorrt") is None:
-        return "TensorRT is not installed; pip install 'sfm-match[tensorrt]'"
-    if importlib.util.find_spec("cuda") is None or importlib.util.find_spec("cuda.bindings") is None:
-        return "cuda-bindings is not installed; pip install 'sfm-match[tensorrt]'"
+    for package in ("tensorrt", "cuda.bindings"):
+        if importlib.util.find_spec(package.split(".")[0]) is None:
+            return f"{package} is not installed; pip install 'sfm-match[tensorrt]'"
+        try:
+            module = importlib.import_module(package)
+        except (ImportError, OSError, RuntimeError) as error:  # a library that it needs
+            return f"{package} does not load ({error}); pip install 'sfm-match[tensorrt]'"
+        version = tuple(int(part) for part in re.findall(r"\d+", module.__version__)[:2])
+        if version < _LEAST[package]:
+            return f"{package} {module.__version__} is too old; pip install -U 'sfm-match[tensorrt]'"
     return None
 
 

@@ -60,18 +60,19 @@ class TorchSession:
             return self._module(*given)
         graph = graphs[shape]
         if graph is None:
-            graph = graphs[shape] = _Graph(self._module, given)
+            graph = graphs[shape] = _Graph(self._module, given, self._runtime.graph_pool())
         return graph.run(given)
 
 
 class _Graph:
-    """A module's kernels for one shape, with memory of their own."""
+    """A module's kernels for one shape; graphs of one thread share memory, because they run one after the other."""
 
-    def __init__(self, module: nn.Module, given: tuple[Tensor, ...]) -> None:
+    def __init__(self, module: nn.Module, given: tuple[Tensor, ...], pool: Any) -> None:
         self._given = tuple(tensor.clone() for tensor in given)
         self._graph = torch.cuda.CUDAGraph()
         # other threads may allocate meanwhile
-        with torch.cuda.graph(self._graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
+        stream = torch.cuda.current_stream()
+        with torch.cuda.graph(self._graph, pool, stream, capture_error_mode="thread_local"):
             self._found = module(*self._given)
 
     def run(self, given: tuple[Tensor, ...]) -> Any:
@@ -108,6 +109,12 @@ class TorchRuntime:
     def get(self, value: Value) -> NDArray[Any]:
         with self.working():
             return np.asarray(value.cpu().numpy())
+
+    def graph_pool(self) -> Any:
+        """Of this thread."""
+        if not hasattr(self._streams, "pool"):
+            self._streams.pool = torch.cuda.graph_pool_handle()
+        return self._streams.pool
 
     def free_memory(self) -> int | None:
         if self.device != "cuda":

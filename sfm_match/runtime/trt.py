@@ -111,6 +111,8 @@ class TrtSession:
             shape, dtype = tuple(context.get_tensor_shape(name)), numpy_type(engine.get_tensor_dtype(name))
             found[name] = lane.buffer((id(self), name), shape, dtype)
             context.set_tensor_address(name, found[name].pointer)
+        size = engine.device_memory_size_v2
+        context.set_device_memory(lane.scratch(size), size)
         key = (id(self), place, *((name, v.shape, v.pointer) for name, v in {**feeds, **found}.items()))
         lane.enqueue(key, lambda: bool(context.execute_async_v3(lane.stream)))
         return found
@@ -119,7 +121,9 @@ class TrtSession:
         """Of this thread: contexts are not shared between lanes."""
         mine: dict[int, Any] = self._contexts.__dict__.setdefault("by_profile", {})
         if place not in mine:
-            mine[place] = self._engines[place].create_execution_context()
+            # their memory is the lane's: a context of its own for every network and profile would fill the GPU
+            managed = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+            mine[place] = self._engines[place].create_execution_context(managed)
             if mine[place] is None:
                 del mine[place]
                 raise OutOfMemory(f"{self._part.path.name}: no memory for TensorRT's execution context")

@@ -1,6 +1,9 @@
+import importlib
 import importlib.util
 import subprocess
 import sys
+import types
+from importlib.machinery import ModuleSpec
 
 import pytest
 
@@ -61,6 +64,25 @@ def test_this_machine() -> None:
         ):
             choose(device)
     assert devices.cuda_of_driver() is None
+
+
+def test_a_tensorrt_that_does_not_load_or_is_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "gpus", lambda: (H200,))
+    old = types.ModuleType("tensorrt")
+    old.__version__ = "10.9.0.34"  # type: ignore[attr-defined]
+    old.__spec__ = ModuleSpec("tensorrt", None)
+    monkeypatch.setitem(sys.modules, "tensorrt", old)
+    assert devices.why_not("tensorrt") == "tensorrt 10.9.0.34 is too old; pip install -U 'sfm-match[tensorrt]'"
+    devices.why_not.cache_clear()
+    real = importlib.import_module
+
+    def broken(name: str) -> types.ModuleType:
+        if name == "tensorrt":
+            raise ImportError("libnvinfer.so.11: cannot open shared object file")
+        return real(name)
+
+    monkeypatch.setattr(importlib, "import_module", broken)
+    assert "tensorrt does not load (libnvinfer.so.11" in str(devices.why_not("tensorrt"))
 
 
 def test_a_package_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,18 +15,20 @@ import pytest
 from fake_gpu import FakeCuda
 
 import sfm_match
+from exports.config import CAPACITIES
 from sfm_match import parts
 from sfm_match.block_matching import BlockMatcher
 from sfm_match.config import ExtractOptions
 from sfm_match.engines_job import build_engines
 from sfm_match.errors import UsageError
 from sfm_match.extractor import Extractor, selection
+from sfm_match.frames import plan_frame
 from sfm_match.loader import Loaded
 from sfm_match.matching import match_descriptors
-from sfm_match.models import find_model
+from sfm_match.models import Weights, find_model
 from sfm_match.progress import Clock
 from sfm_match.runtime import EngineError, OutOfMemory, Part
-from sfm_match.runtime.planning import Range
+from sfm_match.runtime.planning import Range, ranges
 from sfm_match.store.features import Features
 from sfm_match.store.matches import read_tile
 
@@ -272,32 +274,33 @@ CHECK = Path(os.environ.get("SFM_MATCH_TRT_CHECK", ROOT.parent / "shared" / "gpu
 @pytest.mark.slow
 @pytest.mark.skipif(not CHECK.is_file(), reason="no builder check at SFM_MATCH_TRT_CHECK")
 @pytest.mark.parametrize("half", [False, True], ids=["fp32", "fp16"])
-def test_tensorrt_builds_every_part_with_the_profiles_of_a_job(half: bool) -> None:
+@pytest.mark.parametrize("name", ["dedode-nano", "dedode-nano-v1", "dedode-l-b", "dedode-l-g"])
+def test_tensorrt_builds_every_part_with_the_profiles_of_a_job(name: str, half: bool, tmp_path: Path) -> None:
     """Against TensorRT's own parser and builder, which need no GPU to say no."""
-    model, options = find_model("dedode-nano", half=half), ExtractOptions(max_keypoints=4096)
-    from sfm_match.runtime.planning import ranges
-
-    served = ranges({(1024, 768): 100, (768, 1024): 64, (640, 480): 3, (512, 512): 7}, 8)
-    every = [parts.normalise(served), parts.detector(model, served), parts.descriptor(model, served, (4096,) * 3)]
-    every += [parts.match_block(64, 4096, model.dimension + 2, 16)]
+    weights = Weights(folder=tmp_path, random=True) if name.startswith("dedode-l") else None
+    model = find_model(name, weights, half=half)
+    divisor, batch = model.divisor, 8
+    wide = plan_frame((4000, 3000), 1, 1024, divisor).bucket
+    small = [plan_frame(size, 1, 1024, divisor).bucket for size in ((640, 480), (500, 700))]
+    served = ranges({wide: 100, small[0]: 3, small[1]: 7}, batch)
+    every = [parts.match_block(64, 4096, model.dimension + 2, 16)]
     for subpixel in (True, False):
-        for published in (True, False):
-            chosen = ExtractOptions(max_keypoints=options.max_keypoints, subpixel=subpixel)
-            member = find_model("dedode-nano")
-            how = selection(member if not published else _as_published(member), chosen)
-            every += [parts.select(how, capacity, served) for capacity in (2048, 8192)]
+        how = selection(model, ExtractOptions(subpixel=subpixel))
+        for capacity in CAPACITIES:
+            every += parts.on_device(model, how, capacity, served).each()
+    checked: set[tuple[str, str]] = set()
     for part in every:
         for profile in part.profiles:
-            done = subprocess.run(
-                ["bash", str(CHECK), str(part.path), json.dumps(profile)], capture_output=True, text=True, check=False
-            )
+            shapes = json.dumps(profile)
+            if (part.path.name, shapes) in checked:
+                continue
+            checked.add((part.path.name, shapes))
+            command = ["bash", str(CHECK), str(part.path), shapes]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
             assert done.returncode == 0, (part.path.name, profile, done.stdout, done.stderr)
-
-
-def _as_published(model):
-    from dataclasses import replace
-
-    return replace(model, published=True, nms_radius=1)
+    assert len(checked) == 1 + 2 * (
+        1 + 1 + 6 + 3
+    )  # match; for both ranges normalise, detector, selections, descriptors
 
 
 def test_importing_the_backend_needs_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:
