@@ -99,6 +99,7 @@ def export_pipeline(
     detector: Path,
     descriptor: Path,
     *,
+    half: bool = False,
     weights: list[Path] | None = None,
     random_weights: bool = False,
 ) -> list[Exported]:
@@ -107,6 +108,7 @@ def export_pipeline(
     Args:
         model: a name of `FAMILY`.
         detector, descriptor: the files to write.
+        half: half-precision weights; inputs and outputs stay float32.
         weights, random_weights: as in `export_onnx`.
 
     Raises:
@@ -114,10 +116,10 @@ def export_pipeline(
     """
     shapes = Shapes(PIPELINE_SIZE, 2, dynamic_size=True, dynamic_batch=True)
     member, networks, source = _networks(model, weights, random_weights=random_weights, shapes=shapes)
-    export_dense_detector(networks.detector, detector, shapes)
-    export_descriptor(networks.descriptor, descriptor, shapes)
+    export_dense_detector(halved(networks.detector) if half else networks.detector, detector, shapes)
+    export_descriptor(halved(networks.descriptor) if half else networks.descriptor, descriptor, shapes)
     return [
-        Exported(path, check_parity(path, kind, networks, shapes, half=False, weights=source, divisor=member.divisor))
+        Exported(path, check_parity(path, kind, networks, shapes, half=half, weights=source, divisor=member.divisor))
         for path, kind in ((detector, "dense detector"), (descriptor, "descriptor"))
     ]
 

@@ -79,6 +79,7 @@ class Member:
     detector: NetworkConfig
     descriptor: NetworkConfig
     match_threshold: float  # least dual-softmax probability
+    activations: float  # bytes a pixel of an image that a network holds at once, float32; the larger of the two
 
     @property
     def divisor(self) -> int:
@@ -86,12 +87,32 @@ class Member:
         return math.lcm(self.detector.divisor, self.descriptor.divisor)
 
 
+_NANO_BYTES, _L_BYTES = 132.0, 1700.0  # growth of the peak under ONNX Runtime between 512 and 1024 pixels
+
 FAMILY = {
-    "dedode-nano": Member(DETECTOR_NANO, DESCRIPTOR_NANO, 0.2),
-    "dedode-nano-v1": Member(DETECTOR_NANO_V1, DESCRIPTOR_NANO, 0.1),
-    "dedode-l-b": Member(DETECTOR_L, DESCRIPTOR_B, 0.01),
-    "dedode-l-g": Member(DETECTOR_L, DESCRIPTOR_G, 0.01),
+    "dedode-nano": Member(DETECTOR_NANO, DESCRIPTOR_NANO, 0.2, _NANO_BYTES),
+    "dedode-nano-v1": Member(DETECTOR_NANO_V1, DESCRIPTOR_NANO, 0.1, _NANO_BYTES),
+    "dedode-l-b": Member(DETECTOR_L, DESCRIPTOR_B, 0.01, _L_BYTES),
+    "dedode-l-g": Member(DETECTOR_L, DESCRIPTOR_G, 0.01, _L_BYTES),
     # the first detector, of the paper; the same network as the second
-    "dedode-l-b-v1": Member(DETECTOR_L, DESCRIPTOR_B, 0.01),
-    "dedode-l-g-v1": Member(DETECTOR_L, DESCRIPTOR_G, 0.01),
+    "dedode-l-b-v1": Member(DETECTOR_L, DESCRIPTOR_B, 0.01, _L_BYTES),
+    "dedode-l-g-v1": Member(DETECTOR_L, DESCRIPTOR_G, 0.01, _L_BYTES),
 }
+
+
+# What the graphs between the networks (`exports.graphs`) are made for, and what goes into them.
+NEVER = -1e30  # a logit that nothing reaches, finite for engines that dislike infinities
+OUTSIDE, HIDDEN, WANTED = 0, 1, 2  # where keypoints may be: padding; border and masks; elsewhere
+PADDING = -1000.0  # in the columns that tell keypoints from padding: exp(t (cos - 1000 - 1)) is 0 for any t in use
+MODES = {  # (radius of non-maximum suppression, rank by coverage, refine below the pixel) -> name
+    (2, False, True): "nano",
+    (2, False, False): "nano-raw",
+    (1, True, True): "published",
+    (0, True, False): "published-raw",
+}
+CAPACITIES = (2048, 4096, 8192)  # keypoints; the least that holds `--max-keypoints` is taken
+
+
+def select_file(mode: str, capacity: int) -> str:
+    """File name of a selection."""
+    return f"select_{mode}_{capacity}.onnx"

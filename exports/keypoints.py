@@ -16,11 +16,15 @@ def weight_by_coverage(probability: Tensor) -> Tensor:
     Args:
         probability: (B, H, W), float32: values are about 1e-6.
     """
-    taps = (-(torch.linspace(-2, 2, steps=_DENSITY_TAPS, device=probability.device) ** 2)).exp()
+    return probability * (smooth((probability + 1e-6) * 10000) + 1e-8) ** (-1 / 2)
+
+
+def smooth(maps: Tensor) -> Tensor:
+    """(B, H, W) under DeDoDe's kernel of 51 x 51 pixels; nothing lies outside."""
+    taps = (-(torch.linspace(-2, 2, steps=_DENSITY_TAPS, device=maps.device) ** 2)).exp()
     margin = _DENSITY_TAPS // 2
-    density = F.conv2d((probability[:, None] + 1e-6) * 10000, taps.view(1, 1, 1, -1), padding=(0, margin))
-    density = F.conv2d(density, taps.view(1, 1, -1, 1), padding=(margin, 0))[:, 0]
-    return probability * (density + 1e-8) ** (-1 / 2)
+    rows = F.conv2d(maps[:, None], taps.view(1, 1, 1, -1), padding=(0, margin))
+    return F.conv2d(rows, taps.view(1, 1, -1, 1), padding=(margin, 0))[:, 0]
 
 
 def exact_topk(scores: Tensor, k: int, limit: int = TENSORRT_TOPK) -> tuple[Tensor, Tensor]:
@@ -41,6 +45,18 @@ def exact_topk(scores: Tensor, k: int, limit: int = TENSORRT_TOPK) -> tuple[Tens
         values.append(value)
         places.append(place)
     return torch.cat(values, dim=1), torch.cat(places, dim=1)
+
+
+class Logits(nn.Module):
+    """Image in, dense logits out, float32 whatever the weights: the form in which the pipeline runs a detector."""
+
+    def __init__(self, network: DeDoDe) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) RGB, ImageNet-normalised -> (B, 1, H, W)."""
+        return self.network(image.to(self.network.dtype)).float()
 
 
 class Detect(nn.Module):

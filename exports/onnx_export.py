@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from exports.family import Networks
-from exports.keypoints import Detect
+from exports.keypoints import Detect, Logits
 from exports.networks import DeDoDe, Describe, Matcher
 
 OPSET = 20
@@ -105,19 +105,19 @@ FREE = Shapes((96, 128), dynamic_size=True, dynamic_batch=True)
 
 
 def export_dense_detector(network: DeDoDe, path: Path, shapes: Shapes = FREE) -> None:
-    _export(network, {"image": shapes.image()}, {"image": shapes.image_axes()}, ["logits"], path)
+    export_module(Logits(network), {"image": shapes.image()}, {"image": shapes.image_axes()}, ["logits"], path)
 
 
 def export_detector(network: DeDoDe, path: Path, shapes: Shapes) -> None:
     detect = Detect(network, shapes.num_keypoints)
-    _export(detect, {"image": shapes.image()}, {"image": shapes.image_axes()}, ["keypoints", "scores"], path)
+    export_module(detect, {"image": shapes.image()}, {"image": shapes.image_axes()}, ["keypoints", "scores"], path)
 
 
 def export_descriptor(network: DeDoDe, path: Path, shapes: Shapes = FREE) -> None:
     image = shapes.image()
     inputs = {"image": image, "keypoints": torch.zeros(len(image), 7, 2)}
     dynamic = {"image": shapes.image_axes(), "keypoints": {**shapes.batch_axis(), 1: "keypoints"}}
-    _export(Describe(network), inputs, dynamic, ["descriptors"], path)
+    export_module(Describe(network), inputs, dynamic, ["descriptors"], path)
 
 
 def export_matcher(matcher: Matcher, dimension: int, path: Path) -> None:
@@ -129,7 +129,7 @@ def export_matcher(matcher: Matcher, dimension: int, path: Path) -> None:
         "description_B": torch.zeros(2, 9, dimension),
     }
     dynamic = {name: {0: "batch", 1: f"keypoints_{name[-1]}"} for name in inputs}
-    _export(PairMatcher(matcher), inputs, dynamic, MATCHES, path, positional=True)
+    export_module(PairMatcher(matcher), inputs, dynamic, MATCHES, path, positional=True)
 
 
 def export_end_to_end(networks: Networks, matcher: Matcher, path: Path, shapes: Shapes) -> None:
@@ -139,7 +139,7 @@ def export_end_to_end(networks: Networks, matcher: Matcher, path: Path, shapes: 
     dynamic = {"images": shapes.image_axes()}
     if shapes.dynamic_batch:  # A and B in turn: an even number
         dynamic["images"][0] = 2 * torch.export.Dim("pairs", min=1, max=512)
-    _export(module, {"images": shapes.image(per_item=2)}, dynamic, MATCHES, path)
+    export_module(module, {"images": shapes.image(per_item=2)}, dynamic, MATCHES, path)
 
 
 def halved(network: DeDoDe) -> DeDoDe:
@@ -147,7 +147,7 @@ def halved(network: DeDoDe) -> DeDoDe:
     return copy.deepcopy(network).half()
 
 
-def _export(
+def export_module(
     module: nn.Module,
     inputs: dict[str, Tensor],
     dynamic: dict[str, dict],
@@ -156,6 +156,7 @@ def _export(
     *,
     positional: bool = False,
 ) -> None:
+    """Writes any module as one ONNX file, without the exporter's stack traces, and checks it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     module = copy.deepcopy(module).eval().to(memory_format=torch.contiguous_format)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it names every torchvision operator that is not there

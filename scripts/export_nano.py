@@ -14,9 +14,18 @@ from torch import nn
 
 from exports.config import FAMILY
 from exports.networks import DeDoDe
-from exports.onnx_export import export_dense_detector, export_descriptor
+from exports.onnx_export import export_dense_detector, export_descriptor, halved
 
 PACKAGE = Path(__file__).parents[1] / "sfm_match" / "models" / "dedode_nano"
+
+
+def write_onnx(nets: nn.ModuleDict, folder: Path, *, half: bool) -> dict[str, str]:
+    """Both networks' files; returns their sha256 by name."""
+    files = {part: folder / f"{part}{'_fp16' if half else ''}.onnx" for part in nets}
+    used = {part: halved(network) if half else network for part, network in nets.items()}
+    export_dense_detector(used["detector"], files["detector"])
+    export_descriptor(used["descriptor"], files["descriptor"])
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files.values()}
 
 
 def main() -> None:
@@ -33,9 +42,8 @@ def main() -> None:
     nets.load_state_dict(averaged)
     nets.eval()
     options.out.mkdir(parents=True, exist_ok=True)
-    files = {part: options.out / f"{part}.onnx" for part in nets}
-    export_dense_detector(nets["detector"], files["detector"])
-    export_descriptor(nets["descriptor"], files["descriptor"])
+    digests = write_onnx(nets, options.out, half=False)
+    half_digests = write_onnx(nets, options.out, half=True)
     for part, network in nets.items():  # for `export onnx`, and for those who train on
         path = options.out / f"{part}.safetensors"
         safetensors.torch.save_model(network, str(path))
@@ -47,7 +55,8 @@ def main() -> None:
         "dimension": nano.descriptor.prototypes,
         "match_threshold": nano.match_threshold,
         "nms_radius": 2,
-        "sha256": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files.values()},
+        "sha256": digests,
+        "sha256_fp16": half_digests,
     }
     (options.out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
     print(json.dumps(manifest, indent=1))

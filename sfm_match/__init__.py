@@ -1,17 +1,19 @@
 """A folder of photographs becomes a COLMAP database and reconstruction, with DeDoDe features.
 
 Every command is a function here: `extract`, `pairs`, `match`, `import_`, `reconstruct`, `run`, `plan`, `infer`,
-`bench`, `demo`. They are loaded when first used, so that importing this package loads neither an engine nor pycolmap.
+`bench`, `demo`, `doctor`. They are loaded when first used, so that importing this package loads neither an engine nor
+pycolmap.
 """
 
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["bench", "demo", "extract", "import_", "infer", "match", "pairs", "plan", "reconstruct", "run"]
+__all__ = ["bench", "demo", "doctor", "extract", "import_", "infer", "match", "pairs", "plan", "reconstruct", "run"]
 
 _HOMES = {
     "bench": "sfm_match.bench_job",
     "demo": "sfm_match.demo_job",
+    "doctor": "sfm_match.doctor_job",
     "infer": "sfm_match.pair",
     "plan": "sfm_match.plan_job",
 }
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from sfm_match.api import extract, import_, match, pairs, reconstruct, run
     from sfm_match.bench_job import bench
     from sfm_match.demo_job import demo
+    from sfm_match.doctor_job import doctor
     from sfm_match.pair import infer
     from sfm_match.plan_job import plan
 

@@ -31,9 +31,11 @@ def extract(
     """Features of every image under `images`; options are the fields of `ExtractOptions`."""
     chosen = _chosen(ExtractOptions, options)
     with Workspace(Path(workspace)) as place:
-        from sfm_match.stages.extract import extract_features
+        from sfm_match.stages.extract import extract_features, load_only
 
         collection = look(place, Path(images), chosen.masks, overwrite=overwrite)
+        if chosen.dummy_network:
+            return load_only(collection, chosen, quiet=quiet)
         return extract_features(place, collection, chosen, overwrite=overwrite, quiet=quiet)
 
 
@@ -122,6 +124,8 @@ def run(
     # every stage's options are checked before the first stage begins
     extracting, pairing, matching, importing, mapping = options_of_run(options)
 
+    if extracting.dummy_network:
+        raise UsageError("--dummy-network: belongs to `extract`")
     reports: list[StageReport] = []
 
     def note(report: StageReport) -> None:

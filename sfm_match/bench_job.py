@@ -19,13 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exports.config import FAMILY
-from sfm_match.bench_rows import OrtRow, Row, TorchRow
+from sfm_match.bench_rows import EngineRow, Row, TorchRow
 from sfm_match.errors import NothingDone, UsageError
+from sfm_match.extractor import runtime_for
 from sfm_match.frames import orient
 from sfm_match.images import ImageError, decode, read_header, scan
 from sfm_match.loader import normalise
 from sfm_match.models import Weights, check_name
-from sfm_match.runtime import driver_present
+from sfm_match.runtime.devices import why_not
 
 BACKENDS = ("torch", "ort", "tensorrt")
 WARM_UP = 2  # runs before the clock
@@ -123,7 +124,7 @@ def bench(
     cells: list[Cell] = []
     left_out = _absent(backends)
     for count in num_keypoints:
-        for name, make in _rows(model, weights or Weights(), backends, count):
+        for name, make in _rows(model, weights or Weights(), backends, count, size):
             try:
                 row = make()
                 progress(f"{row.name}, {count} keypoints")
@@ -199,22 +200,28 @@ def _absent(backends: Sequence[str]) -> dict[str, str]:
             import exports.family  # noqa: F401
         except ImportError as error:
             absent["torch"] = f"{error}; pip install 'sfm-match[export]'"
-    if "tensorrt" in backends:
-        absent["tensorrt"] = "no GPU with a driver" if not driver_present() else "not served by this version"
-    if not driver_present():
-        absent["CUDA rows"] = "no GPU with a driver"
+    for backend, device in (("tensorrt", "tensorrt"), ("ort", "cuda")):
+        if backend in backends and (reason := why_not(device)) is not None:
+            absent[device] = reason
     return absent
 
 
 def _rows(
-    model: str, weights: Weights, backends: Sequence[str], keypoints: int
+    model: str, weights: Weights, backends: Sequence[str], keypoints: int, size: tuple[int, int]
 ) -> Iterator[tuple[str, Callable[[], Row]]]:
     """What of `backends` is here, to be made one after the other, so that one network is in memory at a time."""
-    if "torch" in backends and "torch" not in _absent(backends):
+    absent = _absent(backends)
+    if "torch" in backends and "torch" not in absent:
         yield "torch float32", partial(TorchRow, model, weights, keypoints, amp=False)
         yield "torch AMP", partial(TorchRow, model, weights, keypoints, amp=True)
+
+    def row(device: str, *, half: bool) -> Row:
+        return EngineRow(runtime_for(device)[0], model, weights, keypoints, size, half=half)
+
     if "ort" in backends:
-        yield "ONNX Runtime", partial(OrtRow, model, weights, keypoints)
+        yield "ONNX Runtime", partial(row, "cpu" if "cuda" in absent else "cuda", half="cuda" not in absent)
+    if "tensorrt" in backends and "tensorrt" not in absent:
+        yield "TensorRT", partial(row, "tensorrt", half=True)
 
 
 def _machine() -> dict[str, str]:

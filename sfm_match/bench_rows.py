@@ -1,5 +1,6 @@
 """The rows of `bench`: detector, descriptor and matcher on one engine each."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,8 +11,10 @@ from exports.config import FAMILY
 from sfm_match.errors import UsageError
 from sfm_match.models import Weights
 from sfm_match.models.prepared import exported_file, sources
-from sfm_match.runtime import driver_present
-from sfm_match.runtime.ort import CPU, CUDA, OrtSession
+from sfm_match.runtime import EngineError, Part, Runtime, Session, Value
+
+_MATCHED = ("keypoints", "description")  # of each image, as the matcher names them
+MATCHES = ("matches_A", "matches_B", "batch_ids", "indices", "scores")
 
 
 class Row(Protocol):
@@ -31,40 +34,47 @@ class Row(Protocol):
         """Two images' features to (1, N) scores in the host's memory, so that all work is done."""
 
 
-class OrtRow:
-    """The three exported files under ONNX Runtime."""
+class EngineRow:
+    """The three exported files on an engine of the pipeline, values kept on its device."""
 
-    def __init__(self, model: str, weights: Weights, keypoints: int) -> None:
-        providers = (CUDA, CPU) if driver_present() else (CPU,)
-        self._detector, self._descriptor, self._matcher = (
-            OrtSession(exported_file(model, part, weights, keypoints), providers)
-            for part in ("detector", "descriptor", "matcher")
-        )
-        self.name = f"ONNX Runtime, {self._detector.provider.rsplit(' ', 1)[-1].removesuffix('ExecutionProvider')}"
+    def __init__(
+        self, runtime: Runtime, model: str, weights: Weights, keypoints: int, size: tuple[int, int], *, half: bool
+    ) -> None:
+        self._runtime = runtime
+        shape, dimension = (1, 3, *size), FAMILY[model].descriptor.prototypes
+        placed, described = (1, keypoints, 2), (1, keypoints, dimension)
+        matched = {f"{name}_{side}": s for name, s in zip(_MATCHED, (placed, described), strict=True) for side in "AB"}
 
-    def put(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        return image
+        def load(part: str, outputs: tuple[str, ...], shapes: Mapping[str, tuple[int, ...]]) -> Session:
+            path = exported_file(model, part, weights, keypoints, half=half and part != "matcher")
+            profile = {name: (shape, shape, shape) for name, shape in shapes.items()}
+            return runtime.load(Part(path, _no_module, outputs, half=half, profiles=[profile]))
 
-    def describe(self, image: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        keypoints = self._detector.run({"image": image})["keypoints"]
-        return keypoints, self._descriptor.run({"image": image, "keypoints": keypoints})["descriptors"]
+        self._detector = load("detector", ("keypoints", "scores"), {"image": shape})
+        self._descriptor = load("descriptor", ("descriptors",), {"image": shape, "keypoints": placed})
+        self._matcher = load("matcher", MATCHES, matched)
+        self.name = f"{runtime.provider.removesuffix('ExecutionProvider')}{', fp16' if half else ''}"
 
-    def match(
-        self,
-        first: tuple[NDArray[np.float32], NDArray[np.float32]],
-        second: tuple[NDArray[np.float32], NDArray[np.float32]],
-    ) -> NDArray[np.float32]:
-        (keypoints_a, described_a), (keypoints_b, described_b) = first, second
-        found = self._matcher.run(
-            {
-                "keypoints_A": keypoints_a,
-                "description_A": described_a,
-                "keypoints_B": keypoints_b,
-                "description_B": described_b,
-            }
-        )
-        scores: NDArray[np.float32] = found["scores"]
-        return scores
+    def put(self, image: NDArray[np.float32]) -> Value:
+        return self._runtime.put("image", image)
+
+    def describe(self, image: Value) -> tuple[Value, Value]:
+        found = self._detector.run({"image": image})
+        described = self._descriptor.run({"image": image, "keypoints": found["keypoints"]})["descriptors"]
+        self._runtime.get(found["scores"])  # a GPU's work is queued: the clock must not stop before it is done
+        return found["keypoints"], described
+
+    def match(self, first: tuple[Value, Value], second: tuple[Value, Value]) -> NDArray[np.float32]:
+        feeds = {
+            f"{name}_{side}": value
+            for side, features in zip("AB", (first, second), strict=True)
+            for name, value in zip(_MATCHED, features, strict=True)
+        }
+        return self._runtime.get(self._matcher.run(feeds)["scores"])
+
+
+def _no_module() -> Any:
+    raise EngineError("bench: exported files are not for torch")
 
 
 class TorchRow:

@@ -199,6 +199,21 @@ def demo(
     print(result.line())
 
 
+@app.command()
+@with_options()
+def doctor(
+    workspace: Annotated[Path | None, typer.Option("--workspace", help="look at this job, too")] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="delete result files that cannot be read")] = False,
+    as_json: AsJson = False,
+) -> bool:
+    """What this machine has and lacks, what a workspace needs next."""
+    from sfm_match.doctor_job import doctor as look
+
+    health = look(workspace, repair=repair)
+    print(json.dumps(health.as_json()) if as_json else "\n".join(health.lines()))
+    return health.trouble
+
+
 app.command()(cli_networks.infer)
 app.command()(cli_networks.bench)
 app.add_typer(cli_networks.models, name="models")

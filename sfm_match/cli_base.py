@@ -46,7 +46,8 @@ def with_options(*groups: type[Options], in_run: bool = False) -> Callable[[Call
         own = inspect.signature(command).parameters.values()
         parameters = [p for p in own if p.kind is not inspect.Parameter.VAR_KEYWORD]
         for group in groups:
-            parameters += _fields_as_parameters(group, in_run=in_run)
+            known = {p.name for p in parameters}  # stages may share one, as --device
+            parameters += [p for p in _fields_as_parameters(group, in_run=in_run) if p.name not in known]
         verbose_option = inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Verbose)
 
         def call(verbose: bool, **arguments: Any) -> None:

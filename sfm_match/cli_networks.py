@@ -166,6 +166,26 @@ def export_onnx(
     return failed
 
 
+@export.command(name="engine")
+@with_options(ExtractOptions)
+def export_engine(
+    images: Annotated[Path | None, typer.Option("--images", help="folder whose images' shapes are taken")] = None,
+    shapes: Annotated[str | None, typer.Option("--shapes", help="of padded images, WxH[,WxH ...], pixels")] = None,
+    as_json: AsJson = False,
+    **options: Any,
+) -> None:
+    """Builds the TensorRT engines of a job on this GPU, so that its first run need not."""
+    from sfm_match.engines_job import build_engines
+
+    try:
+        wanted = [(int(w), int(h)) for w, h in (one.lower().split("x") for one in (shapes or "").split(",") if one)]
+    except ValueError:
+        raise UsageError(f"--shapes {shapes}: accepted are WxH with commas between, 1024x768,768x1024") from None
+    for served in build_engines(images, wanted, ExtractOptions(**options)):
+        facts = dataclasses.asdict(served)
+        print(json.dumps(facts) if as_json else f"(images, height, width) {served.least} to {served.largest}: ready")
+
+
 @with_options()
 def bench(
     images: Annotated[

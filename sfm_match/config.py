@@ -13,6 +13,8 @@ from sfm_match.errors import UsageError, nearest
 from sfm_match.options import AUTO as AUTO
 from sfm_match.options import Options, kinds_of, option, require, run_name
 
+DEVICES = (AUTO, "cpu", "cuda", "tensorrt", "ort-tensorrt", "torch")
+
 
 @dataclass(frozen=True)
 class ExtractOptions(Options):
@@ -25,7 +27,9 @@ class ExtractOptions(Options):
     size: int = option(1024, "long side of an image at the network, pixels; smaller images are not enlarged")
     max_keypoints: int = option(4096, "keypoints kept per image, the strongest first")
     batch: str = option(AUTO, "images per network call, or auto", identity=False)
-    device: str = option(AUTO, "where the network runs", choices=(AUTO, "cpu", "cuda", "tensorrt"), identity=False)
+    device: str = option(
+        AUTO, "where networks run: auto takes the fastest that is here", choices=DEVICES, identity=False
+    )
     precision: str = option(AUTO, "number format of the network", choices=(AUTO, "fp32", "fp16"))
     threshold: float = option(
         0.0, "least detection probability (softmax over the image's pixels)", in_run="detection_threshold"
@@ -38,6 +42,8 @@ class ExtractOptions(Options):
     )
     masks: Path | None = option(None, "folder of masks, NAME.png for image NAME; black hides (COLMAP's convention)")
     workers: int = option(0, "decoding threads; 0: one per core", identity=False)
+    reduced_decode: bool = option(True, "decode large JPEGs at 1/2, 1/4 or 1/8 where --size needs no more")
+    dummy_network: bool = option(False, "only read images, to see how fast they come; not in `run`", identity=False)
 
     def validate(self) -> None:
         require(self.size >= 64, f"--size {self.size}: accepted are 64 pixels and more")
@@ -57,6 +63,7 @@ class MatchOptions(Options):
         None, "least dual-softmax probability of a match; without: the model's own", in_run="match_threshold"
     )
     inverse_temperature: float = option(20.0, "of the dual softmax")
+    device: str = option(AUTO, "where pairs are matched, as in `extract`", choices=DEVICES, identity=False)
     workers: int = option(0, "matching threads; 0: one per core", identity=False, in_run="match_workers")
 
     def validate(self) -> None:

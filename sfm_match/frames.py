@@ -50,6 +50,12 @@ class Frame:
         return (height, width) if self.transposed else (width, height)
 
     @property
+    def raw_network_size(self) -> tuple[int, int]:
+        """(width, height) of the resized image before it is turned upright."""
+        width, height = self.network_size
+        return (height, width) if self.transposed else (width, height)
+
+    @property
     def transposed(self) -> bool:
         """Whether the upright image swaps the sensor's axes."""
         return _ORIENTATIONS[self.orientation][0]

@@ -227,10 +227,15 @@ def location_from_exif(gps: dict[int, Any]) -> tuple[float, float, float | None]
     return latitude, longitude, (-altitude if below else altitude) if np.isfinite(altitude) else None
 
 
-def decode(path: Path) -> Image:
+def decode(path: Path, least: tuple[int, int] | None = None) -> Image:
     """Decodes an image to its raw pixels.
 
     8 and 16 bit, grey, palette, RGBA (alpha is dropped) and CMYK all become 8-bit RGB.
+
+    Args:
+        path: the file.
+        least: (width, height) that will do, raw pixels. A JPEG whose sides can be divided is then decoded at 1/2, 1/4
+            or 1/8, at least so large: its decoder averages as it goes.
 
     Returns:
         (H, W, 3) uint8 RGB, not oriented.
@@ -242,11 +247,22 @@ def decode(path: Path) -> Image:
         try:
             # Pillow turns TIFFs upright as it loads them, and only TIFFs; raw pixels are what we promise
             turned_by_pillow = _orientation(image) if image.format == "TIFF" else 1
+            if least is not None and image.format == "JPEG":
+                image.draft(None, reduced(image.size, least))
             pixels = _to_rgb(image)
         except Exception as error:  # a damaged file can raise anything in a decoder
             lasting = not isinstance(error, MemoryError) and getattr(error, "errno", None) is None
             raise ImageError(f"cannot be decoded: {_one_line(error)}", lasting=lasting) from error
     return undo_orientation(pixels, turned_by_pillow)
+
+
+def reduced(size: tuple[int, int], least: tuple[int, int]) -> tuple[int, int]:
+    """The smallest of a JPEG's sizes that is at least `least`; only whole divisions, so that pixels stay aligned."""
+    for divisor in (8, 4, 2):
+        width, height = size[0] // divisor, size[1] // divisor
+        if (width * divisor, height * divisor) == size and width >= least[0] and height >= least[1]:
+            return width, height
+    return size
 
 
 def _to_rgb(image: Any) -> Image:

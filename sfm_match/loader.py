@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfm_match.frames import Frame
-from sfm_match.images import ImageError, decode, find_mask, read_mask
+from sfm_match.images import ImageError, decode, find_mask, read_mask, reduced
 
 _MEAN = np.array((0.485, 0.456, 0.406), np.float32)
 _STD = np.array((0.229, 0.224, 0.225), np.float32)
+# (3, 256): every level of every channel, normalised
+_LEVELS = np.arange(256, dtype=np.float32) * (1 / (255 * _STD))[:, None] + (-_MEAN / _STD)[:, None]
 
 
 @dataclass(frozen=True)
@@ -30,20 +32,27 @@ class Loaded:
     """A batch for the network. Images that could not be read are in `failed` and not in the rest."""
 
     items: list[Item]
-    images: NDArray[np.float32]  # (B, 3, H, W) RGB, ImageNet-normalised
+    images: NDArray[np.uint8]  # (B, H, W, 3) RGB, padded
     masks: list[NDArray[np.uint8] | None]  # B; (h, w) without padding, 0 where no keypoint is wanted
     failed: dict[str, str]
     retry: set[str]  # of the failed: another try may cure it
 
 
-_Prepared = tuple[NDArray[np.float32], NDArray[np.uint8] | None]
+_Prepared = tuple[NDArray[np.uint8], NDArray[np.uint8] | None]
 
 
 class Loader:
     """Iterates over batches in their order, reading ahead."""
 
     def __init__(
-        self, folder: Path, masks: Path | None, batches: Sequence[Sequence[Item]], workers: int, ahead: int
+        self,
+        folder: Path,
+        masks: Path | None,
+        batches: Sequence[Sequence[Item]],
+        workers: int,
+        ahead: int,
+        *,
+        reduced: bool = True,
     ) -> None:
         """
         Args:
@@ -52,9 +61,10 @@ class Loader:
             batches: items of one bucket each.
             workers: decoding threads.
             ahead: images in memory beyond the batch in hand.
+            reduced: decode large JPEGs at a fraction of their size, where that is enough.
         """
         self._folder, self._masks, self._batches = folder, masks, batches
-        self._workers, self._ahead = workers, ahead
+        self._workers, self._ahead, self._reduced = workers, ahead, reduced
 
     def __iter__(self) -> Iterator[Loaded]:
         cv2.setNumThreads(1)  # the threads are here
@@ -80,32 +90,32 @@ class Loader:
                             retry.add(item.name)
                 top_up(self._ahead)
                 width, height = batch[0].frame.bucket
-                images = np.stack([image for _, (image, _) in good]) if good else np.empty((0, 3, height, width))
-                images = images.astype(np.float32, copy=False)
+                empty = np.empty((0, height, width, 3), np.uint8)
+                images = np.stack([image for _, (image, _) in good]) if good else empty
                 yield Loaded([item for item, _ in good], images, [mask for _, (_, mask) in good], failed, retry)
 
     def _prepare(self, item: Item) -> _Prepared:
         frame = item.frame
-        raw = decode(self._folder / item.name)
-        if (raw.shape[1], raw.shape[0]) != frame.raw_size:
-            width, height = frame.raw_size
+        raw = decode(self._folder / item.name, frame.raw_network_size if self._reduced else None)
+        width, height = frame.raw_size
+        if (raw.shape[1], raw.shape[0]) not in (frame.raw_size, reduced(frame.raw_size, frame.raw_network_size)):
             raise ImageError(f"decodes to {raw.shape[1]} x {raw.shape[0]} pixels, its header says {width} x {height}")
         mask_path = find_mask(self._masks, item.name)
         mask = None
         if mask_path is not None:
             visible = frame.orient(read_mask(mask_path, frame.raw_size))
             mask = _resize(visible, frame.network_size, cv2.INTER_NEAREST)
-        return normalise(to_network(raw, frame)), mask
+        return to_network(raw, frame), mask
 
 
 def to_network(raw: NDArray[np.uint8], frame: Frame) -> NDArray[np.uint8]:
-    """Raw pixels to the padded (H, W, 3) uint8 image of the bucket.
+    """Raw pixels, at any scale, to the padded (H, W, 3) uint8 image of the bucket.
 
     Shrinking is by area, so that nothing aliases; the padding repeats the last row and column.
     """
     width, height = frame.network_size
-    if (width, height) != frame.oriented_size:  # before turning: fewer pixels to turn
-        raw = _resize(raw, (height, width) if frame.transposed else (width, height), cv2.INTER_AREA)
+    if (raw.shape[1], raw.shape[0]) != frame.raw_network_size:  # before turning: fewer pixels to turn
+        raw = _resize(raw, frame.raw_network_size, cv2.INTER_AREA)
     image = frame.orient(raw)
     right, bottom = frame.bucket[0] - width, frame.bucket[1] - height
     return np.asarray(cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REPLICATE), np.uint8)
@@ -117,6 +127,7 @@ def _resize(image: NDArray[np.uint8], size: tuple[int, int], how: int) -> NDArra
 
 def normalise(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """(H, W, 3) uint8 RGB to (3, H, W) float32, ImageNet mean and deviation."""
-    scale, shift = 1 / (255 * _STD), -_MEAN / _STD
-    planes = np.multiply(image.transpose(2, 0, 1), scale[:, None, None], dtype=np.float32)
-    return np.ascontiguousarray(planes + shift[:, None, None])
+    planes = np.empty((3, *image.shape[:2]), np.float32)
+    for level, channel, plane in zip(_LEVELS, cv2.split(image), planes, strict=True):
+        cv2.LUT(channel, level, dst=plane)  # six times faster than arithmetic
+    return planes

@@ -1,5 +1,6 @@
 """`infer`: two images, their matches, and a picture of them."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,17 @@ from numpy.typing import NDArray
 from exports.config import FAMILY
 from sfm_match.config import ExtractOptions, MatchOptions
 from sfm_match.errors import NothingDone, UsageError
+from sfm_match.extractor import TURNS, Extractor, chosen_model, chosen_weights
 from sfm_match.frames import Frame, orient
 from sfm_match.images import Header, ImageError, decode, read_header
-from sfm_match.loader import Item, Loaded, normalise, to_network
+from sfm_match.loader import Item, Loaded, to_network
 from sfm_match.matching import match_turned
 from sfm_match.models import check_name
 from sfm_match.models.prepared import exported_file
 from sfm_match.options import dashed
 from sfm_match.progress import Clock
 from sfm_match.runner import DeDoDeRunner
-from sfm_match.runtime import check_device
-from sfm_match.stages.extract import TURNS, Network, chosen_model, chosen_weights
+from sfm_match.runtime import choose
 from sfm_match.store.features import Features
 
 MIN_FOR_GEOMETRY = 8  # matches; fewer have no fundamental matrix
@@ -111,8 +112,9 @@ def _load(path: Path) -> _Image:
 def _in_stages(images: list[_Image], extracting: ExtractOptions, matching: MatchOptions) -> PairResult:
     """As the stages of a job do it."""
     model = chosen_model(extracting)
-    network = Network(model, extracting)
-    features = [_features(network, image, image.header.frame(extracting.size, model.divisor)) for image in images]
+    frames = [image.header.frame(extracting.size, model.divisor) for image in images]
+    extractor = Extractor(model, extracting, Counter(frame.bucket for frame in frames))
+    features = [_features(extractor, image, frame) for image, frame in zip(images, frames, strict=True)]
     threshold = matching.threshold if matching.threshold is not None else model.match_threshold
     first, second = (f.descriptors.astype(np.float32) for f in features)
     matches = match_turned(first, second, TURNS if extracting.turns else 1, threshold, matching.inverse_temperature)
@@ -122,9 +124,9 @@ def _in_stages(images: list[_Image], extracting: ExtractOptions, matching: Match
     return PairResult(counts, a, b, matches.scores.astype(np.float32), _inliers(a, b))
 
 
-def _features(network: Network, image: _Image, frame: Frame) -> Features:
-    pixels = normalise(to_network(image.pixels, frame))[None]
-    found = network.features(Loaded([Item(image.name, frame)], pixels, [None], {}, set()), Clock())[image.name]
+def _features(extractor: Extractor, image: _Image, frame: Frame) -> Features:
+    pixels = to_network(image.pixels, frame)[None]
+    found = extractor.features(Loaded([Item(image.name, frame)], pixels, [None], {}, set()), Clock())[image.name]
     if isinstance(found, str):
         raise NothingDone(f"{image.name}: {found}")
     return found
@@ -141,7 +143,7 @@ def _end_to_end(images: list[_Image], extracting: ExtractOptions, matching: Matc
             f"--end2end: the file matches at --inverse-temperature {MatchOptions.inverse_temperature:g} and keeps "
             f"scores above {least}: accepted are --match-threshold {least} and more"
         )
-    check_device(extracting.device)
+    choose(extracting.device)
     plain = ExtractOptions()
     for name in ("turns", "threshold", "border", "subpixel"):
         if getattr(extracting, name) != getattr(plain, name):

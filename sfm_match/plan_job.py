@@ -1,20 +1,28 @@
 """`sfm-match plan`: what `run` would do, from the headers of the images and a few seconds of work. Writes nothing."""
 
 import dataclasses
+import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from exports.config import FAMILY
 from sfm_match.api import StrPath, options_of_run
 from sfm_match.collection import Collection, look
 from sfm_match.colmap.database import refuse_foreign_database
 from sfm_match.colmap.mapping import refuse_foreign_models, registered_before
 from sfm_match.colmap.reading import count, read_note
-from sfm_match.config import ExtractOptions
+from sfm_match.config import AUTO, ExtractOptions
 from sfm_match.errors import NothingDone, SfmMatchError
+from sfm_match.extractor import chosen_model
+from sfm_match.images import Header
+from sfm_match.models import Model
 from sfm_match.plan_counts import Counted, cheaper_ones, count_pairs
 from sfm_match.plan_measure import Measured, measure
-from sfm_match.stages.extract import chosen_model, feature_facts, standing_features
+from sfm_match.runtime.devices import choose, gpus
+from sfm_match.runtime.planning import assumed_free, images_a_call
+from sfm_match.stages.extract import feature_facts, standing_features
 from sfm_match.stages.match import BLOCK, match_facts, standing_matches
 from sfm_match.stages.pairs import check_pairs, settled
 from sfm_match.stages.strategies import Sources
@@ -101,7 +109,8 @@ def plan(images: StrPath, workspace: StrPath = "workspace", *, overwrite: bool =
     if len(collection.usable) < 2:
         raise NothingDone(f"{collection.folder}: {len(collection.usable)} usable image, a pair needs two")
     check_pairs(place, collection, pairing, overwrite=overwrite)
-    place.check("extract", feature_facts(extracting, chosen_model(extracting)), overwrite=overwrite)
+    model = chosen_model(extracting)
+    place.check("extract", feature_facts(extracting, model), overwrite=overwrite)
     place.check("match", match_facts(matching, extracting.model), overwrite=overwrite)
     place.check("import", importing.identity(), overwrite=overwrite)
     refuse_foreign_database(place, overwrite=overwrite)
@@ -131,15 +140,22 @@ def plan(images: StrPath, workspace: StrPath = "workspace", *, overwrite: bool =
         [_times(way.pairs, costs.seconds_per_match, costs.seconds_per_verification) for way in cheaper],
         stages,
         _memory(counted, costs),
-        gpu_memory(extracting),
+        gpu_memory(extracting, model, collection.usable.values()),
         _refusal(counted, cheaper, costs),
     )
 
 
-def gpu_memory(options: ExtractOptions) -> int | None:
-    """Bytes of a GPU at most; None where no GPU is asked for, or its use is not known beforehand."""
-    del options  # no runtime here uses a GPU yet; the one that will knows its buffers
-    return None
+def gpu_memory(options: ExtractOptions, model: Model, headers: Iterable[Header]) -> int | None:
+    """Bytes of a GPU that the networks' activations take at most, in two lanes; None where no GPU is used."""
+    found = gpus()
+    if not found or choose(options.device).device == "cpu":
+        return None
+    shapes = {(h.width, h.height, h.orientation): h for h in headers}
+    pixels = max(math.prod(h.frame(options.size, model.divisor).bucket) for h in shapes.values())
+    each = FAMILY[model.name].activations * pixels
+    if options.batch != AUTO:
+        return int(2 * int(options.batch) * each)
+    return int(2 * images_a_call(assumed_free(found[0].memory), pixels, FAMILY[model.name].activations) * each)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What a running stage shows, and what it says when it ends."""
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,8 +23,13 @@ class Progress:
         self._stage, self._unit, self._total = stage, unit, total
         self._done, self._started = 0, time.monotonic()
         self._said = self._started
+        self._one_at_a_time = threading.Lock()
 
     def advance(self, count: int) -> None:
+        with self._one_at_a_time:
+            self._advance(count)
+
+    def _advance(self, count: int) -> None:
         self._done += count
         self._bar.update(count)
         now = time.monotonic()

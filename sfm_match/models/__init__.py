@@ -46,14 +46,21 @@ class Model:
     nms_radius: int  # pixels; a keypoint is the strongest within this distance (in rows and in columns)
     published: bool  # keypoints are chosen as the published DeDoDe chooses them
     cpu_batch: int  # images a call; more gains nothing on a CPU
+    half: bool  # the files' weights are half precision
+    weights: tuple[Path, ...]  # checkpoints, for torch; none: random
 
     def facts(self) -> dict[str, str]:
         """What a result must be told apart by."""
         return {"model": self.name, **self.source}
 
 
-def find_model(name: str, weights: Weights | None = None) -> Model:
+def find_model(name: str, weights: Weights | None = None, *, half: bool = False) -> Model:
     """Looks a model up and checks its files. Published ones are turned into ONNX files at first use.
+
+    Args:
+        name: of the family.
+        weights: where they come from.
+        half: the files with half-precision weights, for GPUs.
 
     Raises:
         UsageError: no model has this name.
@@ -63,24 +70,33 @@ def find_model(name: str, weights: Weights | None = None) -> Model:
     if name not in BUILT_IN or (weights and (weights.files or weights.random)):
         from sfm_match.models.prepared import prepared_model
 
-        return prepared_model(name, weights or Weights())
+        return prepared_model(name, weights or Weights(), half=half)
     folder, manifest = BUILT_IN[name], _manifest(name)
-    for file, expected in manifest["sha256"].items():
+    digests = manifest["sha256_fp16" if half else "sha256"]
+    for file, expected in digests.items():
         path = folder / file
         if not path.is_file() or sha256_of(path) != expected:
             raise NothingDone(f"{path}: missing or damaged; install sfm-match again")
     return Model(
         name=name,
-        source={"version": manifest["version"], **manifest["sha256"]},
-        detector=folder / DETECTOR,
-        descriptor=folder / DESCRIPTOR,
+        source={"version": manifest["version"], **digests},
+        detector=folder / (half_name(DETECTOR) if half else DETECTOR),
+        descriptor=folder / (half_name(DESCRIPTOR) if half else DESCRIPTOR),
         divisor=manifest["divisor"],
         dimension=manifest["dimension"],
         match_threshold=manifest["match_threshold"],
         nms_radius=manifest["nms_radius"],
         published=False,
         cpu_batch=4,
+        half=half,
+        weights=tuple(sorted(folder.glob("*.safetensors"))),
     )
+
+
+def half_name(file: str) -> str:
+    """`detector.onnx` -> `detector_fp16.onnx`."""
+    stem, suffix = file.rsplit(".", 1)
+    return f"{stem}_fp16.{suffix}"
 
 
 def check_name(name: str) -> None:

@@ -24,7 +24,7 @@ _DAY = 86400.0  # seconds
 _FOLDER = "onnx"  # within the folder of weights
 
 
-def prepared_model(name: str, weights: Weights) -> Model:
+def prepared_model(name: str, weights: Weights, *, half: bool = False) -> Model:
     """The files that the pipeline runs: any batch and size.
 
     Raises:
@@ -36,12 +36,11 @@ def prepared_model(name: str, weights: Weights) -> Model:
     def make(folder: Path, files: list[Path]) -> Iterable["Exported"]:
         from exports.command import export_pipeline
 
-        return export_pipeline(
-            name, folder / DETECTOR, folder / DESCRIPTOR, weights=files, random_weights=weights.random
-        )
+        detector, descriptor = folder / DETECTOR, folder / DESCRIPTOR
+        return export_pipeline(name, detector, descriptor, half=half, weights=files, random_weights=weights.random)
 
     files, source = sources(name, weights)
-    place = _prepared(name, weights, files, source, "pipeline", make)
+    place = _prepared(name, weights, files, source, "pipeline fp16" if half else "pipeline", make)
     member = FAMILY[name]
     return Model(
         name=name,
@@ -54,10 +53,12 @@ def prepared_model(name: str, weights: Weights) -> Model:
         nms_radius=2 if name in BUILT_IN else 1,
         published=name not in BUILT_IN,
         cpu_batch=4 if name in BUILT_IN else 1,
+        half=half,
+        weights=tuple(files),
     )
 
 
-def exported_file(name: str, part: str, weights: Weights, num_keypoints: int) -> Path:
+def exported_file(name: str, part: str, weights: Weights, num_keypoints: int, *, half: bool = False) -> Path:
     """A file of `export onnx`, of any size and batch: what `DeDoDeRunner` takes.
 
     Args:
@@ -65,6 +66,7 @@ def exported_file(name: str, part: str, weights: Weights, num_keypoints: int) ->
         part: `detector`, `descriptor`, `matcher` or `end2end`.
         weights: where they come from.
         num_keypoints: of each image.
+        half: half-precision weights.
 
     Raises:
         As `prepared_model`.
@@ -75,10 +77,10 @@ def exported_file(name: str, part: str, weights: Weights, num_keypoints: int) ->
         from exports.onnx_export import Shapes
 
         shapes = Shapes(PIPELINE_SIZE, 2, dynamic_size=True, dynamic_batch=True, num_keypoints=num_keypoints)
-        return export_onnx(name, folder, shapes, parts=[part], weights=files, random_weights=weights.random)
+        return export_onnx(name, folder, shapes, parts=[part], half=half, weights=files, random_weights=weights.random)
 
     files, source = sources(name, weights)
-    form = part if part in ("descriptor", "matcher") else f"{part} {num_keypoints}"
+    form = (part if part in ("descriptor", "matcher") else f"{part} {num_keypoints}") + (" fp16" if half else "")
     place = _prepared(name, weights, files, source, form, make)
     return next(place.glob("*.onnx"))
 

@@ -1,65 +1,134 @@
-"""Engines behind one small protocol, chosen by name or `auto`."""
+"""Engines behind one small protocol, chosen by name or `auto`.
 
-import ctypes
+A `Runtime` is an engine on a device. It loads `Part`s into `Session`s, which take and give values that live on the
+device; `put` and `get` carry arrays there and back. On the CPU values are plain arrays. Two threads may use a runtime
+at once, each with values of its own (`lanes`), so that one copies while the other computes.
+"""
+
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from sfm_match.errors import NothingDone, UsageError
+from sfm_match.errors import NothingDone, SfmMatchError, UsageError
+from sfm_match.runtime.devices import Choice, choose, driver_present
 from sfm_match.store.shard import sha256_of
 
+__all__ = ["Choice", "choose", "driver_present"]
+
 Arrays = dict[str, NDArray[Any]]
+Value = Any  # an array on the device of one runtime; what it is, is that runtime's business
 Provider = str | tuple[str, dict[str, Any]]  # ONNX Runtime's name for one, alone or with its options
+Shape = tuple[int, ...]
+Shapes = Mapping[str, tuple[Shape, Shape, Shape]]  # input -> least, usual and largest shape
+
+
+class EngineError(SfmMatchError):
+    """The engine refused the network, or could not run it."""
+
+
+class OutOfMemory(EngineError):
+    """The device has no memory for this batch; a smaller one may fit."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A network, for any engine."""
+
+    path: Path  # ONNX
+    module: Callable[[], Any]  # the same in torch, a torch.nn.Module whose arguments are named as the file's inputs
+    outputs: tuple[str, ...]  # in the order of the file
+    exact: bool = True  # products in full float32; without, TF32 will do
+    half: bool = False  # weights in half precision
+    profiles: Sequence[Shapes] = field(default=())  # for TensorRT: what it will see, the most specific first
 
 
 class Session(Protocol):
     """A network ready to run."""
 
+    def run(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
+        """Inputs by name to outputs by name, on the device.
+
+        A session's outputs are good until the same thread runs that session again.
+
+        Raises:
+            OutOfMemory: a smaller batch may fit.
+            EngineError: the engine failed.
+        """
+
+
+class Runtime(Protocol):
+    """An engine on a device."""
+
     @property
     def provider(self) -> str:
-        """What really runs it, for the log."""
+        """What really runs networks, for the log."""
 
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
-        """Inputs by name to outputs by name."""
+    @property
+    def on_device(self) -> bool:
+        """Whether values are worth keeping there: selection and matching then run there, too."""
+
+    @property
+    def lanes(self) -> int:
+        """Threads that it pays to use at once."""
+
+    def load(self, part: Part) -> Session:
+        """Raises EngineError where the engine refuses the network."""
+
+    def put(self, name: str, array: NDArray[Any]) -> Value:
+        """To the device. It is good until the same thread puts another array under this name."""
+
+    def get(self, value: Value) -> NDArray[Any]:
+        """From the device, after all that makes it."""
+
+    def free_memory(self) -> int | None:
+        """Bytes of the device's memory, None where it is the host's."""
 
 
-def create_session(path: Path, device: str) -> Session:
-    """Loads an ONNX file on a device.
+def create_runtime(device: str, cache: Path) -> Runtime:
+    """The engine for a device.
+
+    Args:
+        device: a name of `config.DEVICES`; not `auto`, which `choose` resolves.
+        cache: folder of what engines build once.
 
     Raises:
-        UsageError: the device is not served yet, or cannot be had.
+        UsageError: it cannot be had on this machine; the message says what is missing.
     """
-    check_device(device)
-    from sfm_match.runtime.ort import OrtSession
+    if device in ("cpu", "cuda", "ort-tensorrt"):
+        from sfm_match.runtime.ort import OrtRuntime
 
-    return OrtSession(path)
+        return OrtRuntime(device, cache)
+    if device == "tensorrt":
+        from sfm_match.runtime.trt import TrtRuntime
 
+        return TrtRuntime(cache)
+    if device == "torch":
+        from sfm_match.runtime.torch import TorchRuntime
 
-def check_device(device: str) -> None:
-    """Raises UsageError for a device that is not served."""
-    if device not in ("auto", "cpu"):
-        raise UsageError(f"--device {device}: this version runs networks on the CPU only; accepted are auto, cpu")
+        return TorchRuntime()
+    raise UsageError(f"--device {device}: no such engine")
 
 
 def resolve_precision(precision: str, device: str) -> str:
-    """`auto` by device. Half precision is slower than single on a CPU, and less exact."""
-    check_device(device)
-    if precision == "fp16" and device in ("auto", "cpu"):
-        raise UsageError("--precision fp16: not on the CPU; accepted there are auto, fp32")
-    return "fp32"
+    """`auto` by device: half on a GPU. On a CPU half is slower than single, and less exact.
 
+    Args:
+        precision: `auto`, `fp32` or `fp16`.
+        device: not `auto`.
+    """
+    if device == "torch":
+        from sfm_match.runtime.torch import best_device
 
-def driver_present() -> bool:
-    """Whether a CUDA driver with a GPU answers. ONNX Runtime's own lists name CUDA on any machine."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    count = ctypes.c_int(0)
-    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+        device = best_device()
+    if device == "cpu":
+        if precision == "fp16":
+            raise UsageError("--precision fp16: not on the CPU; accepted there are auto, fp32")
+        return "fp32"
+    return "fp16" if precision == "auto" else precision
 
 
 def refuse_failed_export(path: Path) -> None:

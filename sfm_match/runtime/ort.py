@@ -1,39 +1,168 @@
-"""ONNX Runtime."""
+"""ONNX Runtime: CPU, CUDA and TensorRT providers. On a GPU values stay there, by IO binding."""
 
+import contextlib
+import io
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from sfm_match.errors import SfmMatchError
-from sfm_match.runtime import Arrays, Provider
+from sfm_match.runtime import Arrays, EngineError, OutOfMemory, Part, Provider, Value
+from sfm_match.runtime.planning import whole_range
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
-_ERRORS_ONLY = 3
-
-
-class EngineError(SfmMatchError):
-    """The engine refused the network."""
+TENSORRT = "TensorrtExecutionProvider"
+_WARNINGS, _ERRORS_ONLY, _SILENT = 2, 3, 4  # of ONNX Runtime; the first is its default
+_GRAPHS = Path(__file__).parent / "graphs"
+_SAMPLE = _GRAPHS / "normalise.onnx"  # the smallest network there is
 
 
 class OrtSession:
-    """An ONNX file under ONNX Runtime, on the first of the providers that it can have."""
+    """An ONNX file under ONNX Runtime, on the first of the providers that it can have; arrays in, arrays out."""
 
-    def __init__(self, path: Path, providers: Sequence[Provider] = (CPU,)) -> None:
+    def __init__(self, path: Path, providers: Sequence[Provider] = (CPU,), severity: int = _ERRORS_ONLY) -> None:
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = _ERRORS_ONLY
+        options.log_severity_level = severity
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
+            self.inner = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
         except Exception as error:  # onnxruntime's exceptions share no base of their own
             raise EngineError(f"{path}: ONNX Runtime cannot load it: {' '.join(str(error).split())}") from error
-        self._outputs = [output.name for output in self._session.get_outputs()]
+        self.outputs = [output.name for output in self.inner.get_outputs()]
 
     @property
     def provider(self) -> str:
-        return f"ONNX Runtime {onnxruntime.__version__}, {self._session.get_providers()[0]}"
+        return f"ONNX Runtime {onnxruntime.__version__}, {self.inner.get_providers()[0]}"
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
-        return dict(zip(self._outputs, self._session.run(self._outputs, dict(feeds)), strict=True))
+        with _translated():
+            return dict(zip(self.outputs, self.inner.run(self.outputs, dict(feeds)), strict=True))
+
+
+class BoundSession:
+    """The same with values that stay on the device."""
+
+    def __init__(self, session: OrtSession, device: str) -> None:
+        self._session, self._device = session, device
+
+    def run(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
+        binding = self._session.inner.io_binding()
+        for name, value in feeds.items():
+            binding.bind_ortvalue_input(name, value)
+        for name in self._session.outputs:
+            binding.bind_output(name, self._device, 0)
+        with _translated():
+            self._session.inner.run_with_iobinding(binding)
+        return dict(zip(self._session.outputs, binding.get_outputs(), strict=True))
+
+
+class OrtRuntime:
+    """ONNX Runtime on one device."""
+
+    def __init__(self, device: str, cache: Path, *, on_device: bool | None = None) -> None:
+        """
+        Args:
+            device: `cpu`, `cuda` or `ort-tensorrt`.
+            cache: folder of TensorRT's engines.
+            on_device: keep values in ONNX Runtime's own; without: on a GPU only. Tests of that path need no GPU.
+        """
+        self._device, self._cache = device, cache
+        self.on_device = device != "cpu" if on_device is None else on_device
+        self.lanes = 1 if device == "cpu" else 2
+        self._memory = "cpu" if device == "cpu" else "cuda"
+        wanted = {"cpu": CPU, "cuda": CUDA, "ort-tensorrt": TENSORRT}[device]
+        self._wanted = wanted
+        self.provider = f"ONNX Runtime {onnxruntime.__version__}, {wanted}"
+        if device != "cpu":
+            preload()
+
+    def load(self, part: Part) -> OrtSession | BoundSession:
+        session = OrtSession(part.path, self._providers(part))
+        used = session.inner.get_providers()[0]
+        if used != self._wanted:
+            raise EngineError(
+                f"{part.path.name}: asked for {self._wanted}, ONNX Runtime fell back to {used}; "
+                "`sfm-match doctor` says what is missing"
+            )
+        return BoundSession(session, self._memory) if self.on_device else session
+
+    def _providers(self, part: Part) -> list[Provider]:
+        if self._device == "cpu":
+            return [CPU]
+        cuda = (CUDA, cuda_options(part))
+        if self._device == "cuda":
+            return [cuda, CPU]
+        return [(TENSORRT, tensorrt_options(part, self._cache)), cuda, CPU]
+
+    def put(self, name: str, array: NDArray[Any]) -> Value:  # noqa: ARG002 - values are new each time
+        if not self.on_device:
+            return array
+        with _translated():
+            return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self._memory, 0)
+
+    def get(self, value: Value) -> NDArray[Any]:
+        return value if isinstance(value, np.ndarray) else np.asarray(value.numpy())
+
+    def free_memory(self) -> int | None:
+        from sfm_match.runtime.devices import gpus
+        from sfm_match.runtime.planning import assumed_free
+
+        return assumed_free(gpus()[0].memory) if self._device != "cpu" and gpus() else None
+
+
+def cuda_options(part: Part) -> dict[str, str]:
+    """Of the CUDA provider. An exhaustive search for convolutions would run again for every shape."""
+    return {"use_tf32": "0" if part.exact else "1", "cudnn_conv_algo_search": "HEURISTIC"}
+
+
+def tensorrt_options(part: Part, cache: Path) -> dict[str, Any]:
+    """Of the TensorRT provider: explicit shapes, and caches beside the native backend's."""
+    cache.mkdir(parents=True, exist_ok=True)
+    options: dict[str, Any] = {
+        "trt_engine_cache_enable": True,
+        "trt_engine_cache_path": str(cache),
+        "trt_timing_cache_enable": True,
+        "trt_timing_cache_path": str(cache),
+        "trt_fp16_enable": part.half,  # this provider's networks are not strongly typed
+    }
+    if part.profiles:
+        for place, kind in enumerate(("min", "opt", "max")):
+            shapes = whole_range(part.profiles)
+            text = (f"{name}:{'x'.join(map(str, shape[place]))}" for name, shape in shapes.items())
+            options[f"trt_profile_{kind}_shapes"] = ",".join(text)
+    return options
+
+
+@cache
+def preload() -> None:
+    """CUDA's libraries from the packages of the `cuda` extra, or torch's. Its complaints go nowhere: see `doctor`."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        onnxruntime.preload_dlls(directory="")
+
+
+def provider_really_used(provider: str) -> bool:
+    """Whether a session gets it. ONNX Runtime's own lists name it on any machine."""
+    preload()
+    onnxruntime.set_default_logger_severity(_SILENT)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # of its fallback
+            session = OrtSession(_SAMPLE, [provider, CPU], _SILENT)
+    finally:
+        onnxruntime.set_default_logger_severity(_WARNINGS)
+    return bool(session.inner.get_providers()[0] == provider)
+
+
+@contextlib.contextmanager
+def _translated() -> Any:
+    """ONNX Runtime's errors as ours."""
+    try:
+        yield
+    except Exception as error:
+        text = " ".join(str(error).split())
+        if "Failed to allocate memory" in text or "out of memory" in text.lower():
+            raise OutOfMemory(f"ONNX Runtime: {text}") from error
+        raise EngineError(f"ONNX Runtime: {text}") from error

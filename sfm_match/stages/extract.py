@@ -1,29 +1,25 @@
 """Features of every image: a unit is up to 64 images, its result one file."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sfm_match.collection import Collection, write_failed
 from sfm_match.config import AUTO, ExtractOptions
 from sfm_match.errors import NothingDone
-from sfm_match.frames import Frame, normalised_from_network, quarter_turned
+from sfm_match.extractor import Extractor, chosen_model
 from sfm_match.images import Header
-from sfm_match.keypoints import Selection, select_keypoints
 from sfm_match.loader import Item, Loaded, Loader
-from sfm_match.models import Model, Weights, find_model
+from sfm_match.models import Model
 from sfm_match.progress import Clock, Progress, StageReport
-from sfm_match.runtime import Session, create_session, resolve_precision
 from sfm_match.store.features import Features, UnitResult, read_index, unit_path, write_unit
 from sfm_match.store.shard import ShardError, fingerprint
 from sfm_match.workspace import Workspace, made_by
 
-TURNS = 4  # quarters, with --turns
 ALGORITHM = 1  # raise it when the same image and options come to give other features
+_LATER = {"turns": False, "reduced_decode": False}  # options that came later -> the value that changes nothing
 
 
 @dataclass(frozen=True)
@@ -46,21 +42,13 @@ class FeatureSet:
         return dict(sorted(held.items()))
 
 
-def chosen_weights(options: ExtractOptions) -> Weights:
-    return Weights.named(options.weights, options.weights_dir, options.random_weights)
-
-
-def chosen_model(options: ExtractOptions) -> Model:
-    """The model that the options name, with the weights that they name."""
-    return find_model(options.model, chosen_weights(options))
-
-
 def feature_facts(options: ExtractOptions, model: Model) -> dict[str, object]:
     """Everything that features depend on, beside the image."""
-    precision = resolve_precision(options.precision, options.device)
+    precision = "fp16" if model.half else "fp32"
     facts = {**options.identity(), **model.facts(), "precision": precision, "algorithm": ALGORITHM}
-    if not options.turns:  # as in workspaces from before there were turns
-        del facts["turns"]
+    for name, plain in _LATER.items():  # as in workspaces from before there were these options
+        if facts[name] == plain:
+            del facts[name]
     return facts
 
 
@@ -116,10 +104,12 @@ def extract_features(
     after, detail = before, ""
     if work:
         with clock.on("load"):
-            network = Network(model, options)
+            headers = {name: collection.usable[name] for names in work.values() for name in names}
+            frames = (header.frame(options.size, model.divisor) for header in headers.values())
+            extractor = Extractor(model, options, Counter(frame.bucket for frame in frames))
             workspace.note("made by", made_by())
-        detail = network.provider
-        _run_units(workspace, collection, options, network, work, before.fingerprint, clock, quiet)
+        _run_units(workspace, collection, options, extractor, work, before.fingerprint, clock, quiet)
+        detail = extractor.detail
         after = standing_features(workspace, collection, before.fingerprint)
     write_failed(workspace, after.failed)
     if not after.counts:
@@ -142,20 +132,24 @@ def _run_units(
     workspace: Workspace,
     collection: Collection,
     options: ExtractOptions,
-    network: "Network",
+    extractor: Extractor,
     work: dict[int, list[str]],
     expected: str,
     clock: Clock,
     quiet: bool,
 ) -> None:
-    size = network.model.cpu_batch if options.batch == AUTO else int(options.batch)
-    headers = collection.usable
-    plan = {
-        unit: list(_batches(names, headers, options.size, network.model.divisor, size)) for unit, names in work.items()
-    }
-    workers = options.workers or os.cpu_count() or 1
-    every_batch = [batch for batches in plan.values() for batch in batches]
-    loaded = iter(Loader(collection.folder, collection.masks, every_batch, workers, ahead=2 * max(size, workers)))
+    plan = _plan(collection, options, extractor.model.divisor, extractor.batch, work)
+    loaded = iter(_loader(collection, options, plan, extractor.batch))
+
+    def read() -> Iterator[Loaded]:
+        while True:
+            with clock.on("decode"):
+                batch = next(loaded, None)
+            if batch is None:
+                return
+            yield batch
+
+    found = extractor.each(read(), clock)
     progress = Progress("extract", sum(map(len, work.values())), "images", quiet=quiet)
     try:
         for unit, batches in plan.items():
@@ -163,22 +157,53 @@ def _run_units(
             failed: dict[str, str] = {}
             retry: set[str] = set()
             for _ in batches:
-                with clock.on("decode"):
-                    batch = next(loaded)
+                batch, results = next(found)
                 failed |= batch.failed
                 retry |= batch.retry
-                for name, found in network.features(batch, clock).items():
-                    if isinstance(found, str):
-                        failed[name] = found
+                for name, one in results.items():
+                    if isinstance(one, str):
+                        failed[name] = one
                     else:
-                        features[name] = found
+                        features[name] = one
                 progress.advance(len(batch.items) + len(batch.failed))
             with clock.on("write"):
                 signatures = {name: collection.records[name].signature for name in (*features, *failed)}
                 result = UnitResult(dict(sorted(features.items())), dict(sorted(failed.items())), signatures, retry)
-                write_unit(unit_path(workspace.features, unit), result, expected, network.width)
+                write_unit(unit_path(workspace.features, unit), result, expected, extractor.width)
     finally:
         progress.close()
+
+
+def _plan(
+    collection: Collection, options: ExtractOptions, divisor: int, batch: int, work: dict[int, list[str]]
+) -> dict[int, list[list[Item]]]:
+    """Units to their batches."""
+    headers = collection.usable
+    return {unit: list(_batches(names, headers, options.size, divisor, batch)) for unit, names in work.items()}
+
+
+def _loader(collection: Collection, options: ExtractOptions, plan: dict[int, list[list[Item]]], batch: int) -> Loader:
+    workers = options.workers or os.cpu_count() or 1
+    every_batch = [items for batches in plan.values() for items in batches]
+    ahead = 2 * max(batch, workers)
+    return Loader(collection.folder, collection.masks, every_batch, workers, ahead, reduced=options.reduced_decode)
+
+
+def load_only(collection: Collection, options: ExtractOptions, *, quiet: bool = False) -> StageReport:
+    """`--dummy-network`: reads, decodes and resizes every image as `extract_features` does, and does nothing with it.
+
+    How many images a second this gives is what the fastest network could not exceed. Nothing is written.
+    """
+    clock = Clock()
+    divisor, batch = chosen_model(options).divisor, 8 if options.batch == AUTO else int(options.batch)
+    plan = _plan(collection, options, divisor, batch, collection.units())
+    progress = Progress("load", len(collection.usable), "images", quiet=quiet)
+    loaded, failed = 0, 0
+    for read in _loader(collection, options, plan, batch):
+        loaded, failed = loaded + len(read.items), failed + len(read.failed)
+        progress.advance(len(read.items) + len(read.failed))
+    progress.close()
+    return StageReport("load", "images", done=loaded, failed=failed, seconds=clock.seconds, detail="no network ran")
 
 
 def _batches(
@@ -191,88 +216,3 @@ def _batches(
         same = list(group)
         for start in range(0, len(same), batch):
             yield same[start : start + batch]
-
-
-class Network:
-    """Detector and descriptor, and the selection between them."""
-
-    def __init__(self, model: Model, options: ExtractOptions) -> None:
-        self.model = model
-        self._turns = TURNS if options.turns else 1
-        self._detector: Session = create_session(model.detector, options.device)
-        self._descriptor: Session = create_session(model.descriptor, options.device)
-        # a published network without refinement gives the published keypoints, which may be neighbours
-        radius = 0 if model.published and not options.subpixel else model.nms_radius
-        self._how = Selection(
-            options.max_keypoints, options.threshold, options.border, radius, options.subpixel, model.published
-        )
-
-    @property
-    def width(self) -> int:
-        """Of a row of descriptors."""
-        return self._turns * self.model.dimension
-
-    @property
-    def provider(self) -> str:
-        return self._detector.provider
-
-    def features(self, batch: Loaded, clock: Clock) -> dict[str, Features | str]:
-        """Features of each image of a batch, or the reason why it has none."""
-        if not batch.items:
-            return {}
-        with clock.on("network"):
-            logits = self._logits(batch.images)
-        with clock.on("keypoints"):
-            finite = [bool(np.isfinite(one).all()) for one in logits]
-            chosen = [
-                select_keypoints(one, item.frame.network_size, self._how, mask) if good else None
-                for one, item, mask, good in zip(logits, batch.items, batch.masks, finite, strict=True)
-            ]
-        bucket = batch.items[0].frame.bucket
-        most = max((len(c[0]) for c in chosen if c is not None), default=0)
-        places = np.zeros((len(chosen), max(most, 1), 2), np.float32)
-        for row, choice in zip(places, chosen, strict=True):
-            if choice is not None:
-                row[: len(choice[0])] = normalised_from_network(choice[0], bucket)
-        with clock.on("network"):
-            described = self._described(batch.images, places)
-        results: dict[str, Features | str] = {}
-        for item, choice, descriptors in zip(batch.items, chosen, described, strict=True):
-            results[item.name] = _result(item.frame, choice, descriptors)
-        return results
-
-    def _logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(B, H, W). The mean over turns: keypoints do not depend on how the picture lies."""
-        total = np.zeros((len(images), *images.shape[2:]), np.float32)
-        for turn in range(self._turns):
-            found = self._detector.run({"image": _turned(images, turn)})["logits"]
-            total += _turned(found, -turn)[:, 0]
-        return np.divide(total, self._turns, dtype=np.float32)
-
-    def _described(self, images: NDArray[np.float32], places: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(B, N, turns * D), the turns side by side."""
-        return np.concatenate(
-            [
-                self._descriptor.run({"image": _turned(images, turn), "keypoints": quarter_turned(places, turn)})[
-                    "descriptors"
-                ]
-                for turn in range(self._turns)
-            ],
-            axis=2,
-        )
-
-
-def _turned(maps: NDArray[np.float32], turns: int) -> NDArray[np.float32]:
-    """(B, C, H, W), each map turned by quarters."""
-    return np.ascontiguousarray(np.rot90(maps, turns, axes=(2, 3)))
-
-
-def _result(
-    frame: Frame, choice: tuple[NDArray[np.float32], NDArray[np.float32]] | None, descriptors: NDArray[np.float32]
-) -> Features | str:
-    if choice is None or not np.isfinite(descriptors).all():
-        return "the network gave values that are not finite"
-    points, scores = choice
-    if not len(points):
-        return "no keypoint found"
-    return Features(frame.raw_from_network(points), scores, descriptors[: len(points)].astype(np.float16))

@@ -11,19 +11,24 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from exports.config import FAMILY
+from sfm_match.block_matching import BlockMatcher
 from sfm_match.collection import UNIT_SIZE, Collection
 from sfm_match.config import MatchOptions
 from sfm_match.errors import NothingDone
+from sfm_match.extractor import TURNS, runtime_for
+from sfm_match.lanes import in_lanes
 from sfm_match.matching import match_turned
 from sfm_match.models import match_threshold
 from sfm_match.progress import Clock, Progress, StageReport
-from sfm_match.stages.extract import TURNS, FeatureSet, standing_features
+from sfm_match.runtime import choose
+from sfm_match.stages.extract import FeatureSet, standing_features
 from sfm_match.store.features import read_features, unit_path
 from sfm_match.store.matches import Matches, Tile, read_tile, write_tile
 from sfm_match.store.pairs import read_pairs
@@ -121,21 +126,27 @@ def match_pairs(
         _remove_useless(workspace, state.tiles)
         tiles = list(_plan_tiles(workspace.matches, state.fingerprint, state.names, features, state.open_pairs))
     progress = Progress("match", len(state.open_pairs), "pairs", quiet=quiet)
-    turns = TURNS if workspace.record()["extract"].get("turns") else 1
-    matcher = _Matcher(turns, facts["threshold"], options.inverse_temperature, options.workers or os.cpu_count() or 1)
-    found = 0
+    found, engine = 0, ""
     try:
-        for plan in tiles:
-            with clock.on("read"):
-                descriptors = _read_descriptors(workspace, features, plan)
-            with clock.on("match"):
-                matches = matcher.match(descriptors, plan.pairs, progress)
-            with clock.on("write"):
-                write_tile(plan.path, Tile(state.fingerprint, plan.images, plan.pairs, matches))
-            found += sum(len(m.indices) for m in matches)
+        if tiles:
+            with clock.on("load"):
+                matcher, lanes, engine = _matcher(workspace, features, options, facts["threshold"], progress)
+
+            def matched(plan: TilePlan) -> list[Matches]:
+                mine = clock if lanes == 1 else Clock()  # the clock is this thread's
+                with mine.on("read"):
+                    descriptors = _read_descriptors(workspace, features, plan)
+                with mine.on("match"):
+                    return matcher.match(descriptors, plan.pairs)
+
+            for plan, matches in in_lanes(lanes, tiles, matched, lambda: clock.on("match")):
+                with clock.on("write"):
+                    write_tile(plan.path, Tile(state.fingerprint, plan.images, plan.pairs, matches))
+                found += sum(len(m.indices) for m in matches)
     finally:
         progress.close()
     passed_over = len(state.wanted) - len(state.usable)
+    notes = [engine, f"{passed_over:,} pairs of images without features passed over" if passed_over else ""]
     return StageReport(
         "match",
         "pairs",
@@ -143,26 +154,33 @@ def match_pairs(
         standing=len(state.usable) - len(state.open_pairs),
         seconds=clock.seconds,
         spent=clock.spent,
-        detail=f"{passed_over:,} pairs of images without features passed over" if passed_over else "",
+        detail="; ".join(filter(None, notes)),
         facts={"matches": found, "passed_over": passed_over},
     )
 
 
+class _Matcher(Protocol):
+    """Matches the pairs of a tile."""
+
+    def match(self, descriptors: list[NDArray[np.float16]], pairs: NDArray[np.int32]) -> list[Matches]:
+        """(N, D) of each image, (P, 2) places among them."""
+
+
 @dataclass(frozen=True)
-class _Matcher:
-    """Matches the pairs of a tile in threads."""
+class _OnHost:
+    """In threads, with numpy."""
 
     turns: int  # in which images were described
     threshold: float
     inverse_temperature: float
     workers: int
+    progress: Progress
 
-    def match(
-        self, descriptors: list[NDArray[np.float32]], pairs: NDArray[np.int32], progress: Progress
-    ) -> list[Matches]:
+    def match(self, descriptors: list[NDArray[np.float16]], pairs: NDArray[np.int32]) -> list[Matches]:
+        single = [one.astype(np.float32) for one in descriptors]
+
         def one(pair: NDArray[np.int32]) -> Matches:
-            first, second = descriptors[pair[0]], descriptors[pair[1]]
-            return match_turned(first, second, self.turns, self.threshold, self.inverse_temperature)
+            return match_turned(single[pair[0]], single[pair[1]], self.turns, self.threshold, self.inverse_temperature)
 
         matches = []
         # one BLAS thread a pair and pairs in parallel: blocks this small lose to barriers
@@ -171,10 +189,37 @@ class _Matcher:
             try:
                 for result in pool.map(one, pairs):
                     matches.append(result)
-                    progress.advance(1)
+                    self.progress.advance(1)
             finally:
                 pool.shutdown(cancel_futures=True)  # an interrupt does not wait for the tile's other pairs
         return matches
+
+
+def _matcher(
+    workspace: Workspace, features: FeatureSet, options: MatchOptions, threshold: float, progress: Progress
+) -> tuple[_Matcher, int, str]:
+    """A matcher, the tiles that it takes at once, and in words what it is."""
+    extracted = workspace.record()["extract"]
+    turns = TURNS if extracted.get("turns") else 1
+    temperature, workers = options.inverse_temperature, options.workers or os.cpu_count() or 1
+    on_host = _OnHost(turns, threshold, temperature, workers, progress)
+    choice = choose(options.device)
+    if choice.device == "cpu":
+        return on_host, 1, ""
+    if turns > 1:
+        return on_host, 1, "matched on the CPU: quarter turns are not compared on a GPU"
+    runtime, _ = runtime_for(choice.device)
+    most, dimension = max(features.counts.values()), FAMILY[extracted["model"]].descriptor.prototypes
+    on_device = BlockMatcher(
+        runtime,
+        threshold,
+        temperature,
+        images=2 * BLOCK,
+        keypoints=most,
+        dimension=dimension,
+        advance=progress.advance,
+    )
+    return on_device, runtime.lanes, runtime.provider
 
 
 def _remove_useless(workspace: Workspace, useful: set[Path]) -> None:
@@ -217,9 +262,9 @@ def _blocks(names: list[str], features: FeatureSet) -> NDArray[np.int64]:
     return block
 
 
-def _read_descriptors(workspace: Workspace, features: FeatureSet, plan: TilePlan) -> list[NDArray[np.float32]]:
+def _read_descriptors(workspace: Workspace, features: FeatureSet, plan: TilePlan) -> list[NDArray[np.float16]]:
     held = {}
     for unit, names in features.by_unit(plan.images).items():
         for name, stored in read_features(unit_path(workspace.features, unit), names).items():
-            held[name] = stored.descriptors.astype(np.float32)
+            held[name] = stored.descriptors
     return [held[name] for name in plan.images]

@@ -28,8 +28,9 @@ from sfm_match.colmap.models import read_observations, read_poses
 from sfm_match.colmap.reading import read_note, verified_pairs
 from sfm_match.config_pairs import PairsOptions
 from sfm_match.errors import NothingDone
+from sfm_match.extractor import TURNS
 from sfm_match.progress import Progress
-from sfm_match.stages.extract import TURNS, FeatureSet
+from sfm_match.stages.extract import FeatureSet
 from sfm_match.stages.match import current_features
 from sfm_match.stages.sketches import image_sketches, image_vectors
 from sfm_match.store.pairs import read_pairs

@@ -12,6 +12,8 @@ from conftest import SMALL
 from jobs import sfm_match
 from PIL import Image
 
+from sfm_match.runtime.devices import gpus
+
 
 @pytest.fixture(scope="module")
 def finished(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -204,3 +206,24 @@ def test_pairs_by_gps_and_by_order(rendered: Path, tmp_path: Path) -> None:
     none = sfm_match("pairs", "--images", rendered, "--workspace", tmp_path / "other", "--strategy", "spatial")
     assert none.returncode == 2
     assert "0 of 6 images have a GPS position" in none.stderr
+
+
+@pytest.mark.skipif(bool(gpus()), reason="a GPU is here")
+def test_devices_that_are_not_here_are_refused(rendered: Path, tmp_path: Path) -> None:
+    for device in ("cuda", "tensorrt", "ort-tensorrt"):
+        done = sfm_match("extract", "--images", rendered, "--workspace", tmp_path / "work", "--device", device)
+        assert done.returncode == 2
+        assert f"--device {device}: no NVIDIA GPU with a driver; accepted here: auto, cpu" in done.stderr
+    engine = sfm_match("export", "engine", "--shapes", "64x64")
+    assert engine.returncode == 2
+    assert "--device tensorrt: no NVIDIA GPU with a driver" in engine.stderr
+    shapes = sfm_match("export", "engine", "--shapes", "64-64")
+    assert shapes.returncode == 2
+    assert "--shapes 64-64: accepted are WxH with commas between" in shapes.stderr
+
+
+def test_the_same_device_serves_both_stages_of_run(rendered: Path, tmp_path: Path) -> None:
+    where = ["--images", rendered, "--workspace", tmp_path / "work"]
+    done = sfm_match("run", *where, *SMALL, "--device", "torch", "--mapper", "none")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("torch 2.") == 2

@@ -12,11 +12,14 @@ import sfm_match
 from pairs.exhaustive import exhaustive
 from sfm_match import plan_job
 from sfm_match.collection import Collection
+from sfm_match.config import ExtractOptions
 from sfm_match.config_pairs import PairsOptions
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.images import Header
+from sfm_match.models import find_model
 from sfm_match.plan_counts import cheaper_ones, count_pairs
 from sfm_match.plan_measure import Measured, sample_of
+from sfm_match.runtime.devices import Choice, Gpu, gpus
 from sfm_match.stages.match import BLOCK
 from sfm_match.stages.strategies import Sources
 from sfm_match.workspace import Workspace
@@ -172,3 +175,19 @@ def test_costs_that_are_not_known_are_not_told() -> None:
     assert plan_job._times(0, None) == 0
     assert plan_job._shown_time(None) == "time not known beforehand"
     assert plan_job._shown_time(4 * 86400 + 1) == "4.0 days"
+
+
+def test_memory_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = find_model("dedode-nano")
+    headers = [Header(1000, 750), Header(4000, 3000)]
+    assert plan_job.gpu_memory(ExtractOptions(), model, headers) is None or gpus()
+    monkeypatch.setattr(plan_job, "gpus", lambda: (Gpu("a card", (9, 0), 80 << 30),))
+    monkeypatch.setattr(plan_job, "choose", lambda _: Choice("cuda", ""))
+    one, four = (plan_job.gpu_memory(ExtractOptions(batch=str(n)), model, headers) for n in (1, 4))
+    assert one is not None
+    assert four == pytest.approx(4 * one, rel=1e-6)
+    assert plan_job.gpu_memory(ExtractOptions(size=512, batch="1"), model, headers) < one
+    most = plan_job.gpu_memory(ExtractOptions(), model, headers)
+    assert one < most < 80 << 30
+    monkeypatch.setattr(plan_job, "choose", lambda _: Choice("cpu", ""))
+    assert plan_job.gpu_memory(ExtractOptions(), model, headers) is None

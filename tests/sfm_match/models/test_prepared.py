@@ -3,6 +3,7 @@
 import builtins
 import json
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,13 @@ from exports.keypoints import Detect
 from exports.networks import Describe
 from sfm_match.config import ExtractOptions
 from sfm_match.errors import NothingDone, UsageError
+from sfm_match.extractor import Extractor
 from sfm_match.frames import Frame
-from sfm_match.loader import Item, Loaded
+from sfm_match.loader import Item, Loaded, normalise
 from sfm_match.models import BUILT_IN, Weights, find_model, match_threshold
 from sfm_match.models.prepared import _sweep, sources
 from sfm_match.models.prepared import checkpoints as checkpoints_of
 from sfm_match.progress import Clock
-from sfm_match.stages.extract import Network
 
 
 @pytest.fixture(scope="module")
@@ -121,11 +122,13 @@ def test_published_networks_give_the_published_features(tmp_path: Path) -> None:
     """L-B through the pipeline's own path, against the exported form in torch, which is tested against kornia."""
     model = find_model("dedode-l-b", Weights(folder=tmp_path, random=True))
     networks = random_networks(FAMILY["dedode-l-b"])
-    image = np.random.default_rng(0).normal(size=(1, 3, 96, 128)).astype(np.float32)
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 96, 128, 3), np.uint8)
+    image = normalise(pixels[0])[None]
     frame = Frame((128, 96), 1, (128, 96), (128, 96))
     options = ExtractOptions(model="dedode-l-b", max_keypoints=400, border=0, subpixel=False)
-    batch = Loaded([Item("a", frame)], image, [None], {}, set())
-    found = Network(model, options).features(batch, Clock())["a"]
+    batch = Loaded([Item("a", frame)], pixels, [None], {}, set())
+    buckets = Counter({(128, 96): 1})
+    found = Extractor(model, options, buckets).features(batch, Clock())["a"]
     assert not isinstance(found, str)
     with torch.no_grad():
         keypoints, scores = Detect(networks.detector, 400)(torch.from_numpy(image))
@@ -138,7 +141,8 @@ def test_published_networks_give_the_published_features(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.scores[ours], scores[0].numpy()[theirs], rtol=1e-3)
     assert (found.descriptors[ours].astype(np.float32) * descriptors[theirs]).sum(axis=1).min() > 0.9999
 
-    refined = Network(model, ExtractOptions(model="dedode-l-b", max_keypoints=400)).features(batch, Clock())["a"]
+    plain = ExtractOptions(model="dedode-l-b", max_keypoints=400)
+    refined = Extractor(model, plain, buckets).features(batch, Clock())["a"]
     assert not isinstance(refined, str)
     apart = np.linalg.norm(refined.keypoints[:, None] - refined.keypoints[None], axis=-1) + 9 * np.eye(400)
     assert np.median(apart.min(axis=1)) > 1.0  # neighbours do not collapse onto one place

@@ -1,0 +1,165 @@
+"""The steps between the networks as networks: pixels to input, logits to keypoints, descriptors to matches.
+
+On a GPU everything from the uploaded photograph to the matches then stays on the device, on any engine that runs ONNX.
+They have no weights: the files are made once (`scripts/export_graphs.py`) and come with the package. On the CPU
+`sfm_match.keypoints` and `sfm_match.matching` do the same, faster there.
+"""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from exports.config import CAPACITIES, MODES, NEVER, OUTSIDE, WANTED, select_file
+from exports.keypoints import exact_topk, smooth
+from exports.networks import IMAGENET_MEAN, IMAGENET_STD
+
+WINDOW = 2  # pixels each way of the soft-argmax
+
+
+class Normalise(nn.Module):
+    """(B, H, W, 3) uint8 RGB -> (B, 3, H, W) float32, ImageNet mean and deviation."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        mean = torch.tensor(IMAGENET_MEAN, device=pixels.device).view(1, 3, 1, 1) * 255
+        deviation = torch.tensor(IMAGENET_STD, device=pixels.device).view(1, 3, 1, 1) * 255
+        return (pixels.float().permute(0, 3, 1, 2) - mean) * (1 / deviation)  # TensorRT moves no uint8
+
+
+class Select(nn.Module):
+    """`sfm_match.keypoints.select_keypoints` for a batch, with a fixed number of rows."""
+
+    def __init__(self, nms_radius: int, coverage: bool, subpixel: bool, capacity: int) -> None:
+        super().__init__()
+        self.nms_radius, self.coverage, self.subpixel, self.capacity = nms_radius, coverage, subpixel, capacity
+
+    def forward(self, logits: Tensor, ground: Tensor, log_threshold: Tensor) -> tuple[Tensor, ...]:
+        """The strongest local maxima.
+
+        Args:
+            logits: (B, 1, H, W) float32, padded images.
+            ground: (B, H, W) uint8: `OUTSIDE` in the padding, `HIDDEN` where no keypoint is wanted (the border, a
+                mask), `WANTED` elsewhere.
+            log_threshold: (1,) float32, logarithm of the least probability.
+
+        Returns:
+            keypoints (B, K, 2) in [-1, 1] (outer edges of the padded image), points (B, K, 2) network pixels, scores
+            (B, K), descending, counts (B,) int64: rows that hold a keypoint, finite (B,) int64: 1 where every logit is.
+        """
+        ground = ground.to(torch.int32)
+        # NaN fails both comparisons; TensorRT has no ReduceAll
+        finite = ((logits < 1e30) & (logits > NEVER)).to(torch.int32).flatten(1).amin(dim=1).to(torch.int64)
+        height, width = logits.shape[2], logits.shape[3]
+        inside = torch.where(ground > OUTSIDE, logits[:, 0], NEVER)  # (B, H, W)
+        peak = inside.amax(dim=(1, 2), keepdim=True)
+        log_total = peak + (inside - peak).exp().sum(dim=(1, 2), keepdim=True).log()
+        allowed = (ground == WANTED) & (inside > log_total + log_threshold)
+        if self.nms_radius:
+            side = 2 * self.nms_radius + 1
+            allowed = allowed & (F.max_pool2d(inside[:, None], side, 1, self.nms_radius)[:, 0] == inside)
+        rank = inside
+        if self.coverage:
+            probability = torch.where(ground > OUTSIDE, ((inside - log_total).exp() + 1e-6) * 10000, 0.0)
+            rank = inside - 0.5 * (smooth(probability) + 1e-8).log()
+        rank = torch.where(allowed, rank, NEVER).flatten(1)
+        rank = F.pad(rank, (0, self.capacity), value=NEVER)  # images smaller than the capacity
+        strength, places = exact_topk(rank, self.capacity)  # (B, K)
+        found = strength > NEVER / 2
+        places = torch.where(found, places, 0)
+        rows = places // width
+        columns = places - rows * width
+        points = torch.stack((columns, rows), dim=-1).float() + 0.5
+        if self.subpixel:
+            refined = points + _soft_argmax(inside, rows, columns)
+            # one that would leave its ground stays at its pixel
+            at = refined.floor().to(torch.int64)
+            flat = at[..., 1].clamp(0, height - 1) * width + at[..., 0].clamp(0, width - 1)
+            stays = ground.flatten(1).gather(1, flat) == WANTED
+            points = torch.where(stays[..., None], refined, points)
+        scores = torch.where(found, (strength - log_total[:, 0]).exp(), 0.0)
+        x, y = points[..., 0] * (2.0 / width) - 1, points[..., 1] * (2.0 / height) - 1
+        return torch.stack((x, y), dim=-1), points, scores, found.to(torch.int64).sum(dim=1), finite
+
+
+def _soft_argmax(inside: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """(B, K, 2) expected offset x, y from each maximum under the softmax of its 5 x 5 window."""
+    steps = torch.arange(-WINDOW, WINDOW + 1, device=inside.device)
+    padded = F.pad(inside, (WINDOW,) * 4, value=NEVER)  # what lies beyond the edge has no weight
+    stride = padded.shape[2]
+    centre = (rows + WINDOW) * stride + columns + WINDOW
+    offsets = (steps[:, None] * stride + steps[None]).flatten()  # (25,)
+    index = centre[..., None] + offsets  # (B, K, 25)
+    window = padded.flatten(1).gather(1, index.flatten(1)).reshape(index.shape)
+    weight = (window - window[..., 12:13]).exp()
+    total = weight.sum(dim=-1)
+    along = steps.float()
+    dx = (weight * along.repeat(5)).sum(dim=-1) / total
+    dy = (weight * along.repeat_interleave(5)).sum(dim=-1) / total
+    return torch.stack((dx, dy), dim=-1)
+
+
+class MatchBlock(nn.Module):
+    """`sfm_match.matching.match_descriptors` for many pairs of a block of images that stays on the device.
+
+    Images have different numbers of keypoints. Two more columns take the padding out inside the matrix product: with
+    `[d, 0, 1]` for a keypoint, `[0, PADDING, 1]` for a row of padding, and the two columns swapped for the second
+    image, the product is the cosine, and less than PADDING + 1 where one of the two is padding.
+    """
+
+    def forward(self, descriptors: Tensor, pairs: Tensor, inverse_temperature: Tensor) -> tuple[Tensor, Tensor]:
+        """Mutual maxima of the dual softmax.
+
+        Args:
+            descriptors: (I, N, D + 2) float16.
+            pairs: (P, 2) int64, places in the block.
+            inverse_temperature: (1,) float32.
+
+        Returns:
+            (P, N) int32: the keypoint of the second image, (P, N) float32: its probability, 0 where the two are not
+            each other's maximum.
+        """
+        first, second = descriptors[pairs[:, 0]], descriptors[pairs[:, 1]]
+        last = second.shape[2] - 1
+        second = torch.cat((second[..., : last - 1], second[..., last:], second[..., last - 1 : last]), dim=2)
+        e = ((_product(first, second.transpose(1, 2)) - 1) * inverse_temperature).exp()
+        p = (e / (e.sum(dim=2, keepdim=True) + 1e-30)) * (e / (e.sum(dim=1, keepdim=True) + 1e-30))
+        best, place = p.max(dim=2)
+        mutual = p.amax(dim=1).gather(1, place) == best
+        return place.to(torch.int32), torch.where(mutual, best, 0.0)
+
+
+def _product(first: Tensor, second: Tensor) -> Tensor:
+    """float32 of float16. On engines with TF32 the product of halves is exact in it: both have 10 bits of fraction."""
+    if first.is_cuda:
+        return torch.bmm(first, second, out_dtype=torch.float32)
+    return first.float() @ second.float()
+
+
+def export_graphs(folder: Path) -> None:
+    """Writes every file."""
+    from exports.onnx_export import export_module
+
+    size = {1: "height", 2: "width"}
+    pixels = torch.zeros(2, 64, 96, 3, dtype=torch.uint8)
+    export_module(
+        Normalise(), {"pixels": pixels}, {"pixels": {0: "batch", **size}}, ["image"], folder / "normalise.onnx"
+    )
+    inputs = {"logits": torch.randn(2, 1, 64, 96), "ground": torch.full((2, 64, 96), WANTED, dtype=torch.uint8)}
+    inputs["log_threshold"] = torch.tensor([NEVER])
+    dynamic = {"logits": {0: "batch", 2: "height", 3: "width"}, "ground": {0: "batch", **size}, "log_threshold": {}}
+    outputs = ["keypoints", "points", "scores", "counts", "finite"]
+    for how, mode in MODES.items():
+        for capacity in CAPACITIES:
+            export_module(Select(*how, capacity), inputs, dynamic, outputs, folder / select_file(mode, capacity))
+    block = {
+        "descriptors": torch.zeros(3, 7, 10, dtype=torch.float16),
+        "pairs": torch.tensor([[0, 1], [1, 2]]),
+        "inverse_temperature": torch.tensor([20.0]),
+    }
+    free = {
+        "descriptors": {0: "images", 1: "keypoints", 2: "columns"},
+        "pairs": {0: "pairs"},
+        "inverse_temperature": {},
+    }
+    export_module(MatchBlock(), block, free, ["places", "scores"], folder / "match.onnx")

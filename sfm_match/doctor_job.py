@@ -1,0 +1,153 @@
+"""`doctor`: what this machine has and lacks, what a workspace holds and needs next, and the command for each."""
+
+import os
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sfm_match.config import DEVICES
+from sfm_match.errors import NothingDone
+from sfm_match.models import BUILT_IN, find_model, zoo
+from sfm_match.runtime.devices import choose, cuda_of_driver, gpus, version_of, why_not
+from sfm_match.store.shard import ShardError, open_shard
+from sfm_match.workspace import Workspace
+
+PACKAGES = (
+    "sfm-match",
+    "onnxruntime-gpu",
+    "onnxruntime",
+    "tensorrt-cu13",
+    "cuda-bindings",
+    "torch",
+    "pycolmap",
+    "h5py",
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: what was looked at, how it is, and whether somebody has to do something."""
+
+    what: str
+    state: str
+    trouble: bool = False
+
+
+@dataclass(frozen=True)
+class Health:
+    """Everything that was found."""
+
+    findings: list[Finding]
+
+    @property
+    def trouble(self) -> bool:
+        return any(finding.trouble for finding in self.findings)
+
+    def lines(self) -> list[str]:
+        width = max(len(finding.what) for finding in self.findings)
+        return [f"{'!' if f.trouble else ' '} {f.what:{width}}  {f.state}" for f in self.findings]
+
+    def as_json(self) -> dict[str, Any]:
+        return {"trouble": self.trouble, "findings": [asdict(finding) for finding in self.findings]}
+
+
+def doctor(workspace: str | Path | None = None, *, repair: bool = False) -> Health:
+    """Looks at the machine, and at a workspace where one is named.
+
+    Args:
+        workspace: folder of a job.
+        repair: delete result files that cannot be read, so that the next run makes them anew.
+
+    Raises:
+        NothingDone: no such workspace.
+    """
+    findings = [*_system(), *_gpu(), *_devices(), *_models()]
+    if workspace is not None:
+        findings += _workspace(Path(workspace), repair=repair)
+    return Health(findings)
+
+
+def _system() -> list[Finding]:
+    versions = {package: version_of(package) for package in PACKAGES}
+    found = [Finding("system", f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores")]
+    found += [Finding(package, version or "not installed") for package, version in versions.items()]
+    if versions["onnxruntime"] and versions["onnxruntime-gpu"]:
+        cure = "they are the same files; pip uninstall both, then pip install one of them"
+        found.append(Finding("onnxruntime twice", cure, trouble=True))
+    return found
+
+
+def _gpu() -> list[Finding]:
+    cuda = cuda_of_driver()
+    if cuda is None:
+        return [Finding("NVIDIA driver", "none found")]
+    found = [Finding("NVIDIA driver", f"serves CUDA {cuda}")]
+    for gpu in gpus():
+        major, minor = gpu.compute_capability
+        found.append(Finding("GPU", f"{gpu.name}, compute capability {major}.{minor}, {gpu.memory / 2**30:.0f} GiB"))
+    return found
+
+
+def _devices() -> list[Finding]:
+    found = [Finding(f"--device {device}", why_not(device) or "can be had") for device in DEVICES if device != "auto"]
+    choice = choose("auto")
+    return [*found, Finding("--device auto", f"takes {choice.device} ({choice.reason})")]
+
+
+def _models() -> list[Finding]:
+    found = []
+    for name in BUILT_IN:
+        try:
+            find_model(name)
+            found.append(Finding(name, "built in"))
+        except NothingDone as error:
+            found.append(Finding(name, str(error), trouble=True))
+    folder = zoo.weights_dir()
+    for name, files in zoo.PUBLISHED.items():
+        absent = [file.name for file in files if zoo.state(file, folder) != "present"]
+        state = f"not downloaded; sfm-match models download {name}" if absent else f"in {folder}"
+        found.append(Finding(name, state))
+    return found
+
+
+def _workspace(folder: Path, *, repair: bool) -> list[Finding]:
+    if not folder.is_dir():
+        raise NothingDone(f"--workspace {folder}: no such folder")
+    with Workspace(folder) as place:
+        found = [Finding("workspace", str(folder))]
+        for kind in (place.features, place.matches):
+            files = sorted(kind.glob("*.h5"))
+            damaged = [path for path in files if not _readable(path)]
+            found.append(Finding(kind.name, f"{len(files)} files, {len(damaged)} that cannot be read"))
+            for path in damaged:
+                if repair:
+                    path.unlink()
+                cure = "deleted" if repair else "run again with --repair"
+                found.append(Finding("damaged", f"{path}: {cure}; the next run makes it anew", trouble=not repair))
+        return [*found, Finding("next", _next(place))]
+
+
+def _readable(path: Path) -> bool:
+    try:
+        with open_shard(path) as file:
+            for name in file:
+                file[name][()]
+    except (ShardError, OSError):
+        return False
+    return True
+
+
+def _next(place: Workspace) -> str:
+    """The first stage without a result."""
+    stages = {
+        "sfm-match extract --images DIR": place.features,
+        "sfm-match pairs": place.pairs,
+        "sfm-match match": place.matches,
+        "sfm-match import": place.database,
+        "sfm-match reconstruct": place.sparse,
+    }
+    for command, result in stages.items():
+        if not result.exists():
+            return f"{command} --workspace {place.folder}"
+    return "every stage has a result; `sfm-match run` again adds what is new"

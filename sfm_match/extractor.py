@@ -1,0 +1,306 @@
+"""Batches of images to features: detector, selection of keypoints, descriptor, on any engine.
+
+On the CPU the selection is numpy's. On a GPU it is a network between the networks: the photograph goes up once, as
+bytes, and only keypoints and descriptors come back.
+"""
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exports.config import FAMILY, HIDDEN, NEVER, WANTED
+from sfm_match import parts
+from sfm_match.config import AUTO, ExtractOptions
+from sfm_match.frames import Frame, normalised_from_network, quarter_turned
+from sfm_match.keypoints import Selection, select_keypoints
+from sfm_match.lanes import in_lanes
+from sfm_match.loader import Loaded, normalise
+from sfm_match.models import Model, Weights, find_model, zoo
+from sfm_match.progress import Clock
+from sfm_match.runtime import Choice, OutOfMemory, Runtime, choose, create_runtime, resolve_precision
+from sfm_match.runtime.planning import Range, images_a_call, ranges
+from sfm_match.store.features import Features
+
+TURNS = 4  # quarters, with --turns
+NOT_FINITE = "the network gave values that are not finite"
+_ENGINES = "engines"  # within the folder of weights
+
+Found = dict[str, Features | str]  # features of each image of a batch, or the reason why it has none
+
+
+class _Networks(Protocol):
+    """Detector and descriptor on an engine, and what chooses keypoints between them."""
+
+    def features(self, batch: Loaded, clock: Clock) -> Found:
+        """Of a batch that is not empty."""
+
+
+def chosen_weights(options: ExtractOptions) -> Weights:
+    return Weights.named(options.weights, options.weights_dir, options.random_weights)
+
+
+def chosen_model(options: ExtractOptions) -> Model:
+    """The model that the options name, with the weights and in the precision that they name."""
+    half = resolve_precision(options.precision, choose(options.device).device) == "fp16"
+    return find_model(options.model, chosen_weights(options), half=half)
+
+
+def runtime_for(device: str) -> tuple[Runtime, Choice]:
+    """The engine of a device, `auto` resolved; what it builds once is kept with the downloaded weights."""
+    choice = choose(device)
+    return create_runtime(choice.device, zoo.weights_dir() / _ENGINES), choice
+
+
+class Extractor:
+    """Features of batches, whatever the engine: half-precision failures are redone, and memory that is short is met."""
+
+    def __init__(
+        self,
+        model: Model,
+        options: ExtractOptions,
+        buckets: Mapping[tuple[int, int], int],
+        runtime: Runtime | None = None,
+    ) -> None:
+        """
+        Args:
+            model: as `chosen_model` gives it.
+            options: how to extract.
+            buckets: (width, height) of the padded images to come -> how many.
+            runtime: the engine; without: that of the options.
+        """
+        self.model, self._options, self._buckets = model, options, buckets
+        self.reason = ""
+        if runtime is None:
+            runtime, choice = runtime_for(options.device)
+            self.reason = choice.reason
+        self._runtime = runtime
+        self.batch = self._batch()
+        self.served = ranges(buckets, self.batch)
+        self._networks = self._make(model)
+        self._full: _Networks | None = None  # in float32, made when half precision fails
+        self.redone = 0  # images
+        self._redoing = threading.Lock()
+
+    def _batch(self) -> int:
+        if self._options.batch != AUTO:
+            return int(self._options.batch)
+        if not self._runtime.on_device:
+            return self.model.cpu_batch
+        pixels = max((width * height for width, height in self._buckets), default=1)
+        return images_a_call(self._runtime.free_memory(), pixels, FAMILY[self.model.name].activations)
+
+    def _make(self, model: Model) -> _Networks:
+        capacity = parts.capacity_for(self._options.max_keypoints)
+        how = selection(model, self._options)
+        # quarter turns and more keypoints than a selection holds: chosen on the host
+        if self._runtime.on_device and not self._options.turns and capacity is not None:
+            return _OnDevice(self._runtime, model, how, capacity, self.served)
+        return _OnHost(self._runtime, model, how, TURNS if self._options.turns else 1, self.served)
+
+    @property
+    def lanes(self) -> int:
+        """Batches that are worth having in hand at once."""
+        return self._runtime.lanes
+
+    @property
+    def width(self) -> int:
+        """Of a row of descriptors."""
+        return (TURNS if self._options.turns else 1) * self.model.dimension
+
+    @property
+    def detail(self) -> str:
+        """What ran, for the report."""
+        redone = f", {self.redone} images again in fp32" if self.redone else ""
+        reason = f" ({self.reason})" if self.reason else ""
+        precision = ", fp16" if self.model.half else ""
+        return f"{self._runtime.provider}{precision}{reason}{redone}"
+
+    def features(self, batch: Loaded, clock: Clock) -> Found:
+        """Features of each image of a batch, or the reason why it has none."""
+        if not batch.items:
+            return {}
+        try:
+            found = self._networks.features(batch, clock)
+        except OutOfMemory:
+            if len(batch.items) == 1:
+                raise
+            middle = len(batch.items) // 2
+            return self.features(_rows(batch, range(middle)), clock) | self.features(
+                _rows(batch, range(middle, len(batch.items))), clock
+            )
+        failed = [row for row, item in enumerate(batch.items) if found[item.name] == NOT_FINITE]
+        if failed and self.model.half:
+            with self._redoing:  # one lane at a time: it is rare
+                if self._full is None:
+                    self._full = self._make(find_model(self.model.name, chosen_weights(self._options)))
+                found |= self._full.features(_rows(batch, failed), clock)
+                self.redone += len(failed)
+        return found
+
+    def each(self, batches: Iterable[Loaded], clock: Clock) -> Iterator[tuple[Loaded, Found]]:
+        """Features of batches, in their order; on a GPU one batch is copied while another is computed."""
+        alone = self.lanes == 1  # then the clock tells the network from the selection
+        return in_lanes(
+            self.lanes,
+            batches,
+            lambda batch: self.features(batch, clock if alone else Clock()),
+            lambda: clock.on("network"),
+        )
+
+
+def _rows(batch: Loaded, rows: Sequence[int]) -> Loaded:
+    """Some images of a batch."""
+    chosen = list(rows)
+    return replace(
+        batch,
+        items=[batch.items[row] for row in chosen],
+        images=batch.images[chosen],
+        masks=[batch.masks[row] for row in chosen],
+    )
+
+
+def selection(model: Model, options: ExtractOptions) -> Selection:
+    """How the model's keypoints are chosen."""
+    # a published network without refinement gives the published keypoints, which may be neighbours
+    radius = 0 if model.published and not options.subpixel else model.nms_radius
+    return Selection(
+        options.max_keypoints, options.threshold, options.border, radius, options.subpixel, model.published
+    )
+
+
+class _OnHost:
+    """The engine runs the networks, numpy chooses the keypoints."""
+
+    def __init__(self, runtime: Runtime, model: Model, how: Selection, turns: int, served: Sequence[Range]) -> None:
+        self._runtime, self._how, self._turns = runtime, how, turns
+        if turns > 1:
+            served = [turned for r in served for turned in (r, _sideways(r))]
+        self._detector = runtime.load(parts.detector(model, served))
+        most = how.max_keypoints
+        self._descriptor = runtime.load(parts.descriptor(model, served, (1, most, most)))
+
+    def features(self, batch: Loaded, clock: Clock) -> Found:
+        with clock.on("network"):
+            images = np.stack([normalise(image) for image in batch.images])
+            logits = self._logits(images)
+        with clock.on("keypoints"):
+            finite = [bool(np.isfinite(one).all()) for one in logits]
+            chosen = [
+                select_keypoints(one, item.frame.network_size, self._how, mask) if good else None
+                for one, item, mask, good in zip(logits, batch.items, batch.masks, finite, strict=True)
+            ]
+        bucket = batch.items[0].frame.bucket
+        most = max((len(c[0]) for c in chosen if c is not None), default=0)
+        places = np.zeros((len(chosen), max(most, 1), 2), np.float32)
+        for row, choice in zip(places, chosen, strict=True):
+            if choice is not None:
+                row[: len(choice[0])] = normalised_from_network(choice[0], bucket)
+        with clock.on("network"):
+            described = self._described(images, places)
+        return {
+            item.name: NOT_FINITE if choice is None else _result(item.frame, *choice, descriptors[: len(choice[0])])
+            for item, choice, descriptors in zip(batch.items, chosen, described, strict=True)
+        }
+
+    def _logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(B, H, W). The mean over turns: keypoints do not depend on how the picture lies."""
+        total = np.zeros((len(images), *images.shape[2:]), np.float32)
+        for turn in range(self._turns):
+            image = self._runtime.put("image", _turned(images, turn))
+            found = self._runtime.get(self._detector.run({"image": image})["logits"])
+            total += _turned(found, -turn)[:, 0]
+        return np.divide(total, self._turns, dtype=np.float32)
+
+    def _described(self, images: NDArray[np.float32], places: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(B, N, turns * D), the turns side by side."""
+        found = []
+        for turn in range(self._turns):
+            feeds = {
+                "image": self._runtime.put("image", _turned(images, turn)),
+                "keypoints": self._runtime.put("keypoints", quarter_turned(places, turn)),
+            }
+            found.append(self._runtime.get(self._descriptor.run(feeds)["descriptors"]))
+        return np.concatenate(found, axis=2)
+
+
+class _OnDevice:
+    """Everything on the device, from bytes to descriptors."""
+
+    def __init__(self, runtime: Runtime, model: Model, how: Selection, capacity: int, served: Sequence[Range]) -> None:
+        self._runtime, self._how = runtime, how
+        loaded = (runtime.load(part) for part in parts.on_device(model, how, capacity, served).each())
+        self._normalise, self._detector, self._select, self._descriptor = loaded
+
+    def features(self, batch: Loaded, clock: Clock) -> Found:
+        engine = self._runtime
+        height, width = batch.images.shape[1:3]
+        ground = np.stack(
+            [
+                ground_of(item.frame, (width, height), self._how.border, mask)
+                for item, mask in zip(batch.items, batch.masks, strict=True)
+            ]
+        )
+        least = np.log(self._how.threshold) if self._how.threshold > 0 else NEVER
+        with clock.on("network"):
+            image = self._normalise.run({"pixels": engine.put("pixels", batch.images)})["image"]
+            selected = self._select.run(
+                {
+                    "logits": self._detector.run({"image": image})["logits"],
+                    "ground": engine.put("ground", ground),
+                    "log_threshold": engine.put("log_threshold", np.array([least], np.float32)),
+                }
+            )
+            described = self._descriptor.run({"image": image, "keypoints": selected["keypoints"]})["descriptors"]
+            descriptors = engine.get(described)
+            points, scores, counts, finite = (engine.get(selected[name]) for name in parts.SELECTED[1:])
+        found: Found = {}
+        for row, item in enumerate(batch.items):
+            count = min(int(counts[row]), self._how.max_keypoints)
+            chosen = points[row, :count], scores[row, :count], descriptors[row, :count]
+            found[item.name] = _result(item.frame, *chosen) if finite[row] else NOT_FINITE
+        return found
+
+
+def ground_of(frame: Frame, bucket: tuple[int, int], border: int, mask: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+    """(H, W) of the padded image: where keypoints may be (`exports.config.OUTSIDE`, `HIDDEN`, `WANTED`).
+
+    Args:
+        frame: of the image.
+        bucket: (width, height) with padding.
+        border: network pixels.
+        mask: (h, w) without padding, 0 where no keypoint is wanted.
+    """
+    width, height = frame.network_size
+    ground = np.zeros(bucket[::-1], np.uint8)
+    inside = ground[:height, :width]
+    inside[:] = HIDDEN
+    wanted = inside[border : height - border, border : width - border]
+    wanted[:] = WANTED
+    if mask is not None:
+        inside[mask == 0] = HIDDEN
+    return ground
+
+
+def _turned(maps: NDArray[np.float32], turns: int) -> NDArray[np.float32]:
+    """(B, C, H, W), each map turned by quarters."""
+    return np.ascontiguousarray(np.rot90(maps, turns, axes=(2, 3)))
+
+
+def _sideways(r: Range) -> Range:
+    """The range of the same images turned by a quarter."""
+    least, usual, largest = ((b, w, h) for b, h, w in (r.least, r.usual, r.largest))
+    return Range(least, usual, largest)
+
+
+def _result(
+    frame: Frame, points: NDArray[np.float32], scores: NDArray[np.float32], descriptors: NDArray[np.float32]
+) -> Features | str:
+    if not np.isfinite(descriptors).all():
+        return NOT_FINITE
+    if not len(points):
+        return "no keypoint found"
+    return Features(frame.raw_from_network(points), scores, descriptors.astype(np.float16))

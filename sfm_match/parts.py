@@ -1,0 +1,105 @@
+"""The networks of a job as parts for any engine: each an ONNX file and the same module in torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from exports.config import CAPACITIES, FAMILY, MODES, select_file
+from sfm_match.keypoints import Selection
+from sfm_match.models import Model
+from sfm_match.runtime import Part, Shape, Shapes
+from sfm_match.runtime.planning import Range
+
+GRAPHS = Path(__file__).parent / "runtime" / "graphs"
+SELECTED = ("keypoints", "points", "scores", "counts", "finite")
+
+
+def _network(model: Model, part: str) -> Any:
+    """A network of the model in torch, float32."""
+    from exports.family import load_networks, random_networks
+    from exports.keypoints import Logits
+    from exports.networks import Describe
+
+    member = FAMILY[model.name]
+    networks = load_networks(member, list(model.weights)) if model.weights else random_networks(member)
+    return Logits(networks.detector) if part == "detector" else Describe(networks.descriptor)
+
+
+def _graph(name: str, *arguments: Any) -> Any:
+    """A module of `exports.graphs`."""
+    from exports import graphs
+
+    return getattr(graphs, name)(*arguments)
+
+
+def detector(model: Model, ranges: Sequence[Range]) -> Part:
+    """image (B, 3, H, W) float32 -> logits (B, 1, H, W) float32."""
+    profiles = [{"image": r.shapes(before=(3,))} for r in ranges]
+    return Part(model.detector, partial(_network, model, "detector"), ("logits",), half=model.half, profiles=profiles)
+
+
+def descriptor(model: Model, ranges: Sequence[Range], keypoints: tuple[int, int, int]) -> Part:
+    """image (B, 3, H, W), keypoints (B, K, 2) in [-1, 1] -> descriptors (B, K, D) float32, unit length.
+
+    `keypoints` are the least, usual and largest K.
+    """
+
+    def placed(r: Range) -> tuple[Shape, Shape, Shape]:
+        (a, b, c), (low, usual, high) = (r.least[0], r.usual[0], r.largest[0]), keypoints
+        return (a, low, 2), (b, usual, 2), (c, high, 2)
+
+    profiles = [{"image": r.shapes(before=(3,)), "keypoints": placed(r)} for r in ranges]
+    make = partial(_network, model, "descriptor")
+    return Part(model.descriptor, make, ("descriptors",), half=model.half, profiles=profiles)
+
+
+def normalise(ranges: Sequence[Range]) -> Part:
+    """pixels (B, H, W, 3) uint8 -> image (B, 3, H, W) float32."""
+    profiles = [{"pixels": r.shapes(after=(3,))} for r in ranges]
+    return Part(GRAPHS / "normalise.onnx", partial(_graph, "Normalise"), ("image",), profiles=profiles)
+
+
+def capacity_for(max_keypoints: int) -> int | None:
+    """Rows of the selection that holds so many keypoints, None where none does."""
+    return next((capacity for capacity in CAPACITIES if capacity >= max_keypoints), None)
+
+
+def select(how: Selection, capacity: int, ranges: Sequence[Range]) -> Part:
+    """logits, ground (B, H, W) uint8, log_threshold (1,) -> `SELECTED`."""
+    key = how.nms_radius, how.coverage, how.subpixel
+    profiles = [{"logits": r.shapes(before=(1,)), "ground": r.shapes()} for r in ranges]
+    return Part(
+        GRAPHS / select_file(MODES[key], capacity),
+        partial(_graph, "Select", *key, capacity),
+        SELECTED,
+        profiles=profiles,
+    )
+
+
+@dataclass(frozen=True)
+class DeviceParts:
+    """Everything between a photograph's bytes and its features."""
+
+    normalise: Part
+    detector: Part
+    select: Part
+    descriptor: Part
+
+    def each(self) -> tuple[Part, ...]:
+        return self.normalise, self.detector, self.select, self.descriptor
+
+
+def on_device(model: Model, how: Selection, capacity: int, ranges: Sequence[Range]) -> DeviceParts:
+    """The parts of an extraction that stays on the device."""
+    described = descriptor(model, ranges, (capacity,) * 3)
+    return DeviceParts(normalise(ranges), detector(model, ranges), select(how, capacity, ranges), described)
+
+
+def match_block(images: int, keypoints: int, columns: int, pairs: int) -> Part:
+    """descriptors (I, N, columns) float16, pairs (P, 2) int64, inverse_temperature (1,) -> places, scores (P, N)."""
+    most = (images, keypoints, columns)
+    profiles: list[Shapes] = [{"descriptors": ((1, 1, columns), most, most), "pairs": ((1, 2), (pairs, 2), (pairs, 2))}]
+    make = partial(_graph, "MatchBlock")
+    return Part(GRAPHS / "match.onnx", make, ("places", "scores"), exact=False, profiles=profiles)

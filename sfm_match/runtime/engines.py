@@ -1,0 +1,101 @@
+"""Engines on disk: each under a name made of all that it depends on, written whole and then renamed."""
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from sfm_match.runtime import EngineError, Shapes
+from sfm_match.store.shard import fingerprint, replacing
+
+FORM = 1  # raise it when equal facts come to give other engines
+E = TypeVar("E")
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """What an engine depends on."""
+
+    model: str  # sha256 of the ONNX file
+    tensorrt: str  # version
+    gpu: str  # name
+    compute_capability: tuple[int, int]
+    shapes: Shapes  # the profile
+    exact: bool  # without TF32
+    level: int  # of the builder's optimisation
+
+    def key(self) -> str:
+        return fingerprint([asdict(self), FORM])
+
+    def timing_key(self) -> str:
+        """What a timing cache depends on."""
+        return fingerprint([self.tensorrt, self.gpu, self.compute_capability])
+
+
+class EngineStore:
+    """A folder of engines and timing caches."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def path(self, name: str, facts: EngineFacts) -> Path:
+        return self._folder / f"{name}-{facts.key()}.engine"
+
+    def load(
+        self,
+        name: str,
+        facts: EngineFacts,
+        make: Callable[[bytes], tuple[bytes, bytes]],
+        open_engine: Callable[[bytes], E | None],
+    ) -> E:
+        """The engine of these facts: the standing one, or one that is built now and then kept.
+
+        Args:
+            name: of the network, for people.
+            facts: what the engine depends on.
+            make: builds it, from a timing cache; returns the engine and the timing cache.
+            open_engine: the engine in memory, None where it is refused.
+
+        Raises:
+            EngineError: a fresh engine, too, is refused.
+        """
+        path = self.path(name, facts)
+        plan = self._read(path)
+        engine = open_engine(plan) if plan is not None else None
+        if engine is not None:
+            return engine
+        reason = "the standing one is damaged" if path.exists() else "once for this GPU and these shapes"
+        print(f"sfm-match: building a TensorRT engine of {name}, {reason}: {path}", file=sys.stderr)
+        timing_path = self._folder / f"timing-{facts.timing_key()}.cache"
+        plan, timing = make(timing_path.read_bytes() if timing_path.exists() else b"")
+        engine = open_engine(plan)
+        if engine is None:
+            raise EngineError(f"{name}: TensorRT refuses the engine that it built")
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if timing:
+            self._write(timing_path, timing)
+        self._write(path, plan)
+        note = {**asdict(facts), "sha256": hashlib.sha256(plan).hexdigest()}
+        self._write(self._note(path), (json.dumps(note, indent=1) + "\n").encode())
+        return engine
+
+    @staticmethod
+    def _note(path: Path) -> Path:
+        return path.with_suffix(".json")
+
+    def _read(self, path: Path) -> bytes | None:
+        """An engine that is as it was written: TensorRT itself may crash on a damaged one."""
+        try:
+            plan = path.read_bytes()
+            written = json.loads(self._note(path).read_text(encoding="utf-8"))["sha256"]
+        except (OSError, ValueError, KeyError):
+            return None
+        return plan if hashlib.sha256(plan).hexdigest() == written else None
+
+    @staticmethod
+    def _write(path: Path, content: bytes) -> None:
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)

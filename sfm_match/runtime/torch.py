@@ -1,0 +1,139 @@
+"""PyTorch: the reference, and the engine for GPUs that ONNX Runtime and TensorRT do not serve.
+
+On CUDA each thread has a stream of its own, and a shape that comes again is replayed as a CUDA graph.
+"""
+
+import contextlib
+import inspect
+import threading
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sfm_match.runtime import EngineError, OutOfMemory, Part, Value
+
+GRAPHS = 16  # of a thread and network; the oldest goes
+
+
+@cache
+def best_device() -> str:
+    """`cuda` (also AMD's), `xpu`, `mps` or `cpu`."""
+    for name in ("cuda", "xpu", "mps"):
+        backend = getattr(torch.backends, name, None) if name == "mps" else getattr(torch, name, None)
+        if backend is not None and backend.is_available():
+            return name
+    return "cpu"
+
+
+class TorchSession:
+    """A module in evaluation mode, with or without half-precision weights."""
+
+    def __init__(self, part: Part, runtime: "TorchRuntime") -> None:
+        module: nn.Module = part.module().eval().to(runtime.device)
+        if part.half:
+            module = module.half()
+        self._module: nn.Module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._inputs = list(inspect.signature(self._module.forward).parameters)
+        self._outputs = part.outputs
+        self._runtime = runtime
+        self._graphs = threading.local()
+
+    def run(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
+        given = tuple(feeds[name] for name in self._inputs)
+        with self._runtime.working():
+            found = self._replayed(given) if self._runtime.device == "cuda" else self._module(*given)
+        return dict(zip(self._outputs, found if isinstance(found, tuple) else (found,), strict=True))
+
+    def _replayed(self, given: tuple[Tensor, ...]) -> Any:
+        """Eager at a shape's first sight, captured at its second, replayed from then on."""
+        graphs: dict[Any, _Graph | None] = self._graphs.__dict__.setdefault("by_shape", {})
+        shape = tuple((tensor.shape, tensor.dtype) for tensor in given)
+        if shape not in graphs:
+            graphs[shape] = None
+            if len(graphs) > GRAPHS:
+                del graphs[next(iter(graphs))]
+            return self._module(*given)
+        graph = graphs[shape]
+        if graph is None:
+            graph = graphs[shape] = _Graph(self._module, given, self._runtime.graph_pool())
+        return graph.run(given)
+
+
+class _Graph:
+    """A module's kernels for one shape; graphs of one thread share memory, because they run one after the other."""
+
+    def __init__(self, module: nn.Module, given: tuple[Tensor, ...], pool: Any) -> None:
+        self._given = tuple(tensor.clone() for tensor in given)
+        self._graph = torch.cuda.CUDAGraph()
+        # other threads may allocate meanwhile
+        stream = torch.cuda.current_stream()
+        with torch.cuda.graph(self._graph, pool, stream, capture_error_mode="thread_local"):
+            self._found = module(*self._given)
+
+    def run(self, given: tuple[Tensor, ...]) -> Any:
+        for mine, theirs in zip(self._given, given, strict=True):
+            mine.copy_(theirs)
+        self._graph.replay()
+        return self._found
+
+
+class TorchRuntime:
+    """PyTorch on the best device that it has."""
+
+    on_device = True
+
+    def __init__(self, device: str | None = None) -> None:
+        self.device = device or best_device()
+        self.lanes = 2 if self.device == "cuda" else 1
+        self._streams = threading.local()
+        name = f" {torch.cuda.get_device_name()}" if self.device == "cuda" else ""
+        self.provider = f"torch {torch.__version__}, {self.device.upper()}{name}"
+        if self.device == "cuda":  # convolutions of float32 are float32; matching's products are of halves
+            torch.backends.cudnn.allow_tf32 = False
+
+    def load(self, part: Part) -> TorchSession:
+        return TorchSession(part, self)
+
+    def put(self, name: str, array: NDArray[Any]) -> Value:  # noqa: ARG002 - tensors are new each time
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        with self.working():
+            return (
+                tensor.pin_memory().to("cuda", non_blocking=True) if self.device == "cuda" else tensor.to(self.device)
+            )
+
+    def get(self, value: Value) -> NDArray[Any]:
+        with self.working():
+            return np.asarray(value.cpu().numpy())
+
+    def graph_pool(self) -> Any:
+        """Of this thread."""
+        if not hasattr(self._streams, "pool"):
+            self._streams.pool = torch.cuda.graph_pool_handle()
+        return self._streams.pool
+
+    def free_memory(self) -> int | None:
+        if self.device != "cuda":
+            return None
+        free, _ = torch.cuda.mem_get_info()
+        return int(free)
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """On this thread's stream, without gradients; errors of torch as ours."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.inference_mode())
+            if self.device == "cuda":
+                if not hasattr(self._streams, "mine"):
+                    self._streams.mine = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+                stack.enter_context(torch.cuda.stream(self._streams.mine))
+            try:
+                yield
+            except torch.OutOfMemoryError as error:
+                raise OutOfMemory(f"torch: {' '.join(str(error).split())}") from error
+            except RuntimeError as error:
+                raise EngineError(f"torch: {' '.join(str(error).split())}") from error

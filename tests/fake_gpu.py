@@ -1,0 +1,343 @@
+# ruff: noqa: N801, N802, N815 - the names are those of CUDA
+"""A GPU that is not there: TensorRT's and CUDA's interfaces over host memory, with ONNX Runtime for the kernels.
+
+It has the names that the project uses and refuses what the real ones refuse where that is known (no capture right after
+a change of shape, no reading of freed memory). What it cannot tell is speed, and what the real ones do besides.
+"""
+
+import ctypes
+import types
+from collections.abc import Callable
+from enum import Enum, IntEnum
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from sfm_match.runtime.devices import Gpu
+
+GPU = Gpu("Fake GPU", (9, 0), 80 << 30)
+
+
+class FakeCuda:
+    """`cuda.bindings.runtime`."""
+
+    cudaHostAllocPortable, cudaStreamNonBlocking = 1, 1
+
+    class cudaError_t(Enum):
+        cudaSuccess = 0
+        cudaErrorMemoryAllocation = 2
+        cudaErrorStreamCaptureUnsupported = 900
+
+    class cudaMemcpyKind(Enum):
+        cudaMemcpyHostToDevice = 1
+        cudaMemcpyDeviceToHost = 2
+
+    class cudaStreamCaptureMode(Enum):
+        cudaStreamCaptureModeThreadLocal = 1
+
+    def __init__(self) -> None:
+        self.memory: dict[int, Any] = {}
+        self.capturing: dict[int, list[Callable[[], None]]] = {}
+        self.streams = self.launches = 0
+        self.limit: int | None = None  # bytes of the largest allocation
+        self.capture_fails = False
+
+    def _ok(self, *values: Any) -> tuple[Any, ...]:
+        return (self.cudaError_t.cudaSuccess, *values) if values else (self.cudaError_t.cudaSuccess, None)
+
+    def cudaMalloc(self, size: int) -> tuple[Any, ...]:
+        if self.limit is not None and size > self.limit:
+            return self.cudaError_t.cudaErrorMemoryAllocation, None
+        block = ctypes.create_string_buffer(size)
+        self.memory[ctypes.addressof(block)] = block
+        return self._ok(ctypes.addressof(block))
+
+    def cudaHostAlloc(self, size: int, flags: int) -> tuple[Any, ...]:
+        assert flags == self.cudaHostAllocPortable
+        return self.cudaMalloc(size) if self.limit is None else self._ok(self._unlimited(size))
+
+    def _unlimited(self, size: int) -> int:
+        limit, self.limit = self.limit, None
+        pointer = self.cudaMalloc(size)[1]
+        self.limit = limit
+        return int(pointer)
+
+    def cudaFree(self, pointer: int) -> tuple[Any, ...]:
+        del self.memory[pointer]
+        return self._ok()
+
+    cudaFreeHost = cudaFree
+
+    def cudaStreamCreateWithFlags(self, flags: int) -> tuple[Any, ...]:
+        assert flags == self.cudaStreamNonBlocking
+        self.streams += 1
+        return self._ok(self.streams)
+
+    def cudaMemcpyAsync(self, target: int, source: int, size: int, kind: Any, stream: int) -> tuple[Any, ...]:
+        assert isinstance(kind, self.cudaMemcpyKind)
+        assert target in self.memory
+        assert source in self.memory
+        assert stream not in self.capturing
+        ctypes.memmove(target, source, size)
+        return self._ok()
+
+    def cudaStreamSynchronize(self, stream: int) -> tuple[Any, ...]:
+        assert stream not in self.capturing
+        return self._ok()
+
+    def cudaStreamBeginCapture(self, stream: int, mode: Any) -> tuple[Any, ...]:
+        assert isinstance(mode, self.cudaStreamCaptureMode)
+        self.capturing[stream] = []
+        return self._ok()
+
+    def cudaStreamEndCapture(self, stream: int) -> tuple[Any, ...]:
+        work = self.capturing.pop(stream)
+        if self.capture_fails:
+            return self.cudaError_t.cudaErrorStreamCaptureUnsupported, None
+        return self._ok(work)
+
+    def cudaGraphInstantiate(self, graph: Any, flags: int) -> tuple[Any, ...]:
+        assert flags == 0
+        return self._ok(graph)
+
+    def cudaGraphDestroy(self, _graph: Any) -> tuple[Any, ...]:
+        return self._ok()
+
+    cudaGraphExecDestroy = cudaGraphDestroy
+
+    def cudaGraphLaunch(self, graph: Any, _stream: int) -> tuple[Any, ...]:
+        self.launches += 1
+        for work in graph:
+            work()
+        return self._ok()
+
+    def cudaMemGetInfo(self) -> tuple[Any, ...]:
+        return self.cudaError_t.cudaSuccess, 60 << 30, 80 << 30
+
+
+class _Severity(Enum):
+    INTERNAL_ERROR = 0
+    ERROR = 1
+
+
+class _Logger:
+    INTERNAL_ERROR, ERROR = _Severity.INTERNAL_ERROR, _Severity.ERROR
+
+    def __init__(self) -> None:
+        pass
+
+
+class _Type(Enum):
+    FLOAT = np.dtype(np.float32)
+    HALF = np.dtype(np.float16)
+    INT32 = np.dtype(np.int32)
+    INT64 = np.dtype(np.int64)
+    UINT8 = np.dtype(np.uint8)
+    BOOL = np.dtype(np.bool_)
+    BF16 = None
+
+
+_ORT_TYPES = {"tensor(float)": _Type.FLOAT, "tensor(float16)": _Type.HALF, "tensor(int64)": _Type.INT64}
+_ORT_TYPES |= {"tensor(int32)": _Type.INT32, "tensor(uint8)": _Type.UINT8}
+
+
+class _Network:
+    def __init__(self) -> None:
+        self.plan = b""
+        self.inputs: list[Any] = []
+
+    @property
+    def num_inputs(self) -> int:
+        return len(self.inputs)
+
+    def get_input(self, place: int) -> Any:
+        return self.inputs[place]
+
+
+class _Parser:
+    def __init__(self, network: _Network, log: Any) -> None:
+        self.network, self.log = network, log
+
+    def parse_from_file(self, path: str) -> bool:
+        try:
+            session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        except Exception as error:  # noqa: BLE001
+            self.log.log(_Severity.ERROR, f"In node 0: INVALID_GRAPH: {type(error).__name__}")
+            return False
+        self.network.plan = Path(path).read_bytes()
+        self.network.inputs = session.get_inputs()
+        return True
+
+
+class _Profile:
+    def __init__(self) -> None:
+        self.shapes: dict[str, Any] = {}
+
+    def set_shape(self, name: str, least: Any, usual: Any, largest: Any) -> None:
+        self.shapes[name] = least, usual, largest
+
+
+class _TimingCache:
+    def serialize(self) -> bytes:
+        return b"timings"
+
+
+class _Config:
+    def __init__(self) -> None:
+        self.cleared: list[Any] = []
+        self.pools: dict[Any, int] = {}
+        self.builder_optimization_level = 3
+        self.profile: _Profile | None = None
+
+    def set_memory_pool_limit(self, pool: Any, size: int) -> None:
+        self.pools[pool] = size
+
+    def clear_flag(self, flag: Any) -> None:
+        self.cleared.append(flag)
+
+    def create_timing_cache(self, content: bytes) -> _TimingCache:
+        assert isinstance(content, bytes)
+        return _TimingCache()
+
+    def set_timing_cache(self, cache: _TimingCache, ignore_mismatch: bool) -> bool:
+        assert isinstance(cache, _TimingCache)
+        assert ignore_mismatch is False
+        return True
+
+    def get_timing_cache(self) -> _TimingCache:
+        return _TimingCache()
+
+    def add_optimization_profile(self, profile: _Profile) -> int:
+        self.profile = profile
+        good = all(a <= b <= c for s in profile.shapes.values() for a, b, c in zip(*s, strict=True))
+        return 0 if good else -1
+
+
+class _Context:
+    """ONNX Runtime behind TensorRT's calls; it wants one plain run at a shape before a capture, as TensorRT does."""
+
+    def __init__(self, engine: "_Engine", cuda: FakeCuda) -> None:
+        self.engine, self.cuda = engine, cuda
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.addresses: dict[str, int] = {}
+        self.found: dict[str, tuple[int, ...]] = {}
+        self.scratch = 0
+        self.ran_at: dict[str, tuple[int, ...]] | None = None
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        self.shapes = {**self.shapes, name: tuple(shape)}
+        return True
+
+    def set_tensor_address(self, name: str, pointer: int) -> bool:
+        self.addresses[name] = pointer
+        return True
+
+    def set_device_memory(self, pointer: int, size: int) -> None:
+        assert size == self.engine.device_memory_size_v2
+        assert len(self.cuda.memory[pointer]) >= size
+        self.scratch = pointer
+
+    def infer_shapes(self) -> list[str]:
+        missing = [i.name for i in self.engine.session.get_inputs() if i.name not in self.shapes]
+        if not missing:
+            feeds = {i.name: np.zeros(self.shapes[i.name], _ORT_TYPES[i.type].value) for i in self._inputs()}
+            self.found = {name: value.shape for name, value in self._run(feeds).items()}
+        return missing
+
+    def _inputs(self) -> Any:
+        return self.engine.session.get_inputs()
+
+    def _run(self, feeds: dict[str, Any]) -> dict[str, Any]:
+        names = [o.name for o in self.engine.session.get_outputs()]
+        return dict(zip(names, self.engine.session.run(names, feeds), strict=True))
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return self.found[name]
+
+    def execute_async_v3(self, stream: int) -> bool:
+        if stream in self.cuda.capturing:
+            if self.ran_at != self.shapes:
+                return False
+            shapes, addresses, scratch = dict(self.shapes), dict(self.addresses), self.scratch
+            self.cuda.capturing[stream].append(lambda: self._execute(shapes, addresses, scratch))
+        else:
+            self._execute(self.shapes, self.addresses, self.scratch)
+            self.ran_at = self.shapes
+        return True
+
+    def _execute(self, shapes: dict[str, tuple[int, ...]], addresses: dict[str, int], scratch: int) -> None:
+        assert scratch in self.cuda.memory
+
+        def view(name: str, shape: tuple[int, ...], dtype: Any) -> Any:
+            assert addresses[name] in self.cuda.memory
+            size = int(np.prod(shape)) * dtype.itemsize
+            return np.frombuffer((ctypes.c_char * size).from_address(addresses[name]), dtype).reshape(shape)
+
+        feeds = {i.name: view(i.name, shapes[i.name], _ORT_TYPES[i.type].value) for i in self._inputs()}
+        for name, value in self._run(feeds).items():
+            view(name, value.shape, value.dtype)[...] = value
+
+
+class _Engine:
+    def __init__(self, plan: bytes, cuda: FakeCuda) -> None:
+        self.session = onnxruntime.InferenceSession(plan, providers=["CPUExecutionProvider"])
+        self.cuda = cuda
+
+    device_memory_size_v2 = 1 << 16
+
+    def create_execution_context(self, strategy: Any) -> _Context:
+        assert strategy.name == "USER_MANAGED"
+        return _Context(self, self.cuda)
+
+    def get_tensor_dtype(self, name: str) -> _Type:
+        return next(_ORT_TYPES[o.type] for o in self.session.get_outputs() if o.name == name)
+
+
+def fake_tensorrt(cuda: FakeCuda) -> types.ModuleType:
+    """The module `tensorrt`. `module.configs` holds the configuration of every build."""
+    module = types.ModuleType("tensorrt")
+    module.__spec__ = ModuleSpec("tensorrt", None)
+    configs: list[_Config] = []
+
+    class Builder:
+        def __init__(self, log: Any) -> None:
+            self.log = log
+
+        def create_network(self, flags: int) -> _Network:
+            assert flags == 1 << 1
+            return _Network()
+
+        def create_builder_config(self) -> _Config:
+            configs.append(_Config())
+            return configs[-1]
+
+        def create_optimization_profile(self) -> _Profile:
+            return _Profile()
+
+        def build_serialized_network(self, network: _Network, _config: _Config) -> bytes:
+            return network.plan
+
+    class Runtime:
+        def __init__(self, log: Any) -> None:
+            self.log = log
+
+        def deserialize_cuda_engine(self, plan: bytes) -> _Engine | None:
+            return _Engine(plan, cuda) if plan else None
+
+    module.__dict__.update(
+        __version__="11.4.0.106",
+        configs=configs,
+        ILogger=_Logger,
+        Builder=Builder,
+        OnnxParser=_Parser,
+        Runtime=Runtime,
+        DataType=_Type,
+        NetworkDefinitionCreationFlag=IntEnum("NetworkDefinitionCreationFlag", {"STRONGLY_TYPED": 1}),
+        ExecutionContextAllocationStrategy=Enum("ExecutionContextAllocationStrategy", ["USER_MANAGED"]),
+        BuilderFlag=Enum("BuilderFlag", ["TF32"]),
+        MemoryPoolType=Enum("MemoryPoolType", ["WORKSPACE"]),
+    )
+    return module

@@ -1,0 +1,78 @@
+"""Matching as a network finds what numpy finds, with images of different numbers of keypoints."""
+
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sfm_match.block_matching import BlockMatcher
+from sfm_match.matching import match_descriptors
+from sfm_match.runtime import OutOfMemory, Runtime
+from sfm_match.runtime.ort import OrtRuntime
+from sfm_match.runtime.torch import TorchRuntime
+
+ENGINES: dict[str, Callable[[Path], Runtime]] = {
+    "onnxruntime": lambda cache: OrtRuntime("cpu", cache, on_device=True),
+    "torch": lambda _: TorchRuntime("cpu"),
+}
+
+
+def block(counts: list[int], dimension: int = 64) -> list[np.ndarray]:
+    """Views of the same 200 descriptors, with noise, in different orders and numbers."""
+    rng = np.random.default_rng(0)
+    world = rng.normal(size=(200, dimension))
+    views = []
+    for count in counts:
+        seen = world[rng.permutation(200)[:count]] + rng.normal(0, 0.3, (count, dimension))
+        views.append((seen / np.linalg.norm(seen, axis=1, keepdims=True)).astype(np.float16))
+    return views
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_as_numpy(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sfm_match.block_matching.pairs_a_call", lambda *_: 4)  # ten pairs take three calls
+    counts = [200, 150, 1, 80, 199]
+    views = block(counts)
+    pairs = np.array(list(combinations(range(5), 2)), np.int32)
+    done: list[int] = []
+    matcher = BlockMatcher(
+        ENGINES[engine](tmp_path), 0.1, 20.0, images=5, keypoints=256, dimension=64, advance=done.append
+    )
+    found = matcher.match(views, pairs)
+    assert sum(done) == len(pairs)
+    for (i, j), ours in zip(pairs, found, strict=True):
+        theirs = match_descriptors(views[i].astype(np.float32), views[j].astype(np.float32), 0.1)
+        np.testing.assert_array_equal(ours.indices, theirs.indices)
+        np.testing.assert_allclose(ours.scores.astype(np.float32), theirs.scores.astype(np.float32), atol=2e-3)
+    assert min(len(m.indices) for m, (i, j) in zip(found, pairs, strict=True) if 2 not in (i, j)) > 10
+
+
+def test_padding_never_matches(tmp_path: Path) -> None:
+    """An image with few keypoints against one with many, at the strictest and the loosest."""
+    views = block([3, 200])
+    for temperature in (1.0, 20.0, 40.0):
+        matcher = BlockMatcher(
+            OrtRuntime("cpu", tmp_path, on_device=True), 1e-6, temperature, images=2, keypoints=512, dimension=64
+        )
+        (found,) = matcher.match(views, np.array([[0, 1]], np.int32))
+        theirs = match_descriptors(*(view.astype(np.float32) for view in views), 1e-6, temperature)
+        np.testing.assert_array_equal(found.indices, theirs.indices)
+        np.testing.assert_allclose(found.scores.astype(np.float32), theirs.scores.astype(np.float32), atol=2e-3)
+
+
+def test_memory_that_is_short_halves_the_call(tmp_path: Path) -> None:
+    views, pairs = block([50] * 4), np.array(list(combinations(range(4), 2)), np.int32)
+    matcher = BlockMatcher(OrtRuntime("cpu", tmp_path, on_device=True), 0.1, 20.0, images=4, keypoints=64, dimension=64)
+    inner = matcher._session
+
+    class Small:
+        def run(self, feeds):
+            if feeds["pairs"].shape()[0] > 2:
+                raise OutOfMemory("full")
+            return inner.run(feeds)
+
+    matcher._session = Small()
+    assert len(matcher.match(views, pairs)) == 6
+    assert matcher._pairs == 2

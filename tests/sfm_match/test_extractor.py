@@ -1,0 +1,155 @@
+"""The device path (selection and matching as networks, values that stay on the device) gives what the CPU's gives.
+
+It runs here without a GPU: under ONNX Runtime and torch on the CPU, with the same sessions, bindings and graphs.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sfm_match import extractor
+from sfm_match.config import ExtractOptions
+from sfm_match.extractor import NOT_FINITE, Extractor, chosen_model
+from sfm_match.loader import Loaded
+from sfm_match.models import find_model
+from sfm_match.progress import Clock
+from sfm_match.runtime import OutOfMemory, Runtime, Value
+from sfm_match.runtime.ort import OrtRuntime
+from sfm_match.runtime.torch import TorchRuntime
+from sfm_match.store.features import Features
+
+ENGINES: dict[str, Callable[[Path], Runtime]] = {
+    "onnxruntime": lambda cache: OrtRuntime("cpu", cache, on_device=True),
+    "torch": lambda _: TorchRuntime("cpu"),
+}
+
+
+def features(batch: Loaded, runtime: Runtime | None, **options) -> dict[str, Features]:
+    chosen = ExtractOptions(**options)
+    network = Extractor(chosen_model(chosen), chosen, Counter({(320, 256): len(batch.items)}), runtime)
+    found = network.features(batch, Clock())
+    assert all(isinstance(one, Features) for one in found.values()), found
+    return found  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"subpixel": False, "border": 0},
+        {"max_keypoints": 300, "threshold": 1e-5},
+        {"turns": True, "max_keypoints": 300},
+        {"max_keypoints": 9000},
+    ],
+    ids=str,
+)
+def test_the_device_finds_what_the_cpu_finds(engine: str, options: dict, batch: Loaded, tmp_path: Path) -> None:
+    expected, found = features(batch, None, **options), features(batch, ENGINES[engine](tmp_path), **options)
+    for name, theirs in expected.items():
+        ours = found[name]
+        assert len(ours.keypoints) == len(theirs.keypoints)
+        apart = np.linalg.norm(ours.keypoints[:, None] - theirs.keypoints[None], axis=2)
+        same = apart.min(axis=1) < 0.02
+        assert same.mean() > 0.995  # the last in rank may change places by rounding
+        row = apart.argmin(axis=1)[same]
+        np.testing.assert_allclose(ours.scores[same], theirs.scores[row], rtol=2e-3)
+        a, b = ours.descriptors[same].astype(np.float32), theirs.descriptors[row].astype(np.float32)
+        assert (a * b).sum(axis=1).min() > 0.999 * (4 if options.get("turns") else 1)
+
+
+def test_half_precision_is_near_single(batch: Loaded, tmp_path: Path) -> None:
+    single, chosen = features(batch, None), ExtractOptions()
+    halved = find_model("dedode-nano", half=True)
+    network = Extractor(halved, chosen, Counter({(320, 256): 3}), OrtRuntime("cpu", tmp_path, on_device=True))
+    for name, ours in network.features(batch, Clock()).items():
+        assert isinstance(ours, Features)
+        apart = np.linalg.norm(ours.keypoints[:, None] - single[name].keypoints[None], axis=2)
+        assert (apart.min(axis=1) < 0.5).mean() > 0.95
+    assert "fp16" in network.detail
+
+
+class _Breaking:
+    """A runtime that fails as GPUs do."""
+
+    on_device, lanes, provider = True, 2, "breaking"
+
+    def __init__(self, inner: Runtime, most: int, *, poison: bool) -> None:
+        self.inner, self.most, self.poison = inner, most, poison
+
+    def load(self, part):
+        session, runtime = self.inner.load(part), self
+
+        class Session:
+            def run(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
+                if "image" in feeds and feeds["image"].shape()[0] > runtime.most:
+                    raise OutOfMemory("full")
+                found = session.run(feeds)
+                if runtime.poison and part.half and "logits" in found:
+                    logits = runtime.get(found["logits"]).copy()
+                    logits[1, 0, 7, 7] = np.nan
+                    found["logits"] = runtime.put("logits", logits)
+                return found
+
+        return Session()
+
+    def put(self, name, array):
+        return self.inner.put(name, array)
+
+    def get(self, value):
+        return self.inner.get(value)
+
+    def free_memory(self):
+        return None
+
+
+def test_a_batch_too_large_is_halved(batch: Loaded, tmp_path: Path) -> None:
+    inner = OrtRuntime("cpu", tmp_path, on_device=True)
+    found = features(batch, _Breaking(inner, 1, poison=False))
+    assert list(found) == [item.name for item in batch.items]
+    with pytest.raises(OutOfMemory):
+        features(batch, _Breaking(inner, 0, poison=False))
+
+
+def test_values_that_are_not_finite_are_redone_in_single_precision(batch: Loaded, tmp_path: Path) -> None:
+    inner, chosen = OrtRuntime("cpu", tmp_path, on_device=True), ExtractOptions()
+    network = Extractor(
+        find_model("dedode-nano", half=True), chosen, Counter({(320, 256): 3}), _Breaking(inner, 9, poison=True)
+    )
+    found = network.features(batch, Clock())
+    assert network.redone == 1
+    assert "1 images again in fp32" in network.detail
+    single = features(batch, None)[batch.items[1].name]
+    redone = found[batch.items[1].name]
+    assert isinstance(redone, Features)
+    np.testing.assert_allclose(redone.keypoints, single.keypoints, atol=0.02)
+
+
+def test_single_precision_that_is_not_finite_is_a_failure(batch: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    poisoned = replace(batch, images=batch.images)
+    monkeypatch.setattr(extractor, "normalise", lambda image: np.full((3, *image.shape[:2]), np.nan, np.float32))
+    chosen = ExtractOptions(device="cpu")
+    network = Extractor(chosen_model(chosen), chosen, Counter({(320, 256): 3}))
+    assert set(network.features(poisoned, Clock()).values()) == {NOT_FINITE}
+
+
+def test_lanes_keep_the_order(batch: Loaded, tmp_path: Path) -> None:
+    chosen = ExtractOptions()
+    network = Extractor(
+        chosen_model(chosen),
+        chosen,
+        Counter({(320, 256): 3}),
+        _Breaking(OrtRuntime("cpu", tmp_path, on_device=True), 9, poison=False),
+    )
+    singles = [
+        replace(batch, items=[item], images=batch.images[i : i + 1], masks=[batch.masks[i]])
+        for i, item in enumerate(batch.items)
+    ] * 3
+    clock = Clock()
+    found = [next(iter(results)) for _, results in network.each(singles, clock)]
+    assert found == [item.name for item in batch.items] * 3
+    assert list(clock.spent) == ["network"]

@@ -1,0 +1,44 @@
+import threading
+import time
+from contextlib import nullcontext
+
+import pytest
+
+from sfm_match.lanes import in_lanes
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 3])
+def test_order_and_number_in_hand(lanes: int) -> None:
+    begun, most, lock = [0], [0], threading.Lock()
+
+    def work(item: int) -> int:
+        with lock:
+            begun[0] += 1
+            most[0] = max(most[0], begun[0])
+        time.sleep(0.002 * (item % 3))
+        with lock:
+            begun[0] -= 1
+        return item * item
+
+    assert list(in_lanes(lanes, range(20), work)) == [(i, i * i) for i in range(20)]
+    assert most[0] <= lanes
+
+
+def test_an_error_ends_it_and_what_waits_is_counted() -> None:
+    waits: list[int] = []
+
+    def work(item: int) -> int:
+        if item == 3:
+            raise ValueError("three")
+        return item
+
+    def waiting() -> nullcontext[None]:
+        waits.append(1)
+        return nullcontext()
+
+    found = []
+    with pytest.raises(ValueError, match="three"):
+        for item, _ in in_lanes(2, range(100), work, waiting):
+            found.append(item)
+    assert found == [0, 1, 2]
+    assert len(waits) == 4
