@@ -20,7 +20,7 @@ from exports.parity import Parity, check_parity
 
 SEPARATE = ("detector", "descriptor", "matcher")
 END_TO_END = ("end2end",)
-PIPELINE_SIZE = (112, 224)  # traced; multiples of every member's divisor
+TRACED = 112  # pixels at least, of files of any size
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def export_pipeline(
     Raises:
         ValueError: an unknown model, weights that do not fit.
     """
-    shapes = Shapes(PIPELINE_SIZE, 2, dynamic_size=True, dynamic_batch=True)
+    shapes = any_size(model)
     member, networks, source = _networks(model, weights, random_weights=random_weights, shapes=shapes)
     export_dense_detector(halved(networks.detector) if half else networks.detector, detector, shapes)
     export_descriptor(halved(networks.descriptor) if half else networks.descriptor, descriptor, shapes)
@@ -124,13 +124,28 @@ def export_pipeline(
     ]
 
 
+def any_size(model: str, num_keypoints: int = Shapes.num_keypoints) -> Shapes:
+    """Of files for any size and batch.
+
+    Raises:
+        ValueError: an unknown model.
+    """
+    divisor = _member(model).divisor
+    side = -(-TRACED // divisor) * divisor
+    return Shapes((side, 2 * side), 2, dynamic_size=True, dynamic_batch=True, num_keypoints=num_keypoints)
+
+
+def _member(model: str) -> Member:
+    if model not in FAMILY:
+        raise ValueError(f"--model {model}: accepted are {', '.join(FAMILY)}")
+    return FAMILY[model]
+
+
 def _networks(
     model: str, weights: list[Path] | None, *, random_weights: bool, shapes: Shapes
 ) -> tuple[Member, Networks, str]:
     """The networks, and in words where their weights come from. Raises ValueError for what does not fit together."""
-    if model not in FAMILY:
-        raise ValueError(f"--model {model}: accepted are {', '.join(FAMILY)}")
-    member = FAMILY[model]
+    member = _member(model)
     if random_weights == bool(weights):
         raise ValueError(f"--model {model}: accepted are either --weights FILE (once a network) or --random-weights")
     shapes.validate(member.divisor)

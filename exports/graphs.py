@@ -21,10 +21,16 @@ WINDOW = 2  # pixels each way of the soft-argmax
 class Normalise(nn.Module):
     """(B, H, W, 3) uint8 RGB -> (B, 3, H, W) float32, ImageNet mean and deviation."""
 
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()  # buffers: a tensor made in `forward` would be a copy from the host, which no graph captures
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("scale", 1 / (torch.tensor(IMAGENET_STD).view(1, 3, 1, 1) * 255), persistent=False)
+
     def forward(self, pixels: Tensor) -> Tensor:
-        mean = torch.tensor(IMAGENET_MEAN, device=pixels.device).view(1, 3, 1, 1) * 255
-        deviation = torch.tensor(IMAGENET_STD, device=pixels.device).view(1, 3, 1, 1) * 255
-        return (pixels.float().permute(0, 3, 1, 2) - mean) * (1 / deviation)  # TensorRT moves no uint8
+        return (pixels.float().permute(0, 3, 1, 2) - self.mean) * self.scale  # TensorRT moves no uint8
 
 
 class Select(nn.Module):
@@ -131,7 +137,7 @@ class MatchBlock(nn.Module):
 
 def _product(first: Tensor, second: Tensor) -> Tensor:
     """float32 of float16. On engines with TF32 the product of halves is exact in it: both have 10 bits of fraction."""
-    if first.is_cuda:
+    if first.is_cuda and torch.version.hip is None:
         return torch.bmm(first, second, out_dtype=torch.float32)
     return first.float() @ second.float()
 

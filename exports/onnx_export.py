@@ -101,7 +101,7 @@ class EndToEnd(nn.Module):
         return result
 
 
-FREE = Shapes((96, 128), dynamic_size=True, dynamic_batch=True)
+FREE = Shapes((128, 192), dynamic_size=True, dynamic_batch=True)
 
 
 def export_dense_detector(network: DeDoDe, path: Path, shapes: Shapes = FREE) -> None:

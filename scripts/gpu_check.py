@@ -12,6 +12,8 @@ draws it.
 
 import argparse
 import contextlib
+import gc
+import itertools
 import json
 import platform
 import sys
@@ -20,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from itertools import combinations
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,7 @@ from sfm_match.runtime.devices import cuda_of_driver, gpus, version_of, why_not
 from sfm_match.runtime.ort import OrtRuntime
 from sfm_match.runtime.torch import TorchRuntime
 from sfm_match.scene import cameras, render, room
+from sfm_match.stages.match import BLOCK
 from sfm_match.store.features import Features
 
 RESULTS = Path(__file__).parent / "benchmarks" / "results"
@@ -145,8 +148,17 @@ def views(size: int, batch: int, divisor: int) -> Loaded:
     return Loaded([Item(str(i), frame) for i in range(batch)], images, [None] * batch, {}, set())
 
 
-def make_extractor(plan: Plan, runtime: Runtime, *, half: bool, batch: int, bucket: tuple[int, int]) -> Extractor:
-    options = ExtractOptions(model=plan.model, max_keypoints=plan.max_keypoints, batch=str(batch))
+def make_extractor(
+    plan: Plan, runtime: Runtime, *, half: bool, batches: list[int], bucket: tuple[int, int]
+) -> Extractor:
+    """One engine for every batch, as in a job."""
+    options = ExtractOptions(
+        model=plan.model,
+        max_keypoints=plan.max_keypoints,
+        batch=str(max(batches)),
+        weights=",".join(map(str, plan.weights.files)) or None if plan.weights else None,
+        random_weights=bool(plan.weights and plan.weights.random),
+    )
     return Extractor(plan.networks(half=half), options, Counter({bucket: 1000}), runtime)
 
 
@@ -160,12 +172,12 @@ def parity(plan: Plan, check: Check) -> None:
     divisor = FAMILY[plan.model].divisor
     batch = views(plan.sizes[0], 2, divisor)
     bucket = batch.items[0].frame.bucket
-    reference = make_extractor(plan, OrtRuntime("cpu", Path("unused")), half=False, batch=2, bucket=bucket)
+    reference = make_extractor(plan, OrtRuntime("cpu", Path("unused")), half=False, batches=[2], bucket=bucket)
     expected = features(reference, batch)
     for name, make, half in engines(plan, check):
-        for precision in {False, half}:
+        for precision in sorted({False, half}):
             with noted(check, f"parity {name}"):
-                extractor = make_extractor(plan, make(), half=precision, batch=2, bucket=bucket)
+                extractor = make_extractor(plan, make(), half=precision, batches=[2], bucket=bucket)
                 found = features(extractor, batch)
                 row = compare(expected, found)
                 check.parity.append({"engine": name, "precision": "fp16" if precision else "fp32", **row})
@@ -193,38 +205,60 @@ def compare(expected: dict[str, Features], found: dict[str, Features]) -> dict[s
     }
 
 
-def extraction(plan: Plan, check: Check) -> None:
+def extraction(plan: Plan, check: Check, save: Callable[[], None]) -> None:
     member = FAMILY[plan.model]
     files = list(plan.networks(half=False).weights)
     networks = load_networks(member, files) if files else random_networks(member)
     for size in plan.sizes:
         work = flops(networks.detector, networks.descriptor, size // member.divisor * member.divisor)
-        for batch in plan.batches:
-            loaded = views(size, batch, member.divisor)
-            for amp in (False, True):
-                name = "torch AMP" if amp else "torch eager fp32"
+        loads = {batch: views(size, batch, member.divisor) for batch in plan.batches}
+        for amp in (False, True):
+            name = "torch AMP" if amp else "torch eager fp32"
+            for batch, loaded in loads.items():
                 with noted(check, f"{name}, {size} px, batch {batch}"):
                     run = eager(plan, networks.detector, networks.descriptor, loaded, amp=amp)
-                    record(check, name, size, batch, rate(run, lambda: wait(plan.device), plan.seconds) * batch, work)
-            for name, make, half in engines(plan, check):
-                with noted(check, f"{name}, {size} px, batch {batch}"):
-                    bucket = loaded.items[0].frame.bucket
-                    extractor = make_extractor(plan, make(), half=half, batch=batch, bucket=bucket)
-                    record(check, name, size, batch, stream_rate(extractor, loaded, plan.seconds) * batch, work)
+                    each = rate(run, lambda: wait(plan.device), plan.seconds) * batch
+                    record(check, save, name, size, batch, each, work)
+                del run
+                clear()
+        for name, make, half in engines(plan, check):
+            bucket = loads[plan.batches[0]].items[0].frame.bucket
+            with noted(check, f"{name}, {size} px"):
+                extractor = make_extractor(plan, make(), half=half, batches=plan.batches, bucket=bucket)
+                for batch, loaded in loads.items():
+                    with noted(check, f"{name}, {size} px, batch {batch}"):
+                        each = stream_rate(extractor, loaded, plan.seconds) * batch
+                        record(check, save, name, size, batch, each, work)
+                del extractor
+            clear()
+
+
+def clear() -> None:
+    """The next row has the GPU for itself."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def stream_rate(extractor: Extractor, loaded: Loaded, seconds: float) -> float:
-    """Batches a second, all lanes busy, from bytes in the host's memory to features in the host's memory."""
-    for _ in extractor.each([loaded] * 4 * extractor.lanes, Clock()):
-        pass
-    one = time.perf_counter()
-    for _ in extractor.each([loaded] * 2, Clock()):
-        pass
-    count = max(4, int(seconds / max((time.perf_counter() - one) / 2, 1e-3)))
-    start = time.perf_counter()
-    for _ in extractor.each([loaded] * count, Clock()):
-        pass
-    return count / (time.perf_counter() - start)
+    """Batches a second, all lanes busy, from bytes in the host's memory to features in the host's memory.
+
+    What comes first is not counted: each lane runs plainly, captures, and replays.
+    """
+    return steady(extractor.each(itertools.repeat(loaded), Clock()), 5 * extractor.lanes.count, seconds)
+
+
+def steady(results: Iterator[Any], warm_up: int, seconds: float) -> float:
+    """Results a second of an endless stream, without its beginning."""
+    for _ in range(warm_up):
+        next(results)
+    start, count = time.perf_counter(), 0
+    while count < 2 or time.perf_counter() - start < seconds:
+        next(results)
+        count += 1
+    elapsed = time.perf_counter() - start
+    results.close()  # type: ignore[attr-defined]
+    return count / elapsed
 
 
 def eager(plan: Plan, detector: DeDoDe, descriptor: DeDoDe, loaded: Loaded, *, amp: bool) -> Callable[[], Any]:
@@ -237,7 +271,8 @@ def eager(plan: Plan, detector: DeDoDe, descriptor: DeDoDe, loaded: Loaded, *, a
     pixels = torch.from_numpy(loaded.images)
 
     def run() -> Any:
-        with torch.inference_mode(), torch.autocast(device, kind, enabled=amp):
+        tf32 = torch.backends.cudnn.flags(allow_tf32=False)  # fp32 is fp32
+        with torch.inference_mode(), tf32, torch.autocast(device, kind, enabled=amp):
             image = normalise(pixels.to(device))
             keypoints, scores = detect(image)
             return keypoints.cpu(), scores.cpu(), describe(image, keypoints).cpu()
@@ -246,42 +281,48 @@ def eager(plan: Plan, detector: DeDoDe, descriptor: DeDoDe, loaded: Loaded, *, a
 
 
 def flops(detector: DeDoDe, descriptor: DeDoDe, size: int) -> float:
-    """Of one image through both networks, floating-point operations."""
+    """Of one image through both networks, descriptors sampled before the last level, floating-point operations."""
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        image = torch.zeros(1, 3, size, size, device=next(detector.parameters()).device)
+        device = next(detector.parameters()).device
+        image = torch.zeros(1, 3, size, size, device=device)
         detector.eval()(image)
-        descriptor.eval()(image)
+        Describe(descriptor).eval()(image, torch.zeros(1, 256, 2, device=device))
     return float(counter.get_total_flops())
 
 
-def record(check: Check, name: str, size: int, batch: int, images: float, work: float) -> None:
+def record(
+    check: Check, save: Callable[[], None], name: str, size: int, batch: int, images: float, work: float
+) -> None:
     row: dict[str, Any] = {"engine": name, "size": size, "batch": batch, "images_per_s": round(images, 2)}
     row["share_of_product"] = round(images * work / (check.ceiling["product_tflops"] * 1e12), 4)
     row["memory_gb"] = memory()
     check.extraction.append(row)
     print(json.dumps(row), flush=True)
+    save()
 
 
 def memory() -> float | None:
-    """In use on the GPU, by all of this process, GB."""
+    """In use on the GPU at the end of a row, GB: engines keep what they needed at most."""
     if not torch.cuda.is_available():
         return None
     free, total = torch.cuda.mem_get_info()
     return round((total - free) / 1e9, 2)
 
 
-def matching(plan: Plan, check: Check) -> None:
+def matching(plan: Plan, check: Check, save: Callable[[], None]) -> None:
+    """Tiles as a job has them: two blocks of images, every pair between them, two tiles in hand."""
     dimension = FAMILY[plan.model].descriptor.prototypes
     rng = np.random.default_rng(0)
-    images = 16 if plan.device == "cuda" else 4
+    side = BLOCK if plan.device == "cuda" else 2
+    pairs = np.array([(i, side + j) for i in range(side) for j in range(side)], np.int32)
     for count in plan.keypoints:
-        block = [unit(rng.normal(size=(count, dimension))) for _ in range(images)]
-        pairs = np.array(list(combinations(range(images), 2)), np.int32)
+        block = [unit(rng.normal(size=(count, dimension))) for _ in range(2 * side)]
         for name, make, _ in engines(plan, check):
             with noted(check, f"matching, {name}, {count} keypoints"):
                 runtime = make()
-                matcher = BlockMatcher(runtime, 0.01, 20.0, images=images, keypoints=count, dimension=dimension)
-                each = rate(lambda: matcher.match(block, pairs), lambda: None, plan.seconds) * len(pairs)  # noqa: B023 - called here
+                matcher = BlockMatcher(runtime, 0.01, 20.0, images=2 * side, keypoints=count, dimension=dimension)
+                tiles = runtime.lanes.each(itertools.repeat(block), partial(_tile, matcher, pairs))
+                each = steady(tiles, 2 * runtime.lanes.count, plan.seconds) * len(pairs)
                 traffic = each * count * count * 4 / (check.ceiling["copy_gb_per_s"] * 1e9)
                 row = {"engine": name, "keypoints": count, "pairs_per_s": round(each, 1)}
                 work = 2 * count * count * dimension
@@ -290,6 +331,13 @@ def matching(plan: Plan, check: Check) -> None:
                 row["memory_gb"] = memory()
                 check.matching.append(row)
                 print(json.dumps(row), flush=True)
+                save()
+                del matcher, tiles, runtime
+            clear()
+
+
+def _tile(matcher: BlockMatcher, pairs: NDArray[np.int32], block: list[NDArray[np.float16]]) -> int:
+    return len(matcher.match(block, pairs))
 
 
 def unit(rows: NDArray[np.float64]) -> NDArray[np.float16]:
@@ -342,10 +390,17 @@ def main() -> None:
     check.ceiling = ceiling(plan, 512 if options.quick else CEILING)
     path = options.out / f"{now:%Y-%m-%d}_gpu_check_{options.device}{'_quick' if options.quick else ''}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    for step in (parity, matching, extraction):
+
+    def save() -> None:  # what is measured stands, whatever comes
+        path.write_text(json.dumps(asdict(check), indent=1) + "\n", encoding="utf-8")
+
+    with noted(check, "parity"):
+        parity(plan, check)
+    save()
+    for step in (matching, extraction):
         with noted(check, step.__name__):
-            step(plan, check)
-        path.write_text(json.dumps(asdict(check), indent=1) + "\n", encoding="utf-8")  # what is measured stands
+            step(plan, check, save)
+    save()
     print(path)
 
 

@@ -24,11 +24,11 @@ class Row(Protocol):
     def name(self) -> str:
         """Of the row in the table."""
 
-    def put(self, image: NDArray[np.float32]) -> Any:
-        """(1, 3, H, W) ImageNet-normalised, to the device."""
+    def put(self, image: NDArray[np.float32], place: int) -> Any:
+        """(1, 3, H, W) ImageNet-normalised, to the device; `place` tells it from others that stay there."""
 
-    def describe(self, image: Any) -> Any:
-        """An image to its features."""
+    def describe(self, image: Any, side: int) -> Any:
+        """An image to its features. Those of side 0 and of side 1 (of a pair) are there together."""
 
     def match(self, first: Any, second: Any) -> NDArray[np.float32]:
         """Two images' features to (1, N) scores in the host's memory, so that all work is done."""
@@ -50,17 +50,19 @@ class EngineRow:
             profile = {name: (shape, shape, shape) for name, shape in shapes.items()}
             return runtime.load(Part(path, _no_module, outputs, half=half, profiles=[profile]))
 
-        self._detector = load("detector", ("keypoints", "scores"), {"image": shape})
-        self._descriptor = load("descriptor", ("descriptors",), {"image": shape, "keypoints": placed})
+        # two of each: the results of a session stand until it runs again
+        self._detectors = [load("detector", ("keypoints", "scores"), {"image": shape}) for _ in range(2)]
+        inputs = {"image": shape, "keypoints": placed}
+        self._descriptors = [load("descriptor", ("descriptors",), inputs) for _ in range(2)]
         self._matcher = load("matcher", MATCHES, matched)
         self.name = f"{runtime.provider.removesuffix('ExecutionProvider')}{', fp16' if half else ''}"
 
-    def put(self, image: NDArray[np.float32]) -> Value:
-        return self._runtime.put("image", image)
+    def put(self, image: NDArray[np.float32], place: int) -> Value:
+        return self._runtime.put(f"image {place}", image)
 
-    def describe(self, image: Value) -> tuple[Value, Value]:
-        found = self._detector.run({"image": image})
-        described = self._descriptor.run({"image": image, "keypoints": found["keypoints"]})["descriptors"]
+    def describe(self, image: Value, side: int) -> tuple[Value, Value]:
+        found = self._detectors[side].run({"image": image})
+        described = self._descriptors[side].run({"image": image, "keypoints": found["keypoints"]})["descriptors"]
         self._runtime.get(found["scores"])  # a GPU's work is queued: the clock must not stop before it is done
         return found["keypoints"], described
 
@@ -103,10 +105,10 @@ class TorchRow:
         number = str(self._half).removeprefix("torch.")
         self.name = f"torch {'AMP ' + number if amp else 'float32'}, {self._device.upper()}"
 
-    def put(self, image: NDArray[np.float32]) -> Any:
+    def put(self, image: NDArray[np.float32], place: int) -> Any:  # noqa: ARG002 - tensors are new each time
         return self._torch.from_numpy(image).to(self._device)
 
-    def describe(self, image: Any) -> Any:
+    def describe(self, image: Any, side: int) -> Any:  # noqa: ARG002 - as above
         with self._torch.no_grad(), self._torch.autocast(self._device, self._half, enabled=self._amp):
             keypoints, _ = self._detect(image)
             return self._finished(self._describe(image, keypoints))

@@ -14,6 +14,9 @@ from sfm_match.runtime import OutOfMemory, Runtime
 from sfm_match.runtime.planning import pairs_a_call
 from sfm_match.store.matches import Matches
 
+MORE = 8  # columns beside a descriptor: two that count, and rows stay multiples of 16 bytes, as tensor cores want them
+STEP = 1024  # keypoints to which blocks are filled up, so that a collection that grows needs no engine of its own
+
 
 class BlockMatcher:
     """Matches the pairs of a tile on a device."""
@@ -39,9 +42,9 @@ class BlockMatcher:
             advance: told how many pairs are done.
         """
         self._runtime, self._threshold, self._inverse_temperature = runtime, threshold, inverse_temperature
-        self._keypoints, self._advance = keypoints, advance
-        self._pairs = pairs_a_call(runtime.free_memory(), keypoints)
-        self._session = runtime.load(parts.match_block(images, keypoints, dimension + 2, self._pairs))
+        self._keypoints, self._advance = -(-keypoints // STEP) * STEP, advance
+        self._pairs = pairs_a_call(runtime.free_memory(), self._keypoints)
+        self._session = runtime.load(parts.match_block(images, self._keypoints, dimension + MORE, self._pairs))
 
     def match(self, descriptors: Sequence[NDArray[np.float16]], pairs: NDArray[np.int32]) -> list[Matches]:
         """
@@ -57,17 +60,18 @@ class BlockMatcher:
         temperature = engine.put("inverse_temperature", np.array([self._inverse_temperature], np.float32))
         found: list[Matches] = []
         while len(found) < len(pairs):
-            part = pairs[len(found) : len(found) + self._pairs]
+            count = self._pairs  # another lane may halve it
+            part = pairs[len(found) : len(found) + count]
             # the last call is filled up: equal shapes are replayed, and need no engine of their own
-            filled = np.concatenate((part, np.repeat(part[-1:], self._pairs - len(part), axis=0))).astype(np.int64)
+            filled = np.concatenate((part, np.repeat(part[-1:], count - len(part), axis=0))).astype(np.int64)
             feeds = {"descriptors": block, "pairs": engine.put("pairs", filled), "inverse_temperature": temperature}
             try:
                 result = self._session.run(feeds)
                 places, scores = engine.get(result["places"]), engine.get(result["scores"])
             except OutOfMemory:
-                if self._pairs == 1:
+                if count == 1:
                     raise
-                self._pairs = max(1, self._pairs // 2)
+                self._pairs = min(self._pairs, count // 2)
                 continue
             found += [self._kept(places[row], scores[row]) for row in range(len(part))]
             self._advance(len(part))
@@ -80,11 +84,11 @@ class BlockMatcher:
 
 
 def packed(descriptors: Sequence[NDArray[np.float16]], keypoints: int) -> NDArray[np.float16]:
-    """(I, keypoints, D + 2): descriptors, and the two columns that tell them from padding (`exports.graphs`)."""
+    """(I, keypoints, D + MORE): descriptors, zeros, and two columns that tell them from padding (`exports.graphs`)."""
     dimension = descriptors[0].shape[1]
-    block = np.zeros((len(descriptors), keypoints, dimension + 2), np.float16)
-    block[..., dimension], block[..., dimension + 1] = PADDING, 1
+    block = np.zeros((len(descriptors), keypoints, dimension + MORE), np.float16)
+    block[..., -2], block[..., -1] = PADDING, 1
     for image, mine in zip(block, descriptors, strict=True):
         image[: len(mine), :dimension] = mine
-        image[: len(mine), dimension] = 0
+        image[: len(mine), -2] = 0
     return block

@@ -17,7 +17,7 @@ from sfm_match import parts
 from sfm_match.config import AUTO, ExtractOptions
 from sfm_match.frames import Frame, normalised_from_network, quarter_turned
 from sfm_match.keypoints import Selection, select_keypoints
-from sfm_match.lanes import in_lanes
+from sfm_match.lanes import Lanes
 from sfm_match.loader import Loaded, normalise
 from sfm_match.models import Model, Weights, find_model, zoo
 from sfm_match.progress import Clock
@@ -102,8 +102,8 @@ class Extractor:
         return _OnHost(self._runtime, model, how, TURNS if self._options.turns else 1, self.served)
 
     @property
-    def lanes(self) -> int:
-        """Batches that are worth having in hand at once."""
+    def lanes(self) -> Lanes:
+        """The engine's."""
         return self._runtime.lanes
 
     @property
@@ -143,12 +143,9 @@ class Extractor:
 
     def each(self, batches: Iterable[Loaded], clock: Clock) -> Iterator[tuple[Loaded, Found]]:
         """Features of batches, in their order; on a GPU one batch is copied while another is computed."""
-        alone = self.lanes == 1  # then the clock tells the network from the selection
-        return in_lanes(
-            self.lanes,
-            batches,
-            lambda batch: self.features(batch, clock if alone else Clock()),
-            lambda: clock.on("network"),
+        alone = self.lanes.count == 1  # then the clock tells the network from the selection
+        return self.lanes.each(
+            batches, lambda batch: self.features(batch, clock if alone else Clock()), lambda: clock.on("network")
         )
 
 

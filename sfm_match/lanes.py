@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
@@ -10,35 +10,40 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def in_lanes(
-    lanes: int,
-    items: Iterable[T],
-    work: Callable[[T], R],
-    waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
-) -> Iterator[tuple[T, R]]:
-    """Each item with its result, in their order.
+class Lanes:
+    """Threads that stay, and with them what an engine keeps for each: streams, buffers, captured graphs."""
 
-    Args:
-        lanes: threads; with one, the work is done in this one.
-        items: taken `lanes` ahead of what is yielded.
-        work: of one item.
-        waiting: entered while this thread waits for others, to measure it.
-    """
-    if lanes == 1:
-        for item in items:
-            yield item, work(item)
-        return
-    pending: deque[tuple[T, Future[R]]] = deque()
-    pool = ThreadPoolExecutor(lanes)
-    try:
-        for item in items:
-            pending.append((item, pool.submit(work, item)))
-            if len(pending) >= lanes:
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._pool = ThreadPoolExecutor(count) if count > 1 else None
+
+    def each(
+        self,
+        items: Iterable[T],
+        work: Callable[[T], R],
+        waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> Iterator[tuple[T, R]]:
+        """Each item with its result, in their order. With one lane, the work is done in the caller's thread.
+
+        Args:
+            items: taken one more than there are lanes ahead of what is yielded, so that none of them waits.
+            work: of one item.
+            waiting: entered while the caller waits for a lane, to measure it.
+        """
+        if self._pool is None:
+            for item in items:
+                yield item, work(item)
+            return
+        pending: deque[tuple[T, Future[R]]] = deque()
+        try:
+            for item in items:
+                pending.append((item, self._pool.submit(work, item)))
+                if len(pending) > self.count:
+                    yield _first(pending, waiting)
+            while pending:
                 yield _first(pending, waiting)
-        while pending:
-            yield _first(pending, waiting)
-    finally:
-        pool.shutdown(cancel_futures=True)  # an interrupt does not wait for what is not begun
+        finally:  # an error or an interrupt does not wait for what is not begun
+            wait([future for _, future in pending if not future.cancel()])
 
 
 def _first(pending: deque[tuple[T, Future[R]]], waiting: Callable[[], AbstractContextManager[None]]) -> tuple[T, R]:

@@ -143,7 +143,10 @@ def _end_to_end(images: list[_Image], extracting: ExtractOptions, matching: Matc
             f"--end2end: the file matches at --inverse-temperature {MatchOptions.inverse_temperature:g} and keeps "
             f"scores above {least}: accepted are --match-threshold {least} and more"
         )
-    choose(extracting.device)
+    device = choose(extracting.device).device
+    if extracting.device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"--device {extracting.device}: accepted with --end2end are auto, cpu, cuda")
+    providers = ("CPUExecutionProvider",) if device == "cpu" else ("CUDAExecutionProvider", "CPUExecutionProvider")
     plain = ExtractOptions()
     for name in ("turns", "threshold", "border", "subpixel"):
         if getattr(extracting, name) != getattr(plain, name):
@@ -155,7 +158,7 @@ def _end_to_end(images: list[_Image], extracting: ExtractOptions, matching: Matc
         cv2.resize(orient(image.pixels, image.header.orientation), (width, height), interpolation=cv2.INTER_AREA)
         for image in images
     ]
-    found = DeDoDeRunner(end2end_path=path).match(DeDoDeRunner.preprocess(np.stack(upright)))
+    found = DeDoDeRunner(end2end_path=path, providers=providers).match(DeDoDeRunner.preprocess(np.stack(upright)))
     kept = found.scores > threshold
     a, b = (
         _raw(matches[kept], image.header)

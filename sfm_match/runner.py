@@ -61,10 +61,12 @@ class DeDoDeRunner:
         given = [Path(path) for path in (end2end_path, *three) if path is not None]
         for path in given:
             refuse_failed_export(path)
-        from sfm_match.runtime.ort import CPU, OrtSession
+        from sfm_match.runtime.ort import CPU, OrtSession, preload
 
         # asking for CUDA without a driver prints errors and falls back
         served = providers if driver_present() else [CPU]
+        if driver_present():
+            preload()
         self._sessions = [OrtSession(path, served) for path in given]
 
     def run(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:

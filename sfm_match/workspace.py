@@ -84,7 +84,7 @@ class Workspace:
             shown = ", ".join(f"{key} was {before.get(key)}, now {facts.get(key)}" for key in changed)
             raise UsageError(
                 f"{self.folder}: {stage} ran with other options ({shown}); "
-                "add --overwrite to replace its results, or choose another --workspace"
+                "give those options again, add --overwrite to replace its results, or choose another --workspace"
             )
 
     def note(self, key: str, facts: dict[str, Any]) -> None:

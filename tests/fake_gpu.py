@@ -40,8 +40,8 @@ class FakeCuda:
 
     def __init__(self) -> None:
         self.memory: dict[int, Any] = {}
-        self.capturing: dict[int, list[Callable[[], None]]] = {}
-        self.streams = self.launches = 0
+        self.capturing: dict[int, list[tuple[Any, Callable[[], None]]]] = {}
+        self.streams = self.destroyed = self.launches = 0
         self.limit: int | None = None  # bytes of the largest allocation
         self.capture_fails = False
 
@@ -76,6 +76,14 @@ class FakeCuda:
         self.streams += 1
         return self._ok(self.streams)
 
+    def cudaStreamDestroy(self, stream: int) -> tuple[Any, ...]:
+        assert 0 < stream <= self.streams
+        self.destroyed += 1
+        return self._ok()
+
+    def cudaGetLastError(self) -> tuple[Any, ...]:
+        return self._ok()
+
     def cudaMemcpyAsync(self, target: int, source: int, size: int, kind: Any, stream: int) -> tuple[Any, ...]:
         assert isinstance(kind, self.cudaMemcpyKind)
         assert target in self.memory
@@ -106,11 +114,14 @@ class FakeCuda:
     def cudaGraphDestroy(self, _graph: Any) -> tuple[Any, ...]:
         return self._ok()
 
-    cudaGraphExecDestroy = cudaGraphDestroy
+    def cudaGraphExecDestroy(self, graph: Any) -> tuple[Any, ...]:
+        for context, _ in graph:
+            context.captured = False
+        return self._ok()
 
     def cudaGraphLaunch(self, graph: Any, _stream: int) -> tuple[Any, ...]:
         self.launches += 1
-        for work in graph:
+        for _, work in graph:
             work()
         return self._ok()
 
@@ -225,19 +236,33 @@ class _Context:
         self.addresses: dict[str, int] = {}
         self.found: dict[str, tuple[int, ...]] = {}
         self.scratch = 0
+        self.profiled = self.captured = False
         self.ran_at: dict[str, tuple[int, ...]] | None = None
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        assert self.profiled
+        assert not self.captured, "a captured context was changed"
         self.shapes = {**self.shapes, name: tuple(shape)}
         return True
 
     def set_tensor_address(self, name: str, pointer: int) -> bool:
+        assert not self.captured, "a captured context was changed"
         self.addresses[name] = pointer
         return True
 
+    def set_optimization_profile_async(self, place: int, stream: int) -> bool:
+        assert place == 0
+        assert 0 < stream <= self.cuda.streams
+        self.profiled = True
+        return True
+
+    def update_device_memory_size_for_shapes(self) -> int:
+        return sum(int(np.prod(shape)) for shape in self.shapes.values())
+
     def set_device_memory(self, pointer: int, size: int) -> None:
-        assert size == self.engine.device_memory_size_v2
+        assert size == self.update_device_memory_size_for_shapes()
         assert len(self.cuda.memory[pointer]) >= size
+        assert not self.captured, "a captured context was changed"
         self.scratch = pointer
 
     def infer_shapes(self) -> list[str]:
@@ -262,7 +287,8 @@ class _Context:
             if self.ran_at != self.shapes:
                 return False
             shapes, addresses, scratch = dict(self.shapes), dict(self.addresses), self.scratch
-            self.cuda.capturing[stream].append(lambda: self._execute(shapes, addresses, scratch))
+            self.cuda.capturing[stream].append((self, lambda: self._execute(shapes, addresses, scratch)))
+            self.captured = not self.cuda.capture_fails
         else:
             self._execute(self.shapes, self.addresses, self.scratch)
             self.ran_at = self.shapes
@@ -285,8 +311,6 @@ class _Engine:
     def __init__(self, plan: bytes, cuda: FakeCuda) -> None:
         self.session = onnxruntime.InferenceSession(plan, providers=["CPUExecutionProvider"])
         self.cuda = cuda
-
-    device_memory_size_v2 = 1 << 16
 
     def create_execution_context(self, strategy: Any) -> _Context:
         assert strategy.name == "USER_MANAGED"

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 import sfm_match
 from sfm_match.collection import Collection
+from sfm_match.extractor import TURNS
 from sfm_match.matching import match_turned
 from sfm_match.models import match_threshold
-from sfm_match.stages.extract import TURNS
 from sfm_match.stages.match import current_features
 from sfm_match.store.features import read_features, unit_path
 from sfm_match.workspace import Workspace

@@ -73,10 +73,9 @@ def exported_file(name: str, part: str, weights: Weights, num_keypoints: int, *,
     """
 
     def make(folder: Path, files: list[Path]) -> Iterable["Exported"]:
-        from exports.command import PIPELINE_SIZE, export_onnx
-        from exports.onnx_export import Shapes
+        from exports.command import any_size, export_onnx
 
-        shapes = Shapes(PIPELINE_SIZE, 2, dynamic_size=True, dynamic_batch=True, num_keypoints=num_keypoints)
+        shapes = any_size(name, num_keypoints)
         return export_onnx(name, folder, shapes, parts=[part], half=half, weights=files, random_weights=weights.random)
 
     files, source = sources(name, weights)

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError
+from sfm_match.lanes import Lanes
 from sfm_match.runtime.devices import Choice, choose, driver_present
 from sfm_match.store.shard import sha256_of
 
@@ -72,8 +73,8 @@ class Runtime(Protocol):
         """Whether values are worth keeping there: selection and matching then run there, too."""
 
     @property
-    def lanes(self) -> int:
-        """Threads that it pays to use at once."""
+    def lanes(self) -> Lanes:
+        """The threads that it pays to use at once."""
 
     def load(self, part: Part) -> Session:
         """Raises EngineError where the engine refuses the network."""

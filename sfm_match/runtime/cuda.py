@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 
 from sfm_match.runtime import EngineError, OutOfMemory
 
-GRAPHS = 32  # of a lane; the oldest goes
-
 
 @dataclass(frozen=True)
 class DeviceArray:
@@ -36,12 +34,13 @@ def call(result: tuple[Any, ...]) -> Any:
     error, *values = result
     if error == cudart.cudaError_t.cudaSuccess:
         return values[0] if values else None
+    cudart.cudaGetLastError()  # or the next call tells of it again
     text = f"CUDA: {error.name}"
     raise OutOfMemory(text) if error == cudart.cudaError_t.cudaErrorMemoryAllocation else EngineError(text)
 
 
 class _Buffer:
-    """Memory that grows and never shrinks."""
+    """Memory that grows and never shrinks. Freeing waits for all that uses it: CUDA sees to that."""
 
     def __init__(self, allocate: Callable[[int], int], free: Callable[[int], Any]) -> None:
         self._allocate, self._free = allocate, free
@@ -76,20 +75,15 @@ class Lane:
     def __init__(self) -> None:
         nonblocking = cudart.cudaStreamNonBlocking
         self.stream = int(call(cudart.cudaStreamCreateWithFlags(nonblocking)))
+        self.prepared: dict[Hashable, Any] = {}  # what a session keeps here, the latest used last
         self._device: dict[Hashable, _Buffer] = {}
         self._pinned: dict[Hashable, _Buffer] = {}
         self._in_flight: set[Hashable] = set()  # pinned memory that a copy still reads
-        self._graphs: dict[Hashable, Any] = {}
-        self._seen: set[Hashable] = set()
         self._scratch = _device_memory()
 
     def scratch(self, size: int) -> int:
         """Memory for what runs next, shared by all that runs on this lane: it runs one after the other."""
-        before = self._scratch.pointer
-        pointer = self._scratch.of(max(size, 1))
-        if pointer != before:  # graphs hold the old place
-            self._forget_graphs()
-        return pointer
+        return self._scratch.of(max(size, 1))
 
     def buffer(self, key: Hashable, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray:
         """Device memory under a name, of this shape."""
@@ -113,7 +107,7 @@ class Lane:
         """Waits for the lane's work, then for the copy."""
         if not array.nbytes:
             return np.empty(array.shape, array.dtype)
-        staging = self._pinned.setdefault(("get", array.pointer), _pinned_memory()).of(array.nbytes)
+        staging = self._pinned.setdefault("from the device", _pinned_memory()).of(array.nbytes)
         self._copy(staging, array.pointer, array.nbytes, cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost)
         self.wait()
         return _view(staging, array.shape, array.dtype).copy()
@@ -125,54 +119,40 @@ class Lane:
         call(cudart.cudaStreamSynchronize(self.stream))
         self._in_flight.clear()
 
-    def enqueue(self, key: Hashable, work: Callable[[], bool]) -> None:
-        """Runs work on the stream; work that comes again under the same key (shapes, addresses) is replayed.
-
-        At its second sight it runs once more and is then captured: an engine wants one run at a shape before that.
-        """
-        graph = self._graphs.get(key)
-        if graph is not None:
-            call(cudart.cudaGraphLaunch(graph, self.stream))
-            return
-        if not work():
-            raise EngineError("TensorRT could not start the network")
-        if key in self._seen and key not in self._graphs:
-            self._graphs[key] = self._captured(work)
-            if len(self._graphs) > GRAPHS:
-                self._destroy(self._graphs.pop(next(iter(self._graphs))))
-        self._seen.add(key)
-
-    def _captured(self, work: Callable[[], bool]) -> Any:
-        """Or None where this work cannot be captured: it then runs as it did."""
-        mode = cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        call(cudart.cudaStreamBeginCapture(self.stream, mode))
+    def captured(self, work: Callable[[], bool]) -> "Graph | None":
+        """Work on this stream as a graph, which is not run by this; None where it cannot be captured."""
+        call(cudart.cudaStreamBeginCapture(self.stream, cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal))
         started = work()
         error, graph = cudart.cudaStreamEndCapture(self.stream)
-        if not started or error != cudart.cudaError_t.cudaSuccess:
+        if error != cudart.cudaError_t.cudaSuccess:
+            cudart.cudaGetLastError()
             return None
-        instance = call(cudart.cudaGraphInstantiate(graph, 0))
+        instance = call(cudart.cudaGraphInstantiate(graph, 0)) if started else None
         call(cudart.cudaGraphDestroy(graph))
-        return instance
-
-    @staticmethod
-    def _destroy(graph: Any) -> None:
-        if graph is not None:
-            cudart.cudaGraphExecDestroy(graph)
-
-    def _forget_graphs(self) -> None:
-        for graph in self._graphs.values():
-            self._destroy(graph)
-        self._graphs.clear()
-        self._seen.clear()
+        return Graph(instance, self.stream) if started else None
 
     def release(self) -> None:
-        """Frees everything; the lane is then empty, and good for other work."""
+        """Frees everything."""
         self.wait()
-        self._forget_graphs()
+        self.prepared.clear()
         for memory in (self._scratch, *self._device.values(), *self._pinned.values()):
             memory.release()
         self._device.clear()
         self._pinned.clear()
+        call(cudart.cudaStreamDestroy(self.stream))
+
+
+class Graph:
+    """Captured work."""
+
+    def __init__(self, instance: Any, stream: int) -> None:
+        self._instance, self._stream = instance, stream
+
+    def launch(self) -> None:
+        call(cudart.cudaGraphLaunch(self._instance, self._stream))
+
+    def __del__(self) -> None:
+        cudart.cudaGraphExecDestroy(self._instance)
 
 
 def _view(pointer: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

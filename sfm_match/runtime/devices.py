@@ -17,6 +17,8 @@ from sfm_match.errors import UsageError
 
 ORDER = ("tensorrt", "cuda", "torch")  # of `auto`: the fastest that is really there
 CUDA_LIBRARIES = ("libcudart.so.13", "libcublasLt.so.13", "libcublas.so.13", "libcudnn.so.9", "libcufft.so.12")
+NO_GPU = "no NVIDIA GPU with a driver"
+LEAST_CUDA, LEAST_CAPABILITY = 13, (7, 5)
 _LEAST = {"tensorrt": (10, 13), "cuda.bindings": (13, 0)}
 _NAME_LENGTH = 256
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
@@ -100,12 +102,20 @@ def missing_libraries() -> list[str]:
     return [name for name in CUDA_LIBRARIES if absent(name)]
 
 
-def _no_gpu() -> str | None:
-    return None if gpus() else "no NVIDIA GPU with a driver"
+def _gpu_trouble() -> str | None:
+    """Why the first GPU serves neither ONNX Runtime nor TensorRT, which are built for CUDA 13 here."""
+    if not gpus():
+        return NO_GPU
+    served, (major, minor) = cuda_of_driver(), gpus()[0].compute_capability
+    if served is not None and int(served.split(".")[0]) < LEAST_CUDA:
+        return f"the driver serves CUDA {served}, CUDA {LEAST_CUDA} is needed: update the driver"
+    if (major, minor) < LEAST_CAPABILITY:
+        return f"{gpus()[0].name} has compute capability {major}.{minor}, 7.5 is needed (torch may serve it)"
+    return None
 
 
 def _why_no_tensorrt() -> str | None:
-    if (reason := _no_gpu()) is not None:
+    if (reason := _gpu_trouble()) is not None:
         return reason
     for package in ("tensorrt", "cuda.bindings"):
         if importlib.util.find_spec(package.split(".")[0]) is None:
@@ -121,7 +131,7 @@ def _why_no_tensorrt() -> str | None:
 
 
 def _why_no_provider(provider: str) -> str | None:
-    if (reason := _no_gpu()) is not None:
+    if (reason := _gpu_trouble()) is not None:
         return reason
     import onnxruntime
 
@@ -130,12 +140,13 @@ def _why_no_provider(provider: str) -> str | None:
             f"this onnxruntime has no {provider}; pip uninstall onnxruntime onnxruntime-gpu, then "
             "pip install onnxruntime-gpu: the two are the same files and must not both be there"
         )
-    from sfm_match.runtime.ort import provider_really_used
+    from sfm_match.runtime.ort import provider_trouble
 
-    if provider_really_used(provider):
+    trouble = provider_trouble(provider)
+    if trouble is None:
         return None
     missing = missing_libraries()
-    libraries = f"libraries not found: {', '.join(missing)}" if missing else "ONNX Runtime fell back to the CPU"
+    libraries = f"libraries not found: {', '.join(missing)}" if missing else trouble
     extra = "cuda" if provider.startswith("CUDA") else "ort-tensorrt"
     return f"{libraries}; pip install 'sfm-match[{extra}]', or a CUDA 13 build of torch"
 
@@ -181,7 +192,7 @@ def choose(device: str) -> Choice:
             raise UsageError(f"--device {device}: {reason}; accepted here: {', '.join(present())}")
         return Choice(device, "")
     if not gpus() and not _torch_has_gpu():
-        return Choice("cpu", "no NVIDIA GPU with a driver")
+        return Choice("cpu", NO_GPU)
     passed_over: list[str] = []
     for candidate in ORDER:
         reason = why_not(candidate)

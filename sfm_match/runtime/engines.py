@@ -74,23 +74,22 @@ class EngineStore:
         engine = open_engine(plan)
         if engine is None:
             raise EngineError(f"{name}: TensorRT refuses the engine that it built")
-        self._folder.mkdir(parents=True, exist_ok=True)
-        if timing:
-            self._write(timing_path, timing)
-        self._write(path, plan)
-        note = {**asdict(facts), "sha256": hashlib.sha256(plan).hexdigest()}
-        self._write(self._note(path), (json.dumps(note, indent=1) + "\n").encode())
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            if timing:
+                self._write(timing_path, timing)
+            head = json.dumps({"sha256": hashlib.sha256(plan).hexdigest(), **asdict(facts)})
+            self._write(path, head.encode() + b"\n" + plan)
+        except OSError as error:  # the engine is in hand
+            print(f"sfm-match: {path}: not kept for the next run ({error.strerror})", file=sys.stderr)
         return engine
 
     @staticmethod
-    def _note(path: Path) -> Path:
-        return path.with_suffix(".json")
-
-    def _read(self, path: Path) -> bytes | None:
+    def _read(path: Path) -> bytes | None:
         """An engine that is as it was written: TensorRT itself may crash on a damaged one."""
         try:
-            plan = path.read_bytes()
-            written = json.loads(self._note(path).read_text(encoding="utf-8"))["sha256"]
+            head, _, plan = path.read_bytes().partition(b"\n")
+            written = json.loads(head)["sha256"]
         except (OSError, ValueError, KeyError):
             return None
         return plan if hashlib.sha256(plan).hexdigest() == written else None

@@ -11,8 +11,11 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from sfm_match.lanes import Lanes
 from sfm_match.runtime import Arrays, EngineError, OutOfMemory, Part, Provider, Value
-from sfm_match.runtime.planning import whole_range
+from sfm_match.runtime.devices import gpus
+from sfm_match.runtime.planning import assumed_free, whole_range
+from sfm_match.store.shard import sha256_of
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -72,7 +75,7 @@ class OrtRuntime:
         """
         self._device, self._cache = device, cache
         self.on_device = device != "cpu" if on_device is None else on_device
-        self.lanes = 1 if device == "cpu" else 2
+        self.lanes = Lanes(1 if device == "cpu" else 2)
         self._memory = "cpu" if device == "cpu" else "cuda"
         wanted = {"cpu": CPU, "cuda": CUDA, "ort-tensorrt": TENSORRT}[device]
         self._wanted = wanted
@@ -108,9 +111,6 @@ class OrtRuntime:
         return value if isinstance(value, np.ndarray) else np.asarray(value.numpy())
 
     def free_memory(self) -> int | None:
-        from sfm_match.runtime.devices import gpus
-        from sfm_match.runtime.planning import assumed_free
-
         return assumed_free(gpus()[0].memory) if self._device != "cpu" and gpus() else None
 
 
@@ -120,11 +120,16 @@ def cuda_options(part: Part) -> dict[str, str]:
 
 
 def tensorrt_options(part: Part, cache: Path) -> dict[str, Any]:
-    """Of the TensorRT provider: explicit shapes, and caches beside the native backend's."""
-    cache.mkdir(parents=True, exist_ok=True)
+    """Of the TensorRT provider: explicit shapes, and a cache for each network.
+
+    ONNX Runtime names engines by the names in a network and not by its weights: two networks of one form would take
+    each other's.
+    """
+    engines = cache / "onnxruntime" / sha256_of(part.path)[:16]
+    engines.mkdir(parents=True, exist_ok=True)
     options: dict[str, Any] = {
         "trt_engine_cache_enable": True,
-        "trt_engine_cache_path": str(cache),
+        "trt_engine_cache_path": str(engines),
         "trt_timing_cache_enable": True,
         "trt_timing_cache_path": str(cache),
         "trt_fp16_enable": part.half,  # this provider's networks are not strongly typed
@@ -144,16 +149,21 @@ def preload() -> None:
         onnxruntime.preload_dlls(directory="")
 
 
-def provider_really_used(provider: str) -> bool:
-    """Whether a session gets it. ONNX Runtime's own lists name it on any machine."""
+def provider_trouble(provider: str) -> str | None:
+    """Why a provider cannot be had, None where it runs the smallest network. ONNX Runtime's lists name it anywhere."""
     preload()
     onnxruntime.set_default_logger_severity(_SILENT)
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # of its fallback
             session = OrtSession(_SAMPLE, [provider, CPU], _SILENT)
+            if session.inner.get_providers()[0] != provider:
+                return "ONNX Runtime fell back to the CPU"
+            session.run({"pixels": np.zeros((1, 8, 8, 3), np.uint8)})  # it may have no kernels for this GPU
+    except EngineError as error:
+        return str(error)
     finally:
         onnxruntime.set_default_logger_severity(_WARNINGS)
-    return bool(session.inner.get_providers()[0] == provider)
+    return None
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from sfm_match.runtime import Shape, Shapes
 OWN_PROFILE = 64  # images of one shape that pay for an engine of their own
 MOST_IMAGES = 16  # a call; more gains nothing on the largest GPUs
 USABLE = 0.6  # of the free memory; the rest is for lanes, allocators and neighbours
+LANES = 2  # of a GPU
 MATRICES = 4  # float32 matrices of a pair that matching holds at once
 MOST_PAIRS = 64  # a call
 
@@ -90,11 +91,12 @@ def images_a_call(free: int | None, pixels: int, bytes_per_pixel: float) -> int:
         bytes_per_pixel: activations of the larger network.
     """
     room = USABLE * (free if free is not None else 8 << 30)
-    fitting = int(room / (2 * pixels * bytes_per_pixel))  # two lanes
+    fitting = int(room / (LANES * pixels * bytes_per_pixel))
     return 1 << (max(1, min(MOST_IMAGES, fitting)).bit_length() - 1)
 
 
 def pairs_a_call(free: int | None, keypoints: int) -> int:
-    """Image pairs that matching takes at once: their matrices are what is large."""
-    room = USABLE * (free if free is not None else 4 << 30)
-    return max(1, min(MOST_PAIRS, int(room / (MATRICES * 4 * max(keypoints, 1) ** 2))))
+    """Image pairs that matching takes at once, a power of two: their matrices are what is large."""
+    room = USABLE * (free if free is not None else 8 << 30)
+    fitting = int(room / (LANES * MATRICES * 4 * max(keypoints, 1) ** 2))
+    return 1 << (max(1, min(MOST_PAIRS, fitting)).bit_length() - 1)

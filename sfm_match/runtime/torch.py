@@ -6,7 +6,7 @@ On CUDA each thread has a stream of its own, and a shape that comes again is rep
 import contextlib
 import inspect
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sfm_match.lanes import Lanes
 from sfm_match.runtime import EngineError, OutOfMemory, Part, Value
 
 GRAPHS = 16  # of a thread and network; the oldest goes
@@ -51,17 +52,25 @@ class TorchSession:
 
     def _replayed(self, given: tuple[Tensor, ...]) -> Any:
         """Eager at a shape's first sight, captured at its second, replayed from then on."""
-        graphs: dict[Any, _Graph | None] = self._graphs.__dict__.setdefault("by_shape", {})
+        graphs: dict[Any, Callable[..., Any] | None] = self._graphs.__dict__.setdefault("by_shape", {})
         shape = tuple((tensor.shape, tensor.dtype) for tensor in given)
-        if shape not in graphs:
-            graphs[shape] = None
-            if len(graphs) > GRAPHS:
-                del graphs[next(iter(graphs))]
-            return self._module(*given)
-        graph = graphs[shape]
-        if graph is None:
-            graph = graphs[shape] = _Graph(self._module, given, self._runtime.graph_pool())
-        return graph.run(given)
+        known, run = shape in graphs, graphs.pop(shape, None)
+        if known and run is None:
+            run = self._captured(given)
+        graphs[shape] = run  # the latest used last
+        if len(graphs) > GRAPHS:
+            del graphs[next(iter(graphs))]
+        return (run or self._module)(*given)
+
+    def _captured(self, given: tuple[Tensor, ...]) -> Callable[..., Any]:
+        """As a graph; plain where that cannot be."""
+        with self._runtime.capturing:  # it begins by waiting for the whole device, which no other capture survives
+            try:
+                return _Graph(self._module, given, self._runtime.graph_pool())
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError:
+                return self._module
 
 
 class _Graph:
@@ -75,7 +84,7 @@ class _Graph:
         with torch.cuda.graph(self._graph, pool, stream, capture_error_mode="thread_local"):
             self._found = module(*self._given)
 
-    def run(self, given: tuple[Tensor, ...]) -> Any:
+    def __call__(self, *given: Tensor) -> Any:
         for mine, theirs in zip(self._given, given, strict=True):
             mine.copy_(theirs)
         self._graph.replay()
@@ -89,12 +98,11 @@ class TorchRuntime:
 
     def __init__(self, device: str | None = None) -> None:
         self.device = device or best_device()
-        self.lanes = 2 if self.device == "cuda" else 1
+        self.lanes = Lanes(2 if self.device == "cuda" else 1)
+        self.capturing = threading.Lock()
         self._streams = threading.local()
         name = f" {torch.cuda.get_device_name()}" if self.device == "cuda" else ""
         self.provider = f"torch {torch.__version__}, {self.device.upper()}{name}"
-        if self.device == "cuda":  # convolutions of float32 are float32; matching's products are of halves
-            torch.backends.cudnn.allow_tf32 = False
 
     def load(self, part: Part) -> TorchSession:
         return TorchSession(part, self)
@@ -127,6 +135,8 @@ class TorchRuntime:
         """On this thread's stream, without gradients; errors of torch as ours."""
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch.inference_mode())
+            # convolutions of float32 are float32; matching's products are of halves
+            stack.enter_context(torch.backends.cudnn.flags(allow_tf32=False))
             if self.device == "cuda":
                 if not hasattr(self._streams, "mine"):
                     self._streams.mine = torch.cuda.Stream()  # type: ignore[no-untyped-call]

@@ -4,8 +4,12 @@ Engines are built at first use and cached. A file from another machine or versio
 damaged one is built anew. Nothing here may be touched without a driver: TensorRT's runtime then crashes the process.
 """
 
+import contextlib
+import itertools
 import threading
+import weakref
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +17,9 @@ import numpy as np
 import tensorrt as trt
 from numpy.typing import NDArray
 
+from sfm_match.lanes import Lanes
 from sfm_match.runtime import EngineError, OutOfMemory, Part, Shapes, Value
-from sfm_match.runtime.cuda import DeviceArray, Lane, free_memory
+from sfm_match.runtime.cuda import DeviceArray, Graph, Lane, free_memory
 from sfm_match.runtime.devices import driver_present, gpus
 from sfm_match.runtime.engines import EngineFacts, EngineStore
 from sfm_match.runtime.planning import profile_for
@@ -22,6 +27,9 @@ from sfm_match.store.shard import sha256_of
 
 WORKSPACE = 0.5  # of the free memory, for the builder
 LEVEL = 3  # of the builder's optimisation, TensorRT's own default
+CONTEXTS = 64  # of a lane: sixteen shapes of four networks
+_CAPTURE_AT = 2  # runs; an engine wants one at a shape before it is captured
+_NUMBERS = itertools.count()
 
 
 class Log(trt.ILogger):  # type: ignore[misc]
@@ -69,7 +77,7 @@ def build(
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
     if exact:
         config.clear_flag(trt.BuilderFlag.TF32)
-    cache = config.create_timing_cache(timing)
+    cache = config.create_timing_cache(timing) or config.create_timing_cache(b"")  # the first may be damaged
     config.set_timing_cache(cache, False)
     profile = builder.create_optimization_profile()
     for place in range(network.num_inputs):
@@ -85,64 +93,111 @@ def build(
     return bytes(plan), bytes(learned.serialize()) if learned is not None else b""
 
 
+@dataclass
+class _Prepared:
+    """A network at one set of shapes, on one lane. A graph holds its context's state: nothing changes both."""
+
+    context: Any
+    outputs: dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
+    scratch: int  # bytes
+    places: tuple[int, ...] = ()  # addresses that the context knows
+    runs: int = 0  # at these addresses
+    graph: Graph | None = None
+
+
 class TrtSession:
     """A network, with an engine for each of its profiles: a job's shapes are known, and all of them will come."""
 
     def __init__(self, part: Part, runtime: "TrtRuntime") -> None:
         self._part, self._runtime = part, runtime
+        self._number = next(_NUMBERS)
         self._engines = [runtime.engine(part, shapes) for shapes in part.profiles]
-        self._contexts = threading.local()
 
     def run(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
         lane = self._runtime.lane()
-        shapes = {name: value.shape for name, value in feeds.items()}
-        place = profile_for(self._part.profiles, shapes)
-        if place is None:
-            raise EngineError(f"{self._part.path.name}: no TensorRT profile for {shapes}")
-        engine, context = self._engines[place], self._context(place)
-        for name, value in feeds.items():
-            if not context.set_input_shape(name, value.shape):
-                raise EngineError(f"{self._part.path.name}: TensorRT refuses {name} {value.shape}")
-            context.set_tensor_address(name, value.pointer)
-        if unknown := context.infer_shapes():
-            raise EngineError(f"{self._part.path.name}: shapes not known to TensorRT: {', '.join(unknown)}")
-        found: dict[str, Value] = {}
-        for name in self._part.outputs:
-            shape, dtype = tuple(context.get_tensor_shape(name)), numpy_type(engine.get_tensor_dtype(name))
-            found[name] = lane.buffer((id(self), name), shape, dtype)
-            context.set_tensor_address(name, found[name].pointer)
-        size = engine.device_memory_size_v2
-        context.set_device_memory(lane.scratch(size), size)
-        key = (id(self), place, *((name, v.shape, v.pointer) for name, v in {**feeds, **found}.items()))
-        lane.enqueue(key, lambda: bool(context.execute_async_v3(lane.stream)))
+        prepared = self._prepared(lane, {name: value.shape for name, value in feeds.items()})
+        found: dict[str, Value] = {
+            name: lane.buffer((self._number, name), shape, dtype) for name, (shape, dtype) in prepared.outputs.items()
+        }
+        scratch = lane.scratch(prepared.scratch)
+        tensors = {**feeds, **found}
+        places = (scratch, *(value.pointer for value in tensors.values()))
+        context = prepared.context
+        if places != prepared.places:
+            prepared.graph, prepared.runs, prepared.places = None, 0, places
+            for name, value in tensors.items():
+                context.set_tensor_address(name, value.pointer)
+            context.set_device_memory(scratch, prepared.scratch)
+        if prepared.graph is not None:
+            prepared.graph.launch()
+            return found
+
+        def start() -> bool:
+            return bool(context.execute_async_v3(lane.stream))
+
+        if not start():
+            raise EngineError(f"{self._part.path.name}: TensorRT could not start: {self._runtime.log.reasons()}")
+        prepared.runs += 1
+        if prepared.runs == _CAPTURE_AT:
+            prepared.graph = lane.captured(start)
         return found
 
-    def _context(self, place: int) -> Any:
-        """Of this thread: contexts are not shared between lanes."""
-        mine: dict[int, Any] = self._contexts.__dict__.setdefault("by_profile", {})
-        if place not in mine:
-            # their memory is the lane's: a context of its own for every network and profile would fill the GPU
-            managed = trt.ExecutionContextAllocationStrategy.USER_MANAGED
-            mine[place] = self._engines[place].create_execution_context(managed)
-            if mine[place] is None:
-                del mine[place]
-                raise OutOfMemory(f"{self._part.path.name}: no memory for TensorRT's execution context")
-        return mine[place]
+    def _prepared(self, lane: Lane, shapes: dict[str, tuple[int, ...]]) -> _Prepared:
+        """A context for these shapes alone, as captured graphs want it; the longest unused one goes."""
+        key = self._number, *shapes.items()
+        prepared: _Prepared | None = lane.prepared.pop(key, None)
+        if prepared is None:
+            prepared = self._prepare(lane, shapes)
+            while len(lane.prepared) >= CONTEXTS:
+                lane.wait()
+                del lane.prepared[next(iter(lane.prepared))]
+        lane.prepared[key] = prepared
+        return prepared
+
+    def _prepare(self, lane: Lane, shapes: dict[str, tuple[int, ...]]) -> _Prepared:
+        name = self._part.path.name
+        place = profile_for(self._part.profiles, shapes)
+        if place is None:
+            raise EngineError(f"{name}: no TensorRT profile for {shapes}")
+        engine = self._engines[place]
+        # its memory is the lane's: one of its own for every network and shape would fill the GPU
+        context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        if context is None:
+            raise OutOfMemory(f"{name}: no memory for TensorRT's execution context")
+        context.set_optimization_profile_async(0, lane.stream)
+        lane.wait()
+        for tensor, shape in shapes.items():
+            if not context.set_input_shape(tensor, shape):
+                raise EngineError(f"{name}: TensorRT refuses {tensor} {shape}: {self._runtime.log.reasons()}")
+        try:
+            unknown = context.infer_shapes()
+        except RuntimeError as error:
+            raise EngineError(f"{name}: TensorRT refuses {shapes}: {error}") from error
+        if unknown:
+            raise EngineError(f"{name}: shapes not known to TensorRT: {', '.join(unknown)}")
+        outputs = {
+            tensor: (tuple(context.get_tensor_shape(tensor)), numpy_type(engine.get_tensor_dtype(tensor)))
+            for tensor in self._part.outputs
+        }
+        return _Prepared(context, outputs, int(context.update_device_memory_size_for_shapes()))
 
 
 class TrtRuntime:
     """TensorRT on the first GPU."""
 
     on_device = True
-    lanes = 2
 
     def __init__(self, cache: Path) -> None:
         if not driver_present():
             raise EngineError("TensorRT: no NVIDIA GPU with a driver")
         self._store = EngineStore(cache)
-        self._log = Log()
-        self._runtime = trt.Runtime(self._log)
-        self._lanes = threading.local()
+        self.log = Log()
+        self._runtime = trt.Runtime(self.log)
+        self.lanes = Lanes(2)
+        self._mine = threading.local()
+        every: list[Lane] = []
+        self._every_lane = every
+        weakref.finalize(self, _release, every)
         self.provider = f"TensorRT {trt.__version__}, {gpus()[0].name}"
 
     def load(self, part: Part) -> TrtSession:
@@ -150,9 +205,10 @@ class TrtRuntime:
 
     def lane(self) -> Lane:
         """Of this thread."""
-        if not hasattr(self._lanes, "mine"):
-            self._lanes.mine = Lane()
-        lane: Lane = self._lanes.mine
+        if not hasattr(self._mine, "lane"):
+            self._mine.lane = Lane()
+            self._every_lane.append(self._mine.lane)
+        lane: Lane = self._mine.lane
         return lane
 
     def put(self, name: str, array: NDArray[Any]) -> DeviceArray:
@@ -176,6 +232,14 @@ class TrtRuntime:
             return build(part.path, shapes, exact=part.exact, workspace=room, timing=timing)
 
         return self._store.load(part.path.stem, facts, make, self._runtime.deserialize_cuda_engine)
+
+
+def _release(lanes: list[Lane]) -> None:
+    """What a runtime that is no more had on the GPU."""
+    for lane in lanes:
+        with contextlib.suppress(EngineError):  # the driver may be gone at the end of the process
+            lane.release()
+    lanes.clear()
 
 
 def numpy_type(kind: Any) -> np.dtype[Any]:

@@ -104,8 +104,8 @@ def extract_features(
     after, detail = before, ""
     if work:
         with clock.on("load"):
-            headers = {name: collection.usable[name] for names in work.values() for name in names}
-            frames = (header.frame(options.size, model.divisor) for header in headers.values())
+            # of all images, so that a job that goes on asks for the engines that it began with
+            frames = (header.frame(options.size, model.divisor) for header in collection.usable.values())
             extractor = Extractor(model, options, Counter(frame.bucket for frame in frames))
             workspace.note("made by", made_by())
         _run_units(workspace, collection, options, extractor, work, before.fingerprint, clock, quiet)

@@ -23,7 +23,7 @@ from sfm_match.collection import UNIT_SIZE, Collection
 from sfm_match.config import MatchOptions
 from sfm_match.errors import NothingDone
 from sfm_match.extractor import TURNS, runtime_for
-from sfm_match.lanes import in_lanes
+from sfm_match.lanes import Lanes
 from sfm_match.matching import match_turned
 from sfm_match.models import match_threshold
 from sfm_match.progress import Clock, Progress, StageReport
@@ -133,13 +133,13 @@ def match_pairs(
                 matcher, lanes, engine = _matcher(workspace, features, options, facts["threshold"], progress)
 
             def matched(plan: TilePlan) -> list[Matches]:
-                mine = clock if lanes == 1 else Clock()  # the clock is this thread's
+                mine = clock if lanes.count == 1 else Clock()  # the clock is this thread's
                 with mine.on("read"):
                     descriptors = _read_descriptors(workspace, features, plan)
                 with mine.on("match"):
                     return matcher.match(descriptors, plan.pairs)
 
-            for plan, matches in in_lanes(lanes, tiles, matched, lambda: clock.on("match")):
+            for plan, matches in lanes.each(tiles, matched, lambda: clock.on("match")):
                 with clock.on("write"):
                     write_tile(plan.path, Tile(state.fingerprint, plan.images, plan.pairs, matches))
                 found += sum(len(m.indices) for m in matches)
@@ -197,17 +197,17 @@ class _OnHost:
 
 def _matcher(
     workspace: Workspace, features: FeatureSet, options: MatchOptions, threshold: float, progress: Progress
-) -> tuple[_Matcher, int, str]:
-    """A matcher, the tiles that it takes at once, and in words what it is."""
+) -> tuple[_Matcher, Lanes, str]:
+    """A matcher, its lanes, and in words what it is."""
     extracted = workspace.record()["extract"]
     turns = TURNS if extracted.get("turns") else 1
     temperature, workers = options.inverse_temperature, options.workers or os.cpu_count() or 1
     on_host = _OnHost(turns, threshold, temperature, workers, progress)
     choice = choose(options.device)
     if choice.device == "cpu":
-        return on_host, 1, ""
+        return on_host, Lanes(1), ""
     if turns > 1:
-        return on_host, 1, "matched on the CPU: quarter turns are not compared on a GPU"
+        return on_host, Lanes(1), "matched on the CPU: quarter turns are not compared on a GPU"
     runtime, _ = runtime_for(choice.device)
     most, dimension = max(features.counts.values()), FAMILY[extracted["model"]].descriptor.prototypes
     on_device = BlockMatcher(
@@ -219,7 +219,8 @@ def _matcher(
         dimension=dimension,
         advance=progress.advance,
     )
-    return on_device, runtime.lanes, runtime.provider
+    reason = f" ({choice.reason})" if choice.reason else ""
+    return on_device, runtime.lanes, f"{runtime.provider}{reason}"
 
 
 def _remove_useless(workspace: Workspace, useful: set[Path]) -> None:

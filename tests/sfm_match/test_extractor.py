@@ -14,6 +14,7 @@ import pytest
 from sfm_match import extractor
 from sfm_match.config import ExtractOptions
 from sfm_match.extractor import NOT_FINITE, Extractor, chosen_model
+from sfm_match.lanes import Lanes
 from sfm_match.loader import Loaded
 from sfm_match.models import find_model
 from sfm_match.progress import Clock
@@ -76,9 +77,10 @@ def test_half_precision_is_near_single(batch: Loaded, tmp_path: Path) -> None:
 class _Breaking:
     """A runtime that fails as GPUs do."""
 
-    on_device, lanes, provider = True, 2, "breaking"
+    on_device, provider = True, "breaking"
 
     def __init__(self, inner: Runtime, most: int, *, poison: bool) -> None:
+        self.lanes = Lanes(2)
         self.inner, self.most, self.poison = inner, most, poison
 
     def load(self, part):

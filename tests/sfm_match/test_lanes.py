@@ -4,7 +4,7 @@ from contextlib import nullcontext
 
 import pytest
 
-from sfm_match.lanes import in_lanes
+from sfm_match.lanes import Lanes
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 3])
@@ -20,7 +20,7 @@ def test_order_and_number_in_hand(lanes: int) -> None:
             begun[0] -= 1
         return item * item
 
-    assert list(in_lanes(lanes, range(20), work)) == [(i, i * i) for i in range(20)]
+    assert list(Lanes(lanes).each(range(20), work)) == [(i, i * i) for i in range(20)]
     assert most[0] <= lanes
 
 
@@ -38,7 +38,15 @@ def test_an_error_ends_it_and_what_waits_is_counted() -> None:
 
     found = []
     with pytest.raises(ValueError, match="three"):
-        for item, _ in in_lanes(2, range(100), work, waiting):
+        for item, _ in Lanes(2).each(range(100), work, waiting):
             found.append(item)
     assert found == [0, 1, 2]
     assert len(waits) == 4
+
+
+def test_threads_stay() -> None:
+    lanes, seen = Lanes(2), set()
+    for _ in range(3):
+        seen |= {thread for _, thread in lanes.each(range(8), lambda _: threading.get_ident())}
+    assert len(seen) <= 2
+    assert threading.get_ident() not in seen

@@ -63,5 +63,8 @@ def test_large_gpus_take_more() -> None:
     assert images_a_call(8 << 30, pixels, each) == 1
     assert images_a_call(24 << 30, pixels, each) == 4
     assert pairs_a_call(140 << 30, 4096) == MOST_PAIRS
-    assert pairs_a_call(8 << 30, 4096) == 19
+    assert pairs_a_call(8 << 30, 4096) == 8
+    assert (
+        pairs_a_call(24 << 30, 4096) == pairs_a_call(22 << 30, 4096) == 16
+    )  # what is free at the moment decides little
     assert pairs_a_call(8 << 30, 100_000) == 1

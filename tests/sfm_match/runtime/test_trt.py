@@ -1,6 +1,7 @@
 """The native TensorRT backend: names against the real bindings, logic on a fake GPU, networks against the builder."""
 
 import ast
+import gc
 import json
 import os
 import subprocess
@@ -111,6 +112,7 @@ def test_equal_shapes_are_replayed_as_graphs(fake_gpu: FakeCuda, tmp_path: Path)
         results.append(runtime.get(session.run({"image": value})["logits"]).mean())
     assert fake_gpu.launches == 3
     assert len(set(results)) == 5  # a replay reads the new values
+    assert not fake_gpu.destroyed
     fake_gpu.capture_fails = True
     other = runtime.load(nano())
     for _ in range(4):
@@ -170,6 +172,67 @@ def test_without_a_driver_tensorrt_is_not_touched(
     monkeypatch.setattr(devices, "gpus", lambda: ())
     with pytest.raises(EngineError, match="no NVIDIA GPU with a driver"):
         TrtRuntime(tmp_path)
+
+
+def test_shapes_in_turn_each_have_their_own_context_and_graph(fake_gpu: FakeCuda, tmp_path: Path) -> None:
+    """The fake refuses to change a context whose work is captured."""
+    from sfm_match.runtime.ort import OrtSession
+    from sfm_match.runtime.trt import TrtRuntime
+
+    runtime, reference = TrtRuntime(tmp_path), OrtSession(find_model("dedode-nano").detector)
+    session = runtime.load(nano())
+    for turn in range(5):
+        for shape in ((4, 3, 128, 128), (1, 3, 64, 64), (3, 3, 64, 96)):
+            given = image(*shape) + turn
+            found = runtime.get(session.run({"image": runtime.put("image", given)})["logits"])
+            np.testing.assert_allclose(found, reference.run({"image": given})["logits"], atol=1e-4)
+    assert fake_gpu.launches == 9
+
+
+def test_few_contexts_are_kept(fake_gpu: FakeCuda, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sfm_match.runtime import trt
+    from sfm_match.runtime.trt import TrtRuntime
+
+    monkeypatch.setattr(trt, "CONTEXTS", 2)
+    runtime = TrtRuntime(tmp_path)
+    session = runtime.load(nano())
+    for _ in range(4):
+        for width in (64, 80, 96):
+            session.run({"image": runtime.put("image", image(1, 3, 64, width))})
+    assert len(runtime.lane().prepared) == 2
+    assert fake_gpu.launches == 0
+
+
+def test_a_runtime_that_goes_leaves_nothing(fake_gpu: FakeCuda, batch: Loaded, tmp_path: Path) -> None:
+    from sfm_match.runtime.trt import TrtRuntime
+
+    runtime = TrtRuntime(tmp_path)
+    options, buckets = ExtractOptions(max_keypoints=300, device="cpu"), Counter({(320, 256): 3})
+    extractor = Extractor(find_model("dedode-nano"), options, buckets, runtime)
+    for _ in range(3):  # threads, and what they hold, stay from one call to the next
+        assert len(list(extractor.each([batch] * 4, Clock()))) == 4
+    assert fake_gpu.streams == 2
+    assert fake_gpu.memory
+    del extractor, runtime
+    gc.collect()
+    assert fake_gpu.destroyed == 2
+    assert not fake_gpu.memory
+
+
+def test_memory_that_is_short_for_a_large_batch_serves_a_smaller_one(
+    fake_gpu: FakeCuda, batch: Loaded, tmp_path: Path
+) -> None:
+    """The working memory of an engine depends on the batch, not on the largest that it could take."""
+    from sfm_match.runtime.trt import TrtRuntime
+
+    options, buckets = ExtractOptions(max_keypoints=300, device="cpu"), Counter({(320, 256): 3})
+    expected = Extractor(find_model("dedode-nano"), options, buckets).features(batch, Clock())
+    runtime = TrtRuntime(tmp_path)
+    extractor = Extractor(find_model("dedode-nano"), options, buckets, runtime)
+    fake_gpu.limit = 2 * 3 * 320 * 256 * 4  # two images in float32
+    found = extractor.features(batch, Clock())
+    assert list(found) == list(expected)
+    assert all(isinstance(one, Features) for one in found.values())
 
 
 def test_lanes_share_engines_and_nothing_else(fake_gpu: FakeCuda, tmp_path: Path) -> None:
@@ -233,8 +296,17 @@ def test_engines_built_ahead_are_those_of_the_job(
     assert served.largest == (16, 240, 320)
     built = len(trt.configs)
     assert built == 4
-    sfm_match.extract(rendered, tmp_path / "work", size=320, max_keypoints=300)
+    work = tmp_path / "work"
+    sfm_match.extract(rendered, work, size=320, max_keypoints=300)
     assert len(trt.configs) == built
+    sfm_match.pairs(work)
+    sfm_match.match(work)
+    assert len(trt.configs) == built + 1  # matching's; it depends on no image's shape
+    for shard in (*work.glob("features/*"), *work.glob("matches/*")):
+        shard.unlink()
+    sfm_match.extract(rendered, work, size=320, max_keypoints=300)
+    sfm_match.match(work)
+    assert len(trt.configs) == built + 1
     assert fake_gpu.streams > 0
     with pytest.raises(UsageError, match="--shapes 100x64: accepted are multiples of 16 for dedode-nano"):
         build_engines(None, [(100, 64)], options)
