@@ -5,6 +5,7 @@ coarse to fine, adding at each level to a prediction and handing a context to th
 Don't Describe -- Describe, Don't Detect for Local Feature Matching", 3DV 2024).
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -30,11 +31,17 @@ class NetworkConfig:
     prototypes: int  # channels of the prediction
     upsample: Literal["bicubic", "bilinear"]  # of the prediction; the context is always bilinear
     shuffle: int = 1  # pixel-shuffle factor of the final prediction
+    smaller: tuple[tuple[int, float], ...] = ()  # predictions at 1/s of the size that are added, each with its weight
 
     @property
     def divisor(self) -> int:
         """Image sides must be multiples of this many pixels."""
         return math.lcm(*(level.stride for level in self.levels))
+
+    @property
+    def alignment(self) -> int:
+        """Image sides that are multiples of this many pixels lie on whole features at every scale, too."""
+        return self.divisor * max((scale for scale, _ in self.smaller), default=1)
 
 
 _LEVELS_L = (Level(8, 512, 512, 256, 8), Level(4, 256, 256, 128, 8), Level(2, 128, 128, 64, 8), Level(1, 64, 64, 1, 8))
@@ -49,14 +56,17 @@ DESCRIPTOR_G = NetworkConfig(
 )
 
 # dedode-nano: no convolution runs at full resolution. The detector's 4 channels at stride 2 are the 2x2 pixels of that
-# cell (in version 1, 16 channels at stride 4); the descriptor is sampled at stride 4.
-DETECTOR_NANO = NetworkConfig(
+# cell (in version 1, 16 channels at stride 4); the descriptor is sampled at stride 4. Version 3 has the weights of
+# version 2 and also looks at a half and a quarter of the size, a little: where the picture is sharp, its own pixels
+# decide; where it is blurred, they say nothing, and the smaller ones do.
+DETECTOR_NANO_V2 = NetworkConfig(
     "strided",
     (Level(16, 48, 48, 32, 2), Level(8, 32, 32, 32, 2), Level(4, 24, 32, 16, 2), Level(2, 16, 16, 0, 1)),
     prototypes=4,
     upsample="bilinear",
     shuffle=2,
 )
+DETECTOR_NANO = dataclasses.replace(DETECTOR_NANO_V2, smaller=((2, 0.25), (4, 0.125)))
 DETECTOR_NANO_V1 = NetworkConfig(
     "strided",
     (Level(16, 48, 48, 32, 2), Level(8, 32, 32, 32, 2), Level(4, 24, 32, 0, 3)),
@@ -86,11 +96,17 @@ class Member:
         """Of the sides of an image that both networks see, pixels."""
         return math.lcm(self.detector.divisor, self.descriptor.divisor)
 
+    @property
+    def alignment(self) -> int:
+        """Of the sides of an image for the best result, pixels: what the pipeline pads to."""
+        return math.lcm(self.detector.alignment, self.descriptor.alignment)
+
 
 _NANO_BYTES, _L_BYTES = 132.0, 1700.0  # growth of the peak under ONNX Runtime between 512 and 1024 pixels
 
 FAMILY = {
     "dedode-nano": Member(DETECTOR_NANO, DESCRIPTOR_NANO, 0.2, _NANO_BYTES),
+    "dedode-nano-v2": Member(DETECTOR_NANO_V2, DESCRIPTOR_NANO, 0.2, _NANO_BYTES),
     "dedode-nano-v1": Member(DETECTOR_NANO_V1, DESCRIPTOR_NANO, 0.1, _NANO_BYTES),
     "dedode-l-b": Member(DETECTOR_L, DESCRIPTOR_B, 0.01, _L_BYTES),
     "dedode-l-g": Member(DETECTOR_L, DESCRIPTOR_G, 0.01, _L_BYTES),

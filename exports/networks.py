@@ -162,6 +162,13 @@ class DeDoDe(nn.Module):
         Returns:
             (B, P, H/s, W/s): detector logits (P = 1, s = 1) or unnormalised descriptors (P = descriptor size).
         """
+        prediction = self._at_one_scale(image)
+        for scale, weight in self.config.smaller:
+            smaller = self._at_one_scale(F.avg_pool2d(image, scale))
+            prediction = prediction + weight * _resize(smaller, prediction, "bilinear")
+        return prediction
+
+    def _at_one_scale(self, image: Tensor) -> Tensor:
         coarse, hidden, refiner = self.before_last(image)
         delta = refiner.out_conv(hidden)[:, : self.config.prototypes]
         prediction = _resize(coarse, hidden, self.config.upsample) + delta

@@ -1,6 +1,7 @@
 """Writes the package's dedode-nano from a training checkpoint.
 
 python scripts/export_nano.py runs/nano/checkpoint.pt --version 1
+python scripts/export_nano.py sfm_match/models/dedode_nano_v2 --version 3     # of weights that are there
 """
 
 import argparse
@@ -28,18 +29,28 @@ def write_onnx(nets: nn.ModuleDict, folder: Path, *, half: bool) -> dict[str, st
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files.values()}
 
 
+def load(nets: nn.ModuleDict, source: Path) -> int:
+    """Takes over the weights; returns the steps of their training."""
+    if source.is_dir():
+        for part, network in nets.items():
+            safetensors.torch.load_model(network, str(source / f"{part}.safetensors"))
+        return int(json.loads((source / "manifest.json").read_text())["steps"])
+    state = torch.load(source, weights_only=True)
+    averaged = {key.removeprefix("module."): v for key, v in state["average"].items() if key.startswith("module.")}
+    nets.load_state_dict(averaged)
+    return int(state["step"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("source", type=Path, help="a training checkpoint, or a folder of a version in the package")
     parser.add_argument("--version", required=True, help="of the weights, as the manifest and results name them")
     parser.add_argument("--out", type=Path, default=PACKAGE)
     options = parser.parse_args()
 
-    state = torch.load(options.checkpoint, weights_only=True)
     nano = FAMILY["dedode-nano"]
     nets = nn.ModuleDict({"detector": DeDoDe(nano.detector), "descriptor": DeDoDe(nano.descriptor)})
-    averaged = {key.removeprefix("module."): v for key, v in state["average"].items() if key.startswith("module.")}
-    nets.load_state_dict(averaged)
+    steps = load(nets, options.source)
     nets.eval()
     options.out.mkdir(parents=True, exist_ok=True)
     digests = write_onnx(nets, options.out, half=False)
@@ -50,8 +61,8 @@ def main() -> None:
         path.chmod(0o644)
     manifest = {
         "version": options.version,
-        "steps": state["step"],
-        "divisor": nano.detector.divisor,
+        "steps": steps,
+        "divisor": nano.alignment,
         "dimension": nano.descriptor.prototypes,
         "match_threshold": nano.match_threshold,
         "nms_radius": 2,

@@ -169,7 +169,7 @@ def features(extractor: Extractor, batch: Loaded) -> dict[str, Features]:
 
 def parity(plan: Plan, check: Check) -> None:
     """Every engine against float32 on the CPU under ONNX Runtime, which the tests hold against torch and kornia."""
-    divisor = FAMILY[plan.model].divisor
+    divisor = FAMILY[plan.model].alignment
     batch = views(plan.sizes[0], 2, divisor)
     bucket = batch.items[0].frame.bucket
     reference = make_extractor(plan, OrtRuntime("cpu", Path("unused")), half=False, batches=[2], bucket=bucket)
@@ -210,8 +210,8 @@ def extraction(plan: Plan, check: Check, save: Callable[[], None]) -> None:
     files = list(plan.networks(half=False).weights)
     networks = load_networks(member, files) if files else random_networks(member)
     for size in plan.sizes:
-        work = flops(networks.detector, networks.descriptor, size // member.divisor * member.divisor)
-        loads = {batch: views(size, batch, member.divisor) for batch in plan.batches}
+        work = flops(networks.detector, networks.descriptor, size // member.alignment * member.alignment)
+        loads = {batch: views(size, batch, member.alignment) for batch in plan.batches}
         for amp in (False, True):
             name = "torch AMP" if amp else "torch eager fp32"
             for batch, loaded in loads.items():
@@ -371,7 +371,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     if options.quick:
-        options.model, options.sizes, options.batches = "dedode-nano", [96], [1, 2]
+        options.model, options.sizes, options.batches = "dedode-nano", [128], [1, 2]
         options.keypoints, options.max_keypoints = [256], 256
         torch.set_num_threads(1)  # two that wait for each other beside other work can be a hundred times slower
     weights = Weights(tuple(options.weights or ()), random=not options.weights)

@@ -151,7 +151,7 @@ def _end_to_end(images: list[_Image], extracting: ExtractOptions, matching: Matc
     for name in ("turns", "threshold", "border", "subpixel"):
         if getattr(extracting, name) != getattr(plain, name):
             raise UsageError(f"--end2end: the file chooses keypoints as published and takes no --{dashed(name)}")
-    width, height = images[0].header.frame(extracting.size, member.divisor).bucket
+    width, height = images[0].header.frame(extracting.size, member.alignment).bucket
     count = min(extracting.max_keypoints, width * height)
     path = exported_file(extracting.model, "end2end", chosen_weights(extracting), count)
     upright = [

@@ -36,7 +36,7 @@ class Networks:
         found = {}
         for path in sorted(folder.glob("img*")):
             raw = cv2.imread(str(path))[..., ::-1]
-            frame = plan_frame(raw.shape[1::-1], 1, self._size, _NANO.divisor)
+            frame = plan_frame(raw.shape[1::-1], 1, self._size, _NANO.alignment)
             image = torch.from_numpy(normalise(to_network(np.ascontiguousarray(raw), frame)))[None]
             logits = self._nets["detector"](image)[0, 0].numpy()
             points, _ = select_keypoints(logits, frame.network_size, _HOW)

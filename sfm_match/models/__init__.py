@@ -10,7 +10,7 @@ from sfm_match.errors import NothingDone, UsageError, nearest
 from sfm_match.store.shard import sha256_of
 
 _HERE = Path(__file__).parent
-BUILT_IN = {"dedode-nano": _HERE / "dedode_nano", "dedode-nano-v1": _HERE / "dedode_nano_v1"}
+BUILT_IN = {name: _HERE / name.replace("-", "_") for name in ("dedode-nano", "dedode-nano-v2", "dedode-nano-v1")}
 DETECTOR, DESCRIPTOR = "detector.onnx", "descriptor.onnx"
 
 
@@ -40,7 +40,7 @@ class Model:
     source: dict[str, str]  # what its weights are told apart by
     detector: Path  # image -> logits
     descriptor: Path  # image, keypoints -> descriptors
-    divisor: int  # image sides are multiples of it, pixels
+    divisor: int  # image sides are padded to multiples of it, pixels
     dimension: int  # of a descriptor
     match_threshold: float  # least dual-softmax probability that pays for this model
     nms_radius: int  # pixels; a keypoint is the strongest within this distance (in rows and in columns)

@@ -147,12 +147,13 @@ class Graph:
 
     def __init__(self, instance: Any, stream: int) -> None:
         self._instance, self._stream = instance, stream
+        self._destroy = cudart.cudaGraphExecDestroy
 
     def launch(self) -> None:
         call(cudart.cudaGraphLaunch(self._instance, self._stream))
 
     def __del__(self) -> None:
-        cudart.cudaGraphExecDestroy(self._instance)
+        self._destroy(self._instance)
 
 
 def _view(pointer: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -152,7 +152,8 @@ def _why_no_provider(provider: str) -> str | None:
 
 
 def _why_no_torch() -> str | None:
-    return None if importlib.util.find_spec("torch") else "torch is not installed; pip install 'sfm-match[torch]'"
+    absent = [package for package in ("torch", "safetensors") if importlib.util.find_spec(package) is None]
+    return f"{' and '.join(absent)} not installed; pip install 'sfm-match[torch]'" if absent else None
 
 
 _REASONS: dict[str, Callable[[], str | None]] = {

@@ -16,6 +16,7 @@ from exports.config import (
     DETECTOR_B,
     DETECTOR_L,
     DETECTOR_NANO,
+    DETECTOR_NANO_V2,
     NetworkConfig,
 )
 from exports.keypoints import Detect, exact_topk
@@ -146,6 +147,23 @@ def test_topk_in_rounds_is_topk(k: int, limit: int) -> None:
 @torch.no_grad()
 def test_nano_shapes(config: NetworkConfig, shape: tuple[int, ...]) -> None:
     assert DeDoDe(config).eval()(torch.zeros(2, 3, 64, 96)).shape == shape
+
+
+@torch.no_grad()
+def test_smaller_scales_are_added_with_their_weights() -> None:
+    """Version 3 is version 2, which also looks at a half and at a quarter of the size."""
+    one, three = DeDoDe(DETECTOR_NANO_V2).eval(), DeDoDe(DETECTOR_NANO).eval()
+    three.load_state_dict(one.state_dict())
+    image = torch.randn(2, 3, 128, 192)
+    expected = one(image)
+    for scale, weight in ((2, 0.25), (4, 0.125)):
+        smaller = nn.functional.interpolate(image, scale_factor=1 / scale, mode="area")
+        seen = nn.functional.interpolate(one(smaller), size=(128, 192), mode="bilinear", align_corners=False)
+        expected = expected + weight * seen
+    torch.testing.assert_close(three(image), expected)
+    assert DETECTOR_NANO.alignment == 64
+    assert DETECTOR_NANO.divisor == DETECTOR_NANO_V2.alignment == 16
+    assert three(torch.randn(1, 3, 48, 112)).shape == (1, 1, 48, 112)  # any multiple of the divisor will do
 
 
 def test_nano_is_small() -> None:

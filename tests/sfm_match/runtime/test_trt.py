@@ -268,9 +268,9 @@ def test_extraction_and_matching_equal_the_cpu_s(fake_gpu: FakeCuda, batch: Load
     model, runtime = find_model("dedode-nano"), TrtRuntime(tmp_path)
     host, device = Extractor(model, options, buckets), Extractor(model, options, buckets, runtime)
     expected = host.features(batch, Clock())
-    for _ in range(3):  # plain, captured, replayed
+    for _ in range(4):  # plain while memory grows, plain, captured, replayed
         found = device.features(batch, Clock())
-    assert fake_gpu.launches == 4
+    assert fake_gpu.launches >= 4
     for name, ours in found.items():
         theirs = expected[name]
         assert isinstance(ours, Features)
@@ -293,7 +293,7 @@ def test_engines_built_ahead_are_those_of_the_job(
     monkeypatch.setenv("SFM_MATCH_WEIGHTS", str(tmp_path / "weights"))
     options = ExtractOptions(size=320, max_keypoints=300)
     (served,) = build_engines(rendered, [], options)
-    assert served.largest == (16, 240, 320)
+    assert served.largest == (16, 256, 320)
     built = len(trt.configs)
     assert built == 4
     work = tmp_path / "work"
@@ -308,7 +308,7 @@ def test_engines_built_ahead_are_those_of_the_job(
     sfm_match.match(work)
     assert len(trt.configs) == built + 1
     assert fake_gpu.streams > 0
-    with pytest.raises(UsageError, match="--shapes 100x64: accepted are multiples of 16 for dedode-nano"):
+    with pytest.raises(UsageError, match="--shapes 100x64: accepted are multiples of 64 for dedode-nano"):
         build_engines(None, [(100, 64)], options)
     with pytest.raises(UsageError, match="accepted are --images DIR, or --shapes"):
         build_engines(None, [], options)
@@ -346,7 +346,7 @@ CHECK = Path(os.environ.get("SFM_MATCH_TRT_CHECK", ROOT.parent / "shared" / "gpu
 @pytest.mark.slow
 @pytest.mark.skipif(not CHECK.is_file(), reason="no builder check at SFM_MATCH_TRT_CHECK")
 @pytest.mark.parametrize("half", [False, True], ids=["fp32", "fp16"])
-@pytest.mark.parametrize("name", ["dedode-nano", "dedode-nano-v1", "dedode-l-b", "dedode-l-g"])
+@pytest.mark.parametrize("name", ["dedode-nano", "dedode-nano-v2", "dedode-nano-v1", "dedode-l-b", "dedode-l-g"])
 def test_tensorrt_builds_every_part_with_the_profiles_of_a_job(name: str, half: bool, tmp_path: Path) -> None:
     """Against TensorRT's own parser and builder, which need no GPU to say no."""
     weights = Weights(folder=tmp_path, random=True) if name.startswith("dedode-l") else None
