@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from sfm_match.collection import Collection, look
 from sfm_match.config import (
@@ -114,18 +114,16 @@ def run(
         on_report: called as each stage ends.
         **options: of every stage, by the names that `run` uses (`pairs` for the strategy, `match_threshold`, ...).
     """
-    from sfm_match.colmap.cameras import check_camera_model, plan_cameras
-    from sfm_match.colmap.database import described_headers, import_to_colmap, refuse_foreign_database
-    from sfm_match.colmap.mapping import reconstruct_model, refuse_foreign_models
+    from sfm_match.colmap.cameras import plan_cameras
+    from sfm_match.colmap.database import described_headers, import_to_colmap
+    from sfm_match.colmap.mapping import reconstruct_model
     from sfm_match.stages.extract import extract_features
-    from sfm_match.stages.match import current_features, match_facts, match_pairs
-    from sfm_match.stages.pairs import check_pairs, write_pairs
+    from sfm_match.stages.match import current_features, match_pairs
+    from sfm_match.stages.pairs import write_pairs
 
     # every stage's options are checked before the first stage begins
-    extracting, pairing, matching, importing, mapping = options_of_run(options)
-
-    if extracting.dummy_network:
-        raise UsageError("--dummy-network: belongs to `extract`")
+    chosen = options_of_run(options)
+    extracting, pairing, matching, importing, mapping = chosen
     reports: list[StageReport] = []
 
     def note(report: StageReport) -> None:
@@ -133,19 +131,8 @@ def run(
         on_report(report)
 
     with Workspace(Path(workspace)) as place:
-        # what can be refused is refused now, not after hours of matching
         collection = look(place, Path(images), extracting.masks, overwrite=overwrite)
-        if len(collection.usable) >= 2:
-            check_pairs(place, collection, pairing, overwrite=overwrite)
-        place.check("match", match_facts(matching, extracting.model), overwrite=overwrite)
-        place.check("import", importing.identity(), overwrite=overwrite)
-        refuse_foreign_database(place, overwrite=overwrite)
-        if mapping.mapper != "none":
-            place.check("reconstruct", mapping.identity(), overwrite=overwrite)
-            refuse_foreign_models(place, overwrite=overwrite)
-        if importing.camera_model != ImportOptions.camera_model or importing.camera_params is not None:
-            check_camera_model(importing)
-
+        refuse_early(place, collection, chosen, overwrite=overwrite)
         extracted = extract_features(place, collection, extracting, overwrite=overwrite, quiet=quiet)
         described = described_headers(collection, current_features(place, collection))
         plan_cameras(described, importing)  # sizes that differ, images that failed left out
@@ -163,9 +150,38 @@ def run(
     return reports
 
 
-def options_of_run(
-    options: dict[str, Any],
-) -> tuple[ExtractOptions, PairsOptions, MatchOptions, ImportOptions, ReconstructOptions]:
+class RunOptions(NamedTuple):
+    """Of every stage."""
+
+    extract: ExtractOptions
+    pairs: PairsOptions
+    match: MatchOptions
+    import_: ImportOptions
+    reconstruct: ReconstructOptions
+
+
+def refuse_early(place: Workspace, collection: Collection, chosen: RunOptions, *, overwrite: bool) -> None:
+    """Raises what the later stages would raise and can be known now, not after hours of matching."""
+    from sfm_match.colmap.cameras import check_camera_model
+    from sfm_match.colmap.database import refuse_foreign_database
+    from sfm_match.colmap.mapping import refuse_foreign_models
+    from sfm_match.stages.match import match_facts
+    from sfm_match.stages.pairs import check_pairs
+
+    importing, mapping = chosen.import_, chosen.reconstruct
+    if len(collection.usable) >= 2:
+        check_pairs(place, collection, chosen.pairs, overwrite=overwrite)
+    place.check("match", match_facts(chosen.match, chosen.extract.model), overwrite=overwrite)
+    place.check("import", importing.identity(), overwrite=overwrite)
+    refuse_foreign_database(place, overwrite=overwrite)
+    if mapping.mapper != "none":
+        place.check("reconstruct", mapping.identity(), overwrite=overwrite)
+        refuse_foreign_models(place, overwrite=overwrite)
+    if importing.camera_model != ImportOptions.camera_model or importing.camera_params is not None:
+        check_camera_model(importing)
+
+
+def options_of_run(options: dict[str, Any]) -> RunOptions:
     """Of each stage, from the names that `run` uses.
 
     Raises:
@@ -174,13 +190,16 @@ def options_of_run(
     for name in options:
         if name not in RUN_OPTIONS:
             raise UsageError(f"run: unknown option '{name}'{nearest(name, RUN_OPTIONS)}")
-    return (
+    chosen = RunOptions(
         ExtractOptions.from_mapping(options),
         PairsOptions.from_mapping(options),
         MatchOptions.from_mapping(options),
         ImportOptions.from_mapping(options),
         ReconstructOptions.from_mapping(options),
     )
+    if chosen.extract.dummy_network:
+        raise UsageError("--dummy-network: belongs to `extract`")
+    return chosen
 
 
 def _chosen(group: type[T], options: dict[str, Any]) -> T:

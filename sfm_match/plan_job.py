@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from exports.config import FAMILY
-from sfm_match.api import StrPath, options_of_run
+from sfm_match.api import StrPath, options_of_run, refuse_early
 from sfm_match.collection import Collection, look
-from sfm_match.colmap.database import refuse_foreign_database
-from sfm_match.colmap.mapping import refuse_foreign_models, registered_before
+from sfm_match.colmap.mapping import registered_before
 from sfm_match.colmap.reading import count, read_note
 from sfm_match.config import AUTO, ExtractOptions
 from sfm_match.errors import NothingDone, SfmMatchError
@@ -23,8 +22,8 @@ from sfm_match.plan_measure import Measured, measure
 from sfm_match.runtime.devices import choose, gpus
 from sfm_match.runtime.planning import assumed_free, images_a_call
 from sfm_match.stages.extract import feature_facts, standing_features
-from sfm_match.stages.match import BLOCK, match_facts, standing_matches
-from sfm_match.stages.pairs import check_pairs, settled
+from sfm_match.stages.match import BLOCK, standing_matches
+from sfm_match.stages.pairs import settled
 from sfm_match.stages.strategies import Sources
 from sfm_match.store.shard import fingerprint
 from sfm_match.workspace import Workspace
@@ -103,20 +102,15 @@ def plan(images: StrPath, workspace: StrPath = "workspace", *, overwrite: bool =
     Raises:
         UsageError, NothingDone: where `run` would refuse.
     """
-    extracting, pairing, matching, importing, mapping = options_of_run(options)
+    every = options_of_run(options)
+    extracting, pairing, mapping = every.extract, every.pairs, every.reconstruct
     place = Workspace(Path(workspace))  # not opened: that would make it, and lock it
     collection = look(place, Path(images), extracting.masks, overwrite=overwrite)
     if len(collection.usable) < 2:
         raise NothingDone(f"{collection.folder}: {len(collection.usable)} usable image, a pair needs two")
-    check_pairs(place, collection, pairing, overwrite=overwrite)
+    refuse_early(place, collection, every, overwrite=overwrite)
     model = chosen_model(extracting)
     place.check("extract", feature_facts(extracting, model), overwrite=overwrite)
-    place.check("match", match_facts(matching, extracting.model), overwrite=overwrite)
-    place.check("import", importing.identity(), overwrite=overwrite)
-    refuse_foreign_database(place, overwrite=overwrite)
-    if mapping.mapper != "none":
-        place.check("reconstruct", mapping.identity(), overwrite=overwrite)
-        refuse_foreign_models(place, overwrite=overwrite)
     chosen, reason = settled(collection, pairing)
     sources = Sources(place, collection, chosen)
     standing = _Standing() if overwrite else _standing(place, collection)

@@ -134,10 +134,10 @@ def test_what_another_try_may_cure_is_tried_again(
     view = sorted(photos.iterdir())[0]
     decode = images_module.decode
 
-    def failing(path: Path):
+    def failing(path: Path, least: tuple[int, int] | None = None):
         if path == view:
             raise ImageError("cannot be decoded: the disk is away", lasting=False)
-        return decode(path)
+        return decode(path, least)
 
     monkeypatch.setattr("sfm_match.loader.decode", failing)
     assert sfm_match.extract(photos, tmp_path / "work", **TINY).failed == 1
