@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -139,11 +139,16 @@ def engines(plan: Plan, check: Check) -> Iterator[tuple[str, Callable[[], Runtim
             check.left_out[name] = reason
 
 
+@cache
+def rendered() -> list[NDArray[np.uint8]]:
+    """Views of a room, (H, W, 3) uint8 RGB."""
+    return [np.asarray(render(view, room()), np.uint8) for view in cameras(16)[4:8]]
+
+
 def views(size: int, batch: int, divisor: int) -> Loaded:
     """A batch of rendered views, square."""
     side = size // divisor * divisor
-    rendered = [np.asarray(render(view, room()), np.uint8) for view in cameras(16)[4:8]]
-    images = np.stack([cv2.resize(rendered[i % len(rendered)], (side, side)) for i in range(batch)])
+    images = np.stack([cv2.resize(rendered()[i % len(rendered())], (side, side)) for i in range(batch)])
     frame = plan_frame((side, side), 1, side, divisor)
     return Loaded([Item(str(i), frame) for i in range(batch)], images, [None] * batch, {}, set())
 

@@ -60,9 +60,10 @@ class BlockMatcher:
         temperature = engine.put("inverse_temperature", np.array([self._inverse_temperature], np.float32))
         found: list[Matches] = []
         while len(found) < len(pairs):
-            count = self._pairs  # another lane may halve it
+            left = len(pairs) - len(found)
+            count = min(self._pairs, 1 << (left - 1).bit_length())  # another lane may halve the first
             part = pairs[len(found) : len(found) + count]
-            # the last call is filled up: equal shapes are replayed, and need no engine of their own
+            # the last call is filled up to a power of two: shapes stay few, and are replayed
             filled = np.concatenate((part, np.repeat(part[-1:], count - len(part), axis=0))).astype(np.int64)
             feeds = {"descriptors": block, "pairs": engine.put("pairs", filled), "inverse_temperature": temperature}
             try:
