@@ -8,11 +8,10 @@ DATA has `homographies/NAME` (img1.jpg ..., H1to2p ...) and `scenes/NAME` (image
 
 import argparse
 import json
-import os
-import time
 from pathlib import Path
 
 import pycolmap
+from evaluation.conditions import conditions
 from evaluation.homographies import Sequence, score_rotation, score_sequence
 from evaluation.methods import Method, Nano, Orb, Sift
 from evaluation.scenes import score_scene
@@ -62,12 +61,7 @@ def main() -> None:
         scenes = [options.data / "scenes" / name for name in options.scenes.split(",") if name]
 
     result: dict = {
-        "date": time.strftime("%Y-%m-%d"),
-        "size": options.size,
-        "keypoints": options.keypoints,
-        "cores": os.cpu_count(),
-        "load": os.getloadavg()[0],
-        "pycolmap": pycolmap.__version__,
+        **conditions(options.size, options.keypoints),
         "planar": {},
         "rotation": {},
         "scenes": {},

@@ -16,7 +16,6 @@ import json
 import os
 import shutil
 import sqlite3
-import time
 from collections import Counter
 from dataclasses import dataclass
 from itertools import combinations
@@ -25,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import pycolmap
+from evaluation.conditions import conditions
 
 import sfm_match
 from sfm_match.collection import Collection
@@ -284,12 +284,7 @@ def main() -> None:
     scenes = [(options.scenes / name).resolve() for name in options.names.split(",")]
     only = {name.strip() for name in options.only.split(";") if name.strip()}
     result: dict[str, Any] = {
-        "date": time.strftime("%Y-%m-%d"),
-        "size": options.size,
-        "keypoints": options.keypoints,
-        "cores": os.cpu_count(),
-        "load": os.getloadavg()[0],
-        "pycolmap": pycolmap.__version__,
+        **conditions(options.size, options.keypoints),
         "scenes": {},
     }
     work = options.work.resolve()

@@ -73,10 +73,10 @@ class Extractor:
             runtime: the engine; without: that of the options.
         """
         self.model, self._options, self._buckets = model, options, buckets
-        self.reason = ""
+        self._note = ""
         if runtime is None:
             runtime, choice = runtime_for(options.device)
-            self.reason = choice.reason
+            self._note = choice.note
         self._runtime = runtime
         self.batch = self._batch()
         self.served = ranges(buckets, self.batch)
@@ -115,9 +115,8 @@ class Extractor:
     def detail(self) -> str:
         """What ran, for the report."""
         redone = f", {self.redone} images again in fp32" if self.redone else ""
-        reason = f" ({self.reason})" if self.reason else ""
         precision = ", fp16" if self.model.half else ""
-        return f"{self._runtime.provider}{precision}{reason}{redone}"
+        return f"{self._runtime.provider}{precision}{self._note}{redone}"
 
     def features(self, batch: Loaded, clock: Clock) -> Found:
         """Features of each image of a batch, or the reason why it has none."""

@@ -3,16 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from exports.config import CAPACITIES, FAMILY, MODES, select_file
 from sfm_match.keypoints import Selection
 from sfm_match.models import Model
-from sfm_match.runtime import Part, Shape, Shapes
+from sfm_match.runtime import GRAPHS, Part, Shape, Shapes
 from sfm_match.runtime.planning import Range
 
-GRAPHS = Path(__file__).parent / "runtime" / "graphs"
 SELECTED = ("keypoints", "points", "scores", "counts", "finite")
 
 

@@ -20,6 +20,8 @@ from sfm_match.store.shard import sha256_of
 
 __all__ = ["Choice", "choose", "driver_present"]
 
+GRAPHS = Path(__file__).parent / "graphs"  # the networks without weights (`exports.graphs`)
+
 Arrays = dict[str, NDArray[Any]]
 Value = Any  # an array on the device of one runtime; what it is, is that runtime's business
 Provider = str | tuple[str, dict[str, Any]]  # ONNX Runtime's name for one, alone or with its options

@@ -40,6 +40,11 @@ class Choice:
     device: str  # a name of `config.DEVICES`, not `auto`
     reason: str  # empty where it was asked for
 
+    @property
+    def note(self) -> str:
+        """The reason in brackets, to follow what was chosen."""
+        return f" ({self.reason})" if self.reason else ""
+
 
 def _driver() -> ctypes.CDLL | None:
     try:

@@ -12,7 +12,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from sfm_match.lanes import Lanes
-from sfm_match.runtime import Arrays, EngineError, OutOfMemory, Part, Provider, Value
+from sfm_match.runtime import GRAPHS, Arrays, EngineError, OutOfMemory, Part, Provider, Value
 from sfm_match.runtime.devices import gpus
 from sfm_match.runtime.planning import assumed_free, whole_range
 from sfm_match.store.shard import sha256_of
@@ -21,8 +21,7 @@ CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
 _WARNINGS, _ERRORS_ONLY, _SILENT = 2, 3, 4  # of ONNX Runtime; the first is its default
-_GRAPHS = Path(__file__).parent / "graphs"
-_SAMPLE = _GRAPHS / "normalise.onnx"  # the smallest network there is
+_SAMPLE = GRAPHS / "normalise.onnx"  # the smallest network there is
 
 
 class OrtSession:

@@ -111,7 +111,8 @@ class TrtSession:
     def __init__(self, part: Part, runtime: "TrtRuntime") -> None:
         self._part, self._runtime = part, runtime
         self._number = next(_NUMBERS)
-        self._engines = [runtime.engine(part, shapes) for shapes in part.profiles]
+        digest = sha256_of(part.path)
+        self._engines = [runtime.engine(part, digest, shapes) for shapes in part.profiles]
 
     def run(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
         lane = self._runtime.lane()
@@ -220,12 +221,10 @@ class TrtRuntime:
     def free_memory(self) -> int | None:
         return free_memory()
 
-    def engine(self, part: Part, shapes: Shapes) -> Any:
-        """From the cache, or built."""
+    def engine(self, part: Part, digest: str, shapes: Shapes) -> Any:
+        """From the cache, or built; `digest` is the file's sha256."""
         gpu = gpus()[0]
-        facts = EngineFacts(
-            sha256_of(part.path), trt.__version__, gpu.name, gpu.compute_capability, shapes, part.exact, LEVEL
-        )
+        facts = EngineFacts(digest, trt.__version__, gpu.name, gpu.compute_capability, shapes, part.exact, LEVEL)
 
         def make(timing: bytes) -> tuple[bytes, bytes]:
             room = int(WORKSPACE * free_memory())

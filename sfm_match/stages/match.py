@@ -219,8 +219,7 @@ def _matcher(
         dimension=dimension,
         advance=progress.advance,
     )
-    reason = f" ({choice.reason})" if choice.reason else ""
-    return on_device, runtime.lanes, f"{runtime.provider}{reason}"
+    return on_device, runtime.lanes, f"{runtime.provider}{choice.note}"
 
 
 def _remove_useless(workspace: Workspace, useful: set[Path]) -> None:
