@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfm_match.errors import NothingDone, UsageError
+from sfm_match.exif import details_of, focal_from_exif, gps_of, location_from_exif
 from sfm_match.frames import Frame, plan_frame, undo_orientation
 
 SUFFIXES = {".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".webp", ".bmp"}
@@ -20,12 +21,7 @@ MAX_PIXELS = 1 << 30
 
 Image = NDArray[np.uint8]
 
-_EXIF_IFD, _ORIENTATION, _MAKE, _MODEL = 0x8769, 0x0112, 0x010F, 0x0110
-_FOCAL, _FOCAL_35MM, _WIDTH_WHEN_TAKEN, _HEIGHT_WHEN_TAKEN = 0x920A, 0xA405, 0xA002, 0xA003
-_GPS_IFD, _NORTH, _LATITUDE, _EAST, _LONGITUDE, _BELOW, _ALTITUDE = 0x8825, 1, 2, 3, 4, 5, 6
-_PLANE_RESOLUTION, _PLANE_UNIT = 0xA20E, 0xA210
-_MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
-_FULL_FRAME_WIDTH_MM = 36.0
+_ORIENTATION, _MAKE, _MODEL = 0x0112, 0x010F, 0x0110  # tags of EXIF's first directory
 
 
 class ImageError(Exception):
@@ -161,8 +157,7 @@ def read_header(path: Path) -> Header:
             raise ImageError(f"{width} x {height} pixels; at most 2^30 can be decoded")
         try:
             exif = image.getexif()
-            details = exif.get_ifd(_EXIF_IFD)
-            gps = exif.get_ifd(_GPS_IFD)
+            details, gps = details_of(image, exif), gps_of(image, exif)
         except Exception:  # noqa: BLE001 - damaged EXIF; the image may be fine
             return Header(width, height, orientation)
     camera = " ".join(str(exif.get(tag, "")).strip("\0 ") for tag in (_MAKE, _MODEL)).strip()
@@ -175,56 +170,6 @@ def _orientation(image: Any) -> int:
     except Exception:  # noqa: BLE001 - damaged EXIF; the image may be fine
         return 1
     return int(orientation) if orientation in range(1, 9) else 1
-
-
-def focal_from_exif(exif: dict[int, Any], width: int, height: int) -> float | None:
-    """Focal length in pixels, from the 35 mm equivalent or from the sensor's resolution.
-
-    The 35 mm equivalent refers to a frame 36 mm wide. EXIF of a resized photograph still tells the size it was taken
-    at, so that resolution is that of the original pixels.
-    """
-
-    def number(tag: int) -> float:
-        try:
-            return float(exif.get(tag) or 0)
-        except (TypeError, ValueError, ZeroDivisionError):
-            return 0.0
-
-    long_side = max(width, height)
-    if number(_FOCAL_35MM) > 0:
-        return number(_FOCAL_35MM) / _FULL_FRAME_WIDTH_MM * long_side
-    unit = _MM_PER_UNIT.get(int(number(_PLANE_UNIT)) or 2)
-    if unit is None or number(_FOCAL) <= 0 or number(_PLANE_RESOLUTION) <= 0:
-        return None
-    pixel_mm = unit / number(_PLANE_RESOLUTION)
-    long_side_when_taken = max(number(_WIDTH_WHEN_TAKEN), number(_HEIGHT_WHEN_TAKEN)) or long_side
-    return number(_FOCAL) / pixel_mm * long_side / long_side_when_taken
-
-
-def location_from_exif(gps: dict[int, Any]) -> tuple[float, float, float | None] | None:
-    """Latitude and longitude in degrees, north and east positive, and altitude in metres where it is known.
-
-    None where there is no position, or one that cannot be: phones without a fix write 0, 0.
-    """
-
-    def angle(value: int, reference: int, negative: str) -> float:
-        degrees, minutes, seconds = (float(part) for part in gps[value])
-        size = degrees + minutes / 60 + seconds / 3600
-        return -size if str(gps.get(reference, "")).strip("\0 ").upper() == negative else size
-
-    try:
-        latitude, longitude = angle(_LATITUDE, _NORTH, "S"), angle(_LONGITUDE, _EAST, "W")
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        return None
-    possible = abs(latitude) <= 90 and abs(longitude) <= 180  # false for NaN, too
-    if not possible or (latitude == 0 and longitude == 0):
-        return None
-    try:
-        altitude = float(gps[_ALTITUDE])
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        return latitude, longitude, None
-    below = gps.get(_BELOW) in (1, b"\x01")
-    return latitude, longitude, (-altitude if below else altitude) if np.isfinite(altitude) else None
 
 
 def decode(path: Path, least: tuple[int, int] | None = None) -> Image:

@@ -12,8 +12,6 @@ from sfm_match.images import (
     ImageError,
     decode,
     find_mask,
-    focal_from_exif,
-    location_from_exif,
     read_header,
     read_mask,
     scan,
@@ -178,54 +176,3 @@ def test_mask_of_another_aspect_is_refused(tmp_path: Path) -> None:
     assert read_mask(tmp_path / "m.png", (400, 400)).min() == 255
     with pytest.raises(ImageError, match="100 x 100 pixels for an image of 400 x 300"):
         read_mask(tmp_path / "m.png", (400, 300))
-
-
-def test_focal_from_35_mm_equivalent() -> None:
-    assert focal_from_exif({0xA405: 36}, 4000, 3000) == 4000
-    assert focal_from_exif({0xA405: 36}, 3000, 4000) == 4000
-
-
-def test_focal_from_sensor_survives_resizing_and_turning() -> None:
-    # 20 mm lens, sensor of 36 x 27 mm
-    exif = {0x920A: 20.0, 0xA20E: 4000 / (36 / 25.4), 0xA210: 2, 0xA002: 4000, 0xA003: 3000}
-    assert focal_from_exif(exif, 4000, 3000) == pytest.approx(4000 * 20 / 36)
-    assert focal_from_exif(exif, 1000, 750) == pytest.approx(1000 * 20 / 36)
-    assert focal_from_exif({**exif, 0xA002: 3000, 0xA003: 4000}, 3000, 4000) == pytest.approx(4000 * 20 / 36)
-    assert focal_from_exif({k: v for k, v in exif.items() if k < 0xA000 or k > 0xA100}, 4000, 3000) == pytest.approx(
-        4000 * 20 / 36
-    )
-
-
-@pytest.mark.parametrize("exif", [{}, {0xA405: 0}, {0x920A: 20.0}, {0x920A: "x", 0xA20E: 0}])
-def test_focal_unknown(exif: dict) -> None:
-    assert focal_from_exif(exif, 100, 100) is None
-
-
-def gps(latitude: tuple, longitude: tuple, **more: object) -> dict:
-    return {1: "S", 2: latitude, 3: "W", 4: longitude, **{int(key[1:]): value for key, value in more.items()}}
-
-
-def test_gps_of_a_file(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif.get_ifd(0x8825).update(gps((33.0, 30.0, 36.0), (70.0, 15.0, 0.0), _5=b"\x01", _6=12.5))
-    Image.new("RGB", (64, 48)).save(tmp_path / "a.jpg", exif=exif)
-    assert read_header(tmp_path / "a.jpg").location == pytest.approx((-33.51, -70.25, -12.5))
-    Image.new("RGB", (64, 48)).save(tmp_path / "b.jpg")
-    assert read_header(tmp_path / "b.jpg").location is None
-
-
-@pytest.mark.parametrize(
-    ("found", "expected"),
-    [
-        (gps((1, 30, 0), (2, 0, 0)), (-1.5, -2.0, None)),
-        (gps((1, 30, 0), (2, 0, 0), _6="high"), (-1.5, -2.0, None)),
-        (gps((0, 0, 0), (0, 0, 0)), None),  # no fix
-        (gps((91, 0, 0), (2, 0, 0)), None),
-        (gps((float("nan"), 0, 0), (2, 0, 0)), None),
-        (gps((1, 2), (2, 0, 0)), None),
-        ({2: (1, 0, 0)}, None),
-        ({}, None),
-    ],
-)
-def test_gps_that_may_be_damaged(found: dict, expected: tuple | None) -> None:
-    assert location_from_exif(found) == expected
