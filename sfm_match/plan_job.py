@@ -82,7 +82,8 @@ class Plan:
         for one in self.stages:
             standing = f", {one.standing:,} stand from before" if one.standing else ""
             cost = _shown_time(one.seconds) + (f", {_shown_bytes(one.disk)}" if one.disk else "")
-            lines.append(f"{one.stage:<12} {one.total:,} {one.unit} in {one.files:,} units{standing}: {cost}")
+            files = f"{one.files:,} unit{'s' * (one.files != 1)}"
+            lines.append(f"{one.stage:<12} {one.total:,} {one.unit} in {files}{standing}: {cost}")
         lines.append(f"disk         {_shown_bytes(self.disk)}")
         lines.append(f"memory       {_shown_bytes(self.memory)} at most")
         if self.gpu_memory is not None:

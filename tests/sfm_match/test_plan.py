@@ -87,7 +87,7 @@ def test_the_command(photos: Path, tmp_path: Path) -> None:
     assert "images       7, 1 of them cannot be used (broken.jpg: not an image" in said.stdout
     assert "exhaustive: 15 pairs (6 images are few enough to match every pair)" in said.stdout
     assert said.stdout.count("cheaper") == 2
-    assert "reconstruct  6 images in 1 units: time not known beforehand" in said.stdout
+    assert "reconstruct  6 images in 1 unit: time not known beforehand" in said.stdout
     assert "GPU" not in said.stdout
     told = json.loads(command("plan", *options, "--json", "--pairs", "retrieval", "--num-images", "1").stdout)
     assert told["pairs"] == {"strategy": "retrieval --num-images 1", "pairs": 6, "tiles": 1, "exact": False}
