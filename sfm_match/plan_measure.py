@@ -101,11 +101,12 @@ def _measured(reports: dict[str, StageReport], workspace: Path) -> Measured:
 
 
 def _seconds_per_score(width: int) -> float:
-    """Of pruning, with random descriptors."""
+    """Of pruning, with random descriptors and places."""
     count = 24
     rng = np.random.default_rng(0)
     descriptors = rng.normal(0, width**-0.5 if width else 0, (count, 1, KEYPOINTS, width)).astype(np.float16)
-    sketches = Sketches(descriptors, np.full(count, KEYPOINTS))
+    places = rng.uniform(-0.5, 0.5, (count, KEYPOINTS, 2)).astype(np.float16)
+    sketches = Sketches(descriptors, places, np.full(count, KEYPOINTS))
     start = time.perf_counter()
     with threadpool_limits(1, "blas"):
         pairs = sum(len(block) for block, _ in scored(exhaustive(count), sketches, os.cpu_count() or 1))

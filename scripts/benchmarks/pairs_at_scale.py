@@ -65,7 +65,9 @@ def blocks(strategy: str, count: int) -> Iterator[Block]:
     if strategy == "retrieval":
         return retrieval(vectors(count), 10)
     if strategy == "prune":
-        sketches = Sketches(unit(rng, SCORED, 1, KEYPOINTS, WIDTH).astype(np.float16), np.full(SCORED, KEYPOINTS))
+        descriptors = unit(rng, SCORED, 1, KEYPOINTS, WIDTH).astype(np.float16)
+        places = rng.uniform(-0.5, 0.5, (SCORED, KEYPOINTS, 2)).astype(np.float16)
+        sketches = Sketches(descriptors, places, np.full(SCORED, KEYPOINTS))
         return (block for block, _ in scored(exhaustive(SCORED), sketches, os.cpu_count() or 1))
     if strategy == "match":
         return matched(rng)

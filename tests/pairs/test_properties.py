@@ -45,7 +45,7 @@ class World:
             self.vectors[order],
             self.observations[order],
             places[self.verified],
-            Sketches(self.sketches.descriptors[order], self.sketches.counts[order]),
+            Sketches(self.sketches.descriptors[order], self.sketches.places[order], self.sketches.counts[order]),
         )
 
 
@@ -70,7 +70,7 @@ def made(names: list[str], seed: int) -> World:
         unit(rng.normal(size=(count, 1, 16))).astype(np.float32),
         observations,
         every[rng.random(len(every)) < 2 / count],
-        Sketches(descriptors, counts),
+        Sketches(descriptors, rng.uniform(-0.5, 0.5, (count, 16, 2)).astype(np.float16), counts),
     )
 
 
