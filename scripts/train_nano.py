@@ -2,11 +2,15 @@
 
     python scripts/train_nano.py --images DIR [DIR ...] --out runs/nano --steps 1600
 
-Resumes from `OUT/checkpoint.pt` when that stands; `OUT/log.jsonl` holds one line every --every steps. Then
-`python scripts/export_nano.py runs/nano/checkpoint.pt --version N` writes the ONNX files of the package.
+    python scripts/train_nano.py --images DIR [DIR ...] --out runs/nano4 --steps 2400 --teacher VERSION_FOLDER ...
+
+The second trains the detector alone, to say at once what a version of the package says on average over mirrored and
+shifted pictures. Both resume from `OUT/checkpoint.pt` when that stands; `OUT/log.jsonl` holds one line every --every
+steps. Then `python scripts/export_nano.py runs/nano/checkpoint.pt --version N` writes the ONNX files of the package.
 """
 
 import argparse
+import copy
 import json
 import math
 import os
@@ -16,18 +20,23 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import cv2
+import safetensors.torch
 import torch
 from nano import losses, views
+from nano.distillation import Teacher
+from nano.tasks import Agreement, Distillation, Task
 from nano.validation import validate
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from exports.config import DESCRIPTOR_NANO, DETECTOR_NANO
-from exports.networks import IMAGENET_MEAN, IMAGENET_STD, DeDoDe
+from exports.networks import ConvRefiner, DeDoDe
 
 AVERAGE_DECAY = 0.998  # of the weights that ship: an average over the last 500 steps or so
+TEACHER_DECAY = 0.996  # with a teacher; it is a shorter training
 
 
 def prefetch(make: Callable[[int], views.Views], steps: range, depth: int = 6) -> Iterator[views.Views]:
@@ -47,11 +56,6 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
     return peak * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))))
 
 
-def corner_prior(step: int) -> float:
-    """1.0, fading to 0.1 from step 300 to step 1,800: corners start the detector, its own agreement finishes it."""
-    return max(0.1, 1.0 - 0.9 * max(0, step - 300) / 1500)
-
-
 def start_from(nets: nn.Module, path: Path) -> int:
     """Takes over the tensors that fit; returns how many."""
     own = nets.state_dict()
@@ -59,6 +63,22 @@ def start_from(nets: nn.Module, path: Path) -> int:
     fitting = {key: value for key, value in theirs.items() if key in own and own[key].shape == value.shape}
     nets.load_state_dict(fitting, strict=False)
     return len(fitting)
+
+
+def make_task(nets: nn.ModuleDict, options: argparse.Namespace) -> Task:
+    """What is trained, and how. With a teacher, the networks start as it is, its temperature in their weights."""
+    if options.teacher is None:
+        return Agreement(nets, options.seed, options.localise)
+    for part, network in nets.items():
+        safetensors.torch.load_model(network, str(options.teacher / f"{part}.safetensors"))
+    detector = cast(DeDoDe, nets["detector"])
+    teacher = Teacher(copy.deepcopy(detector).eval())
+    with torch.no_grad():
+        for layer in detector.decoder.layers.values():
+            last = cast(ConvRefiner, layer).out_conv
+            for values in (last.weight, last.bias):  # of the logits, not of what goes on to the next level
+                values[: DETECTOR_NANO.prototypes] *= teacher.temperature
+    return Distillation(nn.ModuleDict({"detector": detector}), teacher, options.seed)
 
 
 def save(path: Path, state: dict) -> None:
@@ -76,6 +96,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="pairs a step")
     parser.add_argument("--size", type=int, default=256, help="side of a view, pixels")
     parser.add_argument("--init", type=Path, help="checkpoint to start from, where names and shapes agree")
+    parser.add_argument("--teacher", type=Path, help="folder of a version in the package, to learn its mean from")
     parser.add_argument("--localise", type=float, default=1.0, help="weight of the localisation loss")
     parser.add_argument("--hard-from", type=int, default=2500, help="step from which views differ more")
     parser.add_argument("--peak", type=float, default=2e-3, help="peak learning rate")
@@ -95,8 +116,10 @@ def main() -> None:
 
     nets = nn.ModuleDict({"detector": DeDoDe(DETECTOR_NANO), "descriptor": DeDoDe(DESCRIPTOR_NANO)})
     nets.to(memory_format=torch.channels_last)  # twice as fast on a CPU
-    optimiser = torch.optim.AdamW(nets.parameters(), lr=options.peak, weight_decay=1e-4)
-    average = AveragedModel(nets, multi_avg_fn=get_ema_multi_avg_fn(AVERAGE_DECAY), use_buffers=True)
+    task = make_task(nets, options)
+    optimiser = torch.optim.AdamW(task.trained.parameters(), lr=options.peak, weight_decay=1e-4)
+    decay = TEACHER_DECAY if options.teacher else AVERAGE_DECAY
+    average = AveragedModel(nets, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
     checkpoint, step = options.out / "checkpoint.pt", 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
@@ -108,7 +131,6 @@ def main() -> None:
     elif options.init:
         print(f"{start_from(nets, options.init)} of {len(nets.state_dict())} tensors from {options.init}", flush=True)
 
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
     photos = views.Photographs(photographs)
     make = partial(views.make_batch, photos, options.size, options.batch, options.seed, options.hard_from)
     end = min(options.steps, options.stop or options.steps)
@@ -117,25 +139,18 @@ def main() -> None:
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, options.steps, options.peak)
         seen = losses.overlap(batch)
-        images = ((batch.images - mean) / std).contiguous(memory_format=torch.channels_last)
-        logits, dense = nets["detector"](images), nets["descriptor"](images)
-        loss_detector = losses.detector_loss(logits, batch, seen, corner_prior(step))
-        generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
-        loss_descriptor, accuracy = losses.descriptor_loss(dense, logits.detach(), seen, generator)
+        asked = task(step, batch, seen)
         optimiser.zero_grad()
-        loss_place = losses.localisation_loss(logits, seen)
-        ramp = options.localise * min(1.0, step / 1000)  # peaks must repeat before they can be placed
-        (loss_detector + ramp * loss_place + loss_descriptor).backward()
-        for net in nets.values():  # apart, because the two share nothing
+        asked.loss.backward()
+        for net in task.trained.values():
             nn.utils.clip_grad_norm_(net.parameters(), 5)
         optimiser.step()
         average.update_parameters(nets)
         step += 1
 
-        values = {"detector": loss_detector.item(), "descriptor": loss_descriptor.item(), "accuracy": accuracy.item()}
-        values["place_px"] = loss_place.item()
+        values = dict(asked.values)
         if step % options.every == 0:
-            values["repeat_1px"], values["repeat_3px"] = losses.repeatability(logits, seen)
+            values["repeat_1px"], values["repeat_3px"] = losses.repeatability(asked.logits, seen)
         for key, value in values.items():
             running[key] = value if key not in running else 0.97 * running[key] + 0.03 * value
         if step % options.every == 0:

@@ -48,7 +48,7 @@ def overlap(views: Views) -> Overlap:
     return Overlap(grid, (mask & inner).view(b, -1), views.b_from_a)
 
 
-def _local_maxima(score: Tensor, window: int) -> Tensor:
+def local_maxima(score: Tensor, window: int) -> Tensor:
     """(B, S, S) -> (B, S*S), NEVER where a pixel is not the maximum of its window."""
     pooled = F.max_pool2d(score[:, None], window, 1, window // 2)[:, 0]
     return score.masked_fill(score != pooled, NEVER).flatten(1)
@@ -70,7 +70,7 @@ def detector_loss(logits: Tensor, views: Views, seen: Overlap, prior: float) -> 
     with torch.no_grad():
         corners_b = F.grid_sample(views.corners[b:, None], seen.grid, align_corners=False).flatten(1)
         joint = log_a + log_b + prior * (views.corners[:b].flatten(1) + corners_b)
-        peaks = _local_maxima(joint.masked_fill(~seen.mask, NEVER).view(b, size, size), 5)
+        peaks = local_maxima(joint.masked_fill(~seen.mask, NEVER).view(b, size, size), 5)
         count = (area // PIXELS_PER_KEYPOINT).clamp(min=16)
         order = peaks.topk(int(count.max()), -1).indices
         rank = torch.arange(order.shape[1])[None]
@@ -101,16 +101,18 @@ def soft_argmax(logits: Tensor, index: Tensor) -> Tensor:
     return torch.stack((index % size + dx, index // size + dy), -1)
 
 
-def localisation_loss(logits: Tensor, seen: Overlap, count: int = 256) -> Tensor:
-    """Mean distance, in pixels of B, of the refined keypoints that both views found, after the homography.
+def disagreement(logits: Tensor, seen: Overlap, count: int = 256) -> tuple[Tensor, Tensor]:
+    """How far apart the refined keypoints of both views are, after the homography.
 
-    Only maxima that agree to within 2.5 pixels take part: those which do not are the other loss's business.
+    Returns:
+        (B, count) squared distances, pixels of B; and (B, count) bool: which keypoints both views found. Only maxima
+        that agree to within 2.5 pixels are: those which do not are another loss's business.
     """
     b, size = len(logits) // 2, logits.shape[-1]
     a_map, b_map = logits[:b, 0], logits[b:, 0]
     with torch.no_grad():
-        peaks_a = _local_maxima(a_map, 2 * WINDOW + 1).masked_fill(~seen.mask, NEVER)
-        peaks_b = _local_maxima(b_map, 2 * WINDOW + 1)
+        peaks_a = local_maxima(a_map, 2 * WINDOW + 1).masked_fill(~seen.mask, NEVER)
+        peaks_b = local_maxima(b_map, 2 * WINDOW + 1)
         strength, index_a = peaks_a.topk(count, -1)
         landed, _ = _apply(seen.b_from_a, torch.stack((index_a % size, index_a // size), -1).float())
         nearest = landed.round().long().clamp(MARGIN, size - 1 - MARGIN)
@@ -123,8 +125,17 @@ def localisation_loss(logits: Tensor, seen: Overlap, count: int = 256) -> Tensor
         inside = (x >= MARGIN) & (x < size - MARGIN) & (y >= MARGIN) & (y < size - MARGIN)
         both = (strength > NEVER) & (best.values > NEVER) & inside
     moved, _ = _apply(seen.b_from_a, soft_argmax(a_map, index_a))
-    distance = ((moved - soft_argmax(b_map, index_b)).square().sum(-1) + 1e-4).sqrt()
-    return (distance.clamp(max=4) * both).sum() / both.sum().clamp(min=1)
+    return (moved - soft_argmax(b_map, index_b)).square().sum(-1), both
+
+
+def mean_distance(squared: Tensor, both: Tensor) -> Tensor:
+    """Pixels, of what `disagreement` found."""
+    return ((squared + 1e-4).sqrt().clamp(max=4) * both).sum() / both.sum().clamp(min=1)
+
+
+def robust_distance(squared: Tensor, both: Tensor) -> Tensor:
+    """The Cauchy loss of half a pixel, of what `disagreement` found: near misses pull most, strangers little."""
+    return (torch.log1p(4 * squared) * both).sum() / both.sum().clamp(min=1)
 
 
 def descriptor_loss(
@@ -137,7 +148,7 @@ def descriptor_loss(
     """
     b, size = len(logits) // 2, logits.shape[-1]
     with torch.no_grad():
-        peaks = _local_maxima(logits[:b, 0], 3).masked_fill(~seen.mask, NEVER)
+        peaks = local_maxima(logits[:b, 0], 3).masked_fill(~seen.mask, NEVER)
         chance = torch.rand(peaks.shape, generator=generator).masked_fill(~seen.mask, -1)
         index = torch.cat((peaks.topk(maxima, -1).indices, chance.topk(randoms, -1).indices), 1)
         usable = seen.mask.gather(1, index)
@@ -162,8 +173,8 @@ def descriptor_loss(
 def repeatability(logits: Tensor, seen: Overlap) -> tuple[float, float]:
     """Share of A's 256 strongest maxima in the overlap with one of B's 512 strongest within 1 px and within 3 px."""
     b, size = len(logits) // 2, logits.shape[-1]
-    index_a = _local_maxima(logits[:b, 0], 3).masked_fill(~seen.mask, NEVER).topk(256, -1).indices
-    index_b = _local_maxima(logits[b:, 0], 3).topk(512, -1).indices
+    index_a = local_maxima(logits[:b, 0], 3).masked_fill(~seen.mask, NEVER).topk(256, -1).indices
+    index_b = local_maxima(logits[b:, 0], 3).topk(512, -1).indices
     usable = seen.mask.gather(1, index_a)
     landed, _ = _apply(seen.b_from_a, torch.stack((index_a % size, index_a // size), -1).float())
     distance = torch.cdist(landed, torch.stack((index_b % size, index_b // size), -1).float()).amin(-1)

@@ -26,6 +26,13 @@ class Views:
     b_from_a: Tensor  # (B, 3, 3) homography, pixels of A to pixels of B
     valid: Tensor  # (2B, S, S) bool: the pixel lies inside the photograph
     corners: Tensor  # (2B, S, S) float32 log corner strength, the detector's prior
+    clean: Tensor  # (2B, 3, S, S) as `images`, before blur, compression and photometric changes
+
+    def swapped(self) -> "Views":
+        """The same with B for A."""
+        b = len(self.b_from_a)
+        images, valid, corners, clean = (x.roll(b, 0) for x in (self.images, self.valid, self.corners, self.clean))
+        return Views(images, torch.linalg.inv(self.b_from_a), valid, corners, clean)
 
 
 def find_photographs(folders: list[Path]) -> list[Path]:
@@ -87,6 +94,18 @@ def _motion_blur(image: Image, rng: np.random.Generator) -> Image:
     return cv2.filter2D(image, -1, kernel / max(float(kernel.sum()), 1e-6))
 
 
+def _defocus(image: Image, rng: np.random.Generator) -> Image:
+    """A lens out of focus: a disc of light a point, or a Gaussian of the same width, sigma 0.4 to 5 pixels."""
+    sigma = float(np.exp(rng.uniform(-0.9, 1.6)))
+    if rng.random() < 0.5:
+        return cv2.GaussianBlur(image, (0, 0), sigma)
+    radius = 2 * sigma  # a disc of radius r has the variance r^2 / 4 along each axis
+    reach = int(np.ceil(radius))
+    ys, xs = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    disc = np.clip(radius + 0.5 - np.hypot(xs, ys), 0, 1)
+    return cv2.filter2D(image, -1, disc / disc.sum(), borderType=cv2.BORDER_REFLECT_101)
+
+
 def _corner_strength(image: Image) -> NDArray[np.float32]:
     strength = cv2.cornerMinEigenVal(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), 3)
     return np.log(strength / (np.percentile(strength, 90) + 1e-6) + 1e-3).astype(np.float32)
@@ -135,18 +154,19 @@ def _pair(photos: Photographs, size: int, rng: np.random.Generator, *, hard: boo
         centre = np.array([[1, 0, c], [0, 1, c], [0, 0, 1.0]])
         h_b = h_b @ centre @ _tilt(rng) @ np.linalg.inv(centre)
     a, b = _warp(photo, h_a, size), _warp(photo, h_b, size)
+    clean = a, b
     corners = _corner_strength(a), _corner_strength(b)
-    if rng.random() < 0.25:
+    if rng.random() < (0.15 if hard else 0.25):
         b = _motion_blur(b, rng)
-    elif rng.random() < 0.4:
-        b = cv2.GaussianBlur(b, (0, 0), np.exp(rng.uniform(-0.9, 1.3)) if hard else rng.uniform(0.4, 1.3))
+    elif rng.random() < (0.5 if hard else 0.4):
+        b = _defocus(b, rng) if hard else cv2.GaussianBlur(b, (0, 0), rng.uniform(0.4, 1.3))
     if rng.random() < 0.3:
         a = cv2.GaussianBlur(a, (0, 0), rng.uniform(0.3, 0.8))
     if rng.random() < 0.3:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 80))]
         b = cv2.imdecode(cv2.imencode(".jpg", b, quality)[1], cv2.IMREAD_COLOR)
     inside = _inside(h_a, size, width, height), _inside(h_b, size, width, height)
-    return (a, b), np.linalg.inv(h_b) @ h_a, inside, corners
+    return (a, b), np.linalg.inv(h_b) @ h_a, inside, corners, clean
 
 
 def _photometric(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -183,14 +203,19 @@ def make_batch(photos: Photographs, size: int, batch: int, seed: int, hard_from:
     """
     rng = np.random.default_rng((seed, step))
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    views, homographies, inside, corners = zip(
+    views, homographies, inside, corners, clean = zip(
         *(_pair(photos, size, rng, hard=step >= hard_from) for _ in range(batch)), strict=True
     )
-    stacked = np.stack([pair[side] for side in (0, 1) for pair in views])[..., ::-1].transpose(0, 3, 1, 2)
-    images = torch.from_numpy(np.ascontiguousarray(stacked)).float() / 255
     return Views(
-        _photometric(images, generator),
+        _photometric(_stacked(views), generator),
         torch.from_numpy(np.stack(homographies)).float(),
         torch.from_numpy(np.stack([pair[side] for side in (0, 1) for pair in inside])),
         torch.from_numpy(np.stack([pair[side] for side in (0, 1) for pair in corners])),
+        _stacked(clean),
     )
+
+
+def _stacked(pairs: tuple[tuple[Image, Image], ...]) -> Tensor:
+    """(2B, 3, S, S) RGB in [0, 1]: all A, then all B."""
+    stacked = np.stack([pair[side] for side in (0, 1) for pair in pairs])[..., ::-1].transpose(0, 3, 1, 2)
+    return torch.from_numpy(np.ascontiguousarray(stacked)).float() / 255

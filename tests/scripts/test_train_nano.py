@@ -8,9 +8,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from nano import losses, views
+from nano.distillation import Teacher, divergence
+from torch import nn
 
 HARD_FROM = 2
 ROOT = Path(__file__).parents[2]
@@ -66,16 +69,64 @@ def test_a_detector_that_agrees_costs_less(photographs: Path) -> None:
 def test_repeatability_of_perfect_agreement_is_one(photographs: Path) -> None:
     pair = batch(photographs)
     identity = torch.eye(3).expand(4, 3, 3)
-    same = views.Views(pair.images, identity, torch.ones_like(pair.valid), pair.corners)
+    same = views.Views(pair.images, identity, torch.ones_like(pair.valid), pair.corners, pair.clean)
     logits = torch.rand(4, 1, 128, 128).repeat(2, 1, 1, 1)
     assert losses.repeatability(logits, losses.overlap(same)) == (1.0, 1.0)
 
 
-def train(photographs: Path, out: Path, steps: int, stop: int | None = None) -> dict:
+def test_swapped_views_swap_back(photographs: Path) -> None:
+    pair = batch(photographs)
+    twice = pair.swapped().swapped()
+    torch.testing.assert_close(pair.swapped().images[:4], pair.images[4:])
+    torch.testing.assert_close(twice.clean, pair.clean)
+    torch.testing.assert_close(twice.b_from_a, pair.b_from_a, rtol=1e-3, atol=1e-3)
+
+
+class Corners(nn.Module):
+    """A detector that does not mind mirrors and shifts."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return F.avg_pool2d(images.mean(1, keepdim=True), 5, 1, 2)
+
+
+def test_a_teacher_s_target_is_its_mean(photographs: Path) -> None:
+    """Of a network that says the same of every mirror and shift, it is what the network says, blurred and scaled."""
+    pair = batch(photographs)
+    seen, back = losses.overlap(pair), losses.overlap(pair.swapped())
+    alone = Teacher(Corners(), temperature=2.0, across=0.0).target(pair.clean, seen, back, np.random.default_rng(0))
+    said = 2 * Corners()(pair.clean)
+    torch.testing.assert_close(alone[..., 8:-8, 8:-8], said[..., 8:-8, 8:-8], atol=0.05, rtol=0)
+    mixed = Teacher(Corners(), 2.0, across=1.0).target(pair.clean, seen, back, np.random.default_rng(0))
+    warped = F.grid_sample(alone[4:], seen.grid, align_corners=False)
+    mask = seen.mask.view(4, 1, 128, 128)
+    torch.testing.assert_close(mixed[:4][mask], warped[mask])
+    torch.testing.assert_close(mixed[:4][~mask], alone[:4][~mask])
+
+
+def test_who_says_the_same_diverges_by_nothing(photographs: Path) -> None:
+    pair = batch(photographs)
+    target = pair.corners[:, None] * 3
+    valid = torch.ones_like(pair.valid)
+    for value in divergence(target + 7, target, valid):  # a softmax does not know a constant
+        assert float(value) == pytest.approx(0, abs=1e-4)
+    assert min(float(value) for value in divergence(target.flip(-1), target, valid)) > 0.1
+
+
+def test_a_teacher_trains_the_detector_alone(photographs: Path, tmp_path: Path) -> None:
+    teacher = ROOT / "sfm_match" / "models" / "dedode_nano"
+    trained = train(photographs, tmp_path, 2, more=("--teacher", teacher))["nets"]
+    before = safetensors.torch.load_file(teacher / "descriptor.safetensors")
+    for name, value in before.items():
+        torch.testing.assert_close(trained[f"descriptor.{name}"], value, rtol=0, atol=0)
+    detector = safetensors.torch.load_file(teacher / "detector.safetensors")
+    assert any(not torch.equal(trained[f"detector.{name}"], value) for name, value in detector.items())
+
+
+def train(photographs: Path, out: Path, steps: int, stop: int | None = None, more: tuple = ()) -> dict:
     script = [sys.executable, "scripts/train_nano.py", "--images", photographs, "--out", out, "--batch", "1"]
     options = ["--size", "128", "--every", "1", "--steps", steps, "--threads", "1"]
-    more = ["--stop", stop] if stop else []
-    command = [str(part) for part in (*script, *options, *more)]
+    stopped = ["--stop", stop] if stop else []
+    command = [str(part) for part in (*script, *options, *stopped, *more)]
     subprocess.run(command, check=True, cwd=ROOT, capture_output=True, env={"PYTHONPATH": f"{ROOT}:{ROOT / 'scripts'}"})
     return torch.load(out / "checkpoint.pt", weights_only=True)
 
