@@ -58,7 +58,7 @@ DESCRIPTOR_G = NetworkConfig(
 # dedode-nano: no convolution runs at full resolution. The detector's 4 channels at stride 2 are the 2x2 pixels of that
 # cell (in version 1, 16 channels at stride 4); the descriptor is sampled at stride 4. Version 3 has the weights of
 # version 2 and also looks at a half and a quarter of the size, a little: where the picture is sharp, its own pixels
-# decide; where it is blurred, they say nothing, and the smaller ones do.
+# decide; where it is blurred, they say nothing, and the smaller ones do. Version 4 is the same with other weights.
 DETECTOR_NANO_V2 = NetworkConfig(
     "strided",
     (Level(16, 48, 48, 32, 2), Level(8, 32, 32, 32, 2), Level(4, 24, 32, 16, 2), Level(2, 16, 16, 0, 1)),
@@ -106,6 +106,7 @@ _NANO_BYTES, _L_BYTES = 132.0, 1700.0  # growth of the peak under ONNX Runtime b
 
 FAMILY = {
     "dedode-nano": Member(DETECTOR_NANO, DESCRIPTOR_NANO, 0.2, _NANO_BYTES),
+    "dedode-nano-v3": Member(DETECTOR_NANO, DESCRIPTOR_NANO, 0.2, _NANO_BYTES),
     "dedode-nano-v2": Member(DETECTOR_NANO_V2, DESCRIPTOR_NANO, 0.2, _NANO_BYTES),
     "dedode-nano-v1": Member(DETECTOR_NANO_V1, DESCRIPTOR_NANO, 0.1, _NANO_BYTES),
     "dedode-l-b": Member(DETECTOR_L, DESCRIPTOR_B, 0.01, _L_BYTES),

@@ -1,7 +1,7 @@
 """Writes the package's dedode-nano from a training checkpoint.
 
 python scripts/export_nano.py runs/nano/checkpoint.pt --version 1
-python scripts/export_nano.py sfm_match/models/dedode_nano_v2 --version 3     # of weights that are there
+python scripts/export_nano.py sfm_match/models/dedode_nano_v2 --version N     # of weights that are there
 """
 
 import argparse

@@ -11,6 +11,7 @@ steps. Then `python scripts/export_nano.py runs/nano/checkpoint.pt --version N` 
 
 import argparse
 import copy
+import dataclasses
 import json
 import math
 import os
@@ -97,6 +98,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256, help="side of a view, pixels")
     parser.add_argument("--init", type=Path, help="checkpoint to start from, where names and shapes agree")
     parser.add_argument("--teacher", type=Path, help="folder of a version in the package, to learn its mean from")
+    parser.add_argument("--scales", help="weights of the smaller pictures, as 0.5,0.25; default: as shipped")
     parser.add_argument("--localise", type=float, default=1.0, help="weight of the localisation loss")
     parser.add_argument("--hard-from", type=int, default=2500, help="step from which views differ more")
     parser.add_argument("--peak", type=float, default=2e-3, help="peak learning rate")
@@ -114,7 +116,12 @@ def main() -> None:
     photographs = views.find_photographs(options.images)
     print(f"{len(photographs)} photographs", flush=True)
 
-    nets = nn.ModuleDict({"detector": DeDoDe(DETECTOR_NANO), "descriptor": DeDoDe(DESCRIPTOR_NANO)})
+    config = DETECTOR_NANO
+    if options.scales:
+        weights = map(float, options.scales.split(","))
+        smaller = tuple((scale, weight) for (scale, _), weight in zip(config.smaller, weights, strict=True))
+        config = dataclasses.replace(config, smaller=smaller)
+    nets = nn.ModuleDict({"detector": DeDoDe(config), "descriptor": DeDoDe(DESCRIPTOR_NANO)})
     nets.to(memory_format=torch.channels_last)  # twice as fast on a CPU
     task = make_task(nets, options)
     optimiser = torch.optim.AdamW(task.trained.parameters(), lr=options.peak, weight_decay=1e-4)

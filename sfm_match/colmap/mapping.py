@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,9 @@ from sfm_match.workspace import Workspace
 if TYPE_CHECKING:
     import pycolmap
 
+_TRIES = 3  # with the seeds that follow, where the first model lacks many images
+_MANY = 0.1  # of all
+_TRIED_IMAGES = 200  # at most; with more a try takes long
 _SUMMARY = "sfm-match.json"  # in sparse/: what it was made from, and the numbers
 
 
@@ -110,22 +113,45 @@ def _sizes(sparse: Path) -> dict[str, int]:
 def _map(
     workspace: Workspace, collection: Collection, options: ReconstructOptions, output: Path, *, refine_cameras: bool
 ) -> list["pycolmap.Reconstruction"]:
-    """Largest model first. Where the incremental mapper finds no start, the global one, which needs none, has a try."""
+    """Largest model first. Where the incremental mapper finds no start, the global one, which needs none, has a try.
+
+    Where the incremental mapper starts may decide whether few matches hold two halves together: where the first model
+    lacks many images, it runs again with the seeds that follow, and the run whose first model has most images counts.
+    """
     import pycolmap
 
     hush_colmap()
-    pycolmap.set_random_seed(options.seed)
-    paths = str(workspace.database), str(collection.folder), str(output)
-    least = min(options.min_model_size, 0.8 * count(workspace.database).images)  # COLMAP's rule
+    paths = str(workspace.database), str(collection.folder)
+    total = count(workspace.database).images
+    least = min(options.min_model_size, 0.8 * total)  # COLMAP's rule
 
     def usable(found: dict[int, pycolmap.Reconstruction]) -> list[pycolmap.Reconstruction]:
         models = sorted(found.values(), key=lambda model: -model.num_reg_images())
         return [model for model in models if model.num_reg_images() >= least]
 
+    def largest(models: list[pycolmap.Reconstruction]) -> int:
+        return models[0].num_reg_images() if models else 0
+
+    def incremental(further: int) -> list[pycolmap.Reconstruction]:
+        seeded = replace(options, seed=options.seed + further)
+        pycolmap.set_random_seed(seeded.seed)
+        place = output / str(further)
+        place.mkdir()
+        return usable(
+            pycolmap.incremental_mapping(*paths, str(place), options=_incremental_options(seeded, refine_cameras))
+        )
+
     models: list[pycolmap.Reconstruction] = []
     if options.mapper == "incremental":
-        models = usable(pycolmap.incremental_mapping(*paths, options=_incremental_options(options, refine_cameras)))
-    return models or usable(pycolmap.global_mapping(*paths, options=_global_options(options, refine_cameras)))
+        models = incremental(0)
+        for further in range(1, _TRIES):
+            if total > _TRIED_IMAGES or not models or largest(models) > (1 - _MANY) * total:
+                break
+            models = max(models, incremental(further), key=largest)
+    if models:
+        return models
+    pycolmap.set_random_seed(options.seed)
+    return usable(pycolmap.global_mapping(*paths, str(output), options=_global_options(options, refine_cameras)))
 
 
 def _intrinsics_given(workspace: Workspace) -> bool:

@@ -10,7 +10,8 @@ from sfm_match.errors import NothingDone, UsageError, nearest
 from sfm_match.store.shard import sha256_of
 
 _HERE = Path(__file__).parent
-BUILT_IN = {name: _HERE / name.replace("-", "_") for name in ("dedode-nano", "dedode-nano-v2", "dedode-nano-v1")}
+_VERSIONS = ("dedode-nano", "dedode-nano-v3", "dedode-nano-v2", "dedode-nano-v1")
+BUILT_IN = {name: _HERE / name.replace("-", "_") for name in _VERSIONS}
 DETECTOR, DESCRIPTOR = "detector.onnx", "descriptor.onnx"
 
 

@@ -135,7 +135,7 @@ def test_refusals_name_what_is_accepted(shapes: Shapes, message: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["detector", "descriptor"])
-@pytest.mark.parametrize("version", ["dedode_nano", "dedode_nano_v2", "dedode_nano_v1"])
+@pytest.mark.parametrize("version", ["dedode_nano", "dedode_nano_v3", "dedode_nano_v2", "dedode_nano_v1"])
 def test_packaged_files_name_no_path_of_the_machine_that_made_them(version: str, name: str) -> None:
     path = Path(__file__).parents[2] / "sfm_match" / "models" / version / f"{name}.onnx"
     onnx.checker.check_model(onnx.load(path))

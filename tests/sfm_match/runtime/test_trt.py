@@ -26,7 +26,7 @@ from sfm_match.extractor import Extractor, selection
 from sfm_match.frames import plan_frame
 from sfm_match.loader import Loaded
 from sfm_match.matching import match_descriptors
-from sfm_match.models import Weights, find_model
+from sfm_match.models import BUILT_IN, Weights, find_model
 from sfm_match.progress import Clock
 from sfm_match.runtime import EngineError, OutOfMemory, Part
 from sfm_match.runtime.planning import Range, ranges
@@ -346,7 +346,7 @@ CHECK = Path(os.environ.get("SFM_MATCH_TRT_CHECK", ROOT.parent / "shared" / "gpu
 @pytest.mark.slow
 @pytest.mark.skipif(not CHECK.is_file(), reason="no builder check at SFM_MATCH_TRT_CHECK")
 @pytest.mark.parametrize("half", [False, True], ids=["fp32", "fp16"])
-@pytest.mark.parametrize("name", ["dedode-nano", "dedode-nano-v2", "dedode-nano-v1", "dedode-l-b", "dedode-l-g"])
+@pytest.mark.parametrize("name", [*BUILT_IN, "dedode-l-b", "dedode-l-g"])
 def test_tensorrt_builds_every_part_with_the_profiles_of_a_job(name: str, half: bool, tmp_path: Path) -> None:
     """Against TensorRT's own parser and builder, which need no GPU to say no."""
     weights = Weights(folder=tmp_path, random=True) if name.startswith("dedode-l") else None
