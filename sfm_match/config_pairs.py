@@ -59,7 +59,7 @@ class PairsOptions(Options):
     match_list_path: Path | None = option(None, "list: a file of pairs, one a line (hloc's, COLMAP's or TAB between)")
     repair_pairs: int = option(20, "repair: pairs across each gap and each bridge")
     prune: bool = option(False, "keep the pairs whose strongest keypoints promise matches")
-    prune_threshold: float = option(0.9, "prune: least score; most unrelated images of dedode-nano score 0.5 to 1.0")
+    prune_threshold: float = option(0.75, "prune: least score; most unrelated images of dedode-nano score 0.6 to 1.0")
     prune_num_images: int | None = option(None, "prune: instead of the threshold, each image with this many best ones")
 
     def validate(self) -> None:
