@@ -128,7 +128,11 @@ def test_values_that_are_not_finite_are_redone_in_single_precision(batch: Loaded
     single = features(batch, None)[batch.items[1].name]
     redone = found[batch.items[1].name]
     assert isinstance(redone, Features)
-    np.testing.assert_allclose(redone.keypoints, single.keypoints, atol=0.02)
+    # the same ones; alone and in a batch, scores differ by a rounding, and so may the order of equals
+    apart = np.linalg.norm(redone.keypoints[:, None] - single.keypoints, axis=2)
+    assert len(redone.keypoints) == len(single.keypoints)
+    assert apart.min(axis=1).max() < 0.02
+    assert apart.min(axis=0).max() < 0.02
 
 
 def test_single_precision_that_is_not_finite_is_a_failure(batch: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
