@@ -159,10 +159,9 @@ def _scores(sketches: Sketches, pairs: Block) -> Floats:
     weight = np.take_along_axis(likely[:, chosen].T, surest, axis=1)
     a = _complex(sketches.places[first])[surest]
     b = np.take_along_axis(_complex(sketches.places[others]), at[surest, chosen[:, None]], axis=1)
-    b *= np.array((1, -1j, -1, 1j), np.complex64)[
-        turn, None
-    ]  # to where it is in the turned image, as numpy.rot90 turns
-    return np.asarray(alike[np.arange(len(others)), turn] * np.sqrt(_coherence(a, b, weight)), np.float32)
+    # to where it is in the turned image, as numpy.rot90 turns
+    b *= np.array((1, -1j, -1, 1j), np.complex64)[turn, None]
+    return np.asarray(alike.max(axis=1) * np.sqrt(_coherence(a, b, weight)), np.float32)
 
 
 def _coherence(a: Complexes, b: Complexes, weight: Floats) -> Floats:

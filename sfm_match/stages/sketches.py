@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -50,7 +49,8 @@ def image_sketches(workspace: Workspace, features: FeatureSet, names: Sequence[s
     place = {name: i for i, name in enumerate(names)}
     every = [name for name in names if name in features.counts]
     counts, width = np.zeros(len(names), np.int64), 0
-    with _rows_on_disk(workspace.folder) as descriptors, _rows_on_disk(workspace.folder) as places:
+    folder = workspace.folder
+    with tempfile.TemporaryFile(dir=folder) as descriptors, tempfile.TemporaryFile(dir=folder) as places:
         for name, keypoints, turned in _read(workspace, features, every, turns, KEYPOINTS):
             count, width = turned.shape[1:]
             one = np.zeros((turns, KEYPOINTS, width), np.float16)
@@ -65,10 +65,6 @@ def image_sketches(workspace: Workspace, features: FeatureSet, names: Sequence[s
             _mapped(places, (len(names), KEYPOINTS, 2)),
             counts,
         )
-
-
-def _rows_on_disk(folder: Path) -> IO[bytes]:
-    return tempfile.TemporaryFile(dir=folder)
 
 
 def _write(file: IO[bytes], row: int, values: NDArray[np.float16]) -> None:

@@ -130,7 +130,7 @@ def test_values_that_are_not_finite_are_redone_in_single_precision(batch: Loaded
     assert isinstance(redone, Features)
     # the same ones; alone and in a batch, scores differ by a rounding, and so may the order of equals
     apart = np.linalg.norm(redone.keypoints[:, None] - single.keypoints, axis=2)
-    assert len(redone.keypoints) == len(single.keypoints)
+    np.testing.assert_allclose(redone.scores, single.scores, rtol=0.01)
     assert apart.min(axis=1).max() < 0.02
     assert apart.min(axis=0).max() < 0.02
 
