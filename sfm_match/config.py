@@ -39,10 +39,13 @@ class ExtractOptions(Options):
     turns: bool = option(
         False,
         "describe images in four quarter turns, for pictures at any rotation, as from drones; four times slower",
+        formerly=False,
     )
     masks: Path | None = option(None, "folder of masks, NAME.png for image NAME; black hides (COLMAP's convention)")
     workers: int = option(0, "decoding threads; 0: one per core", identity=False)
-    reduced_decode: bool = option(True, "decode large JPEGs at 1/2, 1/4 or 1/8 where --size needs no more")
+    reduced_decode: bool = option(
+        True, "decode large JPEGs at 1/2, 1/4 or 1/8 where --size needs no more", formerly=False
+    )
     dummy_network: bool = option(False, "only read images, to see how fast they come; not in `run`", identity=False)
 
     def validate(self) -> None:
@@ -82,6 +85,9 @@ class ImportOptions(Options):
     camera_model: str = option("SIMPLE_RADIAL", "COLMAP camera model")
     camera_params: str | None = option(None, "intrinsics of every camera, COLMAP's order, commas between")
     verify: bool = option(True, "geometric verification of the matches")
+    adjust_keypoints: bool = option(
+        True, "move verified keypoints to where the photographs around them fit one another", formerly=False
+    )
 
     def validate(self) -> None:
         if self.camera_params is not None:

@@ -104,7 +104,7 @@ class Loader:
         mask = None
         if mask_path is not None:
             visible = frame.orient(read_mask(mask_path, frame.raw_size))
-            mask = _resize(visible, frame.network_size, cv2.INTER_NEAREST)
+            mask = resize(visible, frame.network_size, cv2.INTER_NEAREST)
         return to_network(raw, frame), mask
 
 
@@ -115,13 +115,13 @@ def to_network(raw: NDArray[np.uint8], frame: Frame) -> NDArray[np.uint8]:
     """
     width, height = frame.network_size
     if (raw.shape[1], raw.shape[0]) != frame.raw_network_size:  # before turning: fewer pixels to turn
-        raw = _resize(raw, frame.raw_network_size, cv2.INTER_AREA)
+        raw = resize(raw, frame.raw_network_size, cv2.INTER_AREA)
     image = frame.orient(raw)
     right, bottom = frame.bucket[0] - width, frame.bucket[1] - height
     return np.asarray(cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REPLICATE), np.uint8)
 
 
-def _resize(image: NDArray[np.uint8], size: tuple[int, int], how: int) -> NDArray[np.uint8]:
+def resize(image: NDArray[np.uint8], size: tuple[int, int], how: int) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(image, size, interpolation=how), np.uint8)
 
 

@@ -10,10 +10,17 @@ from sfm_match.errors import UsageError, nearest
 
 T = TypeVar("T")
 AUTO = "auto"
+_ALWAYS_THERE = object()  # no value of an option
 
 
 def option(
-    default: T, help: str, *, choices: tuple[str, ...] = (), identity: bool = True, in_run: str | None = None
+    default: T,
+    help: str,
+    *,
+    choices: tuple[str, ...] = (),
+    identity: bool = True,
+    in_run: str | None = None,
+    formerly: Any = _ALWAYS_THERE,
 ) -> T:
     """A field with its help text.
 
@@ -24,8 +31,10 @@ def option(
         identity: whether the value changes results. Those that do are fingerprinted; the others may differ from one
             run to the next.
         in_run: the option's name in `run` and in its YAML, where it differs.
+        formerly: of an option that came later: the value that does what was done before. It is not recorded, so that
+            older workspaces go on with it.
     """
-    metadata = {"help": help, "choices": choices, "identity": identity, "in_run": in_run}
+    metadata = {"help": help, "choices": choices, "identity": identity, "in_run": in_run, "formerly": formerly}
     return field(default=default, metadata=metadata)
 
 
@@ -49,8 +58,8 @@ class Options:
 
     def identity(self) -> dict[str, Any]:
         """The options that change results, as plain JSON values."""
-        chosen = (f.name for f in dataclasses.fields(self) if f.metadata["identity"])
-        return {name: _plain(getattr(self, name)) for name in chosen}
+        chosen = {f: getattr(self, f.name) for f in dataclasses.fields(self) if f.metadata["identity"]}
+        return {f.name: _plain(value) for f, value in chosen.items() if value != f.metadata["formerly"]}
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:

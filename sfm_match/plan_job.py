@@ -10,6 +10,7 @@ from typing import Any
 from exports.config import FAMILY
 from sfm_match.api import StrPath, options_of_run, refuse_early
 from sfm_match.collection import Collection, look
+from sfm_match.colmap.adjustment import PARTNERS
 from sfm_match.colmap.mapping import registered_before
 from sfm_match.colmap.reading import count, read_note
 from sfm_match.config import AUTO, ExtractOptions
@@ -196,6 +197,8 @@ def _stages(sources: Sources, counted: Counted, costs: Measured, standing: _Stan
     extracting = _times(max(images - standing.images, 0), costs.seconds_per_image)
     matching = _times(unmatched, costs.seconds_per_match)
     importing = _times(unverified, costs.seconds_per_verification)
+    if importing is not None:
+        importing += min(unverified, PARTNERS * images) * costs.seconds_per_adjustment
     stored = images * costs.database_bytes_per_image + counted.pairs * costs.database_bytes_per_pair
     return [
         StagePlan("extract", "images", images, standing.images, len(units), extracting, images * costs.feature_bytes),

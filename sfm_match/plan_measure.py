@@ -32,6 +32,7 @@ class Measured:
     seconds_per_image: float | None = None
     seconds_per_match: float | None = None
     seconds_per_verification: float | None = None
+    seconds_per_adjustment: float = 0.0  # of keypoints, a pair that takes part
     seconds_per_score: float | None = None  # of pruning
     keypoints_per_image: int = 0
     feature_bytes: int = 0
@@ -86,10 +87,13 @@ def _measured(reports: dict[str, StageReport], workspace: Path) -> Measured:
     keypoints = reports["extract"].facts["keypoints"] // images if "extract" in reports else 0
     per_image = 8 * keypoints
     features = _size(workspace / "features") // images
+    imported = reports.get("import")
+    aligned = imported.facts.get("adjusted", {}).get("pairs", 0) if imported is not None else 0
     return Measured(
         each("extract", "load"),
         each("match", "plan"),
-        each("import", "write"),
+        each("import", "write", "adjust"),
+        imported.spent.get("adjust", 0.0) / aligned if imported is not None and aligned else 0.0,
         _seconds_per_score(features // max(2 * keypoints, 1)),
         keypoints,
         features,

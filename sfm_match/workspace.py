@@ -40,6 +40,7 @@ class Workspace:
         self.added_pairs = folder / "pairs-added.txt"  # those of second rounds, which are in pairs.txt, too
         self.matches = folder / "matches"
         self.database = folder / "database.db"
+        self.aligned = folder / "aligned"  # while keypoints are adjusted
         self.sparse = folder / "sparse"
         self.failed = folder / "failed.csv"
         self._record = folder / "sfm-match.json"
@@ -53,7 +54,7 @@ class Workspace:
             raise WorkspaceBusy(f"{self.folder}: another sfm-match works here; wait for it or stop it") from None
         except OSError as error:
             raise UsageError(f"--workspace {self.folder}: {error.strerror}") from error
-        for folder in (self.folder, self.features, self.matches):
+        for folder in (self.folder, self.features, self.matches, self.aligned):
             remove_leftovers(folder)
         return self
 

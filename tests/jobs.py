@@ -12,6 +12,7 @@ import numpy as np
 
 # Units this small make several files of a few images.
 SMALL_UNITS = "import sfm_match.collection as c; c.UNIT_SIZE = 2\nimport sfm_match.stages.match as m; m.BLOCK = 1\n"
+SMALL_UNITS += "import sfm_match.colmap.adjustment as a; a.UNIT = 4\n"
 CALL = "from sfm_match.cli import main; main()\n"
 
 

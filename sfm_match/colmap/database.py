@@ -1,22 +1,25 @@
 """`database.db`: cameras, rigs, frames, images, keypoints, matches and verified geometries, built whole, then renamed.
 
 While it is built it is `database.db.partial`. A kill during verification costs nothing but the pairs in hand: the
-partial database carries the digest of what it was built from, and COLMAP passes over the pairs it has verified.
+partial database carries the digest of what it was built from, and COLMAP passes over the pairs it has verified. Then
+keypoints are adjusted (`adjustment`), which goes on where it was, too.
 """
 
 import json
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sfm_match.collection import Collection
 from sfm_match.colmap import hush_colmap
+from sfm_match.colmap.adjustment import adjust_keypoints, adjusted_before
 from sfm_match.colmap.cameras import CameraPlan, check_camera_model, plan_cameras
-from sfm_match.colmap.reading import TABLE, Counts, count, read_note
+from sfm_match.colmap.reading import count, read_note, write_notes
 from sfm_match.config import ImportOptions
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError
 from sfm_match.images import Header
@@ -58,10 +61,11 @@ def import_to_colmap(
     refuse_foreign_database(workspace, overwrite=overwrite)
     if read_note(workspace.database, "inputs") == digest:
         workspace.note("import", identity)
-        counts = count(workspace.database)
-        detail = _describe(counts, options.verify)
-        return StageReport(
-            "import", "pairs", 0, counts.pairs, seconds=clock.seconds, detail=detail, facts=counts.facts()
+        return _report(workspace.database, options, clock, computed=False)
+    adjust = options.verify and options.adjust_keypoints
+    if adjust and not collection.folder.is_dir():
+        raise NothingDone(
+            f"{collection.folder}: the images are gone; keypoints are adjusted by them (--no-adjust-keypoints does not)"
         )
 
     partial = workspace.database.with_name(workspace.database.name + ".partial")
@@ -72,24 +76,28 @@ def import_to_colmap(
         cameras = plan_cameras(described_headers(collection, features), options)
         with clock.on("write"), _database_errors(partial):
             _fill(partial, workspace, state, features, cameras, options, quiet)
-            _write_notes(partial, {"options": json.dumps(identity), "inputs": digest})
+            with closing(sqlite3.connect(partial)) as connection, connection:
+                write_notes(connection, {"options": json.dumps(identity), "inputs": digest})
     if options.verify:
         with clock.on("verify"), _database_errors(partial):
             _verify(partial)
+    if adjust and adjusted_before(partial) is None:
+        seen = workspace.record()["extract"]
+        with clock.on("adjust"), _database_errors(partial):
+            adjust_keypoints(
+                partial,
+                collection,
+                workspace.aligned,
+                digest,
+                size=seen["size"],
+                reduced=seen.get("reduced_decode", False),
+                quiet=quiet,
+            )
     _checkpoint(partial)
     workspace.note("import", identity)  # before the rename: a database never stands without its options on record
     _remove_journals(workspace.database)  # of a database that is replaced: SQLite would apply them to the new one
     commit(partial, workspace.database)
-    counts = count(workspace.database)
-    return StageReport(
-        "import",
-        "pairs",
-        counts.pairs,
-        seconds=clock.seconds,
-        spent=clock.spent,
-        detail=_describe(counts, options.verify),
-        facts=counts.facts(),
-    )
+    return _report(workspace.database, options, clock, computed=True)
 
 
 def refuse_foreign_database(workspace: Workspace, *, overwrite: bool) -> None:
@@ -105,7 +113,7 @@ def _database_errors(path: Path) -> Iterator[None]:
     """pycolmap's RuntimeError (a full disk, mostly) in a line."""
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, sqlite3.Error) as error:
         raise SfmMatchError(f"{path}: {error} (a full disk?)") from error
 
 
@@ -131,9 +139,23 @@ def described_headers(collection: Collection, features: FeatureSet) -> dict[str,
     return {name: header for name, header in collection.usable.items() if name in features.counts}
 
 
-def _describe(counts: Counts, verified: bool) -> str:
-    shown = f"{counts.verified:,} verified" if verified else "not verified"
-    return f"{counts.images:,} images, {shown}"
+def _report(database: Path, options: ImportOptions, clock: Clock, *, computed: bool) -> StageReport:
+    counts, adjusted = count(database), adjusted_before(database)
+    detail = f"{counts.images:,} images, " + (f"{counts.verified:,} verified" if options.verify else "not verified")
+    facts: dict[str, Any] = counts.facts()
+    if adjusted is not None:
+        detail += f", {adjusted.line()}"
+        facts["adjusted"] = asdict(adjusted)
+    return StageReport(
+        "import",
+        "pairs",
+        done=counts.pairs if computed else 0,
+        standing=0 if computed else counts.pairs,
+        seconds=clock.seconds,
+        spent=clock.spent,
+        detail=detail,
+        facts=facts,
+    )
 
 
 def _fill(
@@ -207,11 +229,3 @@ def _verify(path: Path) -> None:
     options = pycolmap.TwoViewGeometryOptions()
     options.ransac.random_seed = RANSAC_SEED  # the same matches give the same geometry
     pycolmap.geometric_verification(str(path), two_view_geometry_options=options)
-
-
-def _write_notes(path: Path, notes: dict[str, str]) -> None:
-    connection = sqlite3.connect(path)
-    with connection:
-        connection.execute(f"CREATE TABLE IF NOT EXISTS {TABLE} (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
-        connection.executemany(f"INSERT OR REPLACE INTO {TABLE} VALUES (?, ?)", notes.items())
-    connection.close()

@@ -1,7 +1,7 @@
-"""What stands in `database.db`, read with SQLite alone: pycolmap takes longer to import than this takes."""
+"""What stands in `database.db`, with SQLite alone: pycolmap takes longer to import than this takes."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 TABLE = "sfm_match"  # ours, beside COLMAP's; COLMAP reads past it
-_MOST_IMAGES = 2147483647  # COLMAP's pair_id = this * first image_id + second image_id
+MOST_IMAGES = 2147483647  # COLMAP's pair_id = this * first image_id + second image_id
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,12 @@ def read_note(path: Path, key: str) -> str | None:
     finally:
         connection.close()
     return str(row[0]) if row else None
+
+
+def write_notes(connection: sqlite3.Connection, notes: Mapping[str, str]) -> None:
+    """Into our own table; the caller commits."""
+    connection.execute(f"CREATE TABLE IF NOT EXISTS {TABLE} (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
+    connection.executemany(f"INSERT OR REPLACE INTO {TABLE} VALUES (?, ?)", notes.items())
 
 
 def _open_for_reading(path: Path) -> sqlite3.Connection:
@@ -69,5 +75,5 @@ def verified_pairs(path: Path, names: Sequence[str]) -> NDArray[np.int64]:
     place = np.full(max((image for image, _ in images), default=0) + 1, -1, np.int64)
     for image, name in images:
         place[image] = index.get(name, -1)
-    pairs = place[np.stack(np.divmod(np.array(rows, np.int64).reshape(-1), _MOST_IMAGES), axis=1)]
+    pairs = place[np.stack(np.divmod(np.array(rows, np.int64).reshape(-1), MOST_IMAGES), axis=1)]
     return np.asarray(pairs[(pairs >= 0).all(axis=1)], np.int64)

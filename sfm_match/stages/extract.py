@@ -19,7 +19,6 @@ from sfm_match.store.shard import ShardError, fingerprint
 from sfm_match.workspace import Workspace, made_by
 
 ALGORITHM = 1  # raise it when the same image and options come to give other features
-_LATER = {"turns": False, "reduced_decode": False}  # options that came later -> the value that changes nothing
 
 
 @dataclass(frozen=True)
@@ -45,11 +44,7 @@ class FeatureSet:
 def feature_facts(options: ExtractOptions, model: Model) -> dict[str, object]:
     """Everything that features depend on, beside the image."""
     precision = "fp16" if model.half else "fp32"
-    facts = {**options.identity(), **model.facts(), "precision": precision, "algorithm": ALGORITHM}
-    for name, plain in _LATER.items():  # as in workspaces from before there were these options
-        if facts[name] == plain:
-            del facts[name]
-    return facts
+    return {**options.identity(), **model.facts(), "precision": precision, "algorithm": ALGORITHM}
 
 
 def standing_features(workspace: Workspace, collection: Collection, expected: str) -> FeatureSet:

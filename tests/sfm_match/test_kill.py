@@ -50,6 +50,7 @@ KILLS = {
     "extract, whole file not yet renamed": (AT_RENAME.format(suffix="features/00001.h5"), "features/00000.h5"),
     "match, whole file not yet renamed": (AT_RENAME.format(suffix="matches/00002-"), "pairs.txt"),
     "import, while verifying": (WHILE_VERIFYING, "database.db.partial"),
+    "import, while adjusting": (AT_RENAME.format(suffix="aligned/00001.h5"), "aligned/00000.h5"),
     "import, database not yet renamed": (AT_RENAME.format(suffix="database.db"), "database.db.partial"),
     "reconstruct, while mapping": (WHILE_MAPPING, "database.db"),
     "reconstruct, model not yet renamed": (AT_RENAME.format(suffix="/sparse"), "database.db"),
@@ -81,6 +82,7 @@ def test_nothing_is_lost(where: str, rendered: Path, undisturbed: Path, tmp_path
     assert stored(tmp_path) == stored(undisturbed)
     assert not list(tmp_path.rglob("*.tmp-*"))
     assert not (tmp_path / "database.db.partial").exists()
+    assert not (tmp_path / "aligned").exists()
     poses = [read_model(folder / "sparse" / "0")[0] for folder in (tmp_path, undisturbed)]
     assert len(poses[0]) == 6
     assert pair_errors(*poses).max() < 1e-4

@@ -20,7 +20,7 @@ from sfm_match.store.matches import Matches, Tile, write_tile
 from sfm_match.store.shard import fingerprint, write_text
 from sfm_match.workspace import Workspace
 
-EXTRACT, MATCH = {"model": "synthetic"}, {"threshold": 0.1}
+EXTRACT, MATCH = {"model": "synthetic", "size": 1024}, {"threshold": 0.1}
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,77 @@
+"""Patches of images whose true map is known."""
+
+import numpy as np
+import pytest
+
+from sfm_match.alignment import align, local_affines, pyramid
+
+TURN = np.array([[0.95, -0.15], [0.12, 0.9]], np.float32)  # second from first
+
+
+def waves(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Grey values of a texture that is known between pixels, too: waves of 6 to 60 pixels in all directions."""
+    rng = np.random.default_rng(0)
+    total = np.zeros(x.shape)
+    for length in np.geomspace(6, 60, 40):
+        angle, phase = rng.uniform(0, 2 * np.pi, 2)
+        total += length**0.5 * np.sin(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / length + phase)
+    return (128 + 7 * total).clip(0, 255)
+
+
+def seen(linear: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """(300, 400) the texture where each of its points p lies at linear p + shift."""
+    y, x = np.mgrid[:300, :400].astype(float)
+    x, y = np.tensordot(np.linalg.inv(linear), np.stack((x - shift[0], y - shift[1])), 1)
+    return waves(x, y).round().astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def image() -> np.ndarray:
+    return seen(np.eye(2), np.zeros(2))
+
+
+@pytest.fixture(scope="module")
+def points() -> np.ndarray:
+    """(200, 2) away from the edge."""
+    return np.random.default_rng(1).uniform((100, 100), (300, 200), (200, 2)).astype(np.float32)
+
+
+@pytest.mark.parametrize("linear", [np.eye(2, dtype=np.float32), TURN], ids=["shifted", "turned, shrunk, sheared"])
+def test_finds_where_points_are(image: np.ndarray, points: np.ndarray, linear: np.ndarray) -> None:
+    shift = np.array((20.37, -5.21), np.float32)
+    other = (0.7 * seen(linear, shift) + 30).astype(np.uint8)  # another exposure
+    truth = points @ linear.T + shift
+    said = truth + np.random.default_rng(2).normal(0, 0.7, truth.shape).astype(np.float32)
+    found = align(pyramid(image), pyramid(other), points, said)
+    assert found.fits.mean() > 0.95
+    error = np.linalg.norm(said + found.offsets - truth, axis=1)[found.fits]
+    assert np.median(error) < 0.08 < 0.7 < np.median(np.linalg.norm(said - truth, axis=1))
+    np.testing.assert_allclose(np.median(found.affines, axis=0), linear, atol=0.05)
+
+
+def test_what_does_not_fit_stays(image: np.ndarray, points: np.ndarray) -> None:
+    found = align(pyramid(image), pyramid(image[::-1, ::-1].copy()), points, points)
+    assert found.fits.mean() < 0.2
+    assert not found.offsets[~found.fits].any()
+    flat = align(pyramid(np.full_like(image, 90)), pyramid(image), points, points)
+    assert not flat.fits.any()
+
+
+def test_edges_and_few_points(image: np.ndarray) -> None:
+    corners = np.array([[0, 0], [399, 0], [0, 299], [399, 299]], np.float32)
+    found = align(pyramid(image), pyramid(image), corners, corners)
+    assert np.isfinite(found.offsets).all()
+    assert np.abs(found.offsets).max() < 0.1
+    for few in (0, 1):
+        found = align(pyramid(image), pyramid(image), corners[:few] + 50, corners[:few] + 50)
+        assert found.offsets.shape == (few, 2)
+        assert found.affines.shape == (few, 2, 2)
+
+
+def test_affine_maps_mind_outliers(points: np.ndarray) -> None:
+    second = points @ TURN.T + 5
+    second[::10] += 25
+    clean = np.arange(len(points)) % 10 != 0
+    np.testing.assert_allclose(np.median(local_affines(points, second)[clean], axis=0), TURN, atol=0.03)
+    mirrored = local_affines(points, points * (-1, 1))
+    np.testing.assert_array_equal(mirrored, np.broadcast_to(np.eye(2), mirrored.shape))  # no photograph does that

@@ -1,0 +1,50 @@
+"""Relations made from known moves must give moves that fit them."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sfm_match.tracks import Relations, agree, join
+
+
+def made(pairs: list[tuple[int, int]], truth: np.ndarray, affines: np.ndarray) -> Relations:
+    """What a perfect alignment says where keypoints are wrong by `truth`."""
+    first, second = np.array(pairs, np.int64).reshape(-1, 2).T
+    offsets = truth[second] - np.einsum("eij,ej->ei", affines, truth[first])
+    return Relations(first, second, offsets.astype(np.float32), affines)
+
+
+def left(relations: Relations, moves: np.ndarray) -> np.ndarray:
+    """(E,) pixels by which the relations are missed."""
+    wanted = np.einsum("eij,ej->ei", relations.affines, moves[relations.first]) + relations.offsets
+    return np.linalg.norm(wanted - moves[relations.second], axis=1)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(2, 12), st.integers(0, 2**32 - 1))
+def test_a_track_agrees(count: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    truth = rng.normal(0, 0.5, (count, 2)).astype(np.float32)
+    pairs = [(i, j) for i in range(count) for j in range(i + 1, count)]
+    linear = [np.eye(2) + rng.normal(0, 0.1, (2, 2)) for _ in range(count)]  # of each image from one plane
+    affines = np.array([linear[j] @ np.linalg.inv(linear[i]) for i, j in pairs], np.float32)
+    relations = made(pairs, truth, affines)
+    moves = agree(relations, count + 1)
+    assert left(relations, moves).max() < 0.02
+    assert not moves[count].any()  # without relations
+
+
+def test_a_wrong_relation_among_right_ones_weighs_little() -> None:
+    truth = np.random.default_rng(0).normal(0, 0.3, (8, 2)).astype(np.float32)
+    pairs = [(i, j) for i in range(8) for j in range(i + 1, 8)]
+    affines = np.broadcast_to(np.eye(2, dtype=np.float32), (len(pairs), 2, 2))
+    relations = made(pairs, truth, affines)
+    relations.offsets[3] += 4
+    missed = left(relations, agree(relations, 8))
+    assert missed[3] > 5
+    assert np.delete(missed, 3).max() < 0.2
+
+
+def test_nothing_to_join() -> None:
+    assert len(join([]).first) == 0
+    assert not agree(join([]), 3).any()
