@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--size", type=int, default=1024, help="long side, pixels")
     parser.add_argument("--keypoints", type=int, default=2048, help="of an image, at most")
-    parser.add_argument("--methods", default="nano,sift,orb")
+    parser.add_argument("--methods", default="nano,plain,sift,orb")
     parser.add_argument("--sequences", help="names with commas between; default: all")
     parser.add_argument("--scenes", help="names with commas between; default: those with gt_cameras")
     parser.add_argument("--angles", default="0,15,30,45,60,90,135,180", help="of the rotation table, degrees")
@@ -48,6 +48,7 @@ def main() -> None:
     weights = {"weights": options.weights} if options.weights else {}
     every: dict[str, Method] = {
         "nano": Nano(options.size, options.keypoints, weights),
+        "plain": Nano(options.size, options.keypoints, weights, "dedode-nano --no-adjust-keypoints", adjust=False),
         "turns": Nano(options.size, options.keypoints, {**weights, "turns": True}, "dedode-nano --turns"),
         "sift": Sift(options.size, options.keypoints),
         "orb": Orb(options.size, options.keypoints),

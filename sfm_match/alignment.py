@@ -6,7 +6,8 @@ by the inverse compositional algorithm of Lucas and Kanade (Baker & Matthews, "L
 for a translation, with brightness and contrast taken out; first at half the size, which sees farther and minds blur
 less.
 
-Points are positions in an array here: x to the right, y down, pixels, the centre of the top-left one at (0, 0).
+Photographs are compared at the network's scale, in the raw frame. Within an array of pixels, the centre of the top-left
+one is at (0, 0) here.
 """
 
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from sfm_match.frames import Frame
+from sfm_match.loader import resize
 
 Floats = NDArray[np.float32]
 Pyramid = tuple[NDArray[np.uint8], ...]  # (H, W) grey, and half, fine to coarse
@@ -34,9 +38,30 @@ _AT_ONCE = 2048  # points: bounds memory
 class Aligned:
     """M points of a second image, each with that of a first one it belongs to."""
 
-    offsets: Floats  # (M, 2) pixels, from where the point was to where the patches fit; 0 where they do not
+    offsets: Floats  # (M, 2) pixels of the second image, to where the patches fit; 0 where they do not
     fits: NDArray[np.bool_]  # (M,)
     affines: Floats  # (M, 2, 2) second from first
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A photograph as the network saw it, but grey and not turned upright."""
+
+    levels: Pyramid
+    scale: Floats  # (2,) its pixels per raw pixel
+
+
+def see(raw: NDArray[np.uint8], frame: Frame) -> Seen:
+    """(H, W, 3) RGB raw pixels, at any scale from the network's up."""
+    small = resize(raw, frame.raw_network_size, cv2.INTER_AREA)
+    grey = np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8)
+    return Seen(pyramid(grey), np.divide(frame.raw_network_size, frame.raw_size).astype(np.float32))
+
+
+def align_photographs(a: Seen, b: Seen, first: Floats, second: Floats) -> Aligned:
+    """As `align`; points, offsets and maps are of raw pixels, the centre of the top-left one at (0.5, 0.5)."""
+    found = align(a.levels, b.levels, first * a.scale - 0.5, second * b.scale - 0.5)
+    return Aligned(found.offsets / b.scale, found.fits, found.affines * a.scale / b.scale[:, None])
 
 
 def pyramid(grey: NDArray[np.uint8]) -> Pyramid:

@@ -30,13 +30,16 @@ def infer(
     end2end: Annotated[
         bool, typer.Option("--end2end", help="through one network from images to matches, both images in A's shape")
     ] = False,
+    adjust_keypoints: Annotated[
+        bool, typer.Option(help="move B's points to where the photographs around the matches fit; not with --end2end")
+    ] = True,
     as_json: AsJson = False,
     **options: Any,
 ) -> None:
     """Matches two images; with --viz a picture, with --json coordinates and scores."""
     from sfm_match.pair import infer as run_infer
 
-    result = run_infer(image_a, image_b, viz, end2end=end2end, **options)
+    result = run_infer(image_a, image_b, viz, end2end=end2end, adjust_keypoints=adjust_keypoints, **options)
     print(json.dumps(result.as_json()) if as_json else result.line())
 
 

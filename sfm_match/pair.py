@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exports.config import FAMILY
+from sfm_match.alignment import align_photographs, see
 from sfm_match.config import ExtractOptions, MatchOptions
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.extractor import TURNS, Extractor, chosen_model, chosen_weights
@@ -66,6 +67,7 @@ def infer(
     viz: str | Path | None = None,
     *,
     end2end: bool = False,
+    adjust_keypoints: bool = True,
     **options: Any,
 ) -> PairResult:
     """Matches two images, and draws them where `viz` names a picture.
@@ -76,6 +78,7 @@ def infer(
         viz: PNG or JPEG to write: matches coloured by score, those off the epipolar geometry in grey.
         end2end: run the exported network that goes from images to matches, as the earlier ONNX port does: exactly
             `max_keypoints` of each image, chosen as published, not refined; both images in the shape of A.
+        adjust_keypoints: move the points of B to where the photographs around the matches fit one another; not end2end.
         **options: of `ExtractOptions`, and `match_threshold`, `inverse_temperature`.
 
     Raises:
@@ -86,8 +89,10 @@ def infer(
     if extracting.masks is not None:
         raise UsageError("--masks: belongs to `extract` and `run`, where images have names")
     images = [_load(Path(path)) for path in (image_a, image_b)]
-    find = _end_to_end if end2end else _in_stages
-    result = find(images, extracting, matching)
+    if end2end:
+        result = _end_to_end(images, extracting, matching)
+    else:
+        result = _in_stages(images, extracting, matching, adjust_keypoints)
     if viz is not None:
         picture = draw([(image.pixels, image.header.frame(extracting.size, 1)) for image in images], result)
         if not cv2.imwrite(str(viz), picture[..., ::-1]):
@@ -109,7 +114,9 @@ def _load(path: Path) -> _Image:
         raise NothingDone(f"{path}: {error}") from error
 
 
-def _in_stages(images: list[_Image], extracting: ExtractOptions, matching: MatchOptions) -> PairResult:
+def _in_stages(
+    images: list[_Image], extracting: ExtractOptions, matching: MatchOptions, adjust_keypoints: bool
+) -> PairResult:
     """As the stages of a job do it."""
     model = chosen_model(extracting)
     frames = [image.header.frame(extracting.size, model.divisor) for image in images]
@@ -120,6 +127,9 @@ def _in_stages(images: list[_Image], extracting: ExtractOptions, matching: Match
     matches = match_turned(first, second, TURNS if extracting.turns else 1, threshold, matching.inverse_temperature)
     a = features[0].keypoints[matches.indices[:, 0]]
     b = features[1].keypoints[matches.indices[:, 1]]
+    if adjust_keypoints:
+        seen_a, seen_b = (see(image.pixels, frame) for image, frame in zip(images, frames, strict=True))
+        b = b + align_photographs(seen_a, seen_b, a, b).offsets
     counts = len(features[0].keypoints), len(features[1].keypoints)
     return PairResult(counts, a, b, matches.scores.astype(np.float32), _inliers(a, b))
 

@@ -1,9 +1,10 @@
 """The standard planar test: image 1 of a sequence against the others, with a known homography each.
 
 Mean matching accuracy: the share of matches within t pixels of where the homography puts them, averaged over pairs
-(Dusmanu et al., "D2-Net", CVPR 2019). Repeatability: the share of the keypoints seen by both images that have a
-keypoint of the other within t pixels, averaged over both directions (Mikolajczyk & Schmid, IJCV 2005, with points for
-regions).
+(Dusmanu et al., "D2-Net", CVPR 2019). `mma` is of the matches that a method's users get, adjusted where they are;
+`nn_mma` of mutual nearest neighbours of the features as they are, the same rule for all. Repeatability: the share of
+the keypoints seen by both images that have a keypoint of the other within t pixels, averaged over both directions
+(Mikolajczyk & Schmid, IJCV 2005, with points for regions).
 """
 
 import tempfile
@@ -14,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.methods import Described, Method, mutual_nearest
+from evaluation.methods import Described, Method, matched_points, mutual_nearest
 
 Floats = NDArray[np.float64]
 LIMITS = (1, 3, 5)  # pixels of the second image
@@ -63,10 +64,14 @@ def score_pair(
     a: Described, b: Described, b_from_a: Floats, sizes: tuple[tuple[int, int], tuple[int, int]], method: Method
 ) -> dict[str, float]:
     result: dict[str, float] = {"keypoints": len(a.keypoints)}
-    for name, matches in (("mma", method.match(a, b)), ("nn_mma", mutual_nearest(method.similarity(a, b)))):
-        landed = apply(b_from_a, a.keypoints[matches[:, 0]])
-        error = np.linalg.norm(landed - b.keypoints[matches[:, 1]], axis=1)
-        result[f"{name}_matches"] = len(matches)
+    nearest = mutual_nearest(method.similarity(a, b))
+    as_detected = a.keypoints[nearest[:, 0]], b.keypoints[nearest[:, 1]]
+    for name, (first, second) in (
+        ("mma", matched_points(a, b, method.match(a, b))),
+        ("nn_mma", as_detected),
+    ):
+        error = np.linalg.norm(apply(b_from_a, first) - second, axis=1)
+        result[f"{name}_matches"] = len(first)
         for limit in LIMITS:
             result[f"{name}@{limit}"] = float((error <= limit).mean()) if len(error) else 0.0
     for limit in LIMITS:

@@ -12,8 +12,10 @@ import pycolmap
 from numpy.typing import NDArray
 
 import sfm_match
+from sfm_match.alignment import Seen, align_photographs, see
 from sfm_match.collection import Collection
 from sfm_match.extractor import TURNS
+from sfm_match.images import decode, read_header
 from sfm_match.matching import match_turned
 from sfm_match.models import match_threshold
 from sfm_match.stages.match import current_features
@@ -29,6 +31,7 @@ class Described:
 
     keypoints: NDArray[np.float32]  # (N, 2) x, y pixels, the centre of the top-left one at (0.5, 0.5)
     descriptors: NDArray[Any]  # (N, D)
+    seen: Seen | None = None  # the photograph, where matched points are to be adjusted
 
 
 class Method(Protocol):
@@ -54,6 +57,7 @@ class Nano:
     keypoints: int
     options: dict[str, Any] = field(default_factory=dict)  # of `sfm_match.extract`
     name: str = "dedode-nano"
+    adjust: bool = True  # matched points, as `infer` and `import` do
 
     def extract(self, folder: Path) -> dict[str, Described]:
         with tempfile.TemporaryDirectory() as place:
@@ -62,10 +66,17 @@ class Nano:
             with Workspace(Path(place)) as workspace:
                 found = current_features(workspace, Collection.load(workspace))
                 return {
-                    name: Described(features.keypoints, features.descriptors.astype(np.float32))
+                    name: Described(
+                        features.keypoints,
+                        features.descriptors.astype(np.float32),
+                        self._seen(folder / name) if self.adjust else None,
+                    )
                     for unit, names in found.by_unit(found.units).items()
                     for name, features in read_features(unit_path(workspace.features, unit), names).items()
                 }
+
+    def _seen(self, path: Path) -> Seen:
+        return see(decode(path), read_header(path).frame(self.size, 1))
 
     def match(self, a: Described, b: Described) -> Indices:
         threshold = match_threshold(self.options.get("model", "dedode-nano"))
@@ -150,6 +161,14 @@ class Orb:
     def similarity(self, a: Described, b: Described) -> NDArray[np.float32]:
         first, second = (np.unpackbits(d.descriptors, axis=1).astype(np.float32) * 2 - 1 for d in (a, b))
         return np.asarray(first @ second.T, np.float32)
+
+
+def matched_points(a: Described, b: Described, matches: Indices) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Where the matches say that the same point is, in both images: (M, 2) each."""
+    first, second = a.keypoints[matches[:, 0]], b.keypoints[matches[:, 1]]
+    if a.seen is not None and b.seen is not None:
+        second = second + align_photographs(a.seen, b.seen, first, second).offsets
+    return first, second
 
 
 def cosines(a: Described, b: Described) -> NDArray[np.float32]:

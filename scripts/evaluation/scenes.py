@@ -52,6 +52,7 @@ def score_scene(scene: Path, method: Method) -> dict[str, float]:
 def _sfm_match(images: Path, place: Path, method: Nano, params: str | None) -> Path | None:
     known = {"camera_mode": "single", "camera_model": "PINHOLE", "camera_params": params} if params else {}
     options = {"size": method.size, "max_keypoints": method.keypoints, "pairs": "exhaustive", **known}
+    options["adjust_keypoints"] = method.adjust
     try:
         sfm_match.run(images, place, **options, **method.options)
     except NothingDone:

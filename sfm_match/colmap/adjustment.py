@@ -19,12 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from sfm_match.alignment import Floats, Pyramid, align, pyramid
+from sfm_match.alignment import Floats, Seen, align_photographs, see
 from sfm_match.collection import Collection
 from sfm_match.colmap.reading import MOST_IMAGES, read_note, write_notes
 from sfm_match.images import ImageError, decode
 from sfm_match.lanes import Lanes
-from sfm_match.loader import resize
 from sfm_match.progress import Progress
 from sfm_match.store.shard import ShardError, open_shard, write_shard
 from sfm_match.tracks import Relations, agree, join
@@ -167,7 +166,7 @@ def units_of(connection: sqlite3.Connection) -> Iterator[NDArray[np.int64]]:
 
 
 class _Greys:
-    """The photographs as the network saw them, but grey, and as the sensor stored them."""
+    """The photographs, as the network saw them but grey."""
 
     def __init__(self, collection: Collection, names: dict[int, str], size: int, reduced: bool) -> None:
         self._folder, self._headers, self._names = collection.folder, collection.usable, names
@@ -175,19 +174,15 @@ class _Greys:
         self.unreadable: set[int] = set()
         self.read = lru_cache(3 * _BLOCK)(self._read)
 
-    def _read(self, image: int) -> tuple[Pyramid, Floats] | None:
-        """And the scale (2,) from raw pixels to its own; None where it cannot be read."""
+    def _read(self, image: int) -> Seen | None:
+        """None where it cannot be read."""
         name = self._names[image]
         frame = self._headers[name].frame(self._size, 1)
-        width, height = frame.raw_network_size
         try:
-            raw = decode(self._folder / name, (width, height) if self._reduced else None)
+            return see(decode(self._folder / name, frame.raw_network_size if self._reduced else None), frame)
         except ImageError:
             self.unreadable.add(image)
             return None
-        small = resize(raw, (width, height), cv2.INTER_AREA)
-        grey = np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8)
-        return pyramid(grey), np.divide((width, height), frame.raw_size).astype(np.float32)
 
 
 def _relations(pairs: list[tuple[_Side, _Side]], greys: _Greys) -> Relations:
@@ -197,11 +192,9 @@ def _relations(pairs: list[tuple[_Side, _Side]], greys: _Greys) -> Relations:
         seen_a, seen_b = greys.read(a.image), greys.read(b.image)
         if seen_a is None or seen_b is None:
             continue
-        (image_a, scale_a), (image_b, scale_b) = seen_a, seen_b
-        aligned = align(image_a, image_b, a.points * scale_a - 0.5, b.points * scale_b - 0.5)
+        aligned = align_photographs(seen_a, seen_b, a.points, b.points)
         fits = aligned.fits
-        affines = aligned.affines[fits] * scale_a / scale_b[:, None]
-        found.append(Relations(a.keypoints[fits], b.keypoints[fits], aligned.offsets[fits] / scale_b, affines))
+        found.append(Relations(a.keypoints[fits], b.keypoints[fits], aligned.offsets[fits], aligned.affines[fits]))
     return join(found)
 
 

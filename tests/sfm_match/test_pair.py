@@ -20,7 +20,10 @@ def test_matches_obey_the_true_cameras(rendered: Path, tmp_path: Path) -> None:
     assert result.keypoints == (1000, 1000)
     assert result.inliers.sum() > 150
     distance = epipolar_distance(result.points_a, result.points_b, 5, 7)
-    assert np.median(distance[result.inliers]) < 1.0
+    assert np.median(distance[result.inliers]) < 0.3
+    plain = sfm_match.infer(a, b, adjust_keypoints=False, max_keypoints=1000, size=640)
+    np.testing.assert_array_equal(plain.points_a, result.points_a)
+    assert np.median(distance) < 0.6 * np.median(epipolar_distance(plain.points_a, plain.points_b, 5, 7))
     assert (distance[result.inliers] < 5).mean() > 0.95
     picture = cv2.imread(str(tmp_path / "viz.png"))
     assert picture.shape == (720, 1920, 3)
