@@ -3,8 +3,8 @@
 A detector decides on each image alone, and errs a fifth of a pixel; two patches that show the same thing fit to a tenth
 of that. The patch of the first image is warped as the matches around it say (an affine map), and moved over the second
 by the inverse compositional algorithm of Lucas and Kanade (Baker & Matthews, "Lucas-Kanade 20 Years On", IJCV 2004),
-for a translation, with brightness and contrast taken out; first at half the size, which sees farther and minds blur
-less.
+for a translation, with brightness and contrast taken out; from half the size to the whole, and where nothing fits, as
+in blurred pictures, from a quarter, which sees farther.
 
 Photographs are compared at the network's scale, in the raw frame. Within an array of pixels, the centre of the top-left
 one is at (0, 0) here.
@@ -20,10 +20,15 @@ from sfm_match.frames import Frame
 from sfm_match.loader import resize
 
 Floats = NDArray[np.float32]
-Pyramid = tuple[NDArray[np.uint8], ...]  # (H, W) grey, and half, fine to coarse
+Pyramid = tuple[NDArray[np.uint8], ...]  # (H, W) grey, its half and its quarter
 
+_WAYS = (
+    (1, 0),
+    (2, 1, 0),
+)  # levels of the pyramid, one after another; the second way for what does not fit after the first
 _RADIUS = 5  # pixels of a patch each way, at every level
-_FARTHEST = 3.0  # pixels that a point may move at a level
+_FARTHEST = 6.0  # pixels that a point may move; no detector errs by more
+_FARTHEST_AT_A_LEVEL = 3.0  # pixels of that level
 _LEAST_CORRELATION = 0.7  # of patches that show the same
 _ITERATIONS = 6
 _CONVERGED = 0.1  # pixels: the last step of a point that has settled
@@ -66,7 +71,8 @@ def align_photographs(a: Seen, b: Seen, first: Floats, second: Floats) -> Aligne
 
 def pyramid(grey: NDArray[np.uint8]) -> Pyramid:
     """(H, W) to what `align` takes."""
-    return grey, np.asarray(cv2.pyrDown(grey), np.uint8)
+    half = np.asarray(cv2.pyrDown(grey), np.uint8)
+    return grey, half, np.asarray(cv2.pyrDown(half), np.uint8)
 
 
 def align(image_a: Pyramid, image_b: Pyramid, first: Floats, second: Floats) -> Aligned:
@@ -76,17 +82,21 @@ def align(image_a: Pyramid, image_b: Pyramid, first: Floats, second: Floats) -> 
         image_a, image_b: of `pyramid`.
         first, second: (M, 2) matched points.
     """
+    levels_a, levels_b = ([np.asarray(level, np.float32) for level in image] for image in (image_a, image_b))
     offsets, fits = np.zeros_like(second), np.zeros(len(second), bool)
-    affines = np.empty((0, 2, 2), np.float32)
-    for level in reversed(range(len(image_a))):
-        affines = local_affines(first, second + offsets)  # again where the points are better known
-        a, b = (np.asarray(image[level], np.float32) for image in (image_a, image_b))
-        scale = np.float32(2**level)
-        for start in range(0, len(first), _AT_ONCE):
-            part = slice(start, start + _AT_ONCE)
-            found, good = _fit(a, b, first[part] / scale, (second + offsets)[part] / scale, affines[part])
-            offsets[part][good] += found[good] * scale
-            fits[part] |= good
+    affines = np.empty((len(second), 2, 2), np.float32)
+    for way in _WAYS:
+        tried = np.flatnonzero(~fits)
+        for level in way:
+            affines[tried] = local_affines(first, second + offsets)[tried]  # again where the points are better known
+            scale = np.float32(2**level)
+            for start in range(0, len(tried), _AT_ONCE):
+                part = tried[start : start + _AT_ONCE]
+                at = (second + offsets)[part] / scale
+                found, good = _fit(levels_a[level], levels_b[level], first[part] / scale, at, affines[part])
+                good &= np.linalg.norm(offsets[part] + found * scale, axis=1) <= _FARTHEST
+                offsets[part[good]] += found[good] * scale
+                fits[part] |= good
     return Aligned(offsets, fits, affines)
 
 
@@ -147,7 +157,7 @@ def _fit(
         offsets += step
         seen = _standardised(_sample(image_b, (second + offsets)[:, None] + grid), weights)[0]
     correlation = (seen * template) @ weights
-    near = np.linalg.norm(offsets, axis=1) <= _FARTHEST
+    near = np.linalg.norm(offsets, axis=1) <= _FARTHEST_AT_A_LEVEL
     settled = np.linalg.norm(step, axis=1) <= _CONVERGED
     return offsets, near & settled & (correlation >= np.maximum(before, _LEAST_CORRELATION))
 
