@@ -3,8 +3,9 @@
     python scripts/evaluate_pairs.py --scenes SCENES --work WORK --out scripts/benchmarks/results
 
 SCENES has NAME/images and perhaps NAME/K.txt (3 x 3, shared by all images). Every scene is extracted, matched and
-verified exhaustively once, in WORK; a strategy's database is that one without the pairs that it did not propose. Writes
-`DATE_pairs.json` and `DATE_pairs.md`. WORK is kept: another run goes on from it.
+verified exhaustively once, in WORK; a strategy's database is that one without the pairs that it did not propose (the
+keypoints are as all pairs adjusted them). Writes `DATE_pairs.json` and `DATE_pairs.md`. WORK is kept: another run goes
+on from it.
 
 Two measures of a true pair: `verified`, a two-view geometry of 15 inliers at least, and `covisible`, 15 points of the
 exhaustive model that both images see. Among a hundred wrong matches of uncalibrated images, 15 to 20 fit some geometry
@@ -28,7 +29,7 @@ from evaluation.conditions import conditions
 
 import sfm_match
 from sfm_match.collection import Collection
-from sfm_match.colmap.reading import verified_pairs
+from sfm_match.colmap.reading import MOST_IMAGES, verified_pairs
 from sfm_match.errors import NothingDone
 from sfm_match.store.pairs import read_pairs
 from sfm_match.workspace import Workspace
@@ -37,7 +38,6 @@ SCENES = "fountain-P11,Herz-Jesus-P8,sceaux_castle,sacre_coeur,fox,lund,garfield
 TURNED = ("garfield",)  # a drone's pictures, of every heading
 LOCATED = ("garfield", "lund")
 SHARED = 15  # points, or inliers
-MOST_IMAGES = 2147483647  # COLMAP's pair_id = this * first image_id + second image_id
 
 Pairs = set[tuple[int, int]]
 

@@ -13,8 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+Keypoints = NDArray[np.int64]
 
 _ROUNDS = 40
+_STILL = 0.002  # pixels: steps below it are the last
+_AT_ONCE = 1 << 20  # relations: bounds memory; tracks stay whole
 _NOISE = 0.1  # pixels: disagreement beyond it weighs by its size, not by the square
 
 
@@ -22,8 +25,8 @@ _NOISE = 0.1  # pixels: disagreement beyond it weighs by its size, not by the sq
 class Relations:
     """What aligned pairs say of keypoints: `second` should be at its place + offset, if `first` is at its own."""
 
-    first: NDArray[np.int64]  # (E,) keypoints, counted over all images
-    second: NDArray[np.int64]  # (E,)
+    first: Keypoints  # (E,) counted over all images
+    second: Keypoints  # (E,)
     offsets: Floats  # (E, 2) pixels of the second's image
     affines: Floats  # (E, 2, 2) second from first, of small movements
 
@@ -40,9 +43,42 @@ def agree(relations: Relations, count: int) -> Floats:
     """Moves of `count` keypoints that fit the relations best: (count, 2) pixels of their images.
 
     A keypoint that moves by m takes what it is aligned with along by A m. The sum of the distances that are left is
-    made small by reweighted least squares; each keypoint goes half way to where its relations want it, at once with all
-    others. Those without relations stay.
+    made small by reweighted least squares. Those without relations stay.
     """
+    moves = np.zeros((count, 2), np.float32)
+    track = tracks(relations.first, relations.second, count)[relations.first]
+    order = np.argsort(track, kind="stable")
+    ends = np.flatnonzero(np.diff(track[order], append=-1)) + 1  # of each track, in that order
+    start = 0
+    while start < len(order):
+        end = ends[np.searchsorted(ends, min(start + _AT_ONCE, len(order)))]
+        part = order[start:end]
+        pair = np.stack((relations.first[part], relations.second[part]))
+        keypoints, local = np.unique(pair, return_inverse=True)
+        first, second = local.reshape(2, -1)
+        moves[keypoints] = _settled(
+            Relations(first, second, relations.offsets[part], relations.affines[part]), len(keypoints)
+        )
+        start = end
+    return moves
+
+
+def tracks(first: Keypoints, second: Keypoints, count: int) -> Keypoints:
+    """(count,) the least keypoint that each is connected with."""
+    least = np.arange(count)
+    while True:
+        before = least.copy()
+        joined = np.minimum(least[first], least[second])
+        for ends in (first, second):
+            np.minimum.at(least, ends, joined)
+            np.minimum.at(least, before[ends], joined)  # and what they were joined with
+        least = least[least]
+        if (least == before).all():
+            return least
+
+
+def _settled(relations: Relations, count: int) -> Floats:
+    """Each keypoint goes half way to where its relations want it, at once with all others, again and again."""
     moves = np.zeros((count, 2), np.float32)
     back = np.linalg.inv(relations.affines)
     first, second = relations.first, relations.second
@@ -50,11 +86,13 @@ def agree(relations: Relations, count: int) -> Floats:
     for _ in range(_ROUNDS):
         wanted = _times(relations.affines, moves[first]) + relations.offsets
         left = wanted - moves[second]
-        weights = 1 / np.maximum(np.linalg.norm(left, axis=1), _NOISE)
-        pull = np.concatenate((-_times(back, left), left)) * np.tile(weights, 2)[:, None]
-        total = np.maximum(np.bincount(ends, np.tile(weights, 2), count), 1e-9)
-        for axis in (0, 1):
-            moves[:, axis] += (0.5 * np.bincount(ends, pull[:, axis], count) / total).astype(np.float32)
+        weights = np.tile(1 / np.maximum(np.linalg.norm(left, axis=1), _NOISE), 2)
+        pull = np.concatenate((-_times(back, left), left)) * weights[:, None]
+        total = np.bincount(ends, weights, count)
+        steps = np.stack([np.bincount(ends, pull[:, axis], count) / total for axis in (0, 1)], axis=1)
+        moves += (steps / 2).astype(np.float32)
+        if np.abs(steps).max() < _STILL:
+            break
     return moves
 
 

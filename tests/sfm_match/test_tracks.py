@@ -1,10 +1,12 @@
 """Relations made from known moves must give moves that fit them."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfm_match.tracks import Relations, agree, join
+from pairs.graph import Graph
+from sfm_match.tracks import Relations, agree, join, tracks
 
 
 def made(pairs: list[tuple[int, int]], truth: np.ndarray, affines: np.ndarray) -> Relations:
@@ -43,6 +45,27 @@ def test_a_wrong_relation_among_right_ones_weighs_little() -> None:
     missed = left(relations, agree(relations, 8))
     assert missed[3] > 5
     assert np.delete(missed, 3).max() < 0.2
+
+
+def test_tracks_are_whole_whatever_is_looked_at_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    pairs = [(10 * track + i, 10 * track + j) for track in range(30) for i in range(10) for j in range(i)]
+    pairs = [pairs[i] for i in rng.permutation(len(pairs))[:400]]
+    affines = np.broadcast_to(np.eye(2, dtype=np.float32), (len(pairs), 2, 2))
+    relations = made(pairs, rng.normal(0, 0.5, (300, 2)).astype(np.float32), affines)
+    whole = agree(relations, 300)
+    monkeypatch.setattr("sfm_match.tracks._AT_ONCE", 25)
+    np.testing.assert_allclose(agree(relations, 300), whole, atol=0.01)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), max_size=40))
+def test_tracks(pairs: list[tuple[int, int]]) -> None:
+    graph = Graph(20, np.array(pairs, np.int64).reshape(-1, 2))
+    first, second = np.array(pairs, np.int64).reshape(-1, 2).T
+    found = tracks(first, second, 20)
+    assert len(np.unique(np.stack((found, graph.components())), axis=1).T) == len(set(graph.components().tolist()))
+    assert len(set(found.tolist())) == len(set(graph.components().tolist()))
 
 
 def test_nothing_to_join() -> None:
