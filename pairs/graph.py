@@ -46,6 +46,16 @@ class Graph:
                     order.append(other)
         return np.array(order[:most], np.int64)
 
+    def walk(self) -> NDArray[np.int64]:
+        """(count,) all nodes, those of a component by steps from its first one: neighbours are not far apart."""
+        seen: set[int] = set()
+        parts = [np.empty(0, np.int64)]
+        for node in range(self.count):
+            if node not in seen:
+                parts.append(self.around(node))
+                seen.update(parts[-1].tolist())
+        return np.concatenate(parts)
+
     def bridges(self) -> list[tuple[int, int]]:
         """Edges i < j without which a component would fall in two (Tarjan, "A note on finding the bridges", 1974)."""
         order = np.full(self.count, -1, np.int64)  # in which a walk in depth comes to each node

@@ -22,10 +22,9 @@ from sfm_match.loader import resize
 Floats = NDArray[np.float32]
 Pyramid = tuple[NDArray[np.uint8], ...]  # (H, W) grey, its half and its quarter
 
-_WAYS = (
-    (1, 0),
-    (2, 1, 0),
-)  # levels of the pyramid, one after another; the second way for what does not fit after the first
+ALGORITHM = 1  # raise it when the same photographs and points come to be aligned otherwise
+# levels of the pyramid, one after another; the second way is for what does not fit after the first
+_WAYS = ((1, 0), (2, 1, 0))
 _RADIUS = 5  # pixels of a patch each way, at every level
 _FARTHEST = 6.0  # pixels that a point may move; no detector errs by more
 _FARTHEST_AT_A_LEVEL = 3.0  # pixels of that level
@@ -36,7 +35,8 @@ _NEIGHBOURS = 12  # matches that tell an affine map
 _ROUNDS = 5  # of its weights
 _STIFFNESS = 9.0  # square pixels: weight of the identity beside them
 _STRETCH = 2.5  # most that an affine map may magnify or shrink
-_AT_ONCE = 2048  # points: bounds memory
+_AT_ONCE = 2048  # points whose patches are in memory
+_ROWS = 256  # of distances between points
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,8 @@ def see(raw: NDArray[np.uint8], frame: Frame) -> Seen:
 
 
 def align_photographs(a: Seen, b: Seen, first: Floats, second: Floats) -> Aligned:
-    """As `align`; points, offsets and maps are of raw pixels, the centre of the top-left one at (0.5, 0.5)."""
-    found = align(a.levels, b.levels, first * a.scale - 0.5, second * b.scale - 0.5)
-    return Aligned(found.offsets / b.scale, found.fits, found.affines * a.scale / b.scale[:, None])
+    """As `align`, in pixels of the network, for points (M, 2) in raw pixels (the centre of the top-left one at 0.5)."""
+    return align(a.levels, b.levels, first * a.scale - 0.5, second * b.scale - 0.5)
 
 
 def pyramid(grey: NDArray[np.uint8]) -> Pyramid:
@@ -85,10 +84,12 @@ def align(image_a: Pyramid, image_b: Pyramid, first: Floats, second: Floats) -> 
     levels_a, levels_b = ([np.asarray(level, np.float32) for level in image] for image in (image_a, image_b))
     offsets, fits = np.zeros_like(second), np.zeros(len(second), bool)
     affines = np.empty((len(second), 2, 2), np.float32)
+    near = neighbours(first)
     for way in _WAYS:
         tried = np.flatnonzero(~fits)
-        for level in way:
-            affines[tried] = local_affines(first, second + offsets)[tried]  # again where the points are better known
+        for level in way if len(tried) else ():
+            # again, now that the points are better known
+            affines[tried] = local_affines(first, second + offsets, near[tried], tried)
             scale = np.float32(2**level)
             for start in range(0, len(tried), _AT_ONCE):
                 part = tried[start : start + _AT_ONCE]
@@ -100,26 +101,33 @@ def align(image_a: Pyramid, image_b: Pyramid, first: Floats, second: Floats) -> 
     return Aligned(offsets, fits, affines)
 
 
-def local_affines(first: Floats, second: Floats) -> Floats:
-    """How the surroundings of each match are mapped, told by the matches next to it.
+def neighbours(points: Floats) -> NDArray[np.int64]:
+    """(M, K) the nearest of (M, 2) points to each, itself among them."""
+    count = min(_NEIGHBOURS, len(points))
+    near = np.empty((len(points), count), np.int64)
+    centred = points - points.mean(axis=0) if len(points) else points  # float32 holds squares of small numbers better
+    for start in range(0, len(points), _ROWS):
+        part = slice(start, start + _ROWS)
+        distance = (centred**2).sum(axis=1) - 2 * centred[part] @ centred.T
+        near[part] = np.argpartition(distance, count - 1, axis=1)[:, :count]
+    return near
+
+
+def local_affines(first: Floats, second: Floats, near: NDArray[np.int64], rows: NDArray[np.int64]) -> Floats:
+    """How the surroundings of a match are mapped, told by the matches next to it.
 
     Args:
         first, second: (M, 2) matched points.
+        near: (R, K) which matches are next to each of the rows.
+        rows: (R,) the matches asked for.
 
     Returns:
-        (M, 2, 2) second from first: least squares, weighted by 1 / residual; the identity where that makes no sense.
+        (R, 2, 2) second from first: least squares, weighted by 1 / residual; the identity where that makes no sense.
     """
-    count = min(_NEIGHBOURS, len(first))
-    near = np.empty((len(first), count), np.int64)
-    centred = first - first.mean(axis=0) if len(first) else first  # float32 holds the squares of small numbers better
-    for start in range(0, len(first), _AT_ONCE):
-        part = slice(start, start + _AT_ONCE)
-        distance = (centred**2).sum(axis=1) - 2 * centred[part] @ centred.T
-        near[part] = np.argpartition(distance, count - 1, axis=1)[:, :count]
-    x, y = first[near] - first[:, None], second[near] - second[:, None]
+    x, y = first[near] - first[rows, None], second[near] - second[rows, None]
     identity = np.eye(2, dtype=np.float32)
     weights = np.ones(near.shape, np.float32)
-    transposed = np.broadcast_to(identity, (len(first), 2, 2))
+    transposed = np.broadcast_to(identity, (len(rows), 2, 2))
     for _ in range(_ROUNDS):
         weighted = (x * weights[..., None]).transpose(0, 2, 1)
         transposed = np.linalg.solve(weighted @ x + _STIFFNESS * identity, weighted @ y + _STIFFNESS * identity)

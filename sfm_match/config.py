@@ -89,6 +89,12 @@ class ImportOptions(Options):
         True, "move verified keypoints to where the photographs around them fit one another", formerly=False
     )
 
+    def identity(self) -> dict[str, Any]:
+        chosen = super().identity()
+        if not self.verify:
+            chosen.pop("adjust_keypoints", None)  # only what is verified is adjusted
+        return chosen
+
     def validate(self) -> None:
         if self.camera_params is not None:
             try:

@@ -96,16 +96,26 @@ class Loader:
 
     def _prepare(self, item: Item) -> _Prepared:
         frame = item.frame
-        raw = decode(self._folder / item.name, frame.raw_network_size if self._reduced else None)
-        width, height = frame.raw_size
-        if (raw.shape[1], raw.shape[0]) not in (frame.raw_size, reduced(frame.raw_size, frame.raw_network_size)):
-            raise ImageError(f"decodes to {raw.shape[1]} x {raw.shape[0]} pixels, its header says {width} x {height}")
+        raw = decode_for(frame, self._folder / item.name, reduce=self._reduced)
         mask_path = find_mask(self._masks, item.name)
         mask = None
         if mask_path is not None:
             visible = frame.orient(read_mask(mask_path, frame.raw_size))
             mask = resize(visible, frame.network_size, cv2.INTER_NEAREST)
         return to_network(raw, frame), mask
+
+
+def decode_for(frame: Frame, path: Path, *, reduce: bool) -> NDArray[np.uint8]:
+    """Raw pixels, at the whole size or (`reduce`) at a fraction that is enough for the network.
+
+    Raises:
+        ImageError: it cannot be decoded, or has not the size that the frame was planned for.
+    """
+    raw = decode(path, frame.raw_network_size if reduce else None)
+    width, height = frame.raw_size
+    if (raw.shape[1], raw.shape[0]) not in (frame.raw_size, reduced(frame.raw_size, frame.raw_network_size)):
+        raise ImageError(f"decodes to {raw.shape[1]} x {raw.shape[0]} pixels, its header says {width} x {height}")
+    return raw
 
 
 def to_network(raw: NDArray[np.uint8], frame: Frame) -> NDArray[np.uint8]:

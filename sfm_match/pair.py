@@ -117,7 +117,7 @@ def _load(path: Path) -> _Image:
 def _in_stages(
     images: list[_Image], extracting: ExtractOptions, matching: MatchOptions, adjust_keypoints: bool
 ) -> PairResult:
-    """As the stages of a job do it."""
+    """As the stages of a job do it; but what is adjusted is all matches of B, before the geometry is looked for."""
     model = chosen_model(extracting)
     frames = [image.header.frame(extracting.size, model.divisor) for image in images]
     extractor = Extractor(model, extracting, Counter(frame.bucket for frame in frames))
@@ -129,7 +129,7 @@ def _in_stages(
     b = features[1].keypoints[matches.indices[:, 1]]
     if adjust_keypoints:
         seen_a, seen_b = (see(image.pixels, frame) for image, frame in zip(images, frames, strict=True))
-        b = b + align_photographs(seen_a, seen_b, a, b).offsets
+        b = b + align_photographs(seen_a, seen_b, a, b).offsets / seen_b.scale
     counts = len(features[0].keypoints), len(features[1].keypoints)
     return PairResult(counts, a, b, matches.scores.astype(np.float32), _inliers(a, b))
 

@@ -30,6 +30,8 @@ from sfm_match.store.shard import fingerprint
 from sfm_match.workspace import Workspace
 
 TOO_MANY = 100_000_000  # pairs; beyond, nobody means it
+_BYTES_PER_MATCH = 10  # in the files
+_BYTES_PER_RELATION = 120  # of the adjustment of keypoints, when tracks come to agree
 _BYTES_PER_PAIR = 64  # of the lists of pairs that matching and import hold
 _SHOWN = 3  # images that will fail, by name
 
@@ -135,7 +137,7 @@ def plan(images: StrPath, workspace: StrPath = "workspace", *, overwrite: bool =
         cheaper,
         [_times(way.pairs, costs.seconds_per_match, costs.seconds_per_verification) for way in cheaper],
         stages,
-        _memory(counted, costs),
+        _memory(counted, costs, len(sources.names)),
         gpu_memory(extracting, model, collection.usable.values()),
         _refusal(counted, cheaper, costs),
     )
@@ -216,10 +218,13 @@ def _stages(sources: Sources, counted: Counted, costs: Measured, standing: _Stan
     ]
 
 
-def _memory(counted: Counted, costs: Measured) -> int:
-    """Bytes: what the measurement took, beside a full tile of matching and the lists of pairs."""
-    tile = 2 * BLOCK * 2 * costs.feature_bytes  # descriptors as float32, twice as wide as on the disk
-    return costs.peak_memory + tile + counted.pairs * _BYTES_PER_PAIR
+def _memory(counted: Counted, costs: Measured, images: int) -> int:
+    """Bytes: what the measurement took, beside what is held of a large job, stage by stage, and the lists of pairs."""
+    tile = 2 * BLOCK * 2 * costs.feature_bytes  # of matching: descriptors as float32, twice as wide as on the disk
+    aligned = 0
+    if costs.seconds_per_adjustment:
+        aligned = min(counted.pairs, PARTNERS * images) * costs.match_bytes // _BYTES_PER_MATCH * _BYTES_PER_RELATION
+    return costs.peak_memory + max(tile, aligned) + counted.pairs * _BYTES_PER_PAIR
 
 
 def _refusal(counted: Counted, cheaper: list[Counted], costs: Measured) -> str | None:

@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 from pairs.exhaustive import exhaustive
 from pairs.prune import KEYPOINTS, Sketches, scored
 from sfm_match import api
+from sfm_match.colmap.adjustment import UNIT
 from sfm_match.config_pairs import PairsOptions
 from sfm_match.errors import NothingDone
 from sfm_match.options import run_name
@@ -32,7 +33,7 @@ class Measured:
     seconds_per_image: float | None = None
     seconds_per_match: float | None = None
     seconds_per_verification: float | None = None
-    seconds_per_adjustment: float = 0.0  # of keypoints, a pair that takes part
+    seconds_per_adjustment: float = 0.0  # of keypoints, a pair that takes part; 0 where none did
     seconds_per_score: float | None = None  # of pruning
     keypoints_per_image: int = 0
     feature_bytes: int = 0
@@ -89,11 +90,13 @@ def _measured(reports: dict[str, StageReport], workspace: Path) -> Measured:
     features = _size(workspace / "features") // images
     imported = reports.get("import")
     aligned = imported.facts.get("adjusted", {}).get("pairs", 0) if imported is not None else 0
+    cores = os.cpu_count() or 1
+    busy = min(cores, -(-aligned // UNIT)) / cores  # of them, with these few units
     return Measured(
         each("extract", "load"),
         each("match", "plan"),
         each("import", "write", "adjust"),
-        imported.spent.get("adjust", 0.0) / aligned if imported is not None and aligned else 0.0,
+        busy * imported.spent.get("adjust", 0.0) / aligned if imported is not None and aligned else 0.0,
         _seconds_per_score(features // max(2 * keypoints, 1)),
         keypoints,
         features,

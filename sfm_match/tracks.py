@@ -27,7 +27,7 @@ class Relations:
 
     first: Keypoints  # (E,) counted over all images
     second: Keypoints  # (E,)
-    offsets: Floats  # (E, 2) pixels of the second's image
+    offsets: Floats  # (E, 2) pixels of the second's image, at the network's scale
     affines: Floats  # (E, 2, 2) second from first, of small movements
 
 
@@ -40,7 +40,7 @@ def join(parts: Iterable[Relations]) -> Relations:
 
 
 def agree(relations: Relations, count: int) -> Floats:
-    """Moves of `count` keypoints that fit the relations best: (count, 2) pixels of their images.
+    """Moves of `count` keypoints that fit the relations best: (count, 2) pixels of their images, as the offsets are.
 
     A keypoint that moves by m takes what it is aligned with along by A m. The sum of the distances that are left is
     made small by reweighted least squares. Those without relations stay.

@@ -40,7 +40,7 @@ class Workspace:
         self.added_pairs = folder / "pairs-added.txt"  # those of second rounds, which are in pairs.txt, too
         self.matches = folder / "matches"
         self.database = folder / "database.db"
-        self.aligned = folder / "aligned"  # while keypoints are adjusted
+        self.aligned = folder / "database.aligned"  # while keypoints are adjusted
         self.sparse = folder / "sparse"
         self.failed = folder / "failed.csv"
         self._record = folder / "sfm-match.json"

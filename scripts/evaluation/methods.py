@@ -167,7 +167,7 @@ def matched_points(a: Described, b: Described, matches: Indices) -> tuple[NDArra
     """Where the matches say that the same point is, in both images: (M, 2) each."""
     first, second = a.keypoints[matches[:, 0]], b.keypoints[matches[:, 1]]
     if a.seen is not None and b.seen is not None:
-        second = second + align_photographs(a.seen, b.seen, first, second).offsets
+        second = second + align_photographs(a.seen, b.seen, first, second).offsets / b.seen.scale
     return first, second
 
 

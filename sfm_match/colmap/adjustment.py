@@ -1,15 +1,15 @@
 """Keypoints of verified matches, moved until they show the same point, before the mapper sees them.
 
 A unit of work is a few verified pairs; its result is a file in a folder beside the database, so that a killed job goes
-on where it was. At the end all keypoints are written at once, and the folder goes.
+on where it was. At the end all keypoints are written at once.
 """
 
 import json
 import os
-import shutil
+import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -19,20 +19,25 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from sfm_match.alignment import Floats, Seen, align_photographs, see
+from pairs.graph import Graph
+from sfm_match.alignment import ALGORITHM, Floats, Seen, align_photographs, see
 from sfm_match.collection import Collection
 from sfm_match.colmap.reading import MOST_IMAGES, read_note, write_notes
-from sfm_match.images import ImageError, decode
+from sfm_match.errors import NothingDone
+from sfm_match.frames import Frame
+from sfm_match.images import ImageError
 from sfm_match.lanes import Lanes
+from sfm_match.loader import decode_for
 from sfm_match.progress import Progress
-from sfm_match.store.shard import ShardError, open_shard, write_shard
+from sfm_match.store.shard import ShardError, fingerprint, open_shard, write_shard
 from sfm_match.tracks import Relations, agree, join
 
-UNIT = 16  # pairs
-_BLOCK = 32  # images: pairs between two blocks follow one another, so that few images are in memory
+UNIT = 8  # pairs
+_BLOCK = 32  # images: pairs between two blocks follow one another
 PARTNERS = 10  # pairs of an image that are aligned, those with most matches: the time grows with the images
 _LEAST = 15  # verified matches of a pair that is aligned
 _NOTE = "adjusted"  # in the database
+_UNIT_FILE = re.compile(r"\d{5,}\.h5")
 
 
 @dataclass(frozen=True)
@@ -64,37 +69,69 @@ def adjust_keypoints(
     Args:
         database: which no other process has open.
         collection: its images.
-        place: folder for what is found on the way.
+        place: folder for what is found on the way; it stays until `clear`.
         digest: of what the database was built from: files of another one are made anew.
         size: long side of an image at the network, pixels; patches are compared at that scale.
         reduced: decode large JPEGs at a fraction of their size, as for the network.
         quiet: no progress.
+
+    Raises:
+        NothingDone: not one of the photographs that are needed can be read.
     """
     with closing(sqlite3.connect(database)) as connection:
         source = _Source(connection)
-        greys = _Greys(collection, source.names, size, reduced)
-        units = {place / f"{number:05d}.h5": pairs for number, pairs in enumerate(units_of(connection))}
-        standing = {path: found for path in units if (found := _read(path, digest)) is not None}
-        progress = Progress("adjust", sum(map(len, units.values())), "pairs", quiet=quiet)
-        progress.advance(sum(len(units[path]) for path in standing))
-        cv2.setNumThreads(1)  # the threads are here
-        lanes = Lanes(os.cpu_count() or 1)
-        waiting = ((path, source.load(pairs)) for path, pairs in units.items() if path not in standing)
-        try:
-            with threadpool_limits(1, "blas"):
-                for (path, pairs), found in lanes.each(waiting, lambda item: _relations(item[1], greys)):
-                    _write(path, found, digest)
-                    standing[path] = found
-                    progress.advance(len(pairs))
-        finally:
-            progress.close()
-        # in the units' order, so that a job that was killed comes to the same sums
-        moves = agree(join(standing[path] for path in units), source.count)
+        photographs = _Photographs(collection, source.names, size, reduced)
+        units = list(units_of(connection))
+        relations = join(_align_all(units, source, photographs, place, digest, quiet))
+        if photographs.unreadable and not photographs.read_any:
+            raise NothingDone(
+                f"{collection.folder}: not one photograph can be read again; keypoints are adjusted by them "
+                "(--no-adjust-keypoints does not)"
+            )
+        moves = agree(relations, source.count)
+        for image, span in source.spans.items():
+            moves[span] /= photographs.scale(image)
         far = np.linalg.norm(moves[moves.any(axis=1)], axis=1)
         median = round(float(np.median(far)), 3) if len(far) else 0.0
-        adjusted = Adjusted(sum(map(len, units.values())), len(far), median, len(greys.unreadable))
-        source.move(moves, adjusted)
-    shutil.rmtree(place, ignore_errors=True)
+        source.move(moves, Adjusted(sum(map(len, units)), len(far), median, len(photographs.unreadable)))
+
+
+def _align_all(
+    units: list[NDArray[np.int64]],
+    source: "_Source",
+    photographs: "_Photographs",
+    place: Path,
+    digest: str,
+    quiet: bool,
+) -> list[Relations]:
+    """Of each unit, in their order: a job that was killed comes to the same sums."""
+    paths = [place / f"{number:05d}.h5" for number in range(len(units))]
+    expected = [fingerprint([digest, pairs.tolist(), ALGORITHM]) for pairs in units]
+    found = [_read(path, mark) for path, mark in zip(paths, expected, strict=True)]
+    progress = Progress("adjust", sum(map(len, units)), "pairs", quiet=quiet)
+    progress.advance(sum(len(pairs) for pairs, one in zip(units, found, strict=True) if one is not None))
+    cv2.setNumThreads(1)  # the threads are here
+    lanes = Lanes(os.cpu_count() or 1)
+    waiting = ((number, source.load(units[number])) for number, one in enumerate(found) if one is None)
+    try:
+        with threadpool_limits(1, "blas"):
+            for (number, pairs), (one, whole) in lanes.each(waiting, lambda item: _align(item[1], photographs)):
+                if whole:  # or another try may find what could not be read now
+                    write_shard(paths[number], vars(one), {"fingerprint": expected[number]})
+                found[number] = one
+                progress.advance(len(pairs))
+    finally:
+        progress.close()
+    return [one for one in found if one is not None]
+
+
+def clear(place: Path) -> None:
+    """Removes what `adjust_keypoints` left on the way, and nothing else that may be there."""
+    for path in place.glob("*.h5"):
+        if _UNIT_FILE.fullmatch(path.name):
+            path.unlink()
+    with suppress(OSError):  # it is not there, or somebody put something into it
+        place.rmdir()
 
 
 @dataclass(frozen=True)
@@ -112,10 +149,11 @@ class _Source:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self.names: dict[int, str] = dict(connection.execute("SELECT image_id, name FROM images"))
-        self._starts: dict[int, int] = {}
-        self.count = 0  # keypoints of all images
-        for image, rows in connection.execute("SELECT image_id, rows FROM keypoints ORDER BY image_id").fetchall():
-            self._starts[image] = self.count
+        self.spans: dict[int, slice] = {}  # each image's part of the keypoints of all
+        self.count = 0
+        query = "SELECT image_id, rows FROM keypoints WHERE rows > 0 ORDER BY image_id"
+        for image, rows in connection.execute(query).fetchall():
+            self.spans[image] = slice(self.count, self.count + rows)
             self.count += rows
 
     def load(self, pairs: NDArray[np.int64]) -> list[tuple[_Side, _Side]]:
@@ -127,7 +165,7 @@ class _Source:
             ((data,),) = self._connection.execute(query, (int(pair @ (MOST_IMAGES, 1)),))
             rows = np.frombuffer(data, np.uint32).reshape(-1, 2).astype(np.int64)
             a, b = (
-                _Side(image, self._starts[image] + rows[:, side], points[image][rows[:, side]])
+                _Side(image, self.spans[image].start + rows[:, side], points[image][rows[:, side]])
                 for side, image in enumerate(map(int, pair))
             )
             loaded.append((a, b))
@@ -141,15 +179,18 @@ class _Source:
         """Adds (count, 2) raw pixels to the keypoints and says so, all or none."""
         with self._connection:
             write_notes(self._connection, {_NOTE: json.dumps(asdict(adjusted))})
-            for image, start in self._starts.items():
+            for image, span in self.spans.items():
                 keypoints = self._keypoints(image).copy()
-                keypoints[:, :2] += moves[start : start + len(keypoints)]
+                keypoints[:, :2] += moves[span]
                 query = "UPDATE keypoints SET data = ? WHERE image_id = ?"
                 self._connection.execute(query, (keypoints.tobytes(), image))
 
 
 def units_of(connection: sqlite3.Connection) -> Iterator[NDArray[np.int64]]:
-    """(P, 2) images of the pairs to align: those that are among the `PARTNERS` best of one of their images."""
+    """(P, 2) images of the pairs to align: those that are among the `PARTNERS` best of one of their images.
+
+    They come block by block of images that are matched with one another, so that few photographs are needed at a time.
+    """
     query = "SELECT pair_id, rows FROM two_view_geometries WHERE rows >= ?"
     found = np.array(connection.execute(query, (_LEAST,)).fetchall(), np.int64).reshape(-1, 2)
     pairs = np.stack(np.divmod(found[:, 0], MOST_IMAGES), axis=1)
@@ -158,57 +199,69 @@ def units_of(connection: sqlite3.Connection) -> Iterator[NDArray[np.int64]]:
     rank = np.arange(len(ends)) - np.searchsorted(ends[order], ends[order])  # among the pairs of the image
     kept = np.zeros(len(pairs), bool)
     kept[order[rank < PARTNERS] % max(len(pairs), 1)] = True
-    tiles = pairs // _BLOCK
-    order = np.lexsort((pairs[:, 1], pairs[:, 0], tiles[:, 1], tiles[:, 0]))
-    order = order[kept[order]]
+    pairs = pairs[kept]
+    images, local = np.unique(pairs, return_inverse=True)
+    edges = local.reshape(-1, 2)
+    walked = Graph(len(images), edges).walk()
+    place = np.empty(len(images), np.int64)
+    place[walked] = np.arange(len(images))
+    blocks = np.sort(place[edges] // _BLOCK, axis=1)
+    order = np.lexsort((pairs[:, 1], pairs[:, 0], blocks[:, 1], blocks[:, 0]))
     for start in range(0, len(order), UNIT):
         yield pairs[order[start : start + UNIT]]
 
 
-class _Greys:
-    """The photographs, as the network saw them but grey."""
+class _Photographs:
+    """As the network saw them, but grey."""
 
     def __init__(self, collection: Collection, names: dict[int, str], size: int, reduced: bool) -> None:
         self._folder, self._headers, self._names = collection.folder, collection.usable, names
         self._size, self._reduced = size, reduced
         self.unreadable: set[int] = set()
+        self.read_any = False
         self.read = lru_cache(3 * _BLOCK)(self._read)
+
+    def _frame(self, image: int) -> Frame:
+        return self._headers[self._names[image]].frame(self._size, 1)
+
+    def scale(self, image: int) -> Floats:
+        """(2,) pixels at the network per raw pixel."""
+        frame = self._frame(image)
+        return np.divide(frame.raw_network_size, frame.raw_size).astype(np.float32)
 
     def _read(self, image: int) -> Seen | None:
         """None where it cannot be read."""
-        name = self._names[image]
-        frame = self._headers[name].frame(self._size, 1)
+        frame = self._frame(image)
         try:
-            return see(decode(self._folder / name, frame.raw_network_size if self._reduced else None), frame)
+            seen = see(decode_for(frame, self._folder / self._names[image], reduce=self._reduced), frame)
         except ImageError:
             self.unreadable.add(image)
             return None
+        self.read_any = True
+        return seen
 
 
-def _relations(pairs: list[tuple[_Side, _Side]], greys: _Greys) -> Relations:
-    """What the patches of these pairs say, in raw pixels."""
-    found = []
+def _align(pairs: list[tuple[_Side, _Side]], photographs: _Photographs) -> tuple[Relations, bool]:
+    """What the patches of these pairs say, in pixels of the network; and whether all their photographs were read."""
+    found, whole = [], True
     for a, b in pairs:
-        seen_a, seen_b = greys.read(a.image), greys.read(b.image)
+        seen_a, seen_b = photographs.read(a.image), photographs.read(b.image)
         if seen_a is None or seen_b is None:
+            whole = False
             continue
         aligned = align_photographs(seen_a, seen_b, a.points, b.points)
         fits = aligned.fits
         found.append(Relations(a.keypoints[fits], b.keypoints[fits], aligned.offsets[fits], aligned.affines[fits]))
-    return join(found)
+    return join(found), whole
 
 
-def _write(path: Path, found: Relations, digest: str) -> None:
-    write_shard(path, vars(found), {"fingerprint": digest})
-
-
-def _read(path: Path, digest: str) -> Relations | None:
-    """What stands of this digest."""
+def _read(path: Path, expected: str) -> Relations | None:
+    """What stands with this fingerprint."""
     if not path.exists():
         return None
     try:
         with open_shard(path) as file:
-            if file.attrs["fingerprint"] != digest:
+            if file.attrs["fingerprint"] != expected:
                 return None
             return Relations(*(file[field.name][()] for field in fields(Relations)))
     except ShardError:

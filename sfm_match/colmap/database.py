@@ -17,7 +17,7 @@ import numpy as np
 
 from sfm_match.collection import Collection
 from sfm_match.colmap import hush_colmap
-from sfm_match.colmap.adjustment import adjust_keypoints, adjusted_before
+from sfm_match.colmap.adjustment import adjust_keypoints, adjusted_before, clear
 from sfm_match.colmap.cameras import CameraPlan, check_camera_model, plan_cameras
 from sfm_match.colmap.reading import count, read_note, write_notes
 from sfm_match.config import ImportOptions
@@ -78,10 +78,11 @@ def import_to_colmap(
             _fill(partial, workspace, state, features, cameras, options, quiet)
             with closing(sqlite3.connect(partial)) as connection, connection:
                 write_notes(connection, {"options": json.dumps(identity), "inputs": digest})
-    if options.verify:
+    adjusted = adjusted_before(partial) is not None
+    if options.verify and not adjusted:  # COLMAP would look again at what it rejected, with keypoints that have moved
         with clock.on("verify"), _database_errors(partial):
             _verify(partial)
-    if adjust and adjusted_before(partial) is None:
+    if adjust and not adjusted:
         seen = workspace.record()["extract"]
         with clock.on("adjust"), _database_errors(partial):
             adjust_keypoints(
@@ -97,6 +98,7 @@ def import_to_colmap(
     workspace.note("import", identity)  # before the rename: a database never stands without its options on record
     _remove_journals(workspace.database)  # of a database that is replaced: SQLite would apply them to the new one
     commit(partial, workspace.database)
+    clear(workspace.aligned)
     return _report(workspace.database, options, clock, computed=True)
 
 

@@ -1,9 +1,11 @@
 """Patches of images whose true map is known."""
 
+import cv2
 import numpy as np
 import pytest
 
-from sfm_match.alignment import align, local_affines, pyramid
+from sfm_match.alignment import align, align_photographs, local_affines, neighbours, pyramid, see
+from sfm_match.frames import orient, plan_frame
 
 TURN = np.array([[0.95, -0.15], [0.12, 0.9]], np.float32)  # second from first
 
@@ -49,6 +51,26 @@ def test_finds_where_points_are(image: np.ndarray, points: np.ndarray, linear: n
     np.testing.assert_allclose(np.median(found.affines, axis=0), linear, atol=0.05)
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_photographs_are_compared_in_the_raw_frame(image: np.ndarray, points: np.ndarray, orientation: int) -> None:
+    """The second is three times as large, and lies as its EXIF says; the network would see half the first."""
+    large = cv2.resize(seen(TURN, np.array((20.37, -5.21))), None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC)
+    views = []
+    for picture, turned in ((image, 1), (large, orientation)):
+        raw = np.repeat(picture[..., None], 3, axis=2)
+        frame = plan_frame(raw.shape[1::-1], turned, 200, 1)
+        assert orient(raw, turned).shape[1::-1] == frame.oriented_size
+        views.append(see(raw, frame))
+    first = points + np.float32(0.5)
+    truth = 3 * (points @ TURN.T + np.array((20.37, -5.21), np.float32) + np.float32(0.5))
+    said = truth + np.random.default_rng(2).normal(0, 3, truth.shape).astype(np.float32)
+    found = align_photographs(*views, first, said)
+    error = said + found.offsets / views[1].scale - truth
+    assert found.fits.mean() > 0.8
+    assert np.abs(np.median(error[found.fits], axis=0)).max() < 0.15  # raw pixels, a fortieth of one at the network
+    np.testing.assert_allclose(np.median(found.affines, axis=0), TURN, atol=0.05)
+
+
 def test_what_does_not_fit_stays(image: np.ndarray, points: np.ndarray) -> None:
     found = align(pyramid(image), pyramid(image[::-1, ::-1].copy()), points, points)
     assert found.fits.mean() < 0.2
@@ -72,6 +94,10 @@ def test_affine_maps_mind_outliers(points: np.ndarray) -> None:
     second = points @ TURN.T + 5
     second[::10] += 25
     clean = np.arange(len(points)) % 10 != 0
-    np.testing.assert_allclose(np.median(local_affines(points, second)[clean], axis=0), TURN, atol=0.03)
-    mirrored = local_affines(points, points * (-1, 1))
+    near, rows = neighbours(points), np.arange(len(points))
+    assert (near == rows[:, None]).any(axis=1).all()
+    found = local_affines(points, second, near, rows)
+    np.testing.assert_allclose(np.median(found[clean], axis=0), TURN, atol=0.03)
+    np.testing.assert_array_equal(local_affines(points, second, near[7:9], rows[7:9]), found[7:9])
+    mirrored = local_affines(points, points * (-1, 1), near, rows)
     np.testing.assert_array_equal(mirrored, np.broadcast_to(np.eye(2), mirrored.shape))  # no photograph does that

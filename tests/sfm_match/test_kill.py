@@ -38,6 +38,10 @@ def killing(database, two_view_geometry_options):
     os.kill(os.getpid(), signal.SIGKILL)
 pycolmap.geometric_verification = killing
 """
+AT_CHECKPOINT = """
+import os, signal, sfm_match.colmap.database as d
+d._checkpoint = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+"""
 WHILE_MAPPING = """
 import os, signal, pycolmap
 call = pycolmap.incremental_mapping
@@ -50,7 +54,8 @@ KILLS = {
     "extract, whole file not yet renamed": (AT_RENAME.format(suffix="features/00001.h5"), "features/00000.h5"),
     "match, whole file not yet renamed": (AT_RENAME.format(suffix="matches/00002-"), "pairs.txt"),
     "import, while verifying": (WHILE_VERIFYING, "database.db.partial"),
-    "import, while adjusting": (AT_RENAME.format(suffix="aligned/00001.h5"), "aligned/00000.h5"),
+    "import, while adjusting": (AT_RENAME.format(suffix="aligned/00001.h5"), "database.aligned/00000.h5"),
+    "import, keypoints just moved": (AT_CHECKPOINT, "database.aligned/00000.h5"),
     "import, database not yet renamed": (AT_RENAME.format(suffix="database.db"), "database.db.partial"),
     "reconstruct, while mapping": (WHILE_MAPPING, "database.db"),
     "reconstruct, model not yet renamed": (AT_RENAME.format(suffix="/sparse"), "database.db"),
@@ -82,7 +87,7 @@ def test_nothing_is_lost(where: str, rendered: Path, undisturbed: Path, tmp_path
     assert stored(tmp_path) == stored(undisturbed)
     assert not list(tmp_path.rglob("*.tmp-*"))
     assert not (tmp_path / "database.db.partial").exists()
-    assert not (tmp_path / "aligned").exists()
+    assert not (tmp_path / "database.aligned").exists()
     poses = [read_model(folder / "sparse" / "0")[0] for folder in (tmp_path, undisturbed)]
     assert len(poses[0]) == 6
     assert pair_errors(*poses).max() < 1e-4

@@ -66,6 +66,8 @@ def test_tracks(pairs: list[tuple[int, int]]) -> None:
     found = tracks(first, second, 20)
     assert len(np.unique(np.stack((found, graph.components())), axis=1).T) == len(set(graph.components().tolist()))
     assert len(set(found.tolist())) == len(set(graph.components().tolist()))
+    for track in set(found.tolist()):
+        assert np.flatnonzero(found == track)[0] == track
 
 
 def test_nothing_to_join() -> None:

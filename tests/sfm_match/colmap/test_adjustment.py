@@ -5,21 +5,24 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from epipolar import epipolar_distance
 from jobs import sfm_match as command
 
 import sfm_match
-from sfm_match.colmap import adjustment
+from sfm_match.colmap import adjustment, database
 from sfm_match.colmap.reading import MOST_IMAGES
-from sfm_match.errors import NothingDone
+from sfm_match.config import read_job
+from sfm_match.errors import NothingDone, UsageError
 
+align = adjustment._align
 OPTIONS = {"size": 512, "max_keypoints": 1024, "pairs": "exhaustive", "mapper": "none"}
 
 
 @pytest.fixture(scope="module")
-def plain(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A job with its own copy of the images, not adjusted."""
     folder = tmp_path_factory.mktemp("plain")
     shutil.copytree(rendered, folder / "images")
@@ -27,24 +30,34 @@ def plain(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def work(made: Path, tmp_path: Path) -> Path:
+    """A workspace of a test's own, its images beside it."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    record = tmp_path / "work" / "images.json"
+    record.write_text(record.read_text().replace(str(made), str(tmp_path)))
+    return tmp_path / "work"
+
+
+def keypoints(database: Path) -> dict[int, np.ndarray]:
+    with closing(sqlite3.connect(database)) as connection:
+        rows = connection.execute("SELECT image_id, data FROM keypoints").fetchall()
+    return {image: np.frombuffer(data, np.float32).reshape(-1, 2) for image, data in rows}
+
+
 def missed(database: Path) -> np.ndarray:
     """Pixels of all verified matches from the lines of the true cameras."""
-    distances = []
+    points, distances = keypoints(database), []
     with closing(sqlite3.connect(database)) as connection:
         views = {image: int(name[4:6]) for image, name in connection.execute("SELECT image_id, name FROM images")}
-        keypoints = {
-            image: np.frombuffer(data, np.float32).reshape(-1, 2)
-            for image, data in connection.execute("SELECT image_id, data FROM keypoints")
-        }
         for pair, data in connection.execute("SELECT pair_id, data FROM two_view_geometries WHERE rows >= 15"):
             a, b = divmod(pair, MOST_IMAGES)
             rows = np.frombuffer(data, np.uint32).reshape(-1, 2)
-            distances.append(epipolar_distance(keypoints[a][rows[:, 0]], keypoints[b][rows[:, 1]], views[a], views[b]))
+            distances.append(epipolar_distance(points[a][rows[:, 0]], points[b][rows[:, 1]], views[a], views[b]))
     return np.concatenate(distances)
 
 
-def test_matches_come_to_lie_on_their_lines(plain: Path) -> None:
-    work = plain / "work"
+def test_matches_come_to_lie_on_their_lines(work: Path) -> None:
     before = missed(work / "database.db")
     report = sfm_match.import_(work, overwrite=True)
     after = missed(work / "database.db")
@@ -52,31 +65,80 @@ def test_matches_come_to_lie_on_their_lines(plain: Path) -> None:
     assert report.facts["adjusted"]["keypoints"] > 1000
     assert "keypoints moved by" in report.detail
     assert report.detail == sfm_match.import_(work).detail  # nothing to do, and it says the same
-    assert not (work / "aligned").exists()
+    assert not (work / "database.aligned").exists()
 
 
-def test_without(plain: Path) -> None:
-    """What was stored is imported; and a record from before the option goes on with it."""
-    work = plain / "work"
-    sfm_match.import_(work, adjust_keypoints=False, overwrite=True)
+def test_without(work: Path) -> None:
+    """A record from before the option goes on with --no-adjust-keypoints, and is refused without."""
     report = sfm_match.import_(work, adjust_keypoints=False)
+    assert report.done == 0
     assert "adjusted" not in report.facts
     assert "adjust_keypoints" not in (work / "sfm-match.json").read_text()
+    with pytest.raises(UsageError, match="adjust_keypoints was None, now True"):
+        sfm_match.import_(work)
 
 
-def test_images_that_are_gone(plain: Path, tmp_path: Path) -> None:
-    shutil.copytree(plain, tmp_path, dirs_exist_ok=True)
-    work, images = tmp_path / "work", tmp_path / "images"
-    record = work / "images.json"
-    record.write_text(record.read_text().replace(str(plain), str(tmp_path)))
+def test_what_is_not_verified_stays(work: Path) -> None:
+    before = keypoints(work / "database.db")
+    report = sfm_match.import_(work, verify=False, overwrite=True)
+    assert "adjusted" not in report.facts
+    assert sfm_match.import_(work, verify=False, adjust_keypoints=False).done == 0  # which is the same
+    for image, points in keypoints(work / "database.db").items():
+        np.testing.assert_array_equal(points, before[image])
+
+
+def test_nothing_is_verified(work: Path) -> None:
+    """Matches too few for any geometry."""
+    sfm_match.match(work, threshold=0.9999, overwrite=True)
+    report = sfm_match.import_(work, overwrite=True)
+    assert report.facts["verified"] == 0
+    assert report.facts["adjusted"] == {"pairs": 0, "keypoints": 0, "median": 0.0, "unreadable": 0}
+
+
+def test_images_that_are_gone_or_others(work: Path) -> None:
+    images = work.parent / "images"
     (images / "view05.jpg").unlink()
+    shutil.copyfile(images / "view06.jpg", images / "view05.jpg")
+    cv2.imwrite(str(images / "view05.jpg"), np.zeros((960, 720, 3), np.uint8))  # as if turned since
     report = sfm_match.import_(work, overwrite=True)
     assert report.facts["adjusted"]["unreadable"] == 1
     assert "1 image could not be read again" in report.detail
-    shutil.rmtree(images)
-    with pytest.raises(NothingDone, match="the images are gone"):
+    for path in images.iterdir():
+        path.unlink()
+    with pytest.raises(NothingDone, match="not one photograph can be read again"):
         sfm_match.import_(work, camera_mode="single", overwrite=True)
-    sfm_match.import_(work, camera_mode="single", adjust_keypoints=False, overwrite=True)
+    images.rmdir()
+    with pytest.raises(NothingDone, match="the images are gone"):
+        sfm_match.import_(work, camera_mode="per-image", overwrite=True)
+    sfm_match.import_(work, camera_mode="per-image", adjust_keypoints=False, overwrite=True)
+
+
+def test_files_on_the_way(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a killed job left is used where it is of the same pairs and photographs, and only ours is removed."""
+    sfm_match.import_(work, overwrite=True)
+    expected = keypoints(work / "database.db")
+    (work / "database.db").unlink()
+    monkeypatch.setattr(database, "clear", lambda _: None)
+    sfm_match.import_(work)
+    left = work / "database.aligned"
+    files = sorted(path.name for path in left.iterdir())
+    assert files == ["00000.h5", "00001.h5"]
+    (left / "00001.h5").write_bytes(b"damaged")
+    (work / "database.db").unlink()
+    aligned = []
+    monkeypatch.setattr(adjustment, "_align", lambda pairs, seen: aligned.append(len(pairs)) or align(pairs, seen))
+    sfm_match.import_(work)
+    assert aligned == [7]  # of 15; the others stood
+    aligned.clear()
+    (work / "database.db").unlink()
+    monkeypatch.setattr(adjustment, "UNIT", 4)
+    sfm_match.import_(work)
+    assert aligned == [4, 4, 4, 3]  # other pairs under the old names
+    for image, points in keypoints(work / "database.db").items():
+        np.testing.assert_array_equal(points, expected[image])
+    (left / "mine.txt").write_text("not ours")
+    adjustment.clear(left)
+    assert [path.name for path in left.iterdir()] == ["mine.txt"]
 
 
 def test_the_best_pairs_of_each_image(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +153,10 @@ def test_the_best_pairs_of_each_image(monkeypatch: pytest.MonkeyPatch) -> None:
     assert units == [[[1, 2], [1, 3]], [[3, 4]]]
 
 
-def test_on_the_command_line(plain: Path) -> None:
-    result = command("import", "--workspace", plain / "work", "--overwrite", "--no-adjust-keypoints")
+def test_on_the_command_line(work: Path, tmp_path: Path) -> None:
+    result = command("import", "--workspace", work, "--overwrite", "--no-adjust-keypoints")
     assert result.returncode == 0, result.stderr
     assert "keypoints moved" not in result.stdout
+    job = tmp_path / "job.yaml"
+    job.write_text("images: images\nadjust-keypoints: false\n")
+    assert read_job(job)["adjust_keypoints"] is False
