@@ -3,79 +3,93 @@
     python scripts/evaluate_epipolar.py DATABASE --cameras SCENE/gt_cameras
     python scripts/evaluate_epipolar.py DATABASE --model WORKSPACE/sparse/0
 
-Of cameras without distortion. The matches of one kind of features judge the poses that another kind gave, and both the
-truth. Prints, as JSON, the number of matches of pairs with 15 at least, and the median distance of those within three
-pixels (symmetric: the distances to both lines, in the harmonic mean of squares; Sampson's first-order error).
+The matches of one kind of features judge the poses that another kind gave, and both the truth. Prints, as JSON, the
+number of matches of pairs with 15 at least, and the median distance of those within three pixels (Sampson's first-order
+error; Hartley & Zisserman, "Multiple View Geometry", 11.4.3).
 """
 
 import argparse
+import copy
 import json
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import pycolmap
 from evaluate_poses import Floats, Pose, read_camera, read_model
 
 from sfm_match.colmap.reading import MOST_IMAGES
 
 _LEAST, _FAR = 15, 3.0  # matches, pixels
 
+Placed = tuple[pycolmap.Camera, Pose]
 
-def true_cameras(folder: Path, database: Path) -> dict[str, tuple[Floats, Pose]]:
-    """Image -> K (3, 3) and pose, of .camera files; K as large as the database's images are."""
-    query = "SELECT name, width FROM images JOIN cameras USING (camera_id)"
+
+def true_cameras(folder: Path, database: Path) -> dict[str, Placed]:
+    """Of .camera files; their intrinsics are made as large as the database's images are."""
+    query = "SELECT name, width, height FROM images JOIN cameras USING (camera_id)"
     with closing(sqlite3.connect(database)) as connection:
-        widths = dict(connection.execute(query))
+        sizes = {name: (width, height) for name, width, height in connection.execute(query)}
     found = {}
     for path in sorted(folder.glob("*.camera")):
         name, values = path.name.removesuffix(".camera"), np.array(path.read_text().split(), np.float64)
-        if name in widths:
-            scale = widths[name] / values[-2]  # the size of what the camera took is the file's end
-            found[name] = np.diag((scale, scale, 1)) @ values[:9].reshape(3, 3), read_camera(path)
+        if name in sizes:
+            width, height = sizes[name]
+            scale = width / values[-2]  # the size of what the camera took is the file's end
+            camera = pycolmap.Camera(
+                model="PINHOLE", width=width, height=height, params=scale * values[[0, 4, 2, 5]].astype(float)
+            )
+            found[name] = camera, read_camera(path)
     return found
 
 
-def model_cameras(folder: Path) -> dict[str, tuple[Floats, Pose]]:
-    """Image -> K (3, 3) and pose, of a COLMAP model."""
+def model_cameras(folder: Path) -> dict[str, Placed]:
+    """Of a COLMAP model."""
     poses, model = read_model(folder)
-    calibration = {image.name: image.camera.calibration_matrix() for image in model.images.values()}
-    return {name: (calibration[name], pose) for name, pose in poses.items()}
+    cameras = {number: copy.copy(camera) for number, camera in model.cameras.items()}  # they go with the model
+    return {
+        image.name: (cameras[image.camera_id], poses[image.name])
+        for image in model.images.values()
+        if image.name in poses
+    }
 
 
-def fundamental(a: tuple[Floats, Pose], b: tuple[Floats, Pose]) -> Floats:
-    """(3, 3) F with y^T F x = 0 for pixels x of A and y of B."""
-    (k_a, (rotation_a, centre_a)), (k_b, (rotation_b, centre_b)) = a, b
-    x, y, z = rotation_b @ (centre_a - centre_b)
-    essential = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]) @ rotation_b @ rotation_a.T
-    return np.asarray(np.linalg.inv(k_b).T @ essential @ np.linalg.inv(k_a))
-
-
-def sampson(f: Floats, a: Floats, b: Floats) -> Floats:
-    """(M,) pixels, of matched points (M, 2) (Hartley & Zisserman, "Multiple View Geometry", 11.4.3)."""
+def sampson(essential: Floats, a: Floats, b: Floats) -> Floats:
+    """(M,) distances of matched points (M, 2) from y^T E x = 0, in their unit."""
     x, y = np.c_[a, np.ones(len(a))], np.c_[b, np.ones(len(b))]
-    lines_b, lines_a = x @ f.T, y @ f
+    lines_b, lines_a = x @ essential.T, y @ essential
     length = np.sqrt((lines_b[:, :2] ** 2).sum(axis=1) + (lines_a[:, :2] ** 2).sum(axis=1))
-    return np.asarray(np.abs((y * lines_b).sum(axis=1)) / length)
+    return np.asarray(np.abs((y * lines_b).sum(axis=1)) / np.maximum(length, 1e-12))
 
 
-def distances(database: Path, cameras: dict[str, tuple[Floats, Pose]]) -> Floats:
-    """Of all verified matches between images with a camera, pixels."""
-    found = [np.empty(0)]
+def essential(a: Pose, b: Pose) -> Floats:
+    """(3, 3) E with y^T E x = 0 for normalised points x of A and y of B."""
+    (rotation_a, centre_a), (rotation_b, centre_b) = a, b
+    x, y, z = rotation_b @ (centre_a - centre_b)
+    return np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]) @ rotation_b @ rotation_a.T
+
+
+def distances(database: Path, cameras: dict[str, Placed]) -> Iterator[tuple[str, str, Floats]]:
+    """Two images that have cameras and 15 verified matches, and how far each of these is, pixels without distortion."""
     with closing(sqlite3.connect(database)) as connection:
         names = dict(connection.execute("SELECT image_id, name FROM images"))
-        points = {
-            image: np.frombuffer(data, np.float32).reshape(-1, columns)[:, :2]
-            for image, columns, data in connection.execute("SELECT image_id, cols, data FROM keypoints WHERE rows > 0")
-        }
+        rays = {}
+        query = "SELECT image_id, cols, data FROM keypoints WHERE rows > 0"
+        for image, columns, data in connection.execute(query):
+            if names[image] in cameras:
+                points = np.frombuffer(data, np.float32).reshape(-1, columns)[:, :2].astype(np.float64)
+                rays[image] = np.asarray(cameras[names[image]][0].cam_from_img(points))
         query = "SELECT pair_id, data FROM two_view_geometries WHERE rows >= ?"
         for pair, data in connection.execute(query, (_LEAST,)):
             a, b = divmod(pair, MOST_IMAGES)
-            if names[a] in cameras and names[b] in cameras:
+            if a in rays and b in rays:
                 rows = np.frombuffer(data, np.uint32).reshape(-1, 2)
-                f = fundamental(cameras[names[a]], cameras[names[b]])
-                found.append(sampson(f, points[a][rows[:, 0]], points[b][rows[:, 1]]))
-    return np.concatenate(found)
+                (camera_a, pose_a), (camera_b, pose_b) = cameras[names[a]], cameras[names[b]]
+                focal = (camera_a.mean_focal_length() + camera_b.mean_focal_length()) / 2
+                found = sampson(essential(pose_a, pose_b), rays[a][rows[:, 0]], rays[b][rows[:, 1]])
+                yield names[a], names[b], focal * found
 
 
 def main() -> None:
@@ -86,7 +100,7 @@ def main() -> None:
     which.add_argument("--model", type=Path, help="folder of a COLMAP model")
     options = parser.parse_args()
     cameras = true_cameras(options.cameras, options.database) if options.cameras else model_cameras(options.model)
-    every = distances(options.database, cameras)
+    every = np.concatenate([np.empty(0), *(found for _, _, found in distances(options.database, cameras))])
     near = every[every < _FAR]
     print(json.dumps({"matches": len(every), "median_px": round(float(np.median(near)), 4) if len(near) else None}))
 

@@ -7,9 +7,10 @@ verified exhaustively once, in WORK; a strategy's database is that one without t
 keypoints are as all pairs adjusted them). Writes `DATE_pairs.json` and `DATE_pairs.md`. WORK is kept: another run goes
 on from it.
 
-Two measures of a true pair: `verified`, a two-view geometry of 15 inliers at least, and `covisible`, 15 points of the
-exhaustive model that both images see. Among a hundred wrong matches of uncalibrated images, 15 to 20 fit some geometry
-by chance: where nearly all pairs are verified, the second is the one to look at.
+Three measures of a true pair: `verified`, a two-view geometry of 15 inliers at least; `confirmed`, one of which 15
+inliers agree with the exhaustive model's poses, too; and `covisible`, 15 points of that model that both images see.
+Among some tens of wrong matches, 15 to 20 fit some geometry by chance: where nearly all pairs are verified, the others
+are the ones to look at.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import pycolmap
+from evaluate_epipolar import distances, model_cameras
 from evaluation.conditions import conditions
 
 import sfm_match
@@ -38,6 +40,9 @@ SCENES = "fountain-P11,Herz-Jesus-P8,sceaux_castle,sacre_coeur,fox,lund,garfield
 TURNED = ("garfield",)  # a drone's pictures, of every heading
 LOCATED = ("garfield", "lund")
 SHARED = 15  # points, or inliers
+AGREES = 4.0  # pixels; COLMAP's for inliers
+
+KINDS = ("verified", "confirmed", "covisible")  # of true pairs
 
 Pairs = set[tuple[int, int]]
 
@@ -48,6 +53,7 @@ class Truth:
 
     names: list[str]
     verified: Pairs
+    confirmed: Pairs
     covisible: Pairs
     registered: int
 
@@ -99,7 +105,13 @@ def truth_of(workspace: Path) -> Truth:
         seen = sorted({place_of[element.image_id] for element in point.track.elements})
         shared.update(combinations(seen, 2))
     covisible = {two for two, count in shared.items() if count >= SHARED}
-    return Truth(names, verified, covisible, model.num_reg_images())
+    cameras = model_cameras(workspace / "sparse" / "0")
+    confirmed = {
+        pair(index[a], index[b])
+        for a, b, found in distances(workspace / "database.db", cameras)
+        if (found <= AGREES).sum() >= SHARED
+    }
+    return Truth(names, verified, confirmed, covisible, model.num_reg_images())
 
 
 def pair(i: int, j: int) -> tuple[int, int]:
@@ -156,6 +168,7 @@ def evaluate(scene: Path, work: Path, size: int, keypoints: int, only: set[str],
         "images": count,
         "pairs": count * (count - 1) // 2,
         "verified": len(truth.verified),
+        "confirmed": len(truth.confirmed),
         "covisible": len(truth.covisible),
         "registered": truth.registered,
         "exhaustive_seconds": {report.stage: round(report.seconds, 1) for report in reports if report.done},
@@ -179,8 +192,10 @@ def evaluate(scene: Path, work: Path, size: int, keypoints: int, only: set[str],
             "pairs": len(found),
             "seconds": round(report.seconds, 2),
             "verified": share(found & truth.verified, len(truth.verified)),
+            "confirmed": share(found & truth.confirmed, len(truth.confirmed)),
             "covisible": share(found & truth.covisible, len(truth.covisible)),
             "verified_at_most": share(truth.verified, len(truth.verified), len(found)),
+            "confirmed_at_most": share(truth.confirmed, len(truth.confirmed), len(found)),
             "covisible_at_most": share(truth.covisible, len(truth.covisible), len(found)),
             "kept_of_the_unverified": share(found - truth.verified, result["pairs"] - len(truth.verified)),
             "kept_of_the_not_covisible": share(found - truth.covisible, result["pairs"] - len(truth.covisible)),
@@ -233,10 +248,10 @@ def together(scenes: list[Path], work: Path, size: int, keypoints: int) -> dict[
 
 def markdown(result: dict[str, Any]) -> str:
     head = (
-        "| scene | strategy | pairs | of all | verified pairs found | covisible pairs found "
+        "| scene | strategy | pairs | of all | verified pairs found | confirmed pairs found | covisible pairs found "
         "| kept of the unverified | kept of the not covisible | registered |"
     )
-    lines = [head, "|---" * 9 + "|"]
+    lines = [head, "|---" * 10 + "|"]
 
     def percent(value: float | None) -> str:
         return "–" if value is None else f"{value:.3f}"
@@ -244,17 +259,17 @@ def markdown(result: dict[str, Any]) -> str:
     for scene, one in result["scenes"].items():
         by_seed = ", ".join(map(str, one.get("registered_by_seed", [])))
         registered = f"{one['registered']}" + (f" (again, by seed: {by_seed})" if by_seed else "")
-        whole = f"{one['verified']} verified, {one['covisible']} covisible"
-        lines.append(f"| {scene} | exhaustive | {one['pairs']} | 1.00 | {whole} | – | – | – | {registered} |")
+        whole = " | ".join(f"{one[kind]} {kind}" for kind in KINDS)
+        lines.append(f"| {scene} | exhaustive | {one['pairs']} | 1.00 | {whole} | – | – | {registered} |")
         for name, row in one["strategies"].items():
             found = [
                 percent(row[kind]) + (f" (of at most {percent(row[limit])})" if row.get(limit, 1) < 1 else "")
-                for kind, limit in (("verified", "verified_at_most"), ("covisible", "covisible_at_most"))
+                for kind, limit in ((kind, f"{kind}_at_most") for kind in KINDS)
             ]
             shown = f"{name} ({row['chosen']})" if name == "auto" else name
             lines.append(
                 f"| {scene} | {shown} | {row['pairs']} | {row['pairs'] / one['pairs']:.2f} | "
-                f"{found[0]} | {found[1]} | {percent(row['kept_of_the_unverified'])} | "
+                f"{' | '.join(found)} | {percent(row['kept_of_the_unverified'])} | "
                 f"{percent(row['kept_of_the_not_covisible'])} | {row['registered']}/{one['registered']} |"
             )
     if result.get("together"):
