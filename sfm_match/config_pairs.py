@@ -59,7 +59,9 @@ class PairsOptions(Options):
     match_list_path: Path | None = option(None, "list: a file of pairs, one a line (hloc's, COLMAP's or TAB between)")
     repair_pairs: int = option(20, "repair: pairs across each gap and each bridge")
     prune: bool = option(False, "keep the pairs whose strongest keypoints promise matches")
-    prune_threshold: float = option(0.75, "prune: least score; most unrelated images of dedode-nano score 0.6 to 1.0")
+    prune_threshold: float | None = option(
+        None, "prune: least score; without: 1.0, with --turns 0.75 (unrelated images mostly score 0.6 to 1.0)"
+    )
     prune_num_images: int | None = option(None, "prune: instead of the threshold, each image with this many best ones")
 
     def validate(self) -> None:
@@ -75,7 +77,8 @@ class PairsOptions(Options):
         require(0 < angle <= 180, f"--rotation-threshold {angle}: accepted are degrees above 0 and up to 180")
         require(distance is None or distance > 0, f"--pose-distance {distance}: accepted are distances above 0")
         threshold = self.prune_threshold
-        require(threshold >= 0, f"--prune-threshold {threshold}: accepted are scores from 0 (which keeps all)")
+        message = f"--prune-threshold {threshold}: accepted are scores from 0 (which keeps all)"
+        require(threshold is None or threshold >= 0, message)
         self._require_files()
 
     def _require_files(self) -> None:

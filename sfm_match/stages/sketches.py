@@ -19,7 +19,7 @@ from sfm_match.stages.extract import FeatureSet
 from sfm_match.store.features import read_features, unit_path
 from sfm_match.workspace import Workspace
 
-ALGORITHM = 2  # raise it when the same features come to give other vectors or sketches
+ALGORITHM = 3  # raise it when the same features come to give other vectors, sketches or pairs
 _PER_VECTOR = 1024  # keypoints that a vector is made of
 _SAMPLED_IMAGES, _SAMPLED_EACH = 2000, 100  # that the codebook is learned from
 

@@ -13,6 +13,7 @@ import sfm_match
 from pairs import auto
 from sfm_match.colmap.reading import verified_pairs
 from sfm_match.errors import NothingDone, UsageError
+from sfm_match.stages import strategies
 from sfm_match.store.pairs import read_pairs
 
 SMALL = {"size": 320, "max_keypoints": 400}
@@ -74,6 +75,19 @@ def test_pruning_says_what_it_kept(work: Path) -> None:
     with pytest.raises(NothingDone, match="--strategy exhaustive: no pair among 6 images"):
         sfm_match.pairs(work, strategy="exhaustive", prune=True, prune_threshold=1e6, overwrite=True)
     assert written(work) == EVERY  # what stood stands
+
+
+@pytest.mark.parametrize(("turns", "expected"), [(1, 1.0), (4, 0.75)])
+def test_pruning_asks_less_of_turned_images(
+    turns: int, expected: float, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    keep = strategies.above
+    monkeypatch.setattr(strategies, "above", lambda scored, least: asked.append(least) or keep(scored, 0.0))
+    monkeypatch.setattr(strategies.Sources, "turns", turns)  # descriptors are then taken as four short ones
+    sfm_match.pairs(work, strategy="exhaustive", prune=True, overwrite=True)
+    sfm_match.pairs(work, strategy="exhaustive", prune=True, prune_threshold=0.5, overwrite=True)
+    assert asked == [expected, 0.5]
 
 
 def test_pairs_are_made_anew_when_their_features_are(work: Path, rendered: Path) -> None:
