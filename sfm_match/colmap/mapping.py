@@ -20,6 +20,7 @@ from sfm_match.workspace import Workspace
 if TYPE_CHECKING:
     import pycolmap
 
+ALGORITHM = 1  # raise it when the same database and options come to give other models
 _TRIES = 3  # with the seeds that follow, where the first model lacks many images
 _MANY = 0.1  # of all
 _TRIED_IMAGES = 200  # at most; with more a try takes long
@@ -49,7 +50,7 @@ def reconstruct_model(
     if inputs is None:
         raise NothingDone(f"{workspace.folder}: no database yet; run `sfm-match import` first")
     workspace.check("reconstruct", options.identity(), overwrite=overwrite)
-    digest = fingerprint([options.identity(), inputs])
+    digest = fingerprint([options.identity(), inputs, ALGORITHM])
     total = count(workspace.database).images
     refuse_foreign_models(workspace, overwrite=overwrite)
     standing = _standing_models(workspace.sparse, digest)
