@@ -25,6 +25,12 @@ def made_by() -> dict[str, str]:
     }
 
 
+def _said(facts: dict[str, Any], others: dict[str, Any], key: str) -> Any:
+    """A value of a record. Yes and no are left out where they do what was done before there was a choice."""
+    other = others.get(key)
+    return facts.get(key, not other if isinstance(other, bool) else None)
+
+
 class WorkspaceBusy(SfmMatchError):
     """Another process works here."""
 
@@ -82,7 +88,9 @@ class Workspace:
         before = self.record().get(stage)
         if before is not None and before != facts and not overwrite:
             changed = sorted(k for k in {*before, *facts} if before.get(k) != facts.get(k))
-            shown = ", ".join(f"{key} was {before.get(key)}, now {facts.get(key)}" for key in changed)
+            shown = ", ".join(
+                f"{key} was {_said(before, facts, key)}, now {_said(facts, before, key)}" for key in changed
+            )
             raise UsageError(
                 f"{self.folder}: {stage} ran with other options ({shown}); "
                 "give those options again, add --overwrite to replace its results, or choose another --workspace"

@@ -93,7 +93,7 @@ def test_a_fraction_is_a_setting_and_never_mixes(tmp_path: Path) -> None:
         Image.fromarray(noise).save(tmp_path / f"{name}.jpg", quality=95)
     options = {"size": 256, "max_keypoints": 200}
     sfm_match.extract(tmp_path, tmp_path / "work", **options)
-    with pytest.raises(UsageError, match="reduced_decode was True, now None"):
+    with pytest.raises(UsageError, match="reduced_decode was True, now False"):
         sfm_match.extract(tmp_path, tmp_path / "work", reduced_decode=False, **options)
 
 

@@ -74,7 +74,7 @@ def test_without(work: Path) -> None:
     assert report.done == 0
     assert "adjusted" not in report.facts
     assert "adjust_keypoints" not in (work / "sfm-match.json").read_text()
-    with pytest.raises(UsageError, match="adjust_keypoints was None, now True"):
+    with pytest.raises(UsageError, match="adjust_keypoints was False, now True"):
         sfm_match.import_(work)
 
 

@@ -237,7 +237,7 @@ def test_a_workspace_from_before_these_options_goes_on(work: Path) -> None:
     }
     assert record["pairs"].keys() == old
     assert sfm_match.pairs(work, strategy="sequential", num_images=20).done == 0
-    with pytest.raises(UsageError, match="loop_detection was None, now True"):
+    with pytest.raises(UsageError, match="loop_detection was False, now True"):
         sfm_match.pairs(work, strategy="sequential", loop_detection=True)
 
 
