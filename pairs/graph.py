@@ -1,5 +1,7 @@
 """The graph of images and verified pairs: its components and its bridges."""
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,12 +27,9 @@ class Graph:
 
     def components(self) -> NDArray[np.int64]:
         """(count,) the number of each node's component, by its first node."""
-        component = np.full(self.count, -1, np.int64)
-        found = 0
-        for node in range(self.count):
-            if component[node] < 0:
-                component[self.around(node)] = found
-                found += 1
+        component = np.empty(self.count, np.int64)
+        for number, nodes in enumerate(self._parts()):
+            component[nodes] = number
         return component
 
     def around(self, start: int, cut: int = -1, most: int | None = None) -> NDArray[np.int64]:
@@ -48,13 +47,16 @@ class Graph:
 
     def walk(self) -> NDArray[np.int64]:
         """(count,) all nodes, those of a component by steps from its first one: neighbours are not far apart."""
-        seen: set[int] = set()
-        parts = [np.empty(0, np.int64)]
+        return np.concatenate((np.empty(0, np.int64), *self._parts()))
+
+    def _parts(self) -> Iterator[NDArray[np.int64]]:
+        """The nodes of each component, by steps from its first one."""
+        seen = np.zeros(self.count, bool)
         for node in range(self.count):
-            if node not in seen:
-                parts.append(self.around(node))
-                seen.update(parts[-1].tolist())
-        return np.concatenate(parts)
+            if not seen[node]:
+                nodes = self.around(node)
+                seen[nodes] = True
+                yield nodes
 
     def bridges(self) -> list[tuple[int, int]]:
         """Edges i < j without which a component would fall in two (Tarjan, "A note on finding the bridges", 1974)."""

@@ -124,10 +124,22 @@ def _best(count: int, pairs: Block, scores: Floats, num_images: int) -> Scored:
     # of equal scores, the pair that comes first by its images, whatever the order of the candidates
     codes = pairs.astype(np.int64) @ (count, 1)
     order = np.lexsort((np.tile(codes, 2), -np.tile(scores, 2), ends))
-    rank = np.arange(len(ends)) - np.searchsorted(ends[order], ends[order])
-    kept = np.zeros(len(pairs), bool)
-    kept[order[rank < num_images] % max(len(pairs), 1)] = True
+    kept = among_first(ends, order, num_images)
     return pairs[kept], scores[kept]
+
+
+def among_first(ends: NDArray[np.integer], order: NDArray[np.int64], most: int) -> NDArray[np.bool_]:
+    """(K,) which of K pairs are among the `most` first ones of either of their images.
+
+    Args:
+        ends: (2K,) the first images of all pairs, then the second ones.
+        order: (2K,) of the ends, by image, and within an image as its pairs are to be taken.
+        most: of an image.
+    """
+    rank = np.arange(len(ends)) - np.searchsorted(ends[order], ends[order])
+    kept = np.zeros(len(ends) // 2, bool)
+    kept[order[rank < most] % max(len(kept), 1)] = True
+    return kept
 
 
 def _scores(sketches: Sketches, pairs: Block) -> Floats:

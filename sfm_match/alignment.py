@@ -60,7 +60,7 @@ def see(raw: NDArray[np.uint8], frame: Frame) -> Seen:
     """(H, W, 3) RGB raw pixels, at any scale from the network's up."""
     small = resize(raw, frame.raw_network_size, cv2.INTER_AREA)
     grey = np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8)
-    return Seen(pyramid(grey), np.divide(frame.raw_network_size, frame.raw_size).astype(np.float32))
+    return Seen(pyramid(grey), frame.raw_scale)
 
 
 def align_photographs(a: Seen, b: Seen, first: Floats, second: Floats) -> Aligned:

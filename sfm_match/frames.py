@@ -56,6 +56,11 @@ class Frame:
         return (height, width) if self.transposed else (width, height)
 
     @property
+    def raw_scale(self) -> Points:
+        """(2,) x, y: pixels of the resized image, before it is turned upright, per raw pixel."""
+        return np.divide(self.raw_network_size, self.raw_size).astype(np.float32)
+
+    @property
     def transposed(self) -> bool:
         """Whether the upright image swaps the sensor's axes."""
         return _ORIENTATIONS[self.orientation][0]

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from pairs.graph import Graph
+from pairs.prune import among_first
 from sfm_match.alignment import ALGORITHM, Floats, Seen, align_photographs, see
 from sfm_match.collection import Collection
 from sfm_match.colmap.reading import MOST_IMAGES, read_note, write_notes
@@ -90,7 +91,7 @@ def adjust_keypoints(
             )
         moves = agree(relations, source.count)
         for image, span in source.spans.items():
-            moves[span] /= photographs.scale(image)
+            moves[span] /= photographs.frame(image).raw_scale
         far = np.linalg.norm(moves[moves.any(axis=1)], axis=1)
         median = round(float(np.median(far)), 3) if len(far) else 0.0
         source.move(moves, Adjusted(sum(map(len, units)), len(far), median, len(photographs.unreadable)))
@@ -194,12 +195,8 @@ def units_of(connection: sqlite3.Connection) -> Iterator[NDArray[np.int64]]:
     query = "SELECT pair_id, rows FROM two_view_geometries WHERE rows >= ?"
     found = np.array(connection.execute(query, (_LEAST,)).fetchall(), np.int64).reshape(-1, 2)
     pairs = np.stack(np.divmod(found[:, 0], MOST_IMAGES), axis=1)
-    ends, rows = pairs.T.ravel(), np.tile(found[:, 1], 2)
-    order = np.lexsort((-rows, ends))
-    rank = np.arange(len(ends)) - np.searchsorted(ends[order], ends[order])  # among the pairs of the image
-    kept = np.zeros(len(pairs), bool)
-    kept[order[rank < PARTNERS] % max(len(pairs), 1)] = True
-    pairs = pairs[kept]
+    ends = pairs.T.ravel()
+    pairs = pairs[among_first(ends, np.lexsort((-np.tile(found[:, 1], 2), ends)), PARTNERS)]
     images, local = np.unique(pairs, return_inverse=True)
     edges = local.reshape(-1, 2)
     walked = Graph(len(images), edges).walk()
@@ -221,17 +218,12 @@ class _Photographs:
         self.read_any = False
         self.read = lru_cache(3 * _BLOCK)(self._read)
 
-    def _frame(self, image: int) -> Frame:
+    def frame(self, image: int) -> Frame:
         return self._headers[self._names[image]].frame(self._size, 1)
-
-    def scale(self, image: int) -> Floats:
-        """(2,) pixels at the network per raw pixel."""
-        frame = self._frame(image)
-        return np.divide(frame.raw_network_size, frame.raw_size).astype(np.float32)
 
     def _read(self, image: int) -> Seen | None:
         """None where it cannot be read."""
-        frame = self._frame(image)
+        frame = self.frame(image)
         try:
             seen = see(decode_for(frame, self._folder / self._names[image], reduce=self._reduced), frame)
         except ImageError:
