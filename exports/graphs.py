@@ -2,7 +2,7 @@
 
 On a GPU everything from the uploaded photograph to the matches then stays on the device, on any engine that runs ONNX.
 They have no weights: the files are made once (`scripts/export_graphs.py`) and come with the package. On the CPU
-`sfm_match.keypoints` and `sfm_match.matching` do the same, faster there.
+`sfm_match.keypoints` and `sfm_match.matching.dual_softmax` do the same, faster there.
 """
 
 from pathlib import Path
@@ -106,7 +106,7 @@ def _soft_argmax(inside: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 class MatchBlock(nn.Module):
-    """`sfm_match.matching.match_descriptors` for many pairs of a block of images that stays on the device.
+    """`sfm_match.matching.dual_softmax.match_descriptors` for many pairs of a block of images that stays on the device.
 
     Images have different numbers of keypoints. Two more columns take the padding out inside the matrix product: with
     `[d, 0, 1]` for a keypoint, `[0, PADDING, 1]` for a row of padding, and the two columns swapped for the second

@@ -1,6 +1,6 @@
 """Matching on a GPU: the descriptors of a block of images stay on the device, pairs go through in batches.
 
-The same rule as `sfm_match.matching`, by `exports.graphs.MatchBlock`; only candidates come back.
+The same rule as `sfm_match.matching.dual_softmax`, by `exports.graphs.MatchBlock`; only candidates come back.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,7 +35,7 @@ class BlockMatcher:
         """
         Args:
             runtime: the engine.
-            threshold, inverse_temperature: as in `matching.match_descriptors`.
+            threshold, inverse_temperature: as in `dual_softmax.match_descriptors`.
             images: of a tile, at most.
             keypoints: of an image, at most.
             dimension: of a descriptor.
@@ -53,7 +53,7 @@ class BlockMatcher:
             pairs: (P, 2) places in it.
 
         Returns:
-            As `matching.match_descriptors`, of each pair.
+            As `dual_softmax.match_descriptors`, of each pair.
         """
         engine = self._runtime
         block = engine.put("descriptors", packed(descriptors, self._keypoints))

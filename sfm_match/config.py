@@ -85,6 +85,12 @@ class ImportOptions(Options):
     camera_model: str = option("SIMPLE_RADIAL", "COLMAP camera model")
     camera_params: str | None = option(None, "intrinsics of every camera, COLMAP's order, commas between")
     verify: bool = option(True, "geometric verification of the matches")
+    accept_pairs: str = option(
+        AUTO,
+        "auto: pairs whose matches and geometry are more than chance; all: every pair of 15 inliers, as COLMAP does",
+        choices=(AUTO, "all"),
+        formerly="all",
+    )
     adjust_keypoints: bool = option(
         True, "move verified keypoints to where the photographs around them fit one another", formerly=False
     )
@@ -92,7 +98,8 @@ class ImportOptions(Options):
     def identity(self) -> dict[str, Any]:
         chosen = super().identity()
         if not self.verify:
-            chosen.pop("adjust_keypoints", None)  # only what is verified is adjusted
+            for name in ("adjust_keypoints", "accept_pairs"):  # only what is verified is judged and adjusted
+                chosen.pop(name, None)
         return chosen
 
     def validate(self) -> None:

@@ -17,7 +17,7 @@ from sfm_match.extractor import TURNS, Extractor, chosen_model, chosen_weights
 from sfm_match.frames import Frame, orient
 from sfm_match.images import Header, ImageError, decode, read_header
 from sfm_match.loader import Item, Loaded, to_network
-from sfm_match.matching import match_turned
+from sfm_match.matching.dual_softmax import match_turned
 from sfm_match.models import check_name
 from sfm_match.models.prepared import exported_file
 from sfm_match.options import dashed

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from sfm_match.matching import match_descriptors
+from sfm_match.matching.dual_softmax import match_descriptors
 from sfm_match.store.matches import Matches, Tile, write_tile
 
 THRESHOLD, INVERSE_TEMPERATURE = 0.1, 20.0

@@ -29,7 +29,7 @@ from pairs.retrieval import retrieval
 from pairs.sequential import sequential
 from pairs.spatial import spatial
 from pairs.vlad import Codebook
-from sfm_match.matching import match_descriptors
+from sfm_match.matching.dual_softmax import match_descriptors
 
 WIDTH, PER_VECTOR, POOL, SCORED, MATCHED = 64, 1024, 1 << 19, 400, 12
 

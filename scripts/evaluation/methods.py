@@ -16,7 +16,7 @@ from sfm_match.alignment import Seen, align_photographs, see
 from sfm_match.collection import Collection
 from sfm_match.extractor import TURNS
 from sfm_match.images import decode, read_header
-from sfm_match.matching import match_turned
+from sfm_match.matching.dual_softmax import match_turned
 from sfm_match.models import match_threshold
 from sfm_match.stages.match import current_features
 from sfm_match.store.features import read_features, unit_path

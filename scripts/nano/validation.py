@@ -15,7 +15,7 @@ from exports.networks import Describe
 from sfm_match.frames import normalised_from_network, plan_frame
 from sfm_match.keypoints import Selection, select_keypoints
 from sfm_match.loader import normalise, to_network
-from sfm_match.matching import match_descriptors
+from sfm_match.matching.dual_softmax import match_descriptors
 
 _NANO = FAMILY["dedode-nano"]
 _HOW = Selection(max_keypoints=2048, threshold=0.0, border=4, nms_radius=2, subpixel=True)

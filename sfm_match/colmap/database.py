@@ -13,19 +13,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from sfm_match.collection import Collection
-from sfm_match.colmap import hush_colmap
 from sfm_match.colmap.adjustment import adjust_keypoints, adjusted_before, clear
 from sfm_match.colmap.cameras import CameraPlan, check_camera_model, plan_cameras
 from sfm_match.colmap.reading import count, read_note, write_notes
+from sfm_match.colmap.verification import NamedMatches, verdicts, verify, write_matches
 from sfm_match.config import ImportOptions
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError
+from sfm_match.extractor import TURNS
 from sfm_match.images import Header
+from sfm_match.matching.acceptance import Verdict
 from sfm_match.progress import Clock, Progress, StageReport
 from sfm_match.stages.extract import FeatureSet
-from sfm_match.stages.match import MatchSet, current_features, standing_matches, standing_tiles
+from sfm_match.stages.match import current_features, iter_matches, standing_matches
 from sfm_match.store.features import read_features, unit_path
 from sfm_match.store.shard import commit, fingerprint, sha256_of
 from sfm_match.workspace import Workspace
@@ -33,8 +33,7 @@ from sfm_match.workspace import Workspace
 if TYPE_CHECKING:
     import pycolmap
 
-ALGORITHM = 1  # raise it when the same matches and options come to give another database
-RANSAC_SEED = 0
+ALGORITHM = 2  # raise it when the same matches and options come to give another database
 
 
 def import_to_colmap(
@@ -75,15 +74,27 @@ def import_to_colmap(
         check_camera_model(options)
         cameras = plan_cameras(described_headers(collection, features), options)
         with clock.on("write"), _database_errors(partial):
-            _fill(partial, workspace, state, features, cameras, options, quiet)
+            _fill(partial, workspace, features, cameras, options)
             with closing(sqlite3.connect(partial)) as connection, connection:
                 write_notes(connection, {"options": json.dumps(identity), "inputs": digest})
+    seen = workspace.record()["extract"]
+
+    def matches() -> Iterator[NamedMatches]:
+        return iter_matches(workspace, state, features)
+
+    with clock.on("write"), _database_errors(partial):
+        accept_all = options.accept_pairs == "all" or not options.verify
+        write_matches(
+            partial,
+            _counted(matches(), len(state.usable), quiet),
+            accept_all=accept_all,
+            rotations=TURNS if seen.get("turns") else 1,
+        )
     adjusted = adjusted_before(partial) is not None
     if options.verify and not adjusted:  # COLMAP would look again at what it rejected, with keypoints that have moved
         with clock.on("verify"), _database_errors(partial):
-            _verify(partial)
+            verify(partial, matches)
     if adjust and not adjusted:
-        seen = workspace.record()["extract"]
         with clock.on("adjust"), _database_errors(partial):
             adjust_keypoints(
                 partial,
@@ -145,14 +156,21 @@ def _report(database: Path, options: ImportOptions, clock: Clock, *, computed: b
     counts, adjusted = count(database), adjusted_before(database)
     detail = f"{counts.images:,} images, " + (f"{counts.verified:,} verified" if options.verify else "not verified")
     facts: dict[str, Any] = counts.facts()
+    judged, pairs = verdicts(database), counts.pairs
+    if judged:
+        pairs = sum(judged.values())
+        facts["verdicts"] = judged
+        detail = f"{counts.images:,} images, {judged.get(Verdict.ACCEPTED, 0):,} pairs accepted"
+        others = ", ".join(f"{number:,} {why}" for why, number in judged.items() if why != Verdict.ACCEPTED)
+        detail += f" (rejected: {others})" if others else ""
     if adjusted is not None:
         detail += f", {adjusted.line()}"
         facts["adjusted"] = asdict(adjusted)
     return StageReport(
         "import",
         "pairs",
-        done=counts.pairs if computed else 0,
-        standing=0 if computed else counts.pairs,
+        done=pairs if computed else 0,
+        standing=0 if computed else pairs,
         seconds=clock.seconds,
         spent=clock.spent,
         detail=detail,
@@ -160,20 +178,23 @@ def _report(database: Path, options: ImportOptions, clock: Clock, *, computed: b
     )
 
 
+def _counted(matches: Iterator[NamedMatches], total: int, quiet: bool) -> Iterator[NamedMatches]:
+    """Shows how far the pairs have come."""
+    progress = Progress("import", total, "pairs", quiet=quiet)
+    try:
+        for one in matches:
+            yield one
+            progress.advance(1)
+    finally:
+        progress.close()
+
+
 def _fill(
-    path: Path,
-    workspace: Workspace,
-    state: MatchSet,
-    features: FeatureSet,
-    cameras: list[CameraPlan],
-    options: ImportOptions,
-    quiet: bool,
+    path: Path, workspace: Workspace, features: FeatureSet, cameras: list[CameraPlan], options: ImportOptions
 ) -> None:
+    """Cameras, images and keypoints."""
     import pycolmap
 
-    rank = {name: i for i, name in enumerate(state.names)}
-    wanted = np.unique(state.wanted @ (len(rank), 1))
-    progress = Progress("import", len(wanted), "pairs", quiet=quiet)
     database = pycolmap.Database.open(str(path))
     try:
         with pycolmap.DatabaseTransaction(database):
@@ -184,21 +205,8 @@ def _fill(
                 stored = read_features(unit_path(workspace.features, unit), mine, descriptors=False)
                 for name, image in stored.items():
                     database.write_keypoints(ids[name], image.keypoints)
-            for _, tile in standing_tiles(workspace, state.fingerprint, head_only=False):
-                codes = tile.pair_codes(rank, features.signatures)
-                # not np.isin, which would sort all pairs again for each tile
-                places = np.searchsorted(wanted, codes).clip(max=len(wanted) - 1)
-                chosen = np.flatnonzero(wanted[places] == codes)
-                progress.advance(len(chosen))
-                tile_names = list(tile.images)
-                for number in chosen:
-                    i, j = tile.pairs[number]
-                    found = tile.matches[number].indices
-                    if len(found):
-                        database.write_matches(ids[tile_names[i]], ids[tile_names[j]], found)
     finally:
         database.close()
-        progress.close()
 
 
 def _write_camera(database: "pycolmap.Database", plan: CameraPlan, options: ImportOptions) -> dict[str, int]:
@@ -222,12 +230,3 @@ def _write_camera(database: "pycolmap.Database", plan: CameraPlan, options: Impo
         frame.add_data_id(image.data_id)
         database.write_frame(frame)
     return ids
-
-
-def _verify(path: Path) -> None:
-    import pycolmap
-
-    hush_colmap()
-    options = pycolmap.TwoViewGeometryOptions()
-    options.ransac.random_seed = RANSAC_SEED  # the same matches give the same geometry
-    pycolmap.geometric_verification(str(path), two_view_geometry_options=options)

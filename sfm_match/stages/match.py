@@ -24,7 +24,7 @@ from sfm_match.config import MatchOptions
 from sfm_match.errors import NothingDone
 from sfm_match.extractor import TURNS, runtime_for
 from sfm_match.lanes import Lanes
-from sfm_match.matching import match_turned
+from sfm_match.matching.dual_softmax import match_turned
 from sfm_match.models import match_threshold
 from sfm_match.progress import Clock, Progress, StageReport
 from sfm_match.runtime import choose
@@ -108,6 +108,20 @@ def standing_tiles(workspace: Workspace, expected: str, *, head_only: bool = Tru
             continue
         if tile.fingerprint == expected:
             yield path, tile
+
+
+def iter_matches(workspace: Workspace, state: MatchSet, features: FeatureSet) -> Iterator[tuple[str, str, Matches]]:
+    """The matches of the pairs of `pairs.txt` that are matched, tile by tile: both names, and what was found."""
+    rank = {name: i for i, name in enumerate(state.names)}
+    wanted = np.unique(state.wanted @ (len(rank), 1))
+    for _, tile in standing_tiles(workspace, state.fingerprint, head_only=False):
+        codes = tile.pair_codes(rank, features.signatures)
+        # not np.isin, which would sort all pairs again for each tile
+        places = np.searchsorted(wanted, codes).clip(max=len(wanted) - 1)
+        names = list(tile.images)
+        for number in np.flatnonzero(wanted[places] == codes):
+            i, j = tile.pairs[number]
+            yield names[i], names[j], tile.matches[number]
 
 
 def match_pairs(

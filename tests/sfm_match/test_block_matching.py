@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sfm_match.block_matching import BlockMatcher
-from sfm_match.matching import match_descriptors
+from sfm_match.matching.dual_softmax import match_descriptors
 from sfm_match.runtime import OutOfMemory, Runtime
 from sfm_match.runtime.ort import OrtRuntime
 from sfm_match.runtime.torch import TorchRuntime

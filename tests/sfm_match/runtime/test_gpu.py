@@ -12,7 +12,7 @@ from sfm_match.block_matching import BlockMatcher
 from sfm_match.config import DEVICES, ExtractOptions
 from sfm_match.extractor import Extractor
 from sfm_match.loader import Loaded
-from sfm_match.matching import match_descriptors
+from sfm_match.matching.dual_softmax import match_descriptors
 from sfm_match.models import find_model
 from sfm_match.progress import Clock
 from sfm_match.runtime import create_runtime

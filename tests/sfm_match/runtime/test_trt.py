@@ -25,7 +25,7 @@ from sfm_match.errors import UsageError
 from sfm_match.extractor import Extractor, selection
 from sfm_match.frames import plan_frame
 from sfm_match.loader import Loaded
-from sfm_match.matching import match_descriptors
+from sfm_match.matching.dual_softmax import match_descriptors
 from sfm_match.models import BUILT_IN, Weights, find_model
 from sfm_match.progress import Clock
 from sfm_match.runtime import EngineError, OutOfMemory, Part

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfm_match.matching import match_descriptors, match_turned
+from sfm_match.matching.dual_softmax import match_descriptors, match_turned
 
 
 def unit(rng: np.random.Generator, count: int, dimension: int) -> np.ndarray:

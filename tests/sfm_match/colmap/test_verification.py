@@ -1,0 +1,149 @@
+"""Pairs of a database are accepted or not, with the reason on record."""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+import pytest
+
+from sfm_match.colmap import verification
+from sfm_match.colmap.reading import MOST_IMAGES
+from sfm_match.colmap.verification import NamedMatches, verdicts, verify, write_matches
+from sfm_match.matching.acceptance import Verdict
+from sfm_match.store.matches import Matches
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> tuple[Path, list[NamedMatches]]:
+    """Six views of 200 points. Pairs of the last view are matched by chance: weakly with two views, strongly with
+    two, with ten matches with the fifth.
+    """
+    pycolmap.set_random_seed(0)
+    options = pycolmap.SyntheticDatasetOptions()
+    options.num_rigs, options.num_cameras_per_rig, options.num_frames_per_rig = 1, 1, 6
+    options.num_points3D = 200
+    path = tmp_path / "database.db"
+    opened = pycolmap.Database.open(str(path))
+    pycolmap.synthesize_dataset(options, opened)
+    opened.clear_two_view_geometries()
+    images = sorted(opened.read_all_images(), key=lambda image: image.image_id)
+    rng = np.random.default_rng(0)
+    matches = []
+    for j, second in enumerate(images):
+        for i, first in enumerate(images[:j]):
+            found = opened.read_matches(first.image_id, second.image_id)
+            scores = np.full(len(found), 0.9, np.float16)
+            if j == 5:
+                found = np.stack((found[:, 0], rng.permutation(found[:, 1])), axis=1).astype(np.uint32)[:100]
+                found = found[: 10 if i == 4 else 100]
+                scores = np.full(len(found), 0.3 if i < 2 else 0.8, np.float16)
+            # names in an order of their own: ids are COLMAP's
+            reverse = (i + j) % 2 == 1
+            names = (second.name, first.name) if reverse else (first.name, second.name)
+            matches.append((*names, Matches(found[:, ::-1] if reverse else found, scores)))
+    opened.clear_matches()
+    opened.close()
+    return path, matches
+
+
+def judge(path: Path, matches: list[NamedMatches]) -> None:
+    write_matches(path, matches)
+    verify(path, lambda: matches)
+
+
+def rows_of(path: Path, table: str) -> dict[int, int]:
+    """Of each pair."""
+    connection = sqlite3.connect(path)
+    found = dict(connection.execute(f"SELECT pair_id, rows FROM {table}"))
+    connection.close()
+    return found
+
+
+def test_chance_is_rejected_with_its_reason(database: tuple[Path, list[NamedMatches]]) -> None:
+    path, matches = database
+    judge(path, matches)
+    counted = verdicts(path)
+    assert counted.pop(Verdict.ACCEPTED) == 10
+    assert counted.pop(Verdict.UNRELATED) == 2
+    assert counted.pop(Verdict.FEW) == 1
+    assert set(counted) <= {Verdict.CHANCE, Verdict.NO_GEOMETRY} and sum(counted.values()) == 2
+    sizes = {tuple(sorted(names)): len(found.indices) for *names, found in matches}
+    connection = sqlite3.connect(path)
+    name = dict(connection.execute("SELECT image_id, name FROM images"))
+    judged = connection.execute(
+        "SELECT pair_id, matches, strong, significance, verdict FROM sfm_match_pairs"
+    ).fetchall()
+    connection.close()
+    accepted = {pair for pair, *_, verdict in judged if verdict == Verdict.ACCEPTED}
+    assert accepted == rows_of(path, "two_view_geometries").keys() == rows_of(path, "matches").keys()
+    for pair, count, strong, significance, verdict in judged:
+        ends = divmod(pair, MOST_IMAGES)
+        assert count == sizes[tuple(sorted(name[end] for end in ends))]
+        assert (verdict == Verdict.ACCEPTED) == (6 not in ends)
+        assert verdict != Verdict.ACCEPTED or (significance < -100 and strong == count)
+    assert rows_of(path, "matches") == {pair: count for pair, count, *_ in judged if pair in accepted}  # all are kept
+
+
+def test_rejected_pairs_cost_no_ransac(
+    database: tuple[Path, list[NamedMatches]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """COLMAP is not shown them, and another verification of the database does not bring back what was rejected."""
+    path, matches = database
+    monkeypatch.setattr(verification, "_judge_all", lambda *_: None)
+    judge(path, matches)
+    assert len(rows_of(path, "matches")) == len(rows_of(path, "two_view_geometries")) == 12  # 10, and 2 strong ones
+    monkeypatch.undo()
+    judge(path, matches)
+    accepted = rows_of(path, "two_view_geometries")
+    verification._estimate(path)
+    assert rows_of(path, "two_view_geometries") == accepted
+
+
+def test_all_can_be_left_to_colmap(database: tuple[Path, list[NamedMatches]]) -> None:
+    path, matches = database
+    write_matches(path, matches, accept_all=True)
+    verify(path, lambda: matches)
+    assert verdicts(path) == {}
+    assert len(rows_of(path, "matches")) == 15
+
+
+def test_matches_arrive_in_colmaps_order(database: tuple[Path, list[NamedMatches]]) -> None:
+    path, matches = database
+    judge(path, matches)
+    opened = pycolmap.Database.open(str(path))
+    ids = {image.name: image.image_id for image in opened.read_all_images()}
+    read = 0
+    for first, second, found in matches:
+        if 6 not in (ids[first], ids[second]):
+            np.testing.assert_array_equal(opened.read_matches(ids[first], ids[second]), found.indices)
+            read += 1
+    opened.close()
+    assert read == 10
+
+
+@pytest.mark.parametrize("where", ["write_matches", "_estimate", "_judge_all"])
+def test_resumes_where_it_was_killed(
+    database: tuple[Path, list[NamedMatches]], where: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path, matches = database
+    undisturbed = tmp_path / "undisturbed.db"
+    undisturbed.write_bytes(path.read_bytes())
+    judge(undisturbed, matches)
+
+    def interrupted() -> Iterator[NamedMatches]:
+        yield from matches[:7]
+        raise KeyboardInterrupt
+
+    def stopped(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        if where == "_estimate":
+            patched.setattr(verification, where, stopped)
+        write_matches(path, interrupted() if where == "write_matches" else matches)
+        verify(path, interrupted)
+    judge(path, matches)
+    assert verdicts(path) == verdicts(undisturbed)
+    assert rows_of(path, "two_view_geometries") == rows_of(undisturbed, "two_view_geometries")
