@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -149,7 +150,7 @@ def _scores(sketches: Sketches, pairs: Block) -> Floats:
     left = sketches.descriptors[first, 0].astype(np.float32) * np.float32(INVERSE_TEMPERATURE)  # (K, D)
     right = sketches.descriptors[others].astype(np.float32)  # (C, T, K, D)
     flat = left @ right.reshape(-1, right.shape[-1]).T  # (K, C * T * K)
-    np.exp(flat, out=flat)
+    cv2.exp(flat, flat)
     e, ones = flat.reshape(size, -1, size), np.ones(size, np.float32)  # (K, C * T, K); sums are fastest as products
     # keypoints that are not there have e = 1: they are taken out of the sums and give nothing
     here, there = sketches.counts[first], np.repeat(sketches.counts[others], turns)

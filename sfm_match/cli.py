@@ -30,7 +30,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     no_args_is_help=True,
     help="A folder of photographs becomes a COLMAP model, with DeDoDe features.",
-    epilog="Exit status: 0 done, 1 some images failed (see failed.csv), 2 wrong use, 3 nothing could be done, "
+    epilog="Exit status: 0 done, 1 some images failed (failed.csv) or too few are "
+    "registered (--min-registered), 2 wrong use, 3 nothing could be done, "
     "130 interrupted.",
 )
 
@@ -111,11 +112,13 @@ def reconstruct(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     **options: Any,
-) -> None:
+) -> bool:
     """Builds sparse/0 ... with COLMAP's mappers."""
     from sfm_match import api
 
-    _show(api.reconstruct(workspace, overwrite=overwrite, **options), as_json)
+    report = api.reconstruct(workspace, overwrite=overwrite, **options)
+    _show(report, as_json)
+    return bool(report.facts["too_few"])
 
 
 def _read_config(context: typer.Context, path: Path | None) -> Path | None:
@@ -164,7 +167,7 @@ def run(
             if computed
             else f"everything stands, nothing recomputed: {workspace}"
         )
-    return reports[0].failed > 0
+    return reports[0].failed > 0 or reports[-1].facts.get("too_few", False)
 
 
 @app.command()

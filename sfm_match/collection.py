@@ -157,9 +157,22 @@ def look(workspace: Workspace, images: Path, masks: Path | None, *, overwrite: b
 
 
 def write_failed(workspace: Workspace, failed: dict[str, str]) -> None:
-    """`failed.csv`: image, reason. Written even when empty, so that its absence means nothing ran."""
+    """`failed.csv`. Written even when empty, so that its absence means nothing ran."""
+    write_reasons(workspace.failed, failed)
+
+
+def read_failed(workspace: Workspace) -> dict[str, str]:
+    """Image -> reason, of `failed.csv`; nothing where it is not there."""
+    if not workspace.failed.exists():
+        return {}
+    with workspace.failed.open(encoding="utf-8", newline="") as file:
+        return dict(row for row in list(csv.reader(file))[1:] if len(row) == 2)
+
+
+def write_reasons(path: Path, reasons: dict[str, str]) -> None:
+    """A table of two columns: image, reason."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(("image", "reason"))
-    rows.writerows(sorted(failed.items()))
-    write_text(workspace.failed, text.getvalue())
+    rows.writerows(sorted(reasons.items()))
+    write_text(path, text.getvalue())

@@ -120,7 +120,10 @@ class ReconstructOptions(Options):
         None, "refine focal lengths and distortion; without: only where --camera-params did not give them"
     )
     robust_refinement: bool = option(True, "end with a bundle adjustment in which wrong observations weigh little")
-    min_model_size: int = option(10, "smaller models are given up, images (0.8 of all where that is less)")
+    min_model_size: int = option(3, "smaller models are given up, images")
+    min_registered: float = option(
+        0.0, "exit status 1 where a smaller share of all images is registered", identity=False
+    )
     seed: int = option(0, "of every random choice")
     mapper_threads: int = option(
         0, "threads of the mapper; 0: one per core; with 1, equal inputs give equal models", identity=False
@@ -128,6 +131,8 @@ class ReconstructOptions(Options):
 
     def validate(self) -> None:
         require(self.min_model_size >= 2, f"--min-model-size {self.min_model_size}: accepted are 2 and more")
+        share = self.min_registered
+        require(0 <= share <= 1, f"--min-registered {share}: must be a share from 0 to 1")
         require(self.seed >= 0, f"--seed {self.seed}: accepted are 0 and more")
         threads = self.mapper_threads
         require(threads >= 0, f"--mapper-threads {threads}: accepted are 0 (one per core) and more")

@@ -49,6 +49,7 @@ class Workspace:
         self.aligned = folder / "database.aligned"  # while keypoints are adjusted
         self.sparse = folder / "sparse"
         self.failed = folder / "failed.csv"
+        self.unregistered = folder / "unregistered.csv"  # images that are in no model, and why
         self._record = folder / "sfm-match.json"
         self._lock = FileLock(folder / ".lock")
 

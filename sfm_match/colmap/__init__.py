@@ -10,8 +10,8 @@ def let_colmap_speak() -> None:
 
 
 def hush_colmap() -> None:
-    """COLMAP logs every pair to stderr; errors alone are shown unless asked otherwise."""
+    """COLMAP logs to stderr, its errors too, which say what we say in words of our own: shown only where asked for."""
     import pycolmap
 
     if _quiet:
-        pycolmap.logging.minloglevel = pycolmap.logging.Level.ERROR.value
+        pycolmap.logging.minloglevel = pycolmap.logging.Level.FATAL.value

@@ -156,9 +156,8 @@ def _report(database: Path, options: ImportOptions, clock: Clock, *, computed: b
     counts, adjusted = count(database), adjusted_before(database)
     detail = f"{counts.images:,} images, " + (f"{counts.verified:,} verified" if options.verify else "not verified")
     facts: dict[str, Any] = counts.facts()
-    judged, pairs = verdicts(database), counts.pairs
+    judged = verdicts(database)
     if judged:
-        pairs = sum(judged.values())
         facts["verdicts"] = judged
         detail = f"{counts.images:,} images, {judged.get(Verdict.ACCEPTED, 0):,} pairs accepted"
         others = ", ".join(f"{number:,} {why}" for why, number in judged.items() if why != Verdict.ACCEPTED)
@@ -169,8 +168,8 @@ def _report(database: Path, options: ImportOptions, clock: Clock, *, computed: b
     return StageReport(
         "import",
         "pairs",
-        done=pairs if computed else 0,
-        standing=0 if computed else pairs,
+        done=counts.pairs if computed else 0,
+        standing=0 if computed else counts.pairs,
         seconds=clock.seconds,
         spent=clock.spent,
         detail=detail,

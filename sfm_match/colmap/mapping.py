@@ -1,40 +1,54 @@
-"""`sparse/0 ...`: reconstruction with pycolmap's mappers, written under a temporary name, then renamed."""
+"""`sparse/0 ...`: the models of a job, written under a temporary name, then renamed; and what is not in them."""
 
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass, replace
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sfm_match.collection import Collection
-from sfm_match.colmap import hush_colmap
-from sfm_match.colmap.reading import count, read_note
-from sfm_match.colmap.refinement import refine_robustly
+from sfm_match.collection import Collection, read_failed, write_reasons
+from sfm_match.colmap.mapper import ALGORITHM, Mapped, components, map_components, registered
+from sfm_match.colmap.plausibility import judge
+from sfm_match.colmap.reading import Counts, count, image_names, read_note
+from sfm_match.colmap.unregistered import reasons
 from sfm_match.config import ReconstructOptions
 from sfm_match.errors import NothingDone, UsageError
+from sfm_match.images import Header
 from sfm_match.progress import Clock, StageReport
 from sfm_match.store.shard import TEMPORARY, commit, fingerprint, remove_leftovers, write_text
 from sfm_match.workspace import Workspace
 
-if TYPE_CHECKING:
-    import pycolmap
-
-ALGORITHM = 1  # raise it when the same database and options come to give other models
-_TRIES = 3  # with the seeds that follow, where the first model lacks many images
-_MANY = 0.1  # of all
-_TRIED_IMAGES = 200  # at most; with more a try takes long
 _SUMMARY = "sfm-match.json"  # in sparse/: what it was made from, and the numbers
+_SHOWN = 4  # folders of a model, models of a job, kinds of reasons
 
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """The numbers of one model."""
+    """The numbers of one model, and what speaks against it."""
 
     registered: int  # images
     points: int
     track_length: float  # mean observations of a point
     reprojection_error: float  # mean, pixels
+    holds: str  # which images, by their folders
+    focal: float  # pixels, median
+    exif_focal: float | None  # pixels, median
+    gps: dict[str, Any] | None  # metres: images, median, largest, extent
+    gps_line: str | None
+    parallax: float  # degrees, median
+    odd: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of a reconstruction."""
+
+    models: list[ModelSummary]  # largest first
+    registered: int  # images in any model
+    unregistered: dict[str, int]  # kind of reason -> images
 
 
 def reconstruct_model(
@@ -51,36 +65,28 @@ def reconstruct_model(
         raise NothingDone(f"{workspace.folder}: no database yet; run `sfm-match import` first")
     workspace.check("reconstruct", options.identity(), overwrite=overwrite)
     digest = fingerprint([options.identity(), inputs, ALGORITHM])
-    total = count(workspace.database).images
+    counts = count(workspace.database)
     refuse_foreign_models(workspace, overwrite=overwrite)
-    standing = _standing_models(workspace.sparse, digest)
-    if standing is not None:
+    outcome = _read_outcome(workspace.sparse, digest)
+    if outcome is not None:
         workspace.note("reconstruct", options.identity())
-        return _report(standing, total, clock, computed=False)
+        return _report(outcome, counts, options, len(collection.records), clock, computed=False)
     if not collection.folder.is_dir():
         raise NothingDone(f"{collection.folder}: the images are gone; the mapper reads the points' colours from them")
+    headers = {name: collection.usable[name] for name in image_names(workspace.database)}
     temporary = workspace.folder / f"sparse{TEMPORARY}{os.getpid()}"
     temporary.mkdir()
     try:
-        refine = options.refine_focal_length
-        if refine is None:
-            refine = not _intrinsics_given(workspace)
-        with clock.on("map"):
-            reconstructions = _map(workspace, collection, options, temporary, refine_cameras=refine)
-        if options.robust_refinement:
-            with clock.on("refine"):
-                threads = options.mapper_threads or -1
-                reconstructions = [
-                    refine_robustly(model, refine_cameras=refine, threads=threads) for model in reconstructions
-                ]
-        if not reconstructions:
-            raise NothingDone(
-                f"{workspace.database}: no reconstruction; too few verified matches "
-                "(more pairs, a larger --size or known --camera-params may help)"
-            )
+        mapped = map_components(workspace.database, collection.folder, headers, options, temporary, clock)
         with clock.on("write"):
-            models = _write(reconstructions, temporary)
-            summary = {"inputs": digest, "models": [asdict(m) for m in models], "files": _sizes(temporary)}
+            outside = _outside(workspace, collection, mapped, options)
+            write_reasons(workspace.unregistered, {name: f"{kind}: {text}" for name, (kind, text) in outside.items()})
+            if not mapped.models:
+                raise NothingDone(_no_model(workspace, counts, options))
+            models = _write(mapped, temporary, headers, given=_given(workspace))
+            inside = set().union(*map(registered, mapped.models))
+            outcome = Outcome(models, len(inside), dict(Counter(kind for kind, _ in outside.values())))
+            summary = {"inputs": digest, "files": _sizes(temporary), **asdict(outcome)}
             write_text(temporary / _SUMMARY, json.dumps(summary))
             workspace.note("reconstruct", options.identity())
             if workspace.sparse.exists():
@@ -88,7 +94,33 @@ def reconstruct_model(
             commit(temporary, workspace.sparse)
     finally:
         remove_leftovers(workspace.folder)
-    return _report(models, total, clock, computed=True)
+    return _report(outcome, counts, options, len(collection.records), clock, computed=True)
+
+
+def _outside(
+    workspace: Workspace, collection: Collection, mapped: Mapped, options: ReconstructOptions
+) -> dict[str, tuple[str, str]]:
+    """Image -> kind of reason and the reason itself, of those that are in no model."""
+    inside = set().union(*map(registered, mapped.models)) if mapped.models else set()
+    failed = {name: why for name, why in read_failed(workspace).items() if name in collection.records}
+    outside = {name: ("not usable", why) for name, why in failed.items()}
+    return outside | reasons(workspace.database, inside, mapped.dropped, options.min_model_size)
+
+
+def _no_model(workspace: Workspace, counts: Counts, options: ReconstructOptions) -> str:
+    """In a line, why."""
+    names = image_names(workspace.database)
+    largest = next((len(one.names) for one in components(workspace.database, names, 1)), 0)
+    told = f"{counts.verified:,} of {counts.pairs:,} pairs are accepted"
+    if counts.verified == 0:
+        why = (
+            f"no model: no pair of {counts.pairs:,} is accepted, these {counts.images:,} images have nothing in common"
+        )
+    elif largest < options.min_model_size:
+        why = f"no model: {told}, which connect {largest} images at most, and a model needs {options.min_model_size}"
+    else:
+        why = f"no model: {told}, which connect {largest} images, but their geometry does not hold together"
+    return f"{workspace.folder}: {why} (each image's reason: {workspace.unregistered.name})"
 
 
 def refuse_foreign_models(workspace: Workspace, *, overwrite: bool) -> None:
@@ -111,104 +143,47 @@ def _sizes(sparse: Path) -> dict[str, int]:
     return {p.relative_to(sparse).as_posix(): p.stat().st_size for p in sorted(sparse.rglob("*")) if p.is_file()}
 
 
-def _map(
-    workspace: Workspace, collection: Collection, options: ReconstructOptions, output: Path, *, refine_cameras: bool
-) -> list["pycolmap.Reconstruction"]:
-    """Largest model first. Where the incremental mapper finds no start, the global one, which needs none, has a try.
-
-    Where the incremental mapper starts may decide whether few matches hold two halves together: where the first model
-    lacks many images, it runs again with the seeds that follow, and the run whose first model has most images counts.
-    """
-    import pycolmap
-
-    hush_colmap()
-    paths = str(workspace.database), str(collection.folder)
-    total = count(workspace.database).images
-    least = min(options.min_model_size, 0.8 * total)  # COLMAP's rule
-
-    def usable(found: dict[int, pycolmap.Reconstruction]) -> list[pycolmap.Reconstruction]:
-        models = sorted(found.values(), key=lambda model: -model.num_reg_images())
-        return [model for model in models if model.num_reg_images() >= least]
-
-    def largest(models: list[pycolmap.Reconstruction]) -> int:
-        return models[0].num_reg_images() if models else 0
-
-    def incremental(further: int) -> list[pycolmap.Reconstruction]:
-        seeded = replace(options, seed=options.seed + further)
-        pycolmap.set_random_seed(seeded.seed)
-        place = output / str(further)
-        place.mkdir()
-        return usable(
-            pycolmap.incremental_mapping(*paths, str(place), options=_incremental_options(seeded, refine_cameras))
-        )
-
-    models: list[pycolmap.Reconstruction] = []
-    if options.mapper == "incremental":
-        models = incremental(0)
-        for further in range(1, _TRIES):
-            if total > _TRIED_IMAGES or not models or largest(models) > (1 - _MANY) * total:
-                break
-            models = max(models, incremental(further), key=largest)
-    if models:
-        return models
-    pycolmap.set_random_seed(options.seed)
-    return usable(pycolmap.global_mapping(*paths, str(output), options=_global_options(options, refine_cameras)))
-
-
-def _intrinsics_given(workspace: Workspace) -> bool:
+def _given(workspace: Workspace) -> bool:
+    """Whether the user gave the intrinsics."""
     return bool(json.loads(read_note(workspace.database, "options") or "{}").get("camera_params"))
 
 
-def _incremental_options(options: ReconstructOptions, refine: bool) -> "pycolmap.IncrementalPipelineOptions":
-    import pycolmap
-
-    pipeline = pycolmap.IncrementalPipelineOptions()
-    pipeline.min_model_size = options.min_model_size
-    pipeline.num_threads = pipeline.mapper.num_threads = options.mapper_threads or -1
-    for part in (pipeline, pipeline.mapper, pipeline.triangulation):
-        part.random_seed = options.seed
-    pipeline.ba_refine_focal_length = pipeline.ba_refine_extra_params = refine
-    pipeline.mapper.abs_pose_refine_focal_length = pipeline.mapper.abs_pose_refine_extra_params = refine
-    return pipeline
-
-
-def _global_options(options: ReconstructOptions, refine: bool) -> "pycolmap.GlobalPipelineOptions":
-    import pycolmap
-
-    pipeline = pycolmap.GlobalPipelineOptions()
-    pipeline.min_model_size = options.min_model_size
-    pipeline.num_threads = pipeline.mapper.num_threads = options.mapper_threads or -1
-    for part in (
-        pipeline,
-        pipeline.mapper,
-        pipeline.mapper.rotation_averaging,
-        pipeline.mapper.global_positioning,
-        pipeline.mapper.retriangulation,
-    ):
-        part.random_seed = options.seed
-    pipeline.mapper.bundle_adjustment.refine_focal_length = refine
-    pipeline.mapper.bundle_adjustment.refine_extra_params = refine
-    return pipeline
-
-
-def _write(reconstructions: list["pycolmap.Reconstruction"], folder: Path) -> list[ModelSummary]:
+def _write(mapped: Mapped, folder: Path, headers: dict[str, Header], *, given: bool) -> list[ModelSummary]:
     for stale in folder.iterdir():  # the mapper's own numbering
         shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
     summaries = []
-    for number, model in enumerate(reconstructions):
+    for number, model in enumerate(mapped.models):
         path = folder / str(number)
         path.mkdir()
         model.write(str(path))
         model.export_PLY(str(path / "points.ply"))
+        seen = judge(model, headers, mapped.models[:number], given=given)
         summaries.append(
             ModelSummary(
                 model.num_reg_images(),
                 model.num_points3D(),
                 round(model.compute_mean_track_length(), 3),
                 round(model.compute_mean_reprojection_error(), 4),
+                described(registered(model), headers),
+                round(seen.focal, 2),
+                None if seen.exif_focal is None else round(seen.exif_focal, 2),
+                None if seen.gps is None else asdict(seen.gps),
+                None if seen.gps is None else seen.gps.line(),
+                round(seen.parallax, 2),
+                seen.odd,
             )
         )
     return summaries
+
+
+def described(names: Iterable[str], everyone: Iterable[str]) -> str:
+    """Some images of a collection in a few words: their folders, or the first and the last name of a flat one."""
+    chosen, folders = sorted(names), {name.rpartition("/")[0] for name in everyone}
+    if len(folders) == 1:
+        return f"{chosen[0]} ... {chosen[-1]}"
+    parts = Counter(name.rpartition("/")[0] or "." for name in chosen).most_common()
+    shown = [f"{folder}" + (f" ({number})" if len(parts) > 1 else "") for folder, number in parts[:_SHOWN]]
+    return ", ".join(shown) + (f" and {len(parts) - _SHOWN} more folders" if len(parts) > _SHOWN else "")
 
 
 def _read_summary(sparse: Path) -> dict[str, Any]:
@@ -226,29 +201,56 @@ def registered_before(sparse: Path) -> int:
     return int(models[0].get("registered", 0))
 
 
-def _standing_models(sparse: Path, digest: str) -> list[ModelSummary] | None:
-    """The models, when they are of these inputs and all their files stand."""
+def _read_outcome(sparse: Path, digest: str) -> Outcome | None:
+    """What an earlier run gave, when it is of these inputs and all its files are there."""
     stored = _read_summary(sparse)
     if stored.get("inputs") != digest or not stored["files"].items() <= _sizes(sparse).items():
         return None
-    return [ModelSummary(**model) for model in stored["models"]]
+    models = [ModelSummary(**model) for model in stored["models"]]
+    return Outcome(models, stored["registered"], stored["unregistered"])
 
 
-def _report(models: list[ModelSummary], total: int, clock: Clock, *, computed: bool) -> StageReport:
-    best = models[0]
-    detail = (
-        f"{best.registered}/{total} images registered, {best.points:,} points, "
+def _report(
+    outcome: Outcome, counts: Counts, options: ReconstructOptions, images: int, clock: Clock, *, computed: bool
+) -> StageReport:
+    best = outcome.models[0]
+    parts = [
+        f"{outcome.registered}/{counts.images} images registered, {best.points:,} points, "
         f"track length {best.track_length:.2f}, reprojection error {best.reprojection_error:.2f} px"
-    )
-    if len(models) > 1:
-        detail += f"; {len(models)} models, the others with {', '.join(str(m.registered) for m in models[1:])} images"
+    ]
+    if len(outcome.models) > 1:
+        every = [f"{model.registered} images of {model.holds}" for model in outcome.models]
+        parts[0] += " in the first model"
+        more = f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else ""
+        parts.append(f"{len(every)} models: {'; '.join(every[:_SHOWN])}{more}")
+    parts += [f"model {number}: {one.gps_line}" for number, one in enumerate(outcome.models) if one.gps_line]
+    parts += [
+        f"model {number} is NOT TO BE TRUSTED: {'; '.join(m.odd)}" for number, m in enumerate(outcome.models) if m.odd
+    ]
+    if outcome.unregistered:
+        kinds = ", ".join(f"{number:,} {kind}" for kind, number in outcome.unregistered.items())
+        parts.append(f"{sum(outcome.unregistered.values()):,} images in no model ({kinds}): unregistered.csv")
+    too_few = outcome.registered < options.min_registered * images
+    if too_few:
+        share = outcome.registered / images
+        parts.append(
+            f"{share:.0%} of the images are registered, fewer than --min-registered {options.min_registered:g}"
+        )
     return StageReport(
         "reconstruct",
         "images",
-        done=best.registered if computed else 0,
-        standing=0 if computed else best.registered,
+        done=outcome.registered if computed else 0,
+        standing=0 if computed else outcome.registered,
         seconds=clock.seconds,
         spent=clock.spent,
-        detail=detail,
-        facts={**asdict(best), "total": total, "models": len(models)},
+        detail="; ".join(parts),
+        facts={
+            **asdict(best),
+            "registered": outcome.registered,
+            "total": counts.images,
+            "models": len(outcome.models),
+            "each_model": [asdict(model) for model in outcome.models],
+            "unregistered": outcome.unregistered,
+            "too_few": too_few,
+        },
     )

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 TABLE = "sfm_match"  # ours, beside COLMAP's; COLMAP reads past it
+PAIRS = "sfm_match_pairs"  # ours, too: what was seen of each pair (`verification`)
 MOST_IMAGES = 2147483647  # COLMAP's pair_id = this * first image_id + second image_id
 
 
@@ -18,8 +19,8 @@ class Counts:
     """What a database holds."""
 
     images: int
-    pairs: int  # with at least one match
-    verified: int  # with a two-view geometry
+    pairs: int  # that were judged, or, where none was, that have a match
+    verified: int  # with a two-view geometry: accepted, where pairs are judged
 
     def facts(self) -> dict[str, int]:
         return {"images": self.images, "verified": self.verified}
@@ -29,7 +30,7 @@ def read_note(path: Path, key: str) -> str | None:
     """A value of our own table, or None where there is no such database, table or key."""
     if not path.exists():
         return None
-    connection = _open_for_reading(path)
+    connection = open_for_reading(path)
     try:
         row = connection.execute(f"SELECT value FROM {TABLE} WHERE key = ?", (key,)).fetchone()
     except sqlite3.DatabaseError:
@@ -45,31 +46,41 @@ def write_notes(connection: sqlite3.Connection, notes: Mapping[str, str]) -> Non
     connection.executemany(f"INSERT OR REPLACE INTO {TABLE} VALUES (?, ?)", notes.items())
 
 
-def _open_for_reading(path: Path) -> sqlite3.Connection:
+def open_for_reading(path: Path) -> sqlite3.Connection:
+    """A connection that cannot write."""
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
 
 
 def count(path: Path) -> Counts:
     """Images, and pairs of them, in a database."""
-    connection = _open_for_reading(path)
+    connection = open_for_reading(path)
 
     def one(query: str) -> int:
         return int(connection.execute(query).fetchone()[0])
 
     try:
+        judged = one(f"SELECT COUNT(*) FROM sqlite_master WHERE name = '{PAIRS}'") and one(
+            f"SELECT COUNT(*) FROM {PAIRS}"
+        )
         return Counts(
             one("SELECT COUNT(*) FROM images"),
-            one("SELECT COUNT(*) FROM matches WHERE rows > 0"),
+            judged or one("SELECT COUNT(*) FROM matches WHERE rows > 0"),
             one("SELECT COUNT(*) FROM two_view_geometries WHERE rows > 0"),
         )
     finally:
         connection.close()
 
 
+def image_names(path: Path) -> list[str]:
+    """Of the images in a database, in order."""
+    with closing(open_for_reading(path)) as connection:
+        return [name for (name,) in connection.execute("SELECT name FROM images ORDER BY name")]
+
+
 def verified_pairs(path: Path, names: Sequence[str]) -> NDArray[np.int64]:
     """(E, 2) places in `names` of the pairs with a two-view geometry; others' images are left out."""
     index = {name: i for i, name in enumerate(names)}
-    with closing(_open_for_reading(path)) as connection:
+    with closing(open_for_reading(path)) as connection:
         images = connection.execute("SELECT image_id, name FROM images").fetchall()
         rows = connection.execute("SELECT pair_id FROM two_view_geometries WHERE rows > 0").fetchall()
     place = np.full(max((image for image, _ in images), default=0) + 1, -1, np.int64)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfm_match.colmap import hush_colmap
-from sfm_match.colmap.reading import MOST_IMAGES, read_note, write_notes
+from sfm_match.colmap.reading import MOST_IMAGES, PAIRS, read_note, write_notes
 from sfm_match.matching.acceptance import (
     SIGNIFICANT,
     Floats,
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     import pycolmap
 
 ALGORITHM = 1  # raise it when the same matches come to be judged otherwise
-PAIRS = "sfm_match_pairs"  # our table of what was seen of each pair
 RANSAC_SEED = 0
 _WRITTEN, _JUDGED = "matches written", "pairs judged"  # notes in the database
 _COLUMNS = (

@@ -1,0 +1,257 @@
+"""From accepted pairs to models: COLMAP's mappers, one component of the images at a time.
+
+A folder may hold several places and pictures of none. Images that accepted pairs connect are mapped on their own, so
+that none of them is spent on another place's start, and each place has its own model.
+
+A focal length from EXIF holds the model while it grows, and is refined at its end. Where the result says otherwise, or
+lacks many images, the mapper runs again, without EXIF's and with another seed, and the best counts.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pairs.graph import Graph
+from sfm_match.colmap import hush_colmap
+from sfm_match.colmap.plausibility import focal_ratio, is_far, keep_earned
+from sfm_match.colmap.reading import read_note, verified_pairs
+from sfm_match.colmap.refinement import refine_robustly
+from sfm_match.config import ReconstructOptions
+from sfm_match.images import Header
+from sfm_match.progress import Clock
+
+if TYPE_CHECKING:
+    import pycolmap
+
+ALGORITHM = 1  # raise it when the same database and options come to give other models
+TRIES = 3  # with other seeds, where the first model lacks many images or its focal length is far from EXIF's
+_ENOUGH = 0.9  # of the images that could be registered
+_TRIED_IMAGES = 200  # at most; with more a try takes long
+
+
+@dataclass(frozen=True)
+class Component:
+    """Images that accepted pairs connect."""
+
+    names: list[str]
+    held: int  # images that two accepted pairs or more hold; all where there is none
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """What the mapper made of a database."""
+
+    models: list["pycolmap.Reconstruction"]  # largest first
+    dropped: dict[str, int]  # images that saw too few points to count, and how many
+
+
+@dataclass(frozen=True)
+class _Try:
+    """One run of a mapper over a component."""
+
+    models: list["pycolmap.Reconstruction"]  # largest first
+    dropped: dict[str, int]
+    plausible: bool  # the first model's focal length is near EXIF's, or there is none
+
+    @property
+    def worth(self) -> tuple[float, int]:
+        """Images of the first model, fewer where its focal length is odd; then its points."""
+        if not self.models:
+            return 0.0, 0
+        first = self.models[0]
+        return first.num_reg_images() * (1.0 if self.plausible else _ENOUGH), first.num_points3D()
+
+
+def components(database: Path, names: Sequence[str], least: int) -> list[Component]:
+    """Of the accepted pairs of a database, the largest first.
+
+    Args:
+        database: with two-view geometries.
+        names: of its images.
+        least: images of a component.
+    """
+    graph = Graph(len(names), verified_pairs(database, names))
+    partners = np.bincount(graph.edges.ravel(), minlength=len(names))
+    component = graph.components()
+    found = []
+    for number in np.flatnonzero(np.bincount(component, minlength=1) >= least):
+        members = np.flatnonzero(component == number)
+        held = int((partners[members] >= 2).sum()) or len(members)
+        found.append(Component([names[i] for i in members.tolist()], held))
+    return sorted(found, key=lambda one: -len(one.names))
+
+
+def map_components(
+    database: Path,
+    images: Path,
+    headers: Mapping[str, Header],
+    options: ReconstructOptions,
+    output: Path,
+    clock: Clock,
+) -> Mapped:
+    """Maps each component of the accepted pairs.
+
+    Args:
+        database: as `import` leaves it.
+        images: folder of the photographs, for the points' colours.
+        headers: of the images in the database.
+        options: of the reconstruction.
+        output: an empty folder for the mapper's own files.
+        clock: told about mapping and refinement.
+    """
+    hush_colmap()
+    given = bool(json.loads(read_note(database, "options") or "{}").get("camera_params"))
+    refine = options.refine_focal_length if options.refine_focal_length is not None else not given
+    job = _Job(database, images, headers, options, output, clock, refine, given)
+    models: list[pycolmap.Reconstruction] = []
+    dropped: dict[str, int] = {}
+    for component in components(database, sorted(headers), options.min_model_size):
+        best = _map_component(job, component)
+        models += best.models
+        dropped |= best.dropped
+    models.sort(key=lambda model: -model.num_reg_images())
+    return Mapped(_without_repeated(models), dropped)
+
+
+def _without_repeated(models: list["pycolmap.Reconstruction"]) -> list["pycolmap.Reconstruction"]:
+    """Without those whose images are all in a larger one."""
+    kept: list[pycolmap.Reconstruction] = []
+    for model in models:
+        names = registered(model)
+        if not any(names <= registered(other) for other in kept):
+            kept.append(model)
+    return kept
+
+
+def registered(model: "pycolmap.Reconstruction") -> set[str]:
+    """Names of the images with a pose."""
+    return {image.name for image in model.images.values() if image.has_pose}
+
+
+@dataclass(frozen=True)
+class _Job:
+    database: Path
+    images: Path
+    headers: Mapping[str, Header]
+    options: ReconstructOptions
+    output: Path
+    clock: Clock
+    refine: bool  # focal lengths and distortion
+    given: bool  # the user gave the intrinsics
+
+
+def _map_component(job: _Job, component: Component) -> _Try:
+    """The best of some tries with the mapper that is asked for; where it finds no model, the global one has a try."""
+    best = _Try([], {}, True)
+    if job.options.mapper == "incremental":
+        for number, (seed, held) in enumerate(_tries(job, component)):
+            if number and best.plausible and best.worth[0] >= _ENOUGH * component.held:
+                break
+            if number and (len(component.names) > _TRIED_IMAGES or not best.models):
+                break
+            best = max(best, _incremental(job, component, seed, held), key=lambda one: one.worth)
+    return best if best.models else _global(job, component)
+
+
+def _tries(job: _Job, component: Component) -> Iterator[tuple[int, bool]]:
+    """Seeds, and whether EXIF's focal lengths stay as they are while the model grows."""
+    exif = job.refine and not job.given and any(job.headers[name].focal is not None for name in component.names)
+    for further in range(TRIES):
+        yield job.options.seed + further, exif and further != 1
+
+
+def _incremental(job: _Job, component: Component, seed: int, held: bool) -> _Try:
+    import pycolmap
+
+    pycolmap.set_random_seed(seed)
+    options = incremental_options(replace(job.options, seed=seed), job.refine)
+    options.image_names = component.names
+    if held:
+        options.constant_cameras = options.mapper.constant_cameras = _cameras_of_exif(job.database)
+    place = job.output / f"{len(list(job.output.iterdir()))}"
+    place.mkdir()
+    with job.clock.on("map"):
+        found = pycolmap.incremental_mapping(str(job.database), str(job.images), str(place), options=options)
+    return _finished(job, list(found.values()))
+
+
+def _global(job: _Job, component: Component) -> _Try:
+    import pycolmap
+
+    pycolmap.set_random_seed(job.options.seed)
+    options = global_options(job.options, job.refine)
+    options.image_names = component.names
+    with job.clock.on("map"):
+        found = pycolmap.global_mapping(str(job.database), str(job.images), str(job.output), options=options)
+    return _finished(job, list(found.values()))
+
+
+def _finished(job: _Job, models: list["pycolmap.Reconstruction"]) -> _Try:
+    """Refined, and with those images alone that the points hold."""
+    kept: list[pycolmap.Reconstruction] = []
+    dropped: dict[str, int] = {}
+    with job.clock.on("refine"):
+        for model in models:
+            if model.num_reg_images() < job.options.min_model_size:
+                continue
+            if job.options.robust_refinement:
+                threads = job.options.mapper_threads or -1
+                model = refine_robustly(model, refine_cameras=job.refine, threads=threads)
+            earned, lost = keep_earned(model, job.options.min_model_size)
+            dropped |= lost
+            if earned is not None:
+                kept.append(earned)
+    kept.sort(key=lambda model: -model.num_reg_images())
+    for model in kept:
+        for name in registered(model):
+            dropped.pop(name, None)
+    ratio = None if job.given or not kept else focal_ratio(kept[0], job.headers)
+    return _Try(kept, dropped, ratio is None or not is_far(ratio))
+
+
+def _cameras_of_exif(database: Path) -> set[int]:
+    import pycolmap
+
+    opened = pycolmap.Database.open(str(database))
+    try:
+        return {camera.camera_id for camera in opened.read_all_cameras() if camera.has_prior_focal_length}
+    finally:
+        opened.close()
+
+
+def incremental_options(options: ReconstructOptions, refine: bool) -> "pycolmap.IncrementalPipelineOptions":
+    """COLMAP's, with our seeds, threads and least size; `refine`: focal lengths and distortion."""
+    import pycolmap
+
+    pipeline = pycolmap.IncrementalPipelineOptions()
+    pipeline.min_model_size = options.min_model_size
+    pipeline.num_threads = pipeline.mapper.num_threads = options.mapper_threads or -1
+    for part in (pipeline, pipeline.mapper, pipeline.triangulation):
+        part.random_seed = options.seed
+    pipeline.ba_refine_focal_length = pipeline.ba_refine_extra_params = refine
+    pipeline.mapper.abs_pose_refine_focal_length = pipeline.mapper.abs_pose_refine_extra_params = refine
+    return pipeline
+
+
+def global_options(options: ReconstructOptions, refine: bool) -> "pycolmap.GlobalPipelineOptions":
+    """As `incremental_options`."""
+    import pycolmap
+
+    pipeline = pycolmap.GlobalPipelineOptions()
+    pipeline.min_model_size = options.min_model_size
+    pipeline.num_threads = pipeline.mapper.num_threads = options.mapper_threads or -1
+    for part in (
+        pipeline,
+        pipeline.mapper,
+        pipeline.mapper.rotation_averaging,
+        pipeline.mapper.global_positioning,
+        pipeline.mapper.retriangulation,
+    ):
+        part.random_seed = options.seed
+    pipeline.mapper.bundle_adjustment.refine_focal_length = refine
+    pipeline.mapper.bundle_adjustment.refine_extra_params = refine
+    return pipeline
