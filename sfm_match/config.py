@@ -34,6 +34,9 @@ class ExtractOptions(Options):
     threshold: float = option(
         0.0, "least detection probability (softmax over the image's pixels)", in_run="detection_threshold"
     )
+    all_keypoints: bool = option(
+        False, "up to --max-keypoints in any image; default: as many as the network can tell apart", formerly=True
+    )
     border: int = option(4, "no keypoint closer to the image's edge than this, network pixels")
     subpixel: bool = option(True, "refine keypoints by a soft-argmax over the detector's logits")
     turns: bool = option(

@@ -164,7 +164,14 @@ def selection(model: Model, options: ExtractOptions) -> Selection:
     # a published network without refinement gives the published keypoints, which may be neighbours
     radius = 0 if model.published and not options.subpixel else model.nms_radius
     return Selection(
-        options.max_keypoints, options.threshold, options.border, radius, options.subpixel, model.published
+        options.max_keypoints,
+        options.threshold,
+        options.border,
+        radius,
+        options.subpixel,
+        model.published,
+        0 if options.all_keypoints else model.pixels_per_keypoint,
+        0.0 if options.all_keypoints else model.keypoint_floor,
     )
 
 
@@ -233,10 +240,10 @@ class _OnDevice:
 
     def features(self, batch: Loaded, clock: Clock) -> Found:
         engine = self._runtime
-        height, width = batch.images.shape[1:3]
+        bucket = batch.images.shape[2], batch.images.shape[1]
         ground = np.stack(
             [
-                ground_of(item.frame, (width, height), self._how.border, mask)
+                ground_of(item.frame, bucket, self._how.border, mask)
                 for item, mask in zip(batch.items, batch.masks, strict=True)
             ]
         )
@@ -255,7 +262,9 @@ class _OnDevice:
             points, scores, counts, finite = (engine.get(selected[name]) for name in parts.SELECTED[1:])
         found: Found = {}
         for row, item in enumerate(batch.items):
+            width, height = item.frame.network_size
             count = min(int(counts[row]), self._how.max_keypoints)
+            count = self._how.limit(scores[row, :count], width * height)
             chosen = points[row, :count], scores[row, :count], descriptors[row, :count]
             found[item.name] = _result(item.frame, *chosen) if finite[row] else NOT_FINITE
         return found

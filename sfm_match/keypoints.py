@@ -20,6 +20,22 @@ class Selection:
     nms_radius: int  # network pixels
     subpixel: bool
     coverage: bool = False  # rank by probability over the square root of its density (DeDoDe's `increase_coverage`)
+    pixels_per_keypoint: int = 0  # network pixels; 0: no limit
+    floor: float = 0.0  # least probability, in units of the mean over the image
+
+    def limit(self, scores: NDArray[np.float32], pixels: int) -> int:
+        """How many keypoints of an image are worth having.
+
+        Args:
+            scores: (N,) probabilities, descending.
+            pixels: of the image, without padding.
+        """
+        most = len(scores)
+        if self.pixels_per_keypoint:
+            most = min(most, pixels // self.pixels_per_keypoint)
+        if self.floor:
+            most = min(most, int((scores * pixels >= self.floor).sum()))
+        return most
 
 
 def select_keypoints(
@@ -74,7 +90,9 @@ def select_keypoints(
             seen = np.minimum(refined.clip(0).astype(np.int64), (width - 1, height - 1))
             stays &= mask[seen[:, 1], seen[:, 0]] > 0
         points[stays] = refined[stays]  # one that would leave its ground stays at its pixel
-    return points, np.exp(strength[order] - log_total).astype(np.float32)
+    scores = np.exp(strength[order] - log_total).astype(np.float32)
+    most = how.limit(scores, width * height)
+    return points[:most], scores[:most]
 
 
 def _density(probability: NDArray[np.float32]) -> NDArray[np.float32]:

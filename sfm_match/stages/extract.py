@@ -44,7 +44,10 @@ class FeatureSet:
 def feature_facts(options: ExtractOptions, model: Model) -> dict[str, object]:
     """Everything that features depend on, beside the image."""
     precision = "fp16" if model.half else "fp32"
-    return {**options.identity(), **model.facts(), "precision": precision, "algorithm": ALGORITHM}
+    facts = {**options.identity(), **model.facts(), "precision": precision, "algorithm": ALGORITHM}
+    if not options.all_keypoints:
+        facts |= {"pixels_per_keypoint": model.pixels_per_keypoint, "keypoint_floor": model.keypoint_floor}
+    return facts
 
 
 def standing_features(workspace: Workspace, collection: Collection, expected: str) -> FeatureSet:
