@@ -10,9 +10,13 @@ from typing import Any
 import h5py
 import numpy as np
 
+from sfm_match.colmap.reading import MOST_IMAGES
+
 # Units this small make several files of a few images.
 SMALL_UNITS = "import sfm_match.collection as c; c.UNIT_SIZE = 2\nimport sfm_match.stages.match as m; m.BLOCK = 1\n"
 SMALL_UNITS += "import sfm_match.colmap.adjustment as a; a.UNIT = 4\n"
+# Of the images of `accepted_database`.
+NAMES = [f"{letter}.jpg" for letter in "abcdefghij"]
 CALL = "from sfm_match.cli import main; main()\n"
 
 
@@ -41,3 +45,16 @@ def stored(workspace: Path) -> dict[str, Any]:
         content[table] = connection.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall()
     connection.close()
     return content
+
+
+def accepted_database(path: Path, accepted: list[tuple[int, int]]) -> Path:
+    """As much of a database as the mapper's choice needs: image i + 1 has name i; pairs of places in NAMES."""
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute("CREATE TABLE images (image_id INTEGER PRIMARY KEY, name TEXT)")
+        connection.execute("CREATE TABLE two_view_geometries (pair_id INTEGER PRIMARY KEY, rows INTEGER)")
+        connection.executemany("INSERT INTO images VALUES (?, ?)", enumerate(NAMES, 1))
+        pairs = [((i + 1) * MOST_IMAGES + j + 1, 100) for i, j in accepted]
+        connection.executemany("INSERT INTO two_view_geometries VALUES (?, ?)", pairs)
+    connection.close()
+    return path

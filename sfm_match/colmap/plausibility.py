@@ -30,7 +30,7 @@ _GPS_ERROR = 10.0  # metres, of consumer receivers between houses
 _GPS_SHARE = 0.05  # of the diagonal of the ground covered, where that is more
 _GPS_EXTENT = 30.0  # metres; below, GPS says nothing of a model's shape
 _GPS_ROUNDS = 5
-_DISTORTED = 0.5  # of the distance from the principal point, at an image's corner
+_DISTORTED = 0.3  # of the distance from the principal point, at an image's corner
 _PARALLAX = 1.5  # degrees; COLMAP filters points with less
 _SAMPLED_POINTS = 1000
 

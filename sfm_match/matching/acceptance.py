@@ -24,7 +24,7 @@ LEAST_STRONG = 5  # unknowns of an essential matrix: fewer matches fix no geomet
 # Log10 of the expected number of neighbourhoods that chance arranges alike. Not 0: real matches are not independent,
 # a horizon or a row of windows is found alike in unrelated pictures.
 ARRANGED = -10.0
-SIGNIFICANT = -5.0  # log10 of the expected number of geometries by chance: one in 100,000 pairs
+SIGNIFICANT = -6.0  # log10 of the expected number of geometries by chance: one in a million pairs
 
 _COMPARED = 64  # strongest matches whose arrangement is compared
 _TOLERANCE = 0.45  # of the distance of two matches, by which it may differ: a scale of 1.5, a turn by 25 degrees

@@ -1,8 +1,6 @@
 """pycolmap's synthetic scene as features and matches in our store: import and mapping must find its cameras."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pycolmap
@@ -11,8 +9,6 @@ from PIL import Image
 
 from sfm_match import import_, reconstruct
 from sfm_match.collection import look
-from sfm_match.colmap import mapping
-from sfm_match.config import ReconstructOptions
 from sfm_match.errors import UsageError
 from sfm_match.stages.extract import standing_features
 from sfm_match.store.features import Features, UnitResult, write_unit
@@ -116,40 +112,3 @@ def test_wrong_cameras_are_refused(synthetic: tuple[Path, pycolmap.Reconstructio
         import_(work, camera_model="PINHOL", overwrite=True)
     with pytest.raises(UsageError, match=r"PINHOLE takes 4 numbers .*, found 2"):
         import_(work, camera_model="PINHOLE", camera_params="1,2", overwrite=True)
-
-
-@dataclass
-class Model:
-    """As much of a reconstruction as choosing needs."""
-
-    images: int
-
-    def num_reg_images(self) -> int:
-        return self.images
-
-
-@pytest.mark.parametrize(
-    ("by_seed", "expected", "tried"),
-    [
-        ({7: [20], 8: [28]}, [20], [7]),  # 20 of 22 are nearly all
-        ({7: [12, 10], 8: [14], 9: [13]}, [14], [7, 8, 9]),
-        ({7: [12, 10], 8: [21], 9: [22]}, [21], [7, 8]),
-        ({7: [12], 8: [], 9: [12, 10]}, [12], [7, 8, 9]),  # of equals the first
-    ],
-)
-def test_a_set_that_falls_apart_is_mapped_again(
-    by_seed: dict, expected: list, tried: list, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    seeds = []
-
-    def mapped(*_paths: str, options: pycolmap.IncrementalPipelineOptions) -> dict:
-        assert options.random_seed == options.mapper.random_seed
-        seeds.append(options.random_seed)
-        return dict(enumerate(map(Model, by_seed[options.random_seed])))
-
-    monkeypatch.setattr(pycolmap, "incremental_mapping", mapped)
-    monkeypatch.setattr(mapping, "count", lambda _: SimpleNamespace(images=22))
-    workspace, collection = SimpleNamespace(database=tmp_path / "a.db"), SimpleNamespace(folder=tmp_path)
-    found = mapping._map(workspace, collection, ReconstructOptions(seed=7), tmp_path, refine_cameras=True)
-    assert [model.images for model in found] == expected
-    assert seeds == tried

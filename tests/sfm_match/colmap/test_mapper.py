@@ -1,0 +1,137 @@
+"""Which images are mapped together, and which of several tries counts."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pycolmap
+import pytest
+from jobs import NAMES, accepted_database
+
+from sfm_match.colmap import mapper
+from sfm_match.colmap.mapper import Component, components, map_components
+from sfm_match.config import ReconstructOptions
+from sfm_match.images import Header
+from sfm_match.progress import Clock
+
+
+def test_components_are_of_accepted_pairs_and_large_enough(tmp_path: Path) -> None:
+    path = accepted_database(tmp_path / "a.db", [(0, 1), (0, 2), (1, 2), (2, 3), (4, 5), (6, 7), (7, 8)])
+    found = components(path, NAMES, 3)
+    assert found == [Component(NAMES[:4], 3), Component(NAMES[6:9], 1)]  # d and g, i hang on one pair
+    assert components(path, NAMES, 2)[-1] == Component(NAMES[4:6], 2)
+
+
+@dataclass
+class Model:
+    """As much of a reconstruction as choosing needs."""
+
+    names: list[str]
+    focal: float = 1000.0
+    points: int = 100
+    images: dict[int, "Image"] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.images = {number: Image(name) for number, name in enumerate(self.names)}
+
+    def num_reg_images(self) -> int:
+        return len(self.names)
+
+    def num_points3D(self) -> int:  # noqa: N802 - pycolmap's
+        return self.points
+
+
+@dataclass
+class Image:
+    name: str
+    has_pose: bool = True
+
+
+@dataclass
+class Runs:
+    """What COLMAP's mappers are made to give, and what they were asked for."""
+
+    found: dict[tuple[int, bool], list[Model]]  # seed, EXIF held -> models
+    asked: list[tuple[int, bool]] = field(default_factory=list)
+    whole: list[list[str]] = field(default_factory=list)  # images of each call
+
+    def incremental(self, *_: str, options: pycolmap.IncrementalPipelineOptions) -> dict[int, Model]:
+        assert options.random_seed == options.mapper.random_seed
+        assert options.constant_cameras == options.mapper.constant_cameras
+        self.asked.append((options.random_seed, bool(options.constant_cameras)))
+        self.whole.append(options.image_names)
+        return dict(enumerate(self.found.get(self.asked[-1], [])))
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Runs]:
+    found = Runs({})
+    monkeypatch.setattr(pycolmap, "incremental_mapping", found.incremental)
+    monkeypatch.setattr(pycolmap, "global_mapping", lambda *_, options: {0: Model(list(options.image_names))})
+    monkeypatch.setattr(mapper, "_cameras_of_exif", lambda _: {1})
+    monkeypatch.setattr(mapper, "keep_earned", lambda model, _: (model, {}))
+    monkeypatch.setattr(
+        mapper, "focal_ratio", lambda model, headers: model.focal / 1000 if headers["a.jpg"].focal else None
+    )
+    yield found
+
+
+def mapped(tmp_path: Path, *, exif: float | None = None, pairs: list[tuple[int, int]] | None = None) -> list[list[str]]:
+    """Ten images that are all connected, or these pairs. Names of each model."""
+    ring = [(i, (i + 1) % 10) for i in range(9)] + [(0, 9)]
+    path = accepted_database(tmp_path / "a.db", ring if pairs is None else pairs)
+    headers = {name: Header(1000, 800, focal=exif) for name in NAMES}
+    output = tmp_path / "out"
+    output.mkdir()
+    options = ReconstructOptions(seed=7, robust_refinement=False)
+    return [model.names for model in map_components(path, tmp_path, headers, options, output, Clock()).models]
+
+
+@pytest.mark.parametrize(
+    ("by_seed", "expected", "tried"),
+    [
+        ({7: [9], 8: [10]}, 9, [7]),  # 9 of 10 are nearly all
+        ({7: [5, 4], 8: [6], 9: [5]}, 6, [7, 8, 9]),
+        ({7: [5, 4], 8: [9], 9: [10]}, 9, [7, 8]),
+        ({7: [5], 8: [], 9: [5, 4]}, 5, [7, 8, 9]),  # of equals the first
+    ],
+)
+def test_a_set_that_falls_apart_is_mapped_again(
+    by_seed: dict[int, list[int]], expected: int, tried: list[int], runs: Runs, tmp_path: Path
+) -> None:
+    runs.found = {(seed, False): [Model(NAMES[:count]) for count in counts] for seed, counts in by_seed.items()}
+    assert len(mapped(tmp_path)[0]) == expected
+    assert runs.asked == [(seed, False) for seed in tried]
+
+
+def test_exif_holds_the_model_and_a_plausible_one_is_enough(runs: Runs, tmp_path: Path) -> None:
+    runs.found = {(7, True): [Model(NAMES, focal=1100)]}
+    mapped(tmp_path, exif=1000.0)
+    assert runs.asked == [(7, True)]
+
+
+def test_where_exif_does_not_fit_it_lets_go(runs: Runs, tmp_path: Path) -> None:
+    """EXIF may be wrong: a free model with as many images, and more points, counts."""
+    runs.found = {
+        (7, True): [Model(NAMES, focal=800, points=100)],
+        (8, False): [Model(NAMES, focal=700, points=120)],
+        (9, True): [Model(NAMES[:8], focal=1000)],
+    }
+    assert mapped(tmp_path, exif=1000.0) == [NAMES]
+    assert runs.asked == [(7, True), (8, False), (9, True)]
+
+
+def test_a_model_near_exif_is_worth_a_few_images(runs: Runs, tmp_path: Path) -> None:
+    runs.found = {(7, True): [Model(NAMES[:8], focal=1050)], (8, False): [Model(NAMES[:8], focal=450, points=999)]}
+    assert mapped(tmp_path, exif=1000.0) == [NAMES[:8]]
+
+
+def test_each_component_is_mapped_on_its_own(runs: Runs, tmp_path: Path) -> None:
+    triangles = [(0, 1), (0, 2), (1, 2), (4, 5), (4, 6), (5, 6), (8, 9)]
+    assert mapped(tmp_path, pairs=triangles) == [NAMES[:3], NAMES[4:7]]  # by the global mapper: incremental finds none
+    assert runs.whole == [NAMES[:3], NAMES[4:7]]
+
+
+def test_a_model_within_another_is_none(runs: Runs, tmp_path: Path) -> None:
+    runs.found = {(7, False): [Model(NAMES[:9]), Model(NAMES[2:6]), Model(NAMES[6:])]}
+    assert mapped(tmp_path) == [NAMES[:9], NAMES[6:]]
