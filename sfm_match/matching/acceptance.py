@@ -1,9 +1,9 @@
 """Whether two images show the same thing: a pair is accepted before its weak matches count.
 
 Two looks. The first needs the matches alone and rejects most unrelated pairs before any geometry is estimated: it asks
-for as many matches that are more likely right than wrong (the dual softmax's score is a probability) as an essential
-matrix has unknowns, or for neighbours that keep their arrangement. The second asks, of the estimated geometry, how many
-geometries as good as this one chance alone would give: the number of false alarms of an a-contrario model (Moisan &
+for matches that are more likely right than wrong (the dual softmax's score is a probability), as many as an essential
+matrix has unknowns, and for neighbours that keep their arrangement. The second asks, of the estimated geometry, how
+many geometries as good as this one chance alone would give: the number of false alarms of an a-contrario model (Moisan &
 Stival, "A Probabilistic Criterion to Detect Rigid Point Matches Between Two Images", IJCV 2004; with the precision free
 as in OpenMVG's AC-RANSAC). It takes into account the number of matches, how exactly they fit, and the size of the
 images, where a fixed number of inliers takes none.
@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 LEAST_MATCHES = 15  # COLMAP's least number of inliers of a two-view geometry (`min_num_inliers`)
 STRONG = 0.5  # dual-softmax probability from which a match is more likely right than wrong
 LEAST_STRONG = 5  # unknowns of an essential matrix: fewer matches fix no geometry
-# Log10 of the expected number of neighbourhoods that chance arranges alike. Not 0: real matches are not independent,
-# a horizon or a row of windows is found alike in unrelated pictures.
-ARRANGED = -10.0
+# Log10 of the expected number of neighbourhoods that chance arranges alike. One in a thousand pairs where enough matches
+# are strong; nothing is asked where twice as many are. Where too few are, the arrangement stands alone, and one in a
+# thousand is not enough: real matches are not independent, a horizon is found alike in unrelated pictures.
+ARRANGED, ARRANGED_ALONE = -3.0, -10.0
 SIGNIFICANT = -6.0  # log10 of the expected number of geometries by chance: one in a million pairs
 
 _COMPARED = 64  # strongest matches whose arrangement is compared
@@ -90,13 +91,14 @@ def first_look(a: Points, b: Points, scores: NDArray[np.floating], *, rotations:
     strong = count_strong(scores)
     if len(scores) < LEAST_MATCHES:
         return FirstLook(strong, None, Verdict.FEW)
-    if strong >= LEAST_STRONG:
+    if strong >= 2 * LEAST_STRONG:
         return FirstLook(strong, None, None)
     strongest = np.argsort(-scores.astype(np.float32), kind="stable")[:_COMPARED]
     found = arrangement(
         Points(a.xy[strongest], a.width, a.height), Points(b.xy[strongest], b.width, b.height), rotations=rotations
     )
-    return FirstLook(strong, found, None if found < ARRANGED else Verdict.UNRELATED)
+    least = ARRANGED if strong >= LEAST_STRONG else ARRANGED_ALONE
+    return FirstLook(strong, found, None if found < least else Verdict.UNRELATED)
 
 
 def arrangement(a: Points, b: Points, *, rotations: int = 1) -> float:
