@@ -17,7 +17,7 @@ import numpy as np
 
 from pairs.graph import Graph
 from sfm_match.colmap import hush_colmap
-from sfm_match.colmap.plausibility import focal_ratio, is_far, keep_earned
+from sfm_match.colmap.plausibility import far_from_exif, keep_earned
 from sfm_match.colmap.reading import read_note, verified_pairs
 from sfm_match.colmap.refinement import refine_robustly
 from sfm_match.config import ReconstructOptions
@@ -201,16 +201,15 @@ def _finished(job: _Job, models: list["pycolmap.Reconstruction"]) -> _Try:
             if job.options.robust_refinement:
                 threads = job.options.mapper_threads or -1
                 model = refine_robustly(model, refine_cameras=job.refine, threads=threads)
-            earned, lost = keep_earned(model, job.options.min_model_size)
-            dropped |= lost
-            if earned is not None:
-                kept.append(earned)
+            earned = keep_earned(model, job.options.min_model_size)
+            dropped |= earned.dropped
+            if earned.model is not None:
+                kept.append(earned.model)
     kept.sort(key=lambda model: -model.num_reg_images())
     for model in kept:
         for name in registered(model):
             dropped.pop(name, None)
-    ratio = None if job.given or not kept else focal_ratio(kept[0], job.headers)
-    return _Try(kept, dropped, ratio is None or not is_far(ratio))
+    return _Try(kept, dropped, job.given or not kept or not far_from_exif(kept[0], job.headers))
 
 
 def _cameras_of_exif(database: Path) -> set[int]:

@@ -5,7 +5,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,9 @@ class ModelSummary:
     track_length: float  # mean observations of a point
     reprojection_error: float  # mean, pixels
     holds: str  # which images, by their folders
-    focal: float  # pixels, median
-    exif_focal: float | None  # pixels, median
-    gps: dict[str, Any] | None  # metres: images, median, largest, extent
-    gps_line: str | None
-    parallax: float  # degrees, median
-    odd: list[str] = field(default_factory=list)
+    gps: str | None  # how far from GPS, in words
+    plausibility: dict[str, Any]  # the facts of `plausibility.Plausibility`
+    odd: list[str]  # what speaks against it
 
 
 @dataclass(frozen=True)
@@ -157,7 +154,9 @@ def _write(mapped: Mapped, folder: Path, headers: dict[str, Header], *, given: b
         path.mkdir()
         model.write(str(path))
         model.export_PLY(str(path / "points.ply"))
-        seen = judge(model, headers, mapped.models[:number], given=given)
+        seen = judge(model, headers, mapped.models[:number], known_intrinsics=given)
+        facts = asdict(seen)
+        odd = list(facts.pop("odd"))
         summaries.append(
             ModelSummary(
                 model.num_reg_images(),
@@ -165,12 +164,9 @@ def _write(mapped: Mapped, folder: Path, headers: dict[str, Header], *, given: b
                 round(model.compute_mean_track_length(), 3),
                 round(model.compute_mean_reprojection_error(), 4),
                 described(registered(model), headers),
-                round(seen.focal, 2),
-                None if seen.exif_focal is None else round(seen.exif_focal, 2),
-                None if seen.gps is None else asdict(seen.gps),
-                None if seen.gps is None else seen.gps.line(),
-                round(seen.parallax, 2),
-                seen.odd,
+                seen.gps_line(),
+                facts,
+                odd,
             )
         )
     return summaries
@@ -223,7 +219,7 @@ def _report(
         parts[0] += " in the first model"
         more = f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else ""
         parts.append(f"{len(every)} models: {'; '.join(every[:_SHOWN])}{more}")
-    parts += [f"model {number}: {one.gps_line}" for number, one in enumerate(outcome.models) if one.gps_line]
+    parts += [f"model {number}: {one.gps}" for number, one in enumerate(outcome.models) if one.gps]
     parts += [
         f"model {number} is NOT TO BE TRUSTED: {'; '.join(m.odd)}" for number, m in enumerate(outcome.models) if m.odd
     ]

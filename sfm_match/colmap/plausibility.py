@@ -1,244 +1,293 @@
-"""Whether a model is earned, and whether it is plausible.
+"""Whether a finished model can be true: what its images' EXIF and its own geometry say of it.
 
-A mapper minimises an error; a small one does not make a model true. Here it is asked what else is known: how many
-points hold each image, EXIF's focal lengths, GPS, the range of distortions, the parallax.
+A mapper that starts from few or wrong matches may end with a small reprojection error and a wrong world: a focal length
+four times too long with the distortion to make up for it, or images that a handful of points hold. `judge` lists what
+speaks against a model and changes nothing; `keep_earned` takes out the images that the model does not hold.
 """
 
-import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pairs.spatial import east_north_up
-from sfm_match.geometry import align
+from sfm_match.geometry import fit_robustly
 from sfm_match.images import Header
 
 if TYPE_CHECKING:
     import pycolmap
 
-LEAST_POINTS = 30  # of an image: COLMAP's least number of inliers of a pose (`abs_pose_min_num_inliers`)
-# Of them, seen by two more images: what two images see says nothing of their distance to a third. Three such points
-# fix a pose (P3P); wrong matches that fit a pose by chance seldom make five times as many.
-LEAST_SHARED = 15
-FAR_FOCAL = 1.15  # times EXIF's, or EXIF's times so much
-_FOCAL_RANGE = (0.3, 10.0)  # long sides, without EXIF: 118 degrees across, and a telescope
-_GPS_ERROR = 10.0  # metres, of consumer receivers between houses
-_GPS_SHARE = 0.05  # of the diagonal of the ground covered, where that is more
-_GPS_EXTENT = 30.0  # metres; below, GPS says nothing of a model's shape
-_GPS_ROUNDS = 5
-_DISTORTED = 0.3  # of the distance from the principal point, at an image's corner
-_PARALLAX = 1.5  # degrees; COLMAP filters points with less
-_SAMPLED_POINTS = 1000
+_Found = tuple[dict[str, Any], list[str]]  # facts by their field of Plausibility, and sentences
 
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class GpsFit:
-    """Camera centres against EXIF's GPS, after a similarity fit."""
-
-    images: int
-    median: float  # metres along the ground
-    largest: float  # metres along the ground
-    extent: tuple[float, float]  # metres east and north that the images cover
-
-    @property
-    def odd(self) -> bool:
-        """Whether the receiver's error does not explain the distance."""
-        diagonal = math.hypot(*self.extent)
-        return diagonal > _GPS_EXTENT and self.median > max(_GPS_ERROR, _GPS_SHARE * diagonal)
-
-    def line(self) -> str:
-        return (
-            f"{self.median:.1f} m from GPS in the median ({self.largest:.0f} m at most), "
-            f"over {self.extent[0]:.0f} x {self.extent[1]:.0f} m"
-        )
+MAX_FOCAL_DEVIATION = 0.15  # of EXIF's focal length
+_FOCAL_FACTORS = (0.3, 10.0)  # of the long side, without EXIF
+MAX_DISTORTION = 0.5  # displacement of the corner over its distance from the principal point
+_POLYNOMIAL = {"SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV"}  # camera models: a pinhole, then a displacement
+# GPS errs by about 5 m under the open sky and by 10 to 20 m between houses. In the median, a true model is nearer than
+# 10 m, and a long one, which drifts, nearer than 5 % of its length.
+MAX_GPS_RESIDUAL, MAX_GPS_DRIFT = 10.0, 0.05  # metres; of the diagonal of the extent
+# Standard deviation of the positions across their main direction, metres. On a straight or small track, GPS's own
+# errors are as wide as the track and fit no model: only images that are farther off than GPS errs count there.
+MIN_GPS_SPREAD = 15.0
+_FAR_GPS_RESIDUAL, _FAR_GPS_DRIFT = 25.0, 0.1  # metres; of the diagonal of the extent
+MAX_FAR = 0.2  # of the images; fewer may be gross GPS errors
+_GPS_FACTS = ("gps_residual_median_m", "gps_residual_max_m", "gps_far_images", "gps_extent_m")
+_LEAST_LOCATED, _LEAST_JUDGED = 3, 6  # images; with fewer than 6, one gross tag cannot be told from a wrong model
+MIN_ANGLE = 1.5  # degrees; the mappers' own filter
+_ROTATION_ANGLE = 0.5  # degrees between the two rays of a point, below which an image pair only rotates
+_SAMPLE = 2000  # points whose angles are measured
+MIN_POINTS = 30  # of an image: COLMAP's abs_pose_min_num_inliers
+MIN_SHARED_POINTS = 15  # of them, seen by three images or more
+MIN_TRACK_LENGTH = 2.1  # mean; at or below, next to nothing but two-view points
 
 
 @dataclass(frozen=True)
 class Plausibility:
-    """What is known of a model beside its own error."""
+    """What is known of a model, and what of it is odd. None: nothing to measure it by."""
 
-    focal: float  # pixels, median over the images
-    exif_focal: float | None  # pixels, median over the images that have one
-    gps: GpsFit | None
-    parallax: float  # degrees, median over the points
-    odd: list[str] = field(default_factory=list)  # what speaks against the model, a phrase each
+    images: int  # registered
+    points: int
+    track_length: float  # mean observations of a point
+    points_in_three_images: float  # share of the points seen by three images or more
+    focal_images: int  # registered images with a focal length in EXIF
+    focal_deviation: float | None  # the worst, (model - EXIF) / EXIF
+    distortion: float | None  # the worst displacement of an image corner over its distance from the principal point
+    gps_images: int  # registered images with a GPS position
+    gps_residual_median_m: float | None  # metres along the ground, after a robust similarity fit
+    gps_residual_max_m: float | None  # metres; gross GPS errors included
+    gps_far_images: int | None  # farther off than GPS errs, whether by a wrong tag or by a wrong pose
+    gps_extent_m: tuple[float, float] | None  # metres east and north, of the images near their GPS
+    triangulation_angle_deg: float | None  # median over the points of their largest angle between two rays
+    rotation_pairs: float | None  # share of the image pairs with common points whose cameras stand in one place
+    images_in_other_models: int
+    odd: tuple[str, ...]  # a sentence per oddity; empty for a plausible model
+
+    def gps_line(self) -> str | None:
+        """How far from GPS, in words."""
+        if self.gps_extent_m is None:
+            return None
+        return (
+            f"{self.gps_residual_median_m:.1f} m from GPS in the median ({self.gps_residual_max_m:.0f} m at most), "
+            f"over {self.gps_extent_m[0]:.0f} x {self.gps_extent_m[1]:.0f} m"
+        )
 
 
 def judge(
     model: "pycolmap.Reconstruction",
     headers: Mapping[str, Header],
     others: Sequence["pycolmap.Reconstruction"] = (),
-    *,
-    given: bool = False,
+    known_intrinsics: bool = False,
 ) -> Plausibility:
-    """Looks for what speaks against a model.
+    """Measures a model against EXIF and against itself.
 
     Args:
-        model: with poses and points.
-        headers: of its images.
-        others: models of the same job.
-        given: the user gave the intrinsics, which are not questioned.
+        model: it stays as it is.
+        headers: by image name; images without one are judged by geometry alone.
+        others: the other models of the same database.
+        known_intrinsics: the cameras were given by the user: their focal lengths and distortion are never odd.
     """
-    images = [image for image in model.images.values() if image.has_pose]
-    focal = float(np.median([model.cameras[image.camera_id].mean_focal_length() for image in images]))
-    known = [f for image in images if (f := headers[image.name].focal) is not None]
-    exif = float(np.median(known)) if known else None
-    gps, parallax = gps_fit(model, headers), _parallax(model)
-    odd = [] if given else [*_odd_focals(model, headers), *_odd_distortions(model)]
-    if gps is not None and gps.odd:
-        odd.append(f"cameras are {gps.line()}")
-    if parallax < _PARALLAX:
-        odd.append(f"the cameras hardly move: rays meet at {parallax:.1f} degrees in the median")
-    names = {image.name for image in images}
-    for other in others:
-        shared = sorted(names & {image.name for image in other.images.values() if image.has_pose})
-        if shared:
-            odd.append(f"another model holds {len(shared)} of its images, too ({shared[0]})")
-    return Plausibility(focal, exif, gps, parallax, odd)
+    images = sorted((image for image in model.images.values() if image.has_pose), key=lambda image: image.name)
+    lengths = [point.track.length() for point in model.points3D.values()]
+    facts: dict[str, Any] = {
+        "images": len(images),
+        "points": len(lengths),
+        "track_length": round(float(np.mean(lengths or 0)), 3),
+        "points_in_three_images": round(float(np.mean([length >= 3 for length in lengths] or 0)), 3),
+    }
+    odd: list[str] = []
+    cameras = [_judge_focal(model, images, headers), _judge_distortion(model, images)]
+    scene = [_judge_gps(images, headers), _judge_parallax(model), _judge_overlap(images, others)]
+    for found, sentences in cameras:
+        facts |= found
+        odd += [] if known_intrinsics else sentences
+    for found, sentences in scene:
+        facts |= found
+        odd += sentences
+    return Plausibility(**facts, odd=tuple(odd))
 
 
-def focal_ratio(model: "pycolmap.Reconstruction", headers: Mapping[str, Header]) -> float | None:
-    """Of the model's focal lengths and EXIF's, the median; None where EXIF tells none."""
+def far_from_exif(model: "pycolmap.Reconstruction", headers: Mapping[str, Header]) -> bool:
+    """Whether the focal lengths are, in the median over the images with one in EXIF."""
     ratios = [
         model.cameras[image.camera_id].mean_focal_length() / exif
         for image in model.images.values()
-        if image.has_pose and (exif := headers[image.name].focal) is not None
+        if image.has_pose and (exif := headers[image.name].focal)
     ]
-    return float(np.median(ratios)) if ratios else None
+    return bool(ratios) and abs(float(np.median(ratios)) - 1) > MAX_FOCAL_DEVIATION
 
 
-def is_far(ratio: float) -> bool:
-    """Whether a model's focal length is far from EXIF's, for their ratio."""
-    return not 1 / FAR_FOCAL <= ratio <= FAR_FOCAL
-
-
-def _odd_focals(model: "pycolmap.Reconstruction", headers: Mapping[str, Header]) -> list[str]:
-    """One phrase on the images whose focal length is far from EXIF's, one on those where it is out of range."""
-    far: list[tuple[float, float, float]] = []  # how far, found, EXIF's
-    strange: list[tuple[float, int]] = []
-    for image in model.images.values():
-        if not image.has_pose:
+def _judge_focal(
+    model: "pycolmap.Reconstruction", images: list["pycolmap.Image"], headers: Mapping[str, Header]
+) -> _Found:
+    against_exif: list[tuple[float, float, float]] = []  # deviation, pixels, pixels of EXIF
+    without: list[tuple[float, int]] = []  # pixels, long side
+    for image in images:
+        camera, header = model.cameras[image.camera_id], headers.get(image.name)
+        if not len(camera.focal_length_idxs()):  # spherical
             continue
-        camera, exif = model.cameras[image.camera_id], headers[image.name].focal
-        found, side = camera.mean_focal_length(), max(camera.width, camera.height)
-        if exif is not None:
-            if is_far(found / exif):
-                far.append((abs(math.log(found / exif)), found, exif))
-        elif not _FOCAL_RANGE[0] <= found / side <= _FOCAL_RANGE[1]:
-            strange.append((found, side))
-    phrases = []
-    if far:
-        _, found, exif = max(far)
-        phrases.append(f"focal length {found:,.0f} px where EXIF says {exif:,.0f} px ({len(far)} images)")
-    if strange:
-        found, side = max(strange)
-        phrases.append(f"focal length {found:,.0f} px for images of {side:,} px ({len(strange)} images)")
-    return phrases
+        focal = camera.mean_focal_length()
+        if header is not None and header.focal:
+            against_exif.append((focal / header.focal - 1, focal, header.focal))
+        elif not _FOCAL_FACTORS[0] <= focal / max(camera.width, camera.height) <= _FOCAL_FACTORS[1]:
+            without.append((focal, max(camera.width, camera.height)))
+    worst = max(against_exif, key=lambda one: abs(one[0]), default=None)
+    deviating = sum(abs(one[0]) > MAX_FOCAL_DEVIATION for one in against_exif)
+    sentences = []
+    if worst is not None and deviating:
+        sentences.append(
+            f"focal length {worst[1]:,.0f} px where EXIF says {worst[2]:,.0f} px ({_images(deviating)} off)"
+        )
+    if without:
+        sentences.append(
+            f"focal length {without[0][0]:,.0f} px for a long side of {without[0][1]:,} px ({_images(len(without))})"
+        )
+    deviation = None if worst is None else round(worst[0], 4)
+    return {"focal_images": len(against_exif), "focal_deviation": deviation}, sentences
 
 
-def _odd_distortions(model: "pycolmap.Reconstruction") -> list[str]:
-    used = Counter(image.camera_id for image in model.images.values() if image.has_pose)
-    worst, count = 0.0, 0
-    for number, images in used.items():
-        camera = model.cameras[number]
-        if "FISHEYE" in camera.model.name:  # where far from a pinhole is what it is for
-            continue
-        corners = np.array([(x, y) for x in (0, camera.width) for y in (0, camera.height)], np.float64)
+def _judge_distortion(model: "pycolmap.Reconstruction", images: list["pycolmap.Image"]) -> _Found:
+    """The polynomial is followed along the diagonal, to where a pinhole camera would have the farthest corner."""
+    used = [model.cameras[number] for number in sorted({image.camera_id for image in images})]
+    cameras = [camera for camera in used if camera.model_name in _POLYNOMIAL]
+    displacements, folded = [], 0
+    for camera in cameras:
         centre = np.array([camera.principal_point_x, camera.principal_point_y])
-        rays: Any = camera.cam_from_img(corners)
-        straight = np.linalg.norm(np.asarray(rays, np.float64).reshape(-1, 2), axis=1) * camera.mean_focal_length()
-        seen = np.linalg.norm(corners - centre, axis=1)
-        moved = np.nan_to_num(np.abs(straight - seen) / np.maximum(seen, 1.0), nan=np.inf).max()
-        if moved > _DISTORTED:
-            worst, count = max(worst, float(moved)), count + images
-    if not count:
-        return []
-    shown = "without an inverse at the corners" if math.isinf(worst) else f"of {worst:.0%} at the corners"
-    return [f"distortion {shown} ({count} images)"]
+        focal = np.array([camera.focal_length_x, camera.focal_length_y])
+        corner = np.where(centre > np.array([camera.width, camera.height]) / 2, 0, (camera.width, camera.height))
+        steps = np.linspace(0, 1, 65)[:, None] * (corner - centre) / focal
+        seen = camera.img_from_cam(np.hstack((steps, np.ones((len(steps), 1))))) - centre  # (65, 2) pixels
+        displacements.append(float(np.linalg.norm(seen[-1] - (corner - centre)) / np.linalg.norm(corner - centre)))
+        folded += bool((np.diff(np.linalg.norm(seen, axis=1)) <= 0).any())
+    worst = max(displacements, default=None)
+    sentences = []
+    if worst is not None and worst > MAX_DISTORTION:
+        sentences.append(f"distortion moves an image corner by {worst:.0%} of its distance from the centre")
+    elif folded:
+        sentences.append(f"distortion folds the image over before its corner ({folded} of {len(cameras)} cameras)")
+    return {"distortion": None if worst is None else round(worst, 4)}, sentences
 
 
-def gps_fit(model: "pycolmap.Reconstruction", headers: Mapping[str, Header]) -> GpsFit | None:
-    """None where fewer than three images have a position, or all have the same. Gross outliers do not bend the fit."""
-    located = [image for image in model.images.values() if image.has_pose and headers[image.name].location is not None]
-    if len(located) < 3:
-        return None
-    stored = [headers[image.name].location or (math.nan, math.nan, None) for image in located]
-    latitude, longitude = (np.array([one[axis] for one in stored], np.float64) for axis in (0, 1))
-    altitude = np.array([math.nan if one[2] is None else one[2] for one in stored], np.float64)
-    metres = east_north_up(latitude, longitude, altitude)
-    extent = np.ptp(metres[:, :2], axis=0)
-    if not extent.max() > 0:
-        return None
-    centres = np.array([image.projection_center() for image in located], np.float64)
-    inside = np.ones(len(located), bool)
-    for _ in range(_GPS_ROUNDS):
-        fitted = align(centres[inside], metres[inside]).apply(centres)
-        off = np.linalg.norm((fitted - metres)[:, :2], axis=1)
-        near = off <= max(3 * float(np.median(off)), 1e-6)
-        if near.sum() < 3 or (near == inside).all():
-            break
-        inside = near
-    return GpsFit(len(located), float(np.median(off)), float(off.max()), (float(extent[0]), float(extent[1])))
+def _judge_gps(images: list["pycolmap.Image"], headers: Mapping[str, Header]) -> _Found:
+    located = [image for image in images if image.name in headers and headers[image.name].location is not None]
+    facts: dict[str, Any] = {"gps_images": len(located)}
+    facts |= dict.fromkeys(_GPS_FACTS)
+    if len(located) < _LEAST_LOCATED:
+        return facts, []
+    places = np.array([headers[image.name].location for image in located], np.float64)  # an altitude of None: NaN
+    measured = east_north_up(*places.T)
+    fitted, held = fit_robustly(np.array([image.projection_center() for image in located]), measured)
+    residuals = np.linalg.norm((fitted - measured)[:, :2], axis=1)
+    ground = measured[held, :2]
+    median, extent = float(np.median(residuals)), np.ptp(ground, axis=0)
+    spread = np.linalg.svd(ground - ground.mean(axis=0), compute_uv=False)[-1] / np.sqrt(len(ground))
+    facts["gps_residual_median_m"] = round(median, 2)
+    facts["gps_residual_max_m"] = round(float(residuals.max()), 2)
+    facts["gps_extent_m"] = (round(float(extent[0]), 1), round(float(extent[1]), 1))
+    diagonal, over = float(np.linalg.norm(extent)), f"over {extent[0]:.0f} x {extent[1]:.0f} m"
+    far = int((residuals > max(_FAR_GPS_RESIDUAL, _FAR_GPS_DRIFT * diagonal)).sum())
+    facts["gps_far_images"] = far
+    if len(located) < _LEAST_JUDGED:
+        return facts, []
+    if spread >= MIN_GPS_SPREAD and median > max(MAX_GPS_RESIDUAL, MAX_GPS_DRIFT * diagonal):
+        return facts, [f"camera centres {median:.0f} m from GPS after a similarity fit, {over}"]
+    if far > MAX_FAR * len(located):
+        most = f"{residuals.max():.0f} m"
+        return facts, [f"{far} of {_images(len(located))} up to {most} from GPS where the others fit it, {over}"]
+    return facts, []
 
 
-def _parallax(model: "pycolmap.Reconstruction") -> float:
-    """Degrees, median over points of the largest angle at which two images see one."""
-    centres = {image.image_id: image.projection_center() for image in model.images.values() if image.has_pose}
-    angles = []
+def _judge_parallax(model: "pycolmap.Reconstruction") -> _Found:
+    """Angles between the rays of a sample of points."""
+    centres = {number: image.projection_center() for number, image in model.images.items() if image.has_pose}
     numbers = sorted(model.points3D)
-    for number in numbers[:: max(1, len(numbers) // _SAMPLED_POINTS)]:
+    largest, pairs, angles = [], [], []
+    for number in numbers[:: max(1, -(-len(numbers) // _SAMPLE))]:
         point = model.points3D[number]
-        rays = np.array([centres[element.image_id] for element in point.track.elements]) - point.xyz
+        seen = np.array(sorted({element.image_id for element in point.track.elements}))
+        rays = np.array([centres[image] for image in seen]) - point.xyz
         rays /= np.maximum(np.linalg.norm(rays, axis=1, keepdims=True), 1e-12)
-        angles.append(math.degrees(math.acos(np.clip((rays @ rays.T).min(), -1, 1))))
-    return float(np.median(angles)) if angles else 0.0
+        first, second = np.triu_indices(len(seen), 1)
+        between = np.degrees(np.arccos(np.clip((rays[first] * rays[second]).sum(axis=1), -1, 1)))
+        if len(between):
+            largest.append(float(between.max()))
+            pairs.append(np.stack((seen[first], seen[second]), axis=1))
+            angles.append(between)
+    if not largest:
+        return {"triangulation_angle_deg": None, "rotation_pairs": None}, []
+    _, pair = np.unique(np.concatenate(pairs), axis=0, return_inverse=True)
+    small = np.bincount(pair.ravel(), np.concatenate(angles) < _ROTATION_ANGLE) / np.bincount(pair.ravel())
+    angle, share = float(np.median(largest)), float(np.mean(small > 0.5))
+    facts = {"triangulation_angle_deg": round(angle, 3), "rotation_pairs": round(share, 3)}
+    if angle >= MIN_ANGLE and share <= 0.5:
+        return facts, []
+    return facts, [
+        f"cameras hardly move: points are seen under {angle:.1f} degrees, "
+        f"{share:.0%} of the image pairs show a rotation alone"
+    ]
 
 
-def keep_earned(
-    model: "pycolmap.Reconstruction", least: int
-) -> tuple["pycolmap.Reconstruction | None", dict[str, int]]:
-    """A model without the images that its points do not hold; the weakest goes first, as others may fall with it.
+def _judge_overlap(images: list["pycolmap.Image"], others: Sequence["pycolmap.Reconstruction"]) -> _Found:
+    elsewhere = {image.name for other in others for image in other.images.values() if image.has_pose}
+    both = [image.name for image in images if image.name in elsewhere]
+    sentences = [f"{_images(len(both))} also in another model, e.g. {both[0]}"] if both else []
+    return {"images_in_other_models": len(both)}, sentences
 
-    An image must see `LEAST_POINTS`, and in a model of three images or more `LEAST_SHARED` of them together with two
-    others at least.
+
+def _images(number: int) -> str:
+    return f"{number:,} image{'' if number == 1 else 's'}"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A model without the images that it did not hold."""
+
+    model: "pycolmap.Reconstruction | None"  # None: too little of it is held
+    dropped: dict[str, int]  # image name -> its points when it was dropped
+
+
+def unearned(model: "pycolmap.Reconstruction") -> dict[int, int]:
+    """The frames that the model does not hold, weakest first, and their points. A frame is one image, or one of a rig.
+
+    A frame must see `MIN_POINTS` points, as COLMAP asks of it at registration. In a model of three images or more,
+    `MIN_SHARED_POINTS` of them must be seen by three: points of two images leave the scale between pairs open.
+    """
+    frames = {number: image.frame_id for number, image in model.images.items() if image.has_pose}
+    points = dict.fromkeys(frames.values(), 0)
+    shared = dict.fromkeys(frames.values(), 0)
+    for point in model.points3D.values():
+        seen = {element.image_id for element in point.track.elements}
+        for frame in {frames[image] for image in seen}:
+            points[frame] += 1
+            shared[frame] += len(seen) >= 3
+    least = MIN_SHARED_POINTS if len(frames) >= 3 else 0
+    weak = [frame for frame in points if points[frame] < MIN_POINTS or shared[frame] < least]
+    return {frame: points[frame] for frame in sorted(weak, key=lambda f: (points[f], shared[f], f))}
+
+
+def keep_earned(model: "pycolmap.Reconstruction", least: int) -> Kept:
+    """Takes out the weakest image until the model holds all of them. Cameras, poses and points stay as they are.
 
     Args:
-        model: is changed.
-        least: images of a model.
+        model: it stays as it is.
+        least: images that are worth a model.
 
     Returns:
-        The model, or None where fewer than `least` images are left; and those that went, with the points they saw.
+        The model (`model` itself, where it holds all its images), or None where fewer than `least` images remain or
+        where more than two are held by two-view points alone; and the images taken out.
     """
-    dropped: dict[str, int] = {}
-    while model.num_reg_images() >= least:
-        seen, shared = _held_by(model)
-        several = model.num_reg_images() > 2
-        weak = {
-            image: min(seen[image] / LEAST_POINTS, shared[image] / LEAST_SHARED if several else math.inf)
-            for image in model.reg_image_ids()
-        }
-        weakest = min(weak, key=lambda image: (weak[image], image))
-        if weak[weakest] >= 1:
-            return model, dropped
-        dropped[model.images[weakest].name] = seen[weakest]
-        model.deregister_frame(model.images[weakest].frame_id)
-    dropped |= {model.images[image].name: model.images[image].num_points3D for image in model.reg_image_ids()}
-    return None, dropped
+    import pycolmap
 
-
-def _held_by(model: "pycolmap.Reconstruction") -> tuple[Counter[int], Counter[int]]:
-    """Of each image, the points it sees, and those that two others see, too."""
-    seen: Counter[int] = Counter()
-    shared: Counter[int] = Counter()
-    for point in model.points3D.values():
-        images = {element.image_id for element in point.track.elements}
-        seen.update(images)
-        if len(images) > 2:
-            shared.update(images)
-    return seen, shared
+    kept, dropped = model, dict[str, int]()
+    while weak := unearned(kept):
+        if not dropped:
+            kept = pycolmap.Reconstruction(model)
+        # What an image loses it never gains back: as long as others are left for sure, all weak ones go at once.
+        many = kept.num_reg_frames() - len(weak) >= 3
+        for frame in list(weak) if many else list(weak)[:1]:
+            names = [image.name for image in kept.images.values() if image.frame_id == frame and image.has_pose]
+            dropped |= dict.fromkeys(names, weak[frame])
+            kept.deregister_frame(frame)
+    registered = kept.num_reg_images()
+    two_view = registered > 2 and kept.compute_mean_track_length() <= MIN_TRACK_LENGTH
+    return Kept(None if registered < least or two_view else kept, dropped)

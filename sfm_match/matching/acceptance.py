@@ -3,9 +3,9 @@
 Two looks. The first needs the matches alone and rejects most unrelated pairs before any geometry is estimated: it asks
 for matches that are more likely right than wrong (the dual softmax's score is a probability), as many as an essential
 matrix has unknowns, and for neighbours that keep their arrangement. The second asks, of the estimated geometry, how
-many geometries as good as this one chance alone would give: the number of false alarms of an a-contrario model (Moisan &
-Stival, "A Probabilistic Criterion to Detect Rigid Point Matches Between Two Images", IJCV 2004; with the precision free
-as in OpenMVG's AC-RANSAC). It takes into account the number of matches, how exactly they fit, and the size of the
+many geometries as good as this one chance alone would give: the number of false alarms of an a-contrario model (Moisan
+& Stival, "A Probabilistic Criterion to Detect Rigid Point Matches Between Two Images", IJCV 2004; with the precision
+free as in OpenMVG's AC-RANSAC). It takes into account the number of matches, how exactly they fit, and the size of the
 images, where a fixed number of inliers takes none.
 
 Both are statements on matches placed by chance; no number in them belongs to a network or to a resolution.
@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 LEAST_MATCHES = 15  # COLMAP's least number of inliers of a two-view geometry (`min_num_inliers`)
 STRONG = 0.5  # dual-softmax probability from which a match is more likely right than wrong
 LEAST_STRONG = 5  # unknowns of an essential matrix: fewer matches fix no geometry
-# Log10 of the expected number of neighbourhoods that chance arranges alike. One in a thousand pairs where enough matches
-# are strong; nothing is asked where twice as many are. Where too few are, the arrangement stands alone, and one in a
-# thousand is not enough: real matches are not independent, a horizon is found alike in unrelated pictures.
+# Log10 of the expected number of neighbourhoods that chance arranges alike. One in a thousand pairs where enough
+# matches are strong; nothing is asked where twice as many are. Where too few are, the arrangement stands alone, and one
+# in a thousand is not enough: real matches are not independent, a horizon is found alike in unrelated pictures.
 ARRANGED, ARRANGED_ALONE = -3.0, -10.0
 SIGNIFICANT = -6.0  # log10 of the expected number of geometries by chance: one in a million pairs
 

@@ -1,6 +1,6 @@
 """Which images are mapped together, and which of several tries counts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from jobs import NAMES, accepted_database
 
 from sfm_match.colmap import mapper
 from sfm_match.colmap.mapper import Component, components, map_components
+from sfm_match.colmap.plausibility import Kept
 from sfm_match.config import ReconstructOptions
 from sfm_match.images import Header
 from sfm_match.progress import Clock
@@ -69,10 +70,13 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Runs]:
     monkeypatch.setattr(pycolmap, "incremental_mapping", found.incremental)
     monkeypatch.setattr(pycolmap, "global_mapping", lambda *_, options: {0: Model(list(options.image_names))})
     monkeypatch.setattr(mapper, "_cameras_of_exif", lambda _: {1})
-    monkeypatch.setattr(mapper, "keep_earned", lambda model, _: (model, {}))
-    monkeypatch.setattr(
-        mapper, "focal_ratio", lambda model, headers: model.focal / 1000 if headers["a.jpg"].focal else None
-    )
+    monkeypatch.setattr(mapper, "keep_earned", lambda model, _: Kept(model, {}))
+
+    def far(model: Model, headers: Mapping[str, Header]) -> bool:
+        exif = headers["a.jpg"].focal
+        return exif is not None and not 0.85 <= model.focal / exif <= 1.15
+
+    monkeypatch.setattr(mapper, "far_from_exif", far)
     yield found
 
 
