@@ -192,9 +192,8 @@ def _read_summary(sparse: Path) -> dict[str, Any]:
 
 
 def registered_before(sparse: Path) -> int:
-    """Images of the first model that an earlier run wrote; 0 without one."""
-    models = _read_summary(sparse).get("models") or [{}]
-    return int(models[0].get("registered", 0))
+    """Images of the models that an earlier run wrote; 0 without one."""
+    return int(_read_summary(sparse).get("registered", 0))
 
 
 def _read_outcome(sparse: Path, digest: str) -> Outcome | None:
