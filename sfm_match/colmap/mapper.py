@@ -18,7 +18,7 @@ import numpy as np
 from pairs.graph import Graph
 from sfm_match.colmap import hush_colmap
 from sfm_match.colmap.plausibility import far_from_exif, keep_earned
-from sfm_match.colmap.reading import read_note, verified_pairs
+from sfm_match.colmap.reading import read_note, verified_inliers
 from sfm_match.colmap.refinement import refine_robustly
 from sfm_match.config import ReconstructOptions
 from sfm_match.images import Header
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     import pycolmap
 
 ALGORITHM = 1  # raise it when the same database and options come to give other models
-TRIES = 3  # with other seeds, where the first model lacks many images or its focal length is far from EXIF's
+TRIES = 3  # with other seeds, where images are missing, a place fell apart or a focal length is far from EXIF's
 _ENOUGH = 0.9  # of the images that could be registered
+_EXPLAINED = 0.99  # of the inliers of accepted pairs, which lie between images of one model
 _TRIED_IMAGES = 200  # at most; with more a try takes long
 
 
@@ -39,6 +40,7 @@ class Component:
 
     names: list[str]
     held: int  # images that two accepted pairs or more hold; all where there is none
+    inliers: dict[tuple[str, str], int]  # of each accepted pair
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,32 @@ class _Try:
 
     @property
     def worth(self) -> tuple[float, int]:
-        """Images of the first model, fewer where its focal length is odd; then its points."""
-        if not self.models:
-            return 0.0, 0
-        first = self.models[0]
-        return first.num_reg_images() * (1.0 if self.plausible else _ENOUGH), first.num_points3D()
+        """Images in large models are worth most, less where the focal length is odd; then the points count."""
+        seen: set[str] = set()
+        squares = 0
+        for model in self.models:
+            new = registered(model) - seen
+            squares += len(new) ** 2
+            seen |= new
+        return squares**0.5 * (1.0 if self.plausible else _ENOUGH), sum(one.num_points3D() for one in self.models)
+
+    def is_enough(self, component: Component) -> bool:
+        """Whether another try would hardly find more.
+
+        Two places may be one component, by a few pairs that are accepted by chance; one place that fell apart has lost
+        pairs with many inliers between its parts, or its parts share images.
+        """
+        holding = [registered(model) for model in self.models]
+        inside = set().union(*holding)
+        kept = sum(
+            count for (a, b), count in component.inliers.items() if any(a in one and b in one for one in holding)
+        )
+        return (
+            self.plausible
+            and len(inside) >= _ENOUGH * component.held
+            and sum(map(len, holding)) == len(inside)
+            and (len(holding) == 1 or kept >= _EXPLAINED * sum(component.inliers.values()))
+        )
 
 
 def components(database: Path, names: Sequence[str], least: int) -> list[Component]:
@@ -74,14 +97,17 @@ def components(database: Path, names: Sequence[str], least: int) -> list[Compone
         names: of its images.
         least: images of a component.
     """
-    graph = Graph(len(names), verified_pairs(database, names))
+    accepted = verified_inliers(database, names)
+    graph = Graph(len(names), accepted[:, :2])
     partners = np.bincount(graph.edges.ravel(), minlength=len(names))
     component = graph.components()
     found = []
     for number in np.flatnonzero(np.bincount(component, minlength=1) >= least):
         members = np.flatnonzero(component == number)
         held = int((partners[members] >= 2).sum()) or len(members)
-        found.append(Component([names[i] for i in members.tolist()], held))
+        inside = accepted[component[accepted[:, 0]] == number].tolist()
+        inliers = {(names[i], names[j]): count for i, j, count in inside}
+        found.append(Component([names[i] for i in members.tolist()], held, inliers))
     return sorted(found, key=lambda one: -len(one.names))
 
 
@@ -149,7 +175,7 @@ def _map_component(job: _Job, component: Component) -> _Try:
     best = _Try([], {}, True)
     if job.options.mapper == "incremental":
         for number, (seed, held) in enumerate(_tries(job, component)):
-            if number and best.plausible and best.worth[0] >= _ENOUGH * component.held:
+            if number and best.is_enough(component):
                 break
             if number and (len(component.names) > _TRIED_IMAGES or not best.models):
                 break

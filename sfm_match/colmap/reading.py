@@ -79,12 +79,18 @@ def image_names(path: Path) -> list[str]:
 
 def verified_pairs(path: Path, names: Sequence[str]) -> NDArray[np.int64]:
     """(E, 2) places in `names` of the pairs with a two-view geometry; others' images are left out."""
+    return verified_inliers(path, names)[:, :2]
+
+
+def verified_inliers(path: Path, names: Sequence[str]) -> NDArray[np.int64]:
+    """(E, 3) as `verified_pairs`, and the inliers of each pair."""
     index = {name: i for i, name in enumerate(names)}
     with closing(open_for_reading(path)) as connection:
         images = connection.execute("SELECT image_id, name FROM images").fetchall()
-        rows = connection.execute("SELECT pair_id FROM two_view_geometries WHERE rows > 0").fetchall()
+        rows = connection.execute("SELECT pair_id, rows FROM two_view_geometries WHERE rows > 0").fetchall()
     place = np.full(max((image for image, _ in images), default=0) + 1, -1, np.int64)
     for image, name in images:
         place[image] = index.get(name, -1)
-    pairs = place[np.stack(np.divmod(np.array(rows, np.int64).reshape(-1), MOST_IMAGES), axis=1)]
-    return np.asarray(pairs[(pairs >= 0).all(axis=1)], np.int64)
+    numbers, inliers = np.array(rows, np.int64).reshape(-1, 2).T
+    pairs = place[np.stack(np.divmod(numbers, MOST_IMAGES), axis=1)]
+    return np.asarray(np.column_stack((pairs, inliers))[(pairs >= 0).all(axis=1)], np.int64)

@@ -1,5 +1,6 @@
 """Which images are mapped together, and which of several tries counts."""
 
+import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from jobs import NAMES, accepted_database
 from sfm_match.colmap import mapper
 from sfm_match.colmap.mapper import Component, components, map_components
 from sfm_match.colmap.plausibility import Kept
+from sfm_match.colmap.reading import MOST_IMAGES
 from sfm_match.config import ReconstructOptions
 from sfm_match.images import Header
 from sfm_match.progress import Clock
@@ -19,8 +21,9 @@ from sfm_match.progress import Clock
 def test_components_are_of_accepted_pairs_and_large_enough(tmp_path: Path) -> None:
     path = accepted_database(tmp_path / "a.db", [(0, 1), (0, 2), (1, 2), (2, 3), (4, 5), (6, 7), (7, 8)])
     found = components(path, NAMES, 3)
-    assert found == [Component(NAMES[:4], 3), Component(NAMES[6:9], 1)]  # d and g, i hang on one pair
-    assert components(path, NAMES, 2)[-1] == Component(NAMES[4:6], 2)
+    assert [(one.names, one.held) for one in found] == [(NAMES[:4], 3), (NAMES[6:9], 1)]  # d, g and i hang on one pair
+    assert found[1].inliers == {("g.jpg", "h.jpg"): 100, ("h.jpg", "i.jpg"): 100}
+    assert components(path, NAMES, 2)[-1] == Component(NAMES[4:6], 2, {("e.jpg", "f.jpg"): 100})
 
 
 @dataclass
@@ -139,3 +142,19 @@ def test_each_component_is_mapped_on_its_own(runs: Runs, tmp_path: Path) -> None
 def test_a_model_within_another_is_none(runs: Runs, tmp_path: Path) -> None:
     runs.found = {(7, False): [Model(NAMES[:9]), Model(NAMES[2:6]), Model(NAMES[6:])]}
     assert mapped(tmp_path) == [NAMES[:9], NAMES[6:]]
+
+
+def test_two_places_joined_by_chance_are_not_one_that_fell_apart(tmp_path: Path) -> None:
+    two = [(i, j) for part in (range(5), range(5, 10)) for i in part for j in part if i < j]
+    path = accepted_database(tmp_path / "b.db", [*two, (0, 9)])
+    connection = sqlite3.connect(path)
+    with connection:  # a pair with few inliers, as chance gives
+        connection.execute("UPDATE two_view_geometries SET rows = 15 WHERE pair_id = ?", (MOST_IMAGES + 10,))
+    connection.close()
+    (component,) = components(path, NAMES, 3)
+    apart = mapper._Try([Model(NAMES[:5]), Model(NAMES[5:])], {}, True)
+    assert apart.is_enough(component)
+    assert not mapper._Try([Model(NAMES[:5]), Model(NAMES[4:])], {}, True).is_enough(component)  # they share an image
+    assert not mapper._Try([Model(NAMES[:5]), Model(NAMES[5:8])], {}, True).is_enough(component)  # two are missing
+    (ring,) = components(accepted_database(tmp_path / "c.db", [(i, (i + 1) % 10) for i in range(10)]), NAMES, 3)
+    assert not apart.is_enough(ring)  # two of ten pairs are lost
