@@ -130,7 +130,7 @@ def map_components(
         clock: told about mapping and refinement.
     """
     hush_colmap()
-    given = bool(json.loads(read_note(database, "options") or "{}").get("camera_params"))
+    given = intrinsics_given(database)
     refine = options.refine_focal_length if options.refine_focal_length is not None else not given
     job = _Job(database, images, headers, options, output, clock, refine, given)
     models: list[pycolmap.Reconstruction] = []
@@ -141,6 +141,11 @@ def map_components(
         dropped |= best.dropped
     models.sort(key=lambda model: -model.num_reg_images())
     return Mapped(_without_repeated(models), dropped)
+
+
+def intrinsics_given(database: Path) -> bool:
+    """Whether the user gave the intrinsics at `import`."""
+    return bool(json.loads(read_note(database, "options") or "{}").get("camera_params"))
 
 
 def _without_repeated(models: list["pycolmap.Reconstruction"]) -> list["pycolmap.Reconstruction"]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sfm_match.collection import Collection, read_failed, write_reasons
-from sfm_match.colmap.mapper import ALGORITHM, Mapped, components, map_components, registered
+from sfm_match.colmap.mapper import ALGORITHM, Mapped, components, intrinsics_given, map_components, registered
 from sfm_match.colmap.plausibility import judge
 from sfm_match.colmap.reading import Counts, count, image_names, read_note
 from sfm_match.colmap.unregistered import reasons
@@ -51,10 +51,10 @@ class Outcome:
 def reconstruct_model(
     workspace: Workspace, collection: Collection, options: ReconstructOptions, *, overwrite: bool
 ) -> StageReport:
-    """Runs the mapper, unless its models stand for this database and these options.
+    """Runs the mapper, unless its models are up to date with this database and these options.
 
     Raises:
-        NothingDone: no database, or no image pair to start a reconstruction from.
+        NothingDone: no database, or no model that is earned.
     """
     clock = Clock()
     inputs = read_note(workspace.database, "inputs")
@@ -80,7 +80,7 @@ def reconstruct_model(
             write_reasons(workspace.unregistered, {name: f"{kind}: {text}" for name, (kind, text) in outside.items()})
             if not mapped.models:
                 raise NothingDone(_no_model(workspace, counts, options))
-            models = _write(mapped, temporary, headers, given=_given(workspace))
+            models = _write(mapped, temporary, headers, given=intrinsics_given(workspace.database))
             inside = set().union(*map(registered, mapped.models))
             outcome = Outcome(models, len(inside), dict(Counter(kind for kind, _ in outside.values())))
             summary = {"inputs": digest, "files": _sizes(temporary), **asdict(outcome)}
@@ -138,11 +138,6 @@ def refuse_foreign_models(workspace: Workspace, *, overwrite: bool) -> None:
 def _sizes(sparse: Path) -> dict[str, int]:
     """Every file below, and its size in bytes: what is edited or added shows."""
     return {p.relative_to(sparse).as_posix(): p.stat().st_size for p in sorted(sparse.rglob("*")) if p.is_file()}
-
-
-def _given(workspace: Workspace) -> bool:
-    """Whether the user gave the intrinsics."""
-    return bool(json.loads(read_note(workspace.database, "options") or "{}").get("camera_params"))
 
 
 def _write(mapped: Mapped, folder: Path, headers: dict[str, Header], *, given: bool) -> list[ModelSummary]:
