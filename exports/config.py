@@ -91,7 +91,6 @@ class Member:
     match_threshold: float  # least dual-softmax probability
     activations: float  # bytes a pixel of an image that a network holds at once, float32; the larger of the two
     pixels_per_keypoint: int = 0  # network pixels; 0: an image may have any number of keypoints
-    keypoint_floor: float = 0.0  # least probability of a keypoint, in units of the mean over the image
 
     @property
     def divisor(self) -> int:
@@ -107,14 +106,13 @@ class Member:
 # nano's detector learned to find a keypoint in 128 pixels. Of images of 320 pixels twice as many make better poses, and
 # four times as many do not (`scripts/benchmarks/results/keypoint_density.md`).
 _DENSITY = 64
-_FLOOR = 0.25  # four times less likely than a pixel by chance: flat ground
 _NANO_BYTES, _L_BYTES = 132.0, 1700.0  # growth of the peak under ONNX Runtime between 512 and 1024 pixels
 
 FAMILY = {
-    "dedode-nano": Member(DETECTOR_NANO, DESCRIPTOR_NANO, 0.2, _NANO_BYTES, _DENSITY, _FLOOR),
-    "dedode-nano-v3": Member(DETECTOR_NANO, DESCRIPTOR_NANO, 0.2, _NANO_BYTES, _DENSITY, _FLOOR),
-    "dedode-nano-v2": Member(DETECTOR_NANO_V2, DESCRIPTOR_NANO, 0.2, _NANO_BYTES, _DENSITY, _FLOOR),
-    "dedode-nano-v1": Member(DETECTOR_NANO_V1, DESCRIPTOR_NANO, 0.1, _NANO_BYTES, _DENSITY, _FLOOR),
+    "dedode-nano": Member(DETECTOR_NANO, DESCRIPTOR_NANO, 0.2, _NANO_BYTES, _DENSITY),
+    "dedode-nano-v3": Member(DETECTOR_NANO, DESCRIPTOR_NANO, 0.2, _NANO_BYTES, _DENSITY),
+    "dedode-nano-v2": Member(DETECTOR_NANO_V2, DESCRIPTOR_NANO, 0.2, _NANO_BYTES, _DENSITY),
+    "dedode-nano-v1": Member(DETECTOR_NANO_V1, DESCRIPTOR_NANO, 0.1, _NANO_BYTES, _DENSITY),
     "dedode-l-b": Member(DETECTOR_L, DESCRIPTOR_B, 0.01, _L_BYTES),
     "dedode-l-g": Member(DETECTOR_L, DESCRIPTOR_G, 0.01, _L_BYTES),
     # the first detector, of the paper; the same network as the second

@@ -66,7 +66,6 @@ def main() -> None:
         "dimension": nano.descriptor.prototypes,
         "match_threshold": nano.match_threshold,
         "pixels_per_keypoint": nano.pixels_per_keypoint,
-        "keypoint_floor": nano.keypoint_floor,
         "nms_radius": 2,
         "sha256": digests,
         "sha256_fp16": half_digests,

@@ -171,7 +171,6 @@ def selection(model: Model, options: ExtractOptions) -> Selection:
         options.subpixel,
         model.published,
         0 if options.all_keypoints else model.pixels_per_keypoint,
-        0.0 if options.all_keypoints else model.keypoint_floor,
     )
 
 
@@ -262,9 +261,7 @@ class _OnDevice:
             points, scores, counts, finite = (engine.get(selected[name]) for name in parts.SELECTED[1:])
         found: Found = {}
         for row, item in enumerate(batch.items):
-            width, height = item.frame.network_size
-            count = min(int(counts[row]), self._how.max_keypoints)
-            count = self._how.limit(scores[row, :count], width * height)
+            count = min(int(counts[row]), self._how.most(item.frame.network_size))
             chosen = points[row, :count], scores[row, :count], descriptors[row, :count]
             found[item.name] = _result(item.frame, *chosen) if finite[row] else NOT_FINITE
         return found

@@ -21,21 +21,12 @@ class Selection:
     subpixel: bool
     coverage: bool = False  # rank by probability over the square root of its density (DeDoDe's `increase_coverage`)
     pixels_per_keypoint: int = 0  # network pixels; 0: no limit
-    floor: float = 0.0  # least probability, in units of the mean over the image
 
-    def limit(self, scores: NDArray[np.float32], pixels: int) -> int:
-        """How many keypoints of an image are worth having.
-
-        Args:
-            scores: (N,) probabilities, descending.
-            pixels: of the image, without padding.
-        """
-        most = len(scores)
-        if self.pixels_per_keypoint:
-            most = min(most, pixels // self.pixels_per_keypoint)
-        if self.floor:
-            most = min(most, int((scores * pixels >= self.floor).sum()))
-        return most
+    def most(self, size: tuple[int, int]) -> int:
+        """Keypoints of an image of this (width, height), network pixels without padding."""
+        if not self.pixels_per_keypoint:
+            return self.max_keypoints
+        return min(self.max_keypoints, size[0] * size[1] // self.pixels_per_keypoint)
 
 
 def select_keypoints(
@@ -76,8 +67,9 @@ def select_keypoints(
     rank = inside - 0.5 * np.log(_density(np.exp(inside - log_total))) if how.coverage else inside
     found = np.flatnonzero(allowed)
     strength = rank.ravel()[found]
-    if len(found) > how.max_keypoints:
-        strongest = np.argpartition(-strength, how.max_keypoints - 1)[: how.max_keypoints]
+    most = how.most(size)
+    if len(found) > most:
+        strongest = np.argpartition(-strength, most - 1)[:most] if most else np.empty(0, np.int64)
         found, strength = found[strongest], strength[strongest]
     order = np.lexsort((found, -strength))  # ties by place, so that the result is the same everywhere
     rows, columns = np.divmod(found[order], width)
@@ -90,9 +82,7 @@ def select_keypoints(
             seen = np.minimum(refined.clip(0).astype(np.int64), (width - 1, height - 1))
             stays &= mask[seen[:, 1], seen[:, 0]] > 0
         points[stays] = refined[stays]  # one that would leave its ground stays at its pixel
-    scores = np.exp(strength[order] - log_total).astype(np.float32)
-    most = how.limit(scores, width * height)
-    return points[:most], scores[:most]
+    return points, np.exp(strength[order] - log_total).astype(np.float32)
 
 
 def _density(probability: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -45,7 +45,6 @@ class Model:
     dimension: int  # of a descriptor
     match_threshold: float  # least dual-softmax probability that pays for this model
     pixels_per_keypoint: int  # network pixels; an image has no more keypoints that can be told apart; 0: no limit
-    keypoint_floor: float  # least probability of a keypoint, in units of the mean over the image; 0: none
     nms_radius: int  # pixels; a keypoint is the strongest within this distance (in rows and in columns)
     published: bool  # keypoints are chosen as the published DeDoDe chooses them
     cpu_batch: int  # images a call; more gains nothing on a CPU
@@ -89,7 +88,6 @@ def find_model(name: str, weights: Weights | None = None, *, half: bool = False)
         dimension=manifest["dimension"],
         match_threshold=manifest["match_threshold"],
         pixels_per_keypoint=manifest["pixels_per_keypoint"],
-        keypoint_floor=manifest["keypoint_floor"],
         nms_radius=manifest["nms_radius"],
         published=False,
         cpu_batch=4,

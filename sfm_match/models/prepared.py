@@ -51,7 +51,6 @@ def prepared_model(name: str, weights: Weights, *, half: bool = False) -> Model:
         dimension=member.descriptor.prototypes,
         match_threshold=member.match_threshold,
         pixels_per_keypoint=member.pixels_per_keypoint,
-        keypoint_floor=member.keypoint_floor,
         nms_radius=2 if name in BUILT_IN else 1,
         published=name not in BUILT_IN,
         cpu_batch=4 if name in BUILT_IN else 1,

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -110,3 +112,14 @@ def test_published_keypoints_are_those_of_the_published_detector(size: tuple[int
     np.testing.assert_allclose(scores, expected_scores[0].numpy(), rtol=1e-4)
     unweighted, _ = select_keypoints(logits, (width, height), Selection(300, 0.0, 0, 0, subpixel=False))
     assert {tuple(row) for row in points.tolist()} != {tuple(row) for row in unweighted.tolist()}
+
+
+def test_a_small_image_has_fewer_keypoints() -> None:
+    logits = np.random.default_rng(0).normal(size=(64, 128)).astype(np.float32)
+    every, scores = select_keypoints(logits, (96, 64), PLAIN)
+    few, strongest = select_keypoints(logits, (96, 64), dataclasses.replace(PLAIN, pixels_per_keypoint=128))
+    assert len(every) == 100
+    assert len(few) == 96 * 64 // 128  # of the image, not of its padding
+    np.testing.assert_array_equal(few, every[: len(few)])
+    np.testing.assert_array_equal(strongest, scores[: len(few)])
+    assert len(select_keypoints(logits, (96, 64), dataclasses.replace(PLAIN, pixels_per_keypoint=10_000))[0]) == 0
