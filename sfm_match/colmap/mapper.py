@@ -27,7 +27,7 @@ from sfm_match.progress import Clock
 if TYPE_CHECKING:
     import pycolmap
 
-ALGORITHM = 1  # raise it when the same database and options come to give other models
+ALGORITHM = 2  # raise it when the same database and options come to give other models
 TRIES = 3  # with other seeds, where images are missing, a place fell apart or a focal length is far from EXIF's
 _ENOUGH = 0.9  # of the images that could be registered
 _EXPLAINED = 0.99  # of the inliers of accepted pairs, which lie between images of one model
