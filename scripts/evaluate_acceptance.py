@@ -17,7 +17,6 @@ import os
 import random
 import shutil
 import sqlite3
-import time
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -84,14 +83,12 @@ def judged(workspace: Path, kind: str) -> Judged:
 
 def run(images: Path, workspace: Path, **options: Any) -> dict[str, Any]:
     """The whole job; what came of it."""
-    start = time.perf_counter()
     try:
         report = sfm_match.run(images, workspace, **options)[-1]
     except NothingDone as error:
-        return {"registered": 0, "models": 0, "line": str(error), "seconds": round(time.perf_counter() - start, 1)}
-    seconds = round(time.perf_counter() - start, 1) if report.done else None  # None: it was done before
+        return {"registered": 0, "models": 0, "line": str(error).split(": ", 1)[-1]}
     facts = report.facts
-    return {"registered": facts["registered"], "models": facts["models"], "odd": facts["odd"], "seconds": seconds}
+    return {"registered": facts["registered"], "models": facts["models"], "odd": facts["odd"]}
 
 
 def scene(folder: Path, work: Path) -> Judged:
@@ -230,9 +227,9 @@ def draw(points: list[tuple[float, float, float]], path: Path) -> None:
 
 def markdown(rows: dict[str, dict[str, Any]]) -> str:
     columns = ("pairs", "true", "true_accepted", "accepted", "accepted_share", "registered", "models", "auc@1", "auc@5")
-    lines = [f"| set | kind | {' | '.join(columns)} | seconds |", "|---" * (len(columns) + 3) + "|"]
+    lines = [f"| set | kind | {' | '.join(columns)} |", "|---" * (len(columns) + 2) + "|"]
     for name, row in rows.items():
-        values = " | ".join("–" if row.get(key) is None else str(row[key]) for key in (*columns, "seconds"))
+        values = " | ".join("–" if row.get(key) is None else str(row[key]) for key in columns)
         lines.append(f"| {name} | {row['kind']} | {values} |")
     return "\n".join(lines) + "\n"
 
