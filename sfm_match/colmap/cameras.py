@@ -3,11 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from posixpath import dirname
+from typing import TYPE_CHECKING
 
 from sfm_match.config import ImportOptions
 from sfm_match.errors import UsageError, nearest
 from sfm_match.images import Header
+
+if TYPE_CHECKING:
+    import pycolmap
 
 # Without EXIF, COLMAP assumes this many times the long side.
 DEFAULT_FOCAL_FACTOR = 1.2
@@ -54,6 +59,17 @@ def plan_cameras(headers: Mapping[str, Header], options: ImportOptions) -> list[
         known = focal is not None or params is not None
         plans.append(CameraPlan(first.width, first.height, focal or guess, known, params, names))
     return plans
+
+
+def read_cameras(database: Path) -> dict[int, "pycolmap.Camera"]:
+    """Cameras of a database by camera_id."""
+    import pycolmap
+
+    opened = pycolmap.Database.open(str(database))
+    try:
+        return {camera.camera_id: camera for camera in opened.read_all_cameras()}
+    finally:
+        opened.close()
 
 
 def check_camera_model(options: ImportOptions) -> None:

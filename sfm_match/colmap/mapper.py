@@ -17,6 +17,7 @@ import numpy as np
 
 from pairs.graph import Graph
 from sfm_match.colmap import hush_colmap
+from sfm_match.colmap.cameras import read_cameras
 from sfm_match.colmap.plausibility import far_from_exif, keep_earned
 from sfm_match.colmap.reading import read_note, verified_inliers
 from sfm_match.colmap.refinement import refine_robustly
@@ -244,13 +245,7 @@ def _finished(job: _Job, models: list["pycolmap.Reconstruction"]) -> _Try:
 
 
 def _cameras_of_exif(database: Path) -> set[int]:
-    import pycolmap
-
-    opened = pycolmap.Database.open(str(database))
-    try:
-        return {camera.camera_id for camera in opened.read_all_cameras() if camera.has_prior_focal_length}
-    finally:
-        opened.close()
+    return {number for number, camera in read_cameras(database).items() if camera.has_prior_focal_length}
 
 
 def incremental_options(options: ReconstructOptions, refine: bool) -> "pycolmap.IncrementalPipelineOptions":

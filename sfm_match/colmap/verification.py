@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfm_match.colmap import hush_colmap
-from sfm_match.colmap.reading import MOST_IMAGES, PAIRS, read_note, write_notes
+from sfm_match.colmap.cameras import read_cameras
+from sfm_match.colmap.reading import MOST_IMAGES, PAIRS, open_for_reading, read_note, write_notes
 from sfm_match.matching.acceptance import (
     SIGNIFICANT,
     Floats,
@@ -34,7 +35,6 @@ from sfm_match.store.matches import Matches
 if TYPE_CHECKING:
     import pycolmap
 
-ALGORITHM = 1  # raise it when the same matches come to be judged otherwise
 RANSAC_SEED = 0
 _WRITTEN, _JUDGED = "matches written", "pairs judged"  # notes in the database
 _COLUMNS = (
@@ -71,7 +71,7 @@ def write_matches(
             if len(found.indices) and (seen is None or seen.verdict is None):
                 packed = (pair.number, len(pair.indices), pair.indices.tobytes())
                 connection.execute("INSERT INTO matches (pair_id, rows, cols, data) VALUES (?, ?, 2, ?)", packed)
-        write_notes(connection, {_WRITTEN: str(ALGORITHM)})
+        write_notes(connection, {_WRITTEN: "yes"})
 
 
 def verify(database: Path, matches: Callable[[], Iterable[NamedMatches]]) -> None:
@@ -83,7 +83,7 @@ def verify(database: Path, matches: Callable[[], Iterable[NamedMatches]]) -> Non
     """
     _estimate(database)
     if verdicts(database) and read_note(database, _JUDGED) is None:
-        cameras = _cameras(database)
+        cameras = read_cameras(database)
         with closing(sqlite3.connect(database)) as connection, connection:
             _judge_all(connection, cameras, matches())
 
@@ -104,7 +104,7 @@ def verdicts(database: Path) -> dict[str, int]:
     """How many pairs got which verdict; nothing where they were not judged."""
     if read_note(database, _WRITTEN) is None:
         return {}
-    with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+    with closing(open_for_reading(database)) as connection:
         query = f"SELECT verdict, COUNT(*) FROM {PAIRS} GROUP BY verdict ORDER BY COUNT(*) DESC"
         return dict(connection.execute(query).fetchall())
 
@@ -182,17 +182,7 @@ def _judge_all(
         if verdict != Verdict.ACCEPTED:
             for table in ("matches", "two_view_geometries"):
                 connection.execute(f"DELETE FROM {table} WHERE pair_id = ?", (pair.number,))
-    write_notes(connection, {_JUDGED: str(ALGORITHM)})
-
-
-def _cameras(database: Path) -> dict[int, "pycolmap.Camera"]:
-    import pycolmap
-
-    opened = pycolmap.Database.open(str(database))
-    try:
-        return {camera.camera_id: camera for camera in opened.read_all_cameras()}
-    finally:
-        opened.close()
+    write_notes(connection, {_JUDGED: "yes"})
 
 
 def _chances(

@@ -102,7 +102,7 @@ def first_look(a: Points, b: Points, scores: NDArray[np.floating], *, rotations:
 
 
 def arrangement(a: Points, b: Points, *, rotations: int = 1) -> float:
-    """How surely neighbouring matches lie to one another in one image as they do in the other.
+    """How surely neighbouring matches keep their arrangement from one image to the other.
 
     Of match i and its m nearest neighbours in A, those count whose displacement in B is that in A, up to `_TOLERANCE`
     of its length d. A place by chance is within that with probability pi (tolerance d)^2 / area, so that the count has
