@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+DINOV2_PATCH, DINOV2_HEADS = 14, 16  # pixels; of ViT-L
+
 
 @dataclass(frozen=True)
 class Level:
@@ -37,6 +39,23 @@ class NetworkConfig:
     def divisor(self) -> int:
         """Image sides must be multiples of this many pixels."""
         return math.lcm(*(level.stride for level in self.levels))
+
+    def largest_tensor(self, pixels: int) -> int:
+        """Elements of the largest tensor that an image of so many pixels makes in the network."""
+        channels, context = [3.0], 0
+        if self.encoder != "strided":
+            channels.append(64)  # VGG-19's first, at full size
+        for level in self.levels:
+            widest = max(level.features + context, level.hidden)
+            if level is not self.levels[-1] or level.stride > 1:  # the last 1x1 works on samples (`Describe`)
+                widest = max(widest, self.prototypes + level.context)
+            channels.append(widest / level.stride**2)
+            context = level.context
+        largest = math.ceil(max(channels) * pixels)
+        if self.encoder == "vgg19+dinov2":
+            tokens = pixels // DINOV2_PATCH**2 + 1
+            largest = max(largest, DINOV2_HEADS * tokens**2)  # of its attention
+        return largest
 
     @property
     def alignment(self) -> int:
@@ -91,11 +110,16 @@ class Member:
     match_threshold: float  # least dual-softmax probability
     activations: float  # bytes a pixel of an image that a network holds at once, float32; the larger of the two
     pixels_per_keypoint: int = 0  # network pixels; 0: an image may have any number of keypoints
+    least_contrast: float = 0.0  # of a keypoint's logit over the lowest within CONTRAST_RADIUS; 0: any
 
     @property
     def divisor(self) -> int:
         """Of the sides of an image that both networks see, pixels."""
         return math.lcm(self.detector.divisor, self.descriptor.divisor)
+
+    def largest_tensor(self, pixels: int) -> int:
+        """Elements of the largest tensor that an image of so many pixels makes in either network."""
+        return max(self.detector.largest_tensor(pixels), self.descriptor.largest_tensor(pixels))
 
     @property
     def alignment(self) -> int:
@@ -106,10 +130,11 @@ class Member:
 # nano's detector learned to find a keypoint in 128 pixels. Of images of 320 pixels twice as many make better poses, and
 # four times as many do not (`scripts/benchmarks/results/keypoint_density.md`).
 _DENSITY = 64
+_CONTRAST = 0.25  # of version 4: flat ground has less, inliers of photographs more (the same file)
 _NANO_BYTES, _L_BYTES = 132.0, 1700.0  # growth of the peak under ONNX Runtime between 512 and 1024 pixels
 
 FAMILY = {
-    "dedode-nano": Member(DETECTOR_NANO, DESCRIPTOR_NANO, 0.2, _NANO_BYTES, _DENSITY),
+    "dedode-nano": Member(DETECTOR_NANO, DESCRIPTOR_NANO, 0.2, _NANO_BYTES, _DENSITY, _CONTRAST),
     "dedode-nano-v3": Member(DETECTOR_NANO, DESCRIPTOR_NANO, 0.2, _NANO_BYTES, _DENSITY),
     "dedode-nano-v2": Member(DETECTOR_NANO_V2, DESCRIPTOR_NANO, 0.2, _NANO_BYTES, _DENSITY),
     "dedode-nano-v1": Member(DETECTOR_NANO_V1, DESCRIPTOR_NANO, 0.1, _NANO_BYTES, _DENSITY),
@@ -123,6 +148,7 @@ FAMILY = {
 
 # What the graphs between the networks (`exports.graphs`) are made for, and what goes into them.
 NEVER = -1e30  # a logit that nothing reaches, finite for engines that dislike infinities
+CONTRAST_RADIUS = 4  # network pixels, in rows and in columns
 OUTSIDE, HIDDEN, WANTED = 0, 1, 2  # where keypoints may be: padding; border and masks; elsewhere
 PADDING = -1000.0  # in the columns that tell keypoints from padding: exp(t (cos - 1000 - 1)) is 0 for any t in use
 MODES = {  # (radius of non-maximum suppression, rank by coverage, refine below the pixel) -> name

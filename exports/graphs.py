@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from exports.config import CAPACITIES, MODES, NEVER, OUTSIDE, WANTED, select_file
+from exports.config import CAPACITIES, CONTRAST_RADIUS, MODES, NEVER, OUTSIDE, WANTED, select_file
 from exports.keypoints import exact_topk, smooth
 from exports.networks import IMAGENET_MEAN, IMAGENET_STD
 
 WINDOW = 2  # pixels each way of the soft-argmax
+LEAST = 1e-30  # a sum of padding is 0; by `clamp_min`, because the exporter drops the addition of so little
 
 
 class Normalise(nn.Module):
@@ -40,7 +41,9 @@ class Select(nn.Module):
         super().__init__()
         self.nms_radius, self.coverage, self.subpixel, self.capacity = nms_radius, coverage, subpixel, capacity
 
-    def forward(self, logits: Tensor, ground: Tensor, log_threshold: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, logits: Tensor, ground: Tensor, log_threshold: Tensor, least_contrast: Tensor
+    ) -> tuple[Tensor, ...]:
         """The strongest local maxima.
 
         Args:
@@ -48,6 +51,7 @@ class Select(nn.Module):
             ground: (B, H, W) uint8: `OUTSIDE` in the padding, `HIDDEN` where no keypoint is wanted (the border, a
                 mask), `WANTED` elsewhere.
             log_threshold: (1,) float32, logarithm of the least probability.
+            least_contrast: (1,) float32, least logit over the lowest within `CONTRAST_RADIUS`.
 
         Returns:
             keypoints (B, K, 2) in [-1, 1] (outer edges of the padded image), points (B, K, 2) network pixels, scores
@@ -64,10 +68,14 @@ class Select(nn.Module):
         if self.nms_radius:
             side = 2 * self.nms_radius + 1
             allowed = allowed & (F.max_pool2d(inside[:, None], side, 1, self.nms_radius)[:, 0] == inside)
+        # the lowest of the image around each pixel; padding counts as high
+        upside_down = torch.where(ground > OUTSIDE, -inside, NEVER)[:, None]
+        lowest = -F.max_pool2d(upside_down, 2 * CONTRAST_RADIUS + 1, 1, CONTRAST_RADIUS)[:, 0]
+        allowed = allowed & (inside - lowest >= least_contrast)
         rank = inside
         if self.coverage:
             probability = torch.where(ground > OUTSIDE, ((inside - log_total).exp() + 1e-6) * 10000, 0.0)
-            rank = inside - 0.5 * (smooth(probability) + 1e-8).log()
+            rank = inside - 0.5 * smooth(probability).clamp_min(1e-8).log()  # see `LEAST`
         rank = torch.where(allowed, rank, NEVER).flatten(1)
         rank = F.pad(rank, (0, self.capacity), value=NEVER)  # images smaller than the capacity
         strength, places = exact_topk(rank, self.capacity)  # (B, K)
@@ -128,10 +136,16 @@ class MatchBlock(nn.Module):
         first, second = descriptors[pairs[:, 0]], descriptors[pairs[:, 1]]
         last = second.shape[2] - 1
         second = torch.cat((second[..., : last - 1], second[..., last:], second[..., last - 1 : last]), dim=2)
-        e = ((_product(first, second.transpose(1, 2)) - 1) * inverse_temperature).exp()
-        p = (e / (e.sum(dim=2, keepdim=True) + 1e-30)) * (e / (e.sum(dim=1, keepdim=True) + 1e-30))
-        best, place = p.max(dim=2)
-        mutual = p.amax(dim=1).gather(1, place) == best
+        e = ((_product(first, second.transpose(1, 2)) - 1) * inverse_temperature).exp()  # (P, N, N)
+        rows = e.sum(dim=2).clamp_min(LEAST)  # (P, N)
+        columns = e.sum(dim=1).clamp_min(LEAST)
+        # P = E^2 / (r c^T): along a row r is constant, along a column c. Neither maximum needs the whole of P
+        place = (e * (e / columns[:, None])).argmax(dim=2)
+        back = (e * (e / rows[..., None])).argmax(dim=1)
+        # by index: two reductions over equal values may differ in the last bit
+        mutual = back.gather(1, place) == torch.arange(e.shape[1], device=e.device)
+        strength = e.gather(2, place[..., None])[..., 0]
+        best = (strength / rows) * (strength / columns.gather(1, place))
         return place.to(torch.int32), torch.where(mutual, best, 0.0)
 
 
@@ -152,8 +166,9 @@ def export_graphs(folder: Path) -> None:
         Normalise(), {"pixels": pixels}, {"pixels": {0: "batch", **size}}, ["image"], folder / "normalise.onnx"
     )
     inputs = {"logits": torch.randn(2, 1, 64, 96), "ground": torch.full((2, 64, 96), WANTED, dtype=torch.uint8)}
-    inputs["log_threshold"] = torch.tensor([NEVER])
-    dynamic = {"logits": {0: "batch", 2: "height", 3: "width"}, "ground": {0: "batch", **size}, "log_threshold": {}}
+    inputs |= {"log_threshold": torch.tensor([NEVER]), "least_contrast": torch.tensor([0.0])}
+    dynamic = {"logits": {0: "batch", 2: "height", 3: "width"}, "ground": {0: "batch", **size}}
+    dynamic |= {"log_threshold": {}, "least_contrast": {}}
     outputs = ["keypoints", "points", "scores", "counts", "finite"]
     for how, mode in MODES.items():
         for capacity in CAPACITIES:

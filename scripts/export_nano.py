@@ -66,6 +66,7 @@ def main() -> None:
         "dimension": nano.descriptor.prototypes,
         "match_threshold": nano.match_threshold,
         "pixels_per_keypoint": nano.pixels_per_keypoint,
+        "least_contrast": nano.least_contrast,
         "nms_radius": 2,
         "sha256": digests,
         "sha256_fp16": half_digests,

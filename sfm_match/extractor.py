@@ -21,8 +21,8 @@ from sfm_match.lanes import Lanes
 from sfm_match.loader import Loaded, normalise
 from sfm_match.models import Model, Weights, find_model, zoo
 from sfm_match.progress import Clock
-from sfm_match.runtime import Choice, OutOfMemory, Runtime, choose, create_runtime, resolve_precision
-from sfm_match.runtime.planning import Range, images_a_call, ranges
+from sfm_match.runtime import Choice, EngineError, OutOfMemory, Runtime, choose, create_runtime, resolve_precision
+from sfm_match.runtime.planning import Range, images_a_call, most_a_call, ranges
 from sfm_match.store.features import Features
 
 TURNS = 4  # quarters, with --turns
@@ -80,26 +80,30 @@ class Extractor:
         self._runtime = runtime
         self.batch = self._batch()
         self.served = ranges(buckets, self.batch)
-        self._networks = self._make(model)
-        self._full: _Networks | None = None  # in float32, made when half precision fails
+        self._networks = self._make(model, self.served)
+        self._full: dict[tuple[int, int], _Networks] = {}  # in float32 by bucket, made when half precision fails
         self.redone = 0  # images
         self._redoing = threading.Lock()
 
     def _batch(self) -> int:
-        if self._options.batch != AUTO:
-            return int(self._options.batch)
+        asked = None if self._options.batch == AUTO else int(self._options.batch)
         if not self._runtime.on_device:
-            return self.model.cpu_batch
-        pixels = max((width * height for width, height in self._buckets), default=1)
-        return images_a_call(self._runtime.free_memory(), pixels, FAMILY[self.model.name].activations)
+            return asked or self.model.cpu_batch
+        # an engine for several shapes is built for the widest and the tallest at once
+        width, height = (max(sides) for sides in zip(*self._buckets, strict=True)) if self._buckets else (1, 1)
+        member = FAMILY[self.model.name]
+        largest = member.largest_tensor(width * height)
+        if asked is not None:
+            return min(asked, most_a_call(largest))
+        return images_a_call(self._runtime.free_memory(), width * height, member.activations, largest)
 
-    def _make(self, model: Model) -> _Networks:
+    def _make(self, model: Model, served: Sequence[Range]) -> _Networks:
         capacity = parts.capacity_for(self._options.max_keypoints)
         how = selection(model, self._options)
         # quarter turns and more keypoints than a selection holds: chosen on the host
         if self._runtime.on_device and not self._options.turns and capacity is not None:
-            return _OnDevice(self._runtime, model, how, capacity, self.served)
-        return _OnHost(self._runtime, model, how, TURNS if self._options.turns else 1, self.served)
+            return _OnDevice(self._runtime, model, how, capacity, served)
+        return _OnHost(self._runtime, model, how, TURNS if self._options.turns else 1, served)
 
     @property
     def lanes(self) -> Lanes:
@@ -123,7 +127,7 @@ class Extractor:
         if not batch.items:
             return {}
         try:
-            found = self._networks.features(batch, clock)
+            return self._once(batch, clock)
         except OutOfMemory:
             if len(batch.items) == 1:
                 raise
@@ -131,13 +135,28 @@ class Extractor:
             return self.features(_rows(batch, range(middle)), clock) | self.features(
                 _rows(batch, range(middle, len(batch.items))), clock
             )
+
+    def _once(self, batch: Loaded, clock: Clock) -> Found:
+        found = self._networks.features(batch, clock)
         failed = [row for row, item in enumerate(batch.items) if found[item.name] == NOT_FINITE]
         if failed and self.model.half:
-            with self._redoing:  # one lane at a time: it is rare
-                if self._full is None:
-                    self._full = self._make(find_model(self.model.name, chosen_weights(self._options)))
-                found |= self._full.features(_rows(batch, failed), clock)
-                self.redone += len(failed)
+            found |= self._in_float32(_rows(batch, failed), clock)
+        return found
+
+    def _in_float32(self, batch: Loaded, clock: Clock) -> Found:
+        """What half precision could not do. An engine that fails at it, too, costs these images and not the job."""
+        height, width = batch.images.shape[1:3]
+        with self._redoing:  # one lane at a time: it is rare
+            try:
+                if (width, height) not in self._full:
+                    model = find_model(self.model.name, chosen_weights(self._options))
+                    self._full[width, height] = self._make(model, ranges({(width, height): 1}, self.batch))
+                found = self._full[width, height].features(batch, clock)
+            except EngineError as error:
+                if isinstance(error, OutOfMemory) and len(batch.items) > 1:
+                    raise
+                return {item.name: f"{NOT_FINITE}, and float32 failed: {error}" for item in batch.items}
+            self.redone += len(batch.items)
         return found
 
     def each(self, batches: Iterable[Loaded], clock: Clock) -> Iterator[tuple[Loaded, Found]]:
@@ -171,6 +190,7 @@ def selection(model: Model, options: ExtractOptions) -> Selection:
         options.subpixel,
         model.published,
         0 if options.all_keypoints else model.pixels_per_keypoint,
+        0.0 if options.all_keypoints else model.least_contrast,
     )
 
 
@@ -254,6 +274,7 @@ class _OnDevice:
                     "logits": self._detector.run({"image": image})["logits"],
                     "ground": engine.put("ground", ground),
                     "log_threshold": engine.put("log_threshold", np.array([least], np.float32)),
+                    "least_contrast": engine.put("least_contrast", np.array([self._how.least_contrast], np.float32)),
                 }
             )
             described = self._descriptor.run({"image": image, "keypoints": selected["keypoints"]})["descriptors"]

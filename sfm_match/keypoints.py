@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from exports.config import CONTRAST_RADIUS
+
 _WINDOW = 2  # pixels each way of the soft-argmax
 _DENSITY = np.exp(-(np.linspace(-2, 2, 51, dtype=np.float32) ** 2))  # the published kernel of the coverage weighting
 
@@ -21,6 +23,7 @@ class Selection:
     subpixel: bool
     coverage: bool = False  # rank by probability over the square root of its density (DeDoDe's `increase_coverage`)
     pixels_per_keypoint: int = 0  # network pixels; 0: no limit
+    least_contrast: float = 0.0  # of a logit over the lowest within `CONTRAST_RADIUS`; 0: no limit
 
     def most(self, size: tuple[int, int]) -> int:
         """Keypoints of an image of this (width, height), network pixels without padding."""
@@ -62,6 +65,9 @@ def select_keypoints(
         allowed &= mask > 0
     if how.threshold > 0:
         allowed &= inside > log_total + np.log(how.threshold)
+    if how.least_contrast > 0:
+        around = np.ones((2 * CONTRAST_RADIUS + 1,) * 2, np.uint8)
+        allowed &= inside - cv2.erode(inside, around) >= how.least_contrast
 
     # the rank of a pixel is a logarithm, as the logits are: probabilities of 1e-30 still differ
     rank = inside - 0.5 * np.log(_density(np.exp(inside - log_total))) if how.coverage else inside

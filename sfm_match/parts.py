@@ -65,7 +65,7 @@ def capacity_for(max_keypoints: int) -> int | None:
 
 
 def select(how: Selection, capacity: int, ranges: Sequence[Range]) -> Part:
-    """logits, ground (B, H, W) uint8, log_threshold (1,) -> `SELECTED`."""
+    """logits, ground (B, H, W) uint8, log_threshold (1,), least_contrast (1,) -> `SELECTED`."""
     key = how.nms_radius, how.coverage, how.subpixel
     profiles = [{"logits": r.shapes(before=(1,)), "ground": r.shapes()} for r in ranges]
     return Part(

@@ -153,7 +153,9 @@ def gpu_memory(options: ExtractOptions, model: Model, headers: Iterable[Header])
     each = FAMILY[model.name].activations * pixels
     if options.batch != AUTO:
         return int(2 * int(options.batch) * each)
-    return int(2 * images_a_call(assumed_free(found[0].memory), pixels, FAMILY[model.name].activations) * each)
+    member = FAMILY[model.name]
+    largest = member.largest_tensor(pixels)
+    return int(2 * images_a_call(assumed_free(found[0].memory), pixels, member.activations, largest) * each)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,15 @@
 # ruff: noqa: N801, N802, N815 - the names are those of CUDA
 """A GPU that is not there: TensorRT's and CUDA's interfaces over host memory, with ONNX Runtime for the kernels.
 
-It has the names that the project uses and refuses what the real ones refuse where that is known (no capture right after
-a change of shape, no reading of freed memory). What it cannot tell is speed, and what the real ones do besides.
+It has the names that the project uses and refuses what the real ones refuse where that is known: no capture right after
+a change of shape, no reading of freed memory, no tensor of 2^31 elements, and a capture is spoiled where another thread
+meanwhile does what waits for the whole device. Reasons go to the first logger of the process. What it cannot tell is
+speed, and what the real ones do besides.
 """
 
 import ctypes
+import math
+import time
 import types
 from collections.abc import Callable
 from enum import Enum, IntEnum
@@ -19,6 +23,18 @@ import onnxruntime
 from sfm_match.runtime.devices import Gpu
 
 GPU = Gpu("Fake GPU", (9, 0), 80 << 30)
+
+
+def _stream(handle: int) -> Any:
+    from cuda.bindings.runtime import cudaStream_t
+
+    return cudaStream_t(handle)
+
+
+def _handle(stream: Any) -> int:
+    from cuda.bindings.utils import get_cuda_native_handle
+
+    return int(get_cuda_native_handle(stream))
 
 
 class FakeCuda:
@@ -44,6 +60,13 @@ class FakeCuda:
         self.streams = self.destroyed = self.launches = 0
         self.limit: int | None = None  # bytes of the largest allocation
         self.capture_fails = False
+        self.capture_seconds = 0.0  # how long one lasts
+        self.spoiled: set[int] = set()  # streams whose capture something broke
+        self.broken = 0  # captures, so far
+
+    def waits_for_the_device(self) -> None:
+        """What no capture survives."""
+        self.spoiled |= self.capturing.keys()
 
     def _ok(self, *values: Any) -> tuple[Any, ...]:
         return (self.cudaError_t.cudaSuccess, *values) if values else (self.cudaError_t.cudaSuccess, None)
@@ -51,6 +74,7 @@ class FakeCuda:
     def cudaMalloc(self, size: int) -> tuple[Any, ...]:
         if self.limit is not None and size > self.limit:
             return self.cudaError_t.cudaErrorMemoryAllocation, None
+        self.waits_for_the_device()
         block = ctypes.create_string_buffer(size)
         self.memory[ctypes.addressof(block)] = block
         return self._ok(ctypes.addressof(block))
@@ -66,6 +90,7 @@ class FakeCuda:
         return int(pointer)
 
     def cudaFree(self, pointer: int) -> tuple[Any, ...]:
+        self.waits_for_the_device()
         del self.memory[pointer]
         return self._ok()
 
@@ -74,36 +99,43 @@ class FakeCuda:
     def cudaStreamCreateWithFlags(self, flags: int) -> tuple[Any, ...]:
         assert flags == self.cudaStreamNonBlocking
         self.streams += 1
-        return self._ok(self.streams)
+        return self._ok(_stream(self.streams))
 
-    def cudaStreamDestroy(self, stream: int) -> tuple[Any, ...]:
-        assert 0 < stream <= self.streams
+    def cudaStreamDestroy(self, stream: Any) -> tuple[Any, ...]:
+        assert 0 < _handle(stream) <= self.streams
         self.destroyed += 1
         return self._ok()
 
     def cudaGetLastError(self) -> tuple[Any, ...]:
         return self._ok()
 
-    def cudaMemcpyAsync(self, target: int, source: int, size: int, kind: Any, stream: int) -> tuple[Any, ...]:
+    def cudaMemcpyAsync(self, target: int, source: int, size: int, kind: Any, stream: Any) -> tuple[Any, ...]:
         assert isinstance(kind, self.cudaMemcpyKind)
         assert target in self.memory
         assert source in self.memory
-        assert stream not in self.capturing
+        assert _handle(stream) not in self.capturing
         ctypes.memmove(target, source, size)
         return self._ok()
 
-    def cudaStreamSynchronize(self, stream: int) -> tuple[Any, ...]:
-        assert stream not in self.capturing
+    def cudaStreamSynchronize(self, stream: Any) -> tuple[Any, ...]:
+        assert _handle(stream) not in self.capturing
         return self._ok()
 
-    def cudaStreamBeginCapture(self, stream: int, mode: Any) -> tuple[Any, ...]:
+    def cudaStreamBeginCapture(self, stream: Any, mode: Any) -> tuple[Any, ...]:
         assert isinstance(mode, self.cudaStreamCaptureMode)
-        self.capturing[stream] = []
+        self.capturing[_handle(stream)] = []
         return self._ok()
 
-    def cudaStreamEndCapture(self, stream: int) -> tuple[Any, ...]:
-        work = self.capturing.pop(stream)
-        if self.capture_fails:
+    def cudaStreamEndCapture(self, stream: Any) -> tuple[Any, ...]:
+        time.sleep(self.capture_seconds)
+        handle = _handle(stream)
+        work = self.capturing.pop(handle)
+        spoiled = handle in self.spoiled
+        self.spoiled.discard(handle)
+        self.broken += spoiled
+        if self.capture_fails or spoiled:
+            for context, _ in work:
+                context.captured = False
             return self.cudaError_t.cudaErrorStreamCaptureUnsupported, None
         return self._ok(work)
 
@@ -224,7 +256,8 @@ class _Config:
     def add_optimization_profile(self, profile: _Profile) -> int:
         self.profile = profile
         good = all(a <= b <= c for s in profile.shapes.values() for a, b, c in zip(*s, strict=True))
-        return 0 if good else -1
+        small = all(math.prod(largest) < 2**31 for _, _, largest in profile.shapes.values())
+        return 0 if good and small else -1
 
 
 class _Context:
@@ -290,6 +323,8 @@ class _Context:
             self.cuda.capturing[stream].append((self, lambda: self._execute(shapes, addresses, scratch)))
             self.captured = not self.cuda.capture_fails
         else:
+            if self.ran_at != self.shapes:
+                self.cuda.waits_for_the_device()  # its kernels are loaded
             self._execute(self.shapes, self.addresses, self.scratch)
             self.ran_at = self.shapes
         return True
@@ -309,11 +344,13 @@ class _Context:
 
 class _Engine:
     def __init__(self, plan: bytes, cuda: FakeCuda) -> None:
+        cuda.waits_for_the_device()
         self.session = onnxruntime.InferenceSession(plan, providers=["CPUExecutionProvider"])
         self.cuda = cuda
 
     def create_execution_context(self, strategy: Any) -> _Context:
         assert strategy.name == "USER_MANAGED"
+        self.cuda.waits_for_the_device()
         return _Context(self, self.cuda)
 
     def get_tensor_dtype(self, name: str) -> _Type:
@@ -325,10 +362,11 @@ def fake_tensorrt(cuda: FakeCuda) -> types.ModuleType:
     module = types.ModuleType("tensorrt")
     module.__spec__ = ModuleSpec("tensorrt", None)
     configs: list[_Config] = []
+    loggers: list[Any] = []
 
     class Builder:
         def __init__(self, log: Any) -> None:
-            self.log = log
+            loggers.append(log)
 
         def create_network(self, flags: int) -> _Network:
             assert flags == 1 << 1
@@ -346,9 +384,12 @@ def fake_tensorrt(cuda: FakeCuda) -> types.ModuleType:
 
     class Runtime:
         def __init__(self, log: Any) -> None:
-            self.log = log
+            loggers.append(log)
 
         def deserialize_cuda_engine(self, plan: bytes) -> _Engine | None:
+            if cuda.limit is not None and len(plan) > cuda.limit:
+                loggers[0].log(_Severity.ERROR, "[defaultAllocator.cpp] Error Code 1: Cuda Runtime (out of memory)")
+                return None
             return _Engine(plan, cuda) if plan else None
 
     module.__dict__.update(
@@ -356,7 +397,7 @@ def fake_tensorrt(cuda: FakeCuda) -> types.ModuleType:
         configs=configs,
         ILogger=_Logger,
         Builder=Builder,
-        OnnxParser=_Parser,
+        OnnxParser=lambda network, _log: _Parser(network, loggers[0]),
         Runtime=Runtime,
         DataType=_Type,
         NetworkDefinitionCreationFlag=IntEnum("NetworkDefinitionCreationFlag", {"STRONGLY_TYPED": 1}),

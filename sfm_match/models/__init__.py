@@ -45,6 +45,7 @@ class Model:
     dimension: int  # of a descriptor
     match_threshold: float  # least dual-softmax probability that pays for this model
     pixels_per_keypoint: int  # network pixels; an image has no more keypoints that can be told apart; 0: no limit
+    least_contrast: float  # of a keypoint's logit over the lowest within `CONTRAST_RADIUS`, for flat ground; 0: any
     nms_radius: int  # pixels; a keypoint is the strongest within this distance (in rows and in columns)
     published: bool  # keypoints are chosen as the published DeDoDe chooses them
     cpu_batch: int  # images a call; more gains nothing on a CPU
@@ -88,6 +89,7 @@ def find_model(name: str, weights: Weights | None = None, *, half: bool = False)
         dimension=manifest["dimension"],
         match_threshold=manifest["match_threshold"],
         pixels_per_keypoint=manifest["pixels_per_keypoint"],
+        least_contrast=manifest["least_contrast"],
         nms_radius=manifest["nms_radius"],
         published=False,
         cpu_batch=4,

@@ -51,6 +51,7 @@ def prepared_model(name: str, weights: Weights, *, half: bool = False) -> Model:
         dimension=member.descriptor.prototypes,
         match_threshold=member.match_threshold,
         pixels_per_keypoint=member.pixels_per_keypoint,
+        least_contrast=member.least_contrast,
         nms_radius=2 if name in BUILT_IN else 1,
         published=name not in BUILT_IN,
         cpu_batch=4 if name in BUILT_IN else 1,

@@ -37,6 +37,17 @@ class OutOfMemory(EngineError):
     """The device has no memory for this batch; a smaller one may fit."""
 
 
+# as CUDA, cuBLAS, cuDNN, TensorRT, ONNX Runtime and torch say it
+_NO_MEMORY = ("out of memory", "outofmemory", "failed to allocate memory", "alloc_failed", "allocation_failed")
+
+
+def engine_failure(text: str) -> EngineError:
+    """An engine's message as our error: `OutOfMemory` where it speaks of memory, whichever library it is from."""
+    lowered = text.lower()
+    kind = OutOfMemory if any(sign in lowered for sign in _NO_MEMORY) else EngineError
+    return kind(" ".join(text.split()))
+
+
 @dataclass(frozen=True)
 class Part:
     """A network, for any engine."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -12,7 +13,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from sfm_match.lanes import Lanes
-from sfm_match.runtime import GRAPHS, Arrays, EngineError, OutOfMemory, Part, Provider, Value
+from sfm_match.runtime import GRAPHS, Arrays, EngineError, Part, Provider, Value, engine_failure
 from sfm_match.runtime.devices import gpus
 from sfm_match.runtime.planning import assumed_free, whole_range
 from sfm_match.store.shard import sha256_of
@@ -33,7 +34,7 @@ class OrtSession:
         try:
             self.inner = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
         except Exception as error:  # onnxruntime's exceptions share no base of their own
-            raise EngineError(f"{path}: ONNX Runtime cannot load it: {' '.join(str(error).split())}") from error
+            raise engine_failure(f"{path}: ONNX Runtime cannot load it: {error}") from error
         self.outputs = [output.name for output in self.inner.get_outputs()]
 
     @property
@@ -115,23 +116,31 @@ class OrtRuntime:
 
 def cuda_options(part: Part) -> dict[str, str]:
     """Of the CUDA provider. An exhaustive search for convolutions would run again for every shape."""
-    return {"use_tf32": "0" if part.exact else "1", "cudnn_conv_algo_search": "HEURISTIC"}
+    return {
+        "use_tf32": "0" if part.exact else "1",
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "arena_extend_strategy": "kSameAsRequested",  # by default it doubles, and holds what nobody uses
+    }
 
 
 def tensorrt_options(part: Part, cache: Path) -> dict[str, Any]:
     """Of the TensorRT provider: explicit shapes, and a cache for each network.
 
-    ONNX Runtime names engines by the names in a network and not by its weights: two networks of one form would take
-    each other's.
+    ONNX Runtime names engines by the names in a network and not by its weights, and by the GPU's compute capability and
+    not by its model: two networks of one form, or an H100 and an H200, would take each other's.
+
+    `trt_fp16_enable` is never set: ONNX Runtime would then not ask for a strongly typed network, and coordinates, which
+    these networks keep in float32, would become half.
     """
-    engines = cache / "onnxruntime" / sha256_of(part.path)[:16]
+    gpu = re.sub(r"\W+", "-", gpus()[0].name) if gpus() else "no-gpu"
+    timings = cache / "onnxruntime" / gpu
+    engines = timings / sha256_of(part.path)[:16]
     engines.mkdir(parents=True, exist_ok=True)
     options: dict[str, Any] = {
         "trt_engine_cache_enable": True,
         "trt_engine_cache_path": str(engines),
         "trt_timing_cache_enable": True,
-        "trt_timing_cache_path": str(cache),
-        "trt_fp16_enable": part.half,  # this provider's networks are not strongly typed
+        "trt_timing_cache_path": str(timings),
     }
     if part.profiles:
         for place, kind in enumerate(("min", "opt", "max")):
@@ -171,7 +180,4 @@ def _translated() -> Any:
     try:
         yield
     except Exception as error:
-        text = " ".join(str(error).split())
-        if "Failed to allocate memory" in text or "out of memory" in text.lower():
-            raise OutOfMemory(f"ONNX Runtime: {text}") from error
-        raise EngineError(f"ONNX Runtime: {text}") from error
+        raise engine_failure(f"ONNX Runtime: {error}") from error

@@ -9,6 +9,7 @@ OWN_PROFILE = 64  # images of one shape that pay for an engine of their own
 MOST_IMAGES = 16  # a call; more gains nothing on the largest GPUs
 USABLE = 0.6  # of the free memory; the rest is for lanes, allocators and neighbours
 LANES = 2  # of a GPU
+MOST_ELEMENTS = 2**31 - 1  # of a tensor: TensorRT refuses more, and kernels of other engines count in 32 bits
 MATRICES = 4  # float32 matrices of a pair that matching holds at once
 MOST_PAIRS = 64  # a call
 
@@ -82,21 +83,28 @@ def assumed_free(total: int) -> int:
     return int(total * 0.8)
 
 
-def images_a_call(free: int | None, pixels: int, bytes_per_pixel: float) -> int:
+def images_a_call(free: int | None, pixels: int, bytes_per_pixel: float, elements: int) -> int:
     """The batch of a GPU: a power of two that fits.
 
     Args:
         free: bytes of the device; None: unknown, 8 GB are assumed.
         pixels: of the largest padded image.
         bytes_per_pixel: activations of the larger network.
+        elements: of the largest tensor that such an image makes.
     """
     room = USABLE * (free if free is not None else 8 << 30)
     fitting = int(room / (LANES * pixels * bytes_per_pixel))
-    return 1 << (max(1, min(MOST_IMAGES, fitting)).bit_length() - 1)
+    return 1 << (max(1, min(MOST_IMAGES, fitting, most_a_call(elements))).bit_length() - 1)
+
+
+def most_a_call(elements: int) -> int:
+    """Images or pairs of which no tensor of a call has more elements than engines take, at least one."""
+    return max(1, MOST_ELEMENTS // max(elements, 1))
 
 
 def pairs_a_call(free: int | None, keypoints: int) -> int:
     """Image pairs that matching takes at once, a power of two: their matrices are what is large."""
     room = USABLE * (free if free is not None else 8 << 30)
-    fitting = int(room / (LANES * MATRICES * 4 * max(keypoints, 1) ** 2))
-    return 1 << (max(1, min(MOST_PAIRS, fitting)).bit_length() - 1)
+    matrix = max(keypoints, 1) ** 2
+    fitting = int(room / (LANES * MATRICES * 4 * matrix))
+    return 1 << (max(1, min(MOST_PAIRS, fitting, most_a_call(matrix))).bit_length() - 1)

@@ -6,7 +6,8 @@ On CUDA each thread has a stream of its own, and a shape that comes again is rep
 import contextlib
 import inspect
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -16,9 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sfm_match.lanes import Lanes
-from sfm_match.runtime import EngineError, OutOfMemory, Part, Value
+from sfm_match.runtime import OutOfMemory, Part, Value, engine_failure
 
 GRAPHS = 16  # of a thread and network; the oldest goes
+_CAPTURES = 3  # tries at a shape
 
 
 @cache
@@ -43,6 +45,9 @@ class TorchSession:
         self._outputs = part.outputs
         self._runtime = runtime
         self._graphs = threading.local()
+        if runtime.device == "cuda":
+            with runtime.exclusive:
+                torch.cuda.synchronize()  # the weights were brought on another stream than those that will read them
 
     def run(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
         given = tuple(feeds[name] for name in self._inputs)
@@ -52,25 +57,38 @@ class TorchSession:
 
     def _replayed(self, given: tuple[Tensor, ...]) -> Any:
         """Eager at a shape's first sight, captured at its second, replayed from then on."""
-        graphs: dict[Any, Callable[..., Any] | None] = self._graphs.__dict__.setdefault("by_shape", {})
+        graphs: dict[Any, _Seen] = self._graphs.__dict__.setdefault("by_shape", {})
         shape = tuple((tensor.shape, tensor.dtype) for tensor in given)
-        known, run = shape in graphs, graphs.pop(shape, None)
-        if known and run is None:
-            run = self._captured(given)
-        graphs[shape] = run  # the latest used last
+        seen = graphs[shape] = graphs.pop(shape, _Seen())  # the latest used last
         if len(graphs) > GRAPHS:
             del graphs[next(iter(graphs))]
-        return (run or self._module)(*given)
+        if seen.graph is None:
+            # one thread at a time: a capture begins by waiting for the whole device, and a first run may do so;
+            # neither survives in another thread's capture
+            with self._runtime.exclusive:
+                if 1 <= seen.runs <= _CAPTURES:
+                    seen.graph = self._captured(given)
+                seen.runs += 1
+                if seen.graph is None:
+                    return self._module(*given)
+        return seen.graph(*given)
 
-    def _captured(self, given: tuple[Tensor, ...]) -> Callable[..., Any]:
-        """As a graph; plain where that cannot be."""
-        with self._runtime.capturing:  # it begins by waiting for the whole device, which no other capture survives
-            try:
-                return _Graph(self._module, given, self._runtime.graph_pool())
-            except torch.OutOfMemoryError:
-                raise
-            except RuntimeError:
-                return self._module
+    def _captured(self, given: tuple[Tensor, ...]) -> "_Graph | None":
+        """As a graph, None where that cannot be."""
+        try:
+            return _Graph(self._module, given, self._runtime.graph_pool())
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:
+            return None
+
+
+@dataclass
+class _Seen:
+    """What a thread and network know of a shape."""
+
+    runs: int = 0  # not replayed
+    graph: "_Graph | None" = None
 
 
 class _Graph:
@@ -99,8 +117,13 @@ class TorchRuntime:
     def __init__(self, device: str | None = None) -> None:
         self.device = device or best_device()
         self.lanes = Lanes(2 if self.device == "cuda" else 1)
-        self.capturing = threading.Lock()
+        self.exclusive = threading.RLock()
         self._streams = threading.local()
+        if self.device == "cuda":
+            # of the process, and set once: a context manager that one thread leaves would change them for the other.
+            # Convolutions of float32 are float32; matching's products are of halves
+            torch.backends.cudnn.allow_tf32 = False
+            torch.backends.cudnn.benchmark = True
         name = f" {torch.cuda.get_device_name()}" if self.device == "cuda" else ""
         self.provider = f"torch {torch.__version__}, {self.device.upper()}{name}"
 
@@ -128,15 +151,14 @@ class TorchRuntime:
         if self.device != "cuda":
             return None
         free, _ = torch.cuda.mem_get_info()
-        return int(free)
+        kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # by torch, for its next tensors
+        return int(free + kept)
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
         """On this thread's stream, without gradients; errors of torch as ours."""
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch.inference_mode())
-            # convolutions of float32 are float32; matching's products are of halves
-            stack.enter_context(torch.backends.cudnn.flags(allow_tf32=False))
             if self.device == "cuda":
                 if not hasattr(self._streams, "mine"):
                     self._streams.mine = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -145,5 +167,5 @@ class TorchRuntime:
                 yield
             except torch.OutOfMemoryError as error:
                 raise OutOfMemory(f"torch: {' '.join(str(error).split())}") from error
-            except RuntimeError as error:
-                raise EngineError(f"torch: {' '.join(str(error).split())}") from error
+            except RuntimeError as error:  # cuBLAS and cuDNN that have no memory say so in a text
+                raise engine_failure(f"torch: {error}") from error

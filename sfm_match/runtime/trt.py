@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import threading
 import weakref
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ import tensorrt as trt
 from numpy.typing import NDArray
 
 from sfm_match.lanes import Lanes
-from sfm_match.runtime import EngineError, OutOfMemory, Part, Shapes, Value
+from sfm_match.runtime import EngineError, OutOfMemory, Part, Shapes, Value, engine_failure
 from sfm_match.runtime.cuda import DeviceArray, Graph, Lane, free_memory
 from sfm_match.runtime.devices import driver_present, gpus
 from sfm_match.runtime.engines import EngineFacts, EngineStore
@@ -29,22 +30,34 @@ WORKSPACE = 0.5  # of the free memory, for the builder
 LEVEL = 3  # of the builder's optimisation, TensorRT's own default
 CONTEXTS = 64  # of a lane: sixteen shapes of four networks
 _CAPTURE_AT = 2  # runs; an engine wants one at a shape before it is captured
+_CAPTURES = 3  # tries; what another library does at the moment can spoil one
+_REASONS = 32  # of TensorRT's latest, kept
 _NUMBERS = itertools.count()
 
 
 class Log(trt.ILogger):  # type: ignore[misc]
-    """Keeps the builder's reasons; only what is needed reaches the user."""
+    """Keeps TensorRT's latest reasons; only what is needed reaches the user.
+
+    There is one (`LOG`): TensorRT takes the first logger of a process for everything that follows.
+    """
 
     def __init__(self) -> None:
         trt.ILogger.__init__(self)
-        self.errors: list[str] = []
+        self.said = 0  # reasons so far
+        self._latest: deque[tuple[int, str]] = deque(maxlen=_REASONS)
 
     def log(self, severity: Any, text: str) -> None:
         if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-            self.errors.append(" ".join(text.split()))
+            self._latest.append((self.said, text))
+            self.said += 1
 
-    def reasons(self) -> str:
-        return "; ".join(dict.fromkeys(self.errors)) or "no reason given"
+    def failure(self, what: str, since: int) -> EngineError:
+        """What failed, with the reasons that came after the first `since`."""
+        reasons = dict.fromkeys(" ".join(text.split()) for place, text in self._latest if place >= since)
+        return engine_failure(f"{what}: {'; '.join(reasons) or 'no reason given'}")
+
+
+LOG = Log()
 
 
 def build(
@@ -63,14 +76,14 @@ def build(
         The serialised engine, and the timing cache.
 
     Raises:
-        EngineError: TensorRT refuses the network, with its reasons.
+        EngineError: TensorRT refuses the network, with its reasons; OutOfMemory where that is the reason.
     """
-    log = Log()
-    builder = trt.Builder(log)
+    said, tensorrt = LOG.said, f"TensorRT {trt.__version__}"
+    builder = trt.Builder(LOG)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, log)
+    parser = trt.OnnxParser(network, LOG)
     if not parser.parse_from_file(str(path)):
-        raise EngineError(f"{path}: TensorRT {trt.__version__} cannot parse it: {log.reasons()}")
+        raise LOG.failure(f"{path}: {tensorrt} cannot parse it", said)
     config = builder.create_builder_config()
     config.builder_optimization_level = LEVEL
     if workspace is not None:
@@ -85,10 +98,10 @@ def build(
         if name in shapes:
             profile.set_shape(name, *shapes[name])
     if config.add_optimization_profile(profile) < 0:
-        raise EngineError(f"{path}: TensorRT refuses the shapes {dict(shapes)}: {log.reasons()}")
+        raise LOG.failure(f"{path}: {tensorrt} refuses the shapes {dict(shapes)}", said)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise EngineError(f"{path}: TensorRT {trt.__version__} cannot build it: {log.reasons()}")
+        raise LOG.failure(f"{path}: {tensorrt} cannot build it", said)
     learned = config.get_timing_cache()
     return bytes(plan), bytes(learned.serialize()) if learned is not None else b""
 
@@ -102,6 +115,7 @@ class _Prepared:
     scratch: int  # bytes
     places: tuple[int, ...] = ()  # addresses that the context knows
     runs: int = 0  # at these addresses
+    captures: int = 0  # tried at these addresses
     graph: Graph | None = None
 
 
@@ -123,35 +137,45 @@ class TrtSession:
         scratch = lane.scratch(prepared.scratch)
         tensors = {**feeds, **found}
         places = (scratch, *(value.pointer for value in tensors.values()))
+        if prepared.graph is not None and places == prepared.places:
+            prepared.graph.launch()
+        else:
+            with lane.exclusive:  # a first run may load kernels, which waits for the device
+                self._run_plainly(lane, prepared, tensors, scratch, places)
+        return found
+
+    def _run_plainly(
+        self, lane: Lane, prepared: _Prepared, tensors: Mapping[str, Value], scratch: int, places: tuple[int, ...]
+    ) -> None:
+        """Once more without a graph, and from the second time on tries to have one for the next."""
         context = prepared.context
         if places != prepared.places:
-            prepared.graph, prepared.runs, prepared.places = None, 0, places
+            prepared.graph, prepared.runs, prepared.captures, prepared.places = None, 0, 0, places
             for name, value in tensors.items():
                 context.set_tensor_address(name, value.pointer)
             context.set_device_memory(scratch, prepared.scratch)
-        if prepared.graph is not None:
-            prepared.graph.launch()
-            return found
 
         def start() -> bool:
             return bool(context.execute_async_v3(lane.stream))
 
+        said = LOG.said
         if not start():
-            raise EngineError(f"{self._part.path.name}: TensorRT could not start: {self._runtime.log.reasons()}")
+            raise LOG.failure(f"{self._part.path.name}: TensorRT could not start", said)
         prepared.runs += 1
-        if prepared.runs == _CAPTURE_AT:
+        if prepared.runs >= _CAPTURE_AT and prepared.captures < _CAPTURES:
+            prepared.captures += 1
             prepared.graph = lane.captured(start)
-        return found
 
     def _prepared(self, lane: Lane, shapes: dict[str, tuple[int, ...]]) -> _Prepared:
         """A context for these shapes alone, as captured graphs want it; the longest unused one goes."""
         key = self._number, *shapes.items()
         prepared: _Prepared | None = lane.prepared.pop(key, None)
         if prepared is None:
-            prepared = self._prepare(lane, shapes)
-            while len(lane.prepared) >= CONTEXTS:
-                lane.wait()
-                del lane.prepared[next(iter(lane.prepared))]
+            with lane.exclusive:
+                prepared = self._prepare(lane, shapes)
+                while len(lane.prepared) >= CONTEXTS:
+                    lane.wait()
+                    del lane.prepared[next(iter(lane.prepared))]
         lane.prepared[key] = prepared
         return prepared
 
@@ -160,20 +184,20 @@ class TrtSession:
         place = profile_for(self._part.profiles, shapes)
         if place is None:
             raise EngineError(f"{name}: no TensorRT profile for {shapes}")
-        engine = self._engines[place]
+        engine, said = self._engines[place], LOG.said
         # its memory is the lane's: one of its own for every network and shape would fill the GPU
         context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         if context is None:
-            raise OutOfMemory(f"{name}: no memory for TensorRT's execution context")
+            raise OutOfMemory(str(LOG.failure(f"{name}: no memory for TensorRT's execution context", said)))
         context.set_optimization_profile_async(0, lane.stream)
         lane.wait()
         for tensor, shape in shapes.items():
             if not context.set_input_shape(tensor, shape):
-                raise EngineError(f"{name}: TensorRT refuses {tensor} {shape}: {self._runtime.log.reasons()}")
+                raise LOG.failure(f"{name}: TensorRT refuses {tensor} {shape}", said)
         try:
             unknown = context.infer_shapes()
         except RuntimeError as error:
-            raise EngineError(f"{name}: TensorRT refuses {shapes}: {error}") from error
+            raise engine_failure(f"{name}: TensorRT refuses {shapes}: {error}") from error
         if unknown:
             raise EngineError(f"{name}: shapes not known to TensorRT: {', '.join(unknown)}")
         outputs = {
@@ -192,8 +216,8 @@ class TrtRuntime:
         if not driver_present():
             raise EngineError("TensorRT: no NVIDIA GPU with a driver")
         self._store = EngineStore(cache)
-        self.log = Log()
-        self._runtime = trt.Runtime(self.log)
+        self._runtime = trt.Runtime(LOG)
+        self._exclusive = threading.RLock()
         self.lanes = Lanes(2)
         self._mine = threading.local()
         every: list[Lane] = []
@@ -207,7 +231,7 @@ class TrtRuntime:
     def lane(self) -> Lane:
         """Of this thread."""
         if not hasattr(self._mine, "lane"):
-            self._mine.lane = Lane()
+            self._mine.lane = Lane(self._exclusive)
             self._every_lane.append(self._mine.lane)
         lane: Lane = self._mine.lane
         return lane
@@ -230,7 +254,15 @@ class TrtRuntime:
             room = int(WORKSPACE * free_memory())
             return build(part.path, shapes, exact=part.exact, workspace=room, timing=timing)
 
-        return self._store.load(part.path.stem, facts, make, self._runtime.deserialize_cuda_engine)
+        def open_engine(plan: bytes) -> Any:
+            said = LOG.said
+            engine = self._runtime.deserialize_cuda_engine(plan)
+            if engine is None and isinstance(failure := LOG.failure(part.path.name, said), OutOfMemory):
+                raise failure  # nothing is wrong with the engine
+            return engine
+
+        with self._exclusive:
+            return self._store.load(part.path.stem, facts, make, open_engine)
 
 
 def _release(lanes: list[Lane]) -> None:

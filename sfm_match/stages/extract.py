@@ -46,7 +46,7 @@ def feature_facts(options: ExtractOptions, model: Model) -> dict[str, object]:
     precision = "fp16" if model.half else "fp32"
     facts = {**options.identity(), **model.facts(), "precision": precision, "algorithm": ALGORITHM}
     if not options.all_keypoints:
-        facts["pixels_per_keypoint"] = model.pixels_per_keypoint
+        facts |= {"pixels_per_keypoint": model.pixels_per_keypoint, "least_contrast": model.least_contrast}
     return facts
 
 

@@ -1,5 +1,6 @@
 """The family against kornia's DeDoDe: same weights in, same numbers out."""
 
+import dataclasses
 from collections.abc import Callable
 
 import kornia.feature as kornia
@@ -8,6 +9,7 @@ import pytest
 import torch
 from kornia.feature.dedode import dedode_models
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from exports.config import (
     DESCRIPTOR_B,
@@ -17,6 +19,7 @@ from exports.config import (
     DETECTOR_L,
     DETECTOR_NANO,
     DETECTOR_NANO_V2,
+    FAMILY,
     NetworkConfig,
 )
 from exports.keypoints import Detect, exact_topk
@@ -197,3 +200,37 @@ def test_matcher_finds_the_mutual_maxima() -> None:
     assert expected.sum() > 40
     assert torch.equal(found, expected)
     torch.testing.assert_close(scores[scores > 0], p[expected])
+
+
+class _Largest(TorchDispatchMode):
+    """Elements of the largest tensor that any operation makes."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        for one in found if isinstance(found, tuple | list) else (found,):
+            if isinstance(one, torch.Tensor):
+                self.elements = max(self.elements, one.numel())
+        return found
+
+
+@pytest.mark.parametrize("name", ["dedode-nano", "dedode-nano-v2", "dedode-nano-v1", "dedode-l-b", "dedode-l-g"])
+def test_the_largest_tensor_of_an_image_is_known(name: str) -> None:
+    """Shapes alone: nothing is computed on the meta device."""
+    member, side = FAMILY[name], 1120 // FAMILY[name].alignment * FAMILY[name].alignment
+    found = 0
+    for config in (member.detector, member.descriptor):
+        with torch.device("meta"), torch.inference_mode():
+            network = DeDoDe(config).eval()
+            image, keypoints = torch.empty(2, 3, side, side), torch.empty(2, 64, 2)
+            with _Largest() as seen:
+                network(image) if config.prototypes < 64 else Describe(network)(image, keypoints)
+        largest = config.largest_tensor(side * side)
+        assert seen.elements <= 2 * largest
+        found = max(found, seen.elements)
+        if config.encoder == "vgg19+dinov2":  # its attention is one operation here, and several in ONNX
+            assert seen.elements >= dataclasses.replace(config, encoder="vgg19").largest_tensor(side * side)
+        else:
+            assert seen.elements >= largest  # and not far below
+    assert member.largest_tensor(side * side) >= found / 2

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from exports.config import FAMILY
 from sfm_match import extractor
 from sfm_match.config import ExtractOptions
 from sfm_match.extractor import NOT_FINITE, Extractor, chosen_model
@@ -18,7 +19,7 @@ from sfm_match.lanes import Lanes
 from sfm_match.loader import Loaded
 from sfm_match.models import find_model
 from sfm_match.progress import Clock
-from sfm_match.runtime import OutOfMemory, Runtime, Value
+from sfm_match.runtime import EngineError, OutOfMemory, Part, Runtime, Value
 from sfm_match.runtime.ort import OrtRuntime
 from sfm_match.runtime.torch import TorchRuntime
 from sfm_match.store.features import Features
@@ -79,17 +80,22 @@ class _Breaking:
 
     on_device, provider = True, "breaking"
 
-    def __init__(self, inner: Runtime, most: int, *, poison: bool) -> None:
+    def __init__(self, inner: Runtime, most: int, *, poison: bool, single: EngineError | None = None) -> None:
         self.lanes = Lanes(2)
         self.inner, self.most, self.poison = inner, most, poison
+        self.single = single  # what networks in single precision raise
+        self.loaded: list[Part] = []
 
     def load(self, part):
         session, runtime = self.inner.load(part), self
+        self.loaded.append(part)
 
         class Session:
             def run(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
                 if "image" in feeds and feeds["image"].shape()[0] > runtime.most:
                     raise OutOfMemory("full")
+                if runtime.single is not None and "image" in feeds and not part.half:
+                    raise runtime.single
                 found = session.run(feeds)
                 if runtime.poison and part.half and "logits" in found:
                     logits = runtime.get(found["logits"]).copy()
@@ -124,6 +130,8 @@ def test_values_that_are_not_finite_are_redone_in_single_precision(batch: Loaded
     )
     found = network.features(batch, Clock())
     assert network.redone == 1
+    # engines of that shape alone, not of every shape of the job
+    assert [len(part.profiles) for part in network._runtime.loaded[4:]] == [1] * 4
     assert "1 images again in fp32" in network.detail
     single = features(batch, None)[batch.items[1].name]
     redone = found[batch.items[1].name]
@@ -133,6 +141,27 @@ def test_values_that_are_not_finite_are_redone_in_single_precision(batch: Loaded
     np.testing.assert_allclose(redone.scores, single.scores, rtol=0.01)
     assert apart.min(axis=1).max() < 0.02
     assert apart.min(axis=0).max() < 0.02
+
+
+@pytest.mark.parametrize("error", [OutOfMemory("full"), EngineError("refused")], ids=["memory", "refused"])
+def test_a_redo_that_fails_costs_its_image_alone(error: EngineError, batch: Loaded, tmp_path: Path) -> None:
+    runtime = _Breaking(OrtRuntime("cpu", tmp_path, on_device=True), 9, poison=True, single=error)
+    network = Extractor(find_model("dedode-nano", half=True), ExtractOptions(), Counter({(320, 256): 3}), runtime)
+    found = network.features(batch, Clock())
+    first, second, third = (found[item.name] for item in batch.items)
+    assert second == f"{NOT_FINITE}, and float32 failed: {error}"
+    assert isinstance(first, Features)
+    assert isinstance(third, Features)
+    assert network.redone == 0
+
+
+def test_no_batch_has_tensors_that_engines_refuse(tmp_path: Path) -> None:
+    runtime = OrtRuntime("cpu", tmp_path, on_device=True)
+    buckets = Counter({(1024, 512): 1, (512, 1024): 1})  # one engine serves both, and is built for 1024 x 1024
+    network = Extractor(find_model("dedode-nano"), ExtractOptions(batch="4096"), buckets, runtime)
+    largest = FAMILY["dedode-nano"].largest_tensor(1024 * 1024)
+    assert network.batch * largest < 2**31 <= (network.batch + 1) * largest
+    assert network.served[0].largest == (network.batch, 1024, 1024)
 
 
 def test_single_precision_that_is_not_finite_is_a_failure(batch: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:

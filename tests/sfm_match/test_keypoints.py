@@ -1,8 +1,12 @@
 import dataclasses
+from pathlib import Path
 
+import cv2
+import h5py
 import numpy as np
 import pytest
 
+import sfm_match
 from sfm_match.keypoints import Selection, select_keypoints
 
 PLAIN = Selection(max_keypoints=100, threshold=0.0, border=4, nms_radius=2, subpixel=False)
@@ -123,3 +127,24 @@ def test_a_small_image_has_fewer_keypoints() -> None:
     np.testing.assert_array_equal(few, every[: len(few)])
     np.testing.assert_array_equal(strongest, scores[: len(few)])
     assert len(select_keypoints(logits, (96, 64), dataclasses.replace(PLAIN, pixels_per_keypoint=10_000))[0]) == 0
+
+
+def test_flat_ground_has_no_keypoints() -> None:
+    """A maximum stands out from the lowest within four pixels, of the image and not of its padding."""
+    logits = np.random.default_rng(0).normal(0, 0.01, (64, 128)).astype(np.float32)
+    logits[:, 96:] = -50  # padding
+    logits[20, 30] += 0.5
+    logits[30:34, 60:64] += np.float32([[0, 0, 0, 0], [0, 0.2, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+    how = dataclasses.replace(PLAIN, least_contrast=0.25, border=0)
+    points, _ = select_keypoints(logits, (96, 64), how)
+    np.testing.assert_allclose(points, [[30.5, 20.5]], atol=0.5)
+    assert len(select_keypoints(logits, (96, 64), dataclasses.replace(how, least_contrast=0.0))[0]) > 50
+
+
+def test_flat_pictures_have_hardly_any_features(tmp_path: Path) -> None:
+    rows = np.linspace(90, 220, 320)[:, None, None]
+    cv2.imwrite(str(tmp_path / "grey.png"), np.full((320, 448, 3), 128, np.uint8))
+    cv2.imwrite(str(tmp_path / "sky.png"), np.broadcast_to(rows, (320, 448, 3)).round().astype(np.uint8))
+    sfm_match.extract(tmp_path, tmp_path / "work", device="cpu")
+    with h5py.File(next((tmp_path / "work" / "features").glob("*.h5"))) as file:
+        assert len(file["scores"]) < 0.1 * 2 * 320 * 448 / 64

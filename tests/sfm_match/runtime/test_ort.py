@@ -6,6 +6,7 @@ import pytest
 from sfm_match import parts
 from sfm_match.models import find_model
 from sfm_match.runtime import EngineError, OutOfMemory, Part, create_runtime
+from sfm_match.runtime.devices import Gpu
 from sfm_match.runtime.ort import OrtRuntime, OrtSession, cuda_options, tensorrt_options
 from sfm_match.runtime.planning import Range
 
@@ -45,21 +46,37 @@ def test_errors_are_ours(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"bad.onnx: ONNX Runtime cannot load it"):
         OrtSession(tmp_path / "bad.onnx")
 
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "BFCArena: Failed to allocate memory for requested buffer of size 9",
+        "CUDA failure 2: out of memory ; GPU=0 ; hostname=x",
+        "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0",
+        "CUDNN failure 4: CUDNN_STATUS_ALLOC_FAILED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "[TRT] Error Code 2: OutOfMemory (Requested size was 17179869184 bytes.)",
+    ],
+)
+def test_memory_that_is_short_is_known_in_every_library_s_words(text: str) -> None:
+    session = OrtSession(find_model("dedode-nano").detector)
+
     class Full:
         def run(self, *_: object) -> None:
-            raise RuntimeError("BFCArena: Failed to allocate memory for requested buffer of size 9")
+            raise RuntimeError(text)
 
     session.inner = Full()
     with pytest.raises(OutOfMemory):
         session.run({})
 
 
-def test_provider_options(tmp_path: Path) -> None:
+def test_provider_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     part = parts.detector(find_model("dedode-nano", half=True), RANGES)
     assert cuda_options(part)["use_tf32"] == "0"
+    assert cuda_options(part)["arena_extend_strategy"] == "kSameAsRequested"
     assert cuda_options(parts.match_block(2, 8, 66, 1))["use_tf32"] == "1"  # products of halves are exact in it
     options = tensorrt_options(part, tmp_path / "engines")
-    assert options["trt_fp16_enable"] is True
+    assert "trt_fp16_enable" not in options  # networks would not be strongly typed, and coordinates half
     assert options["trt_profile_min_shapes"] == "image:1x3x48x64"
     assert options["trt_profile_opt_shapes"] == "image:8x3x64x96"
     assert options["trt_profile_max_shapes"] == "image:8x3x128x96"
@@ -67,6 +84,12 @@ def test_provider_options(tmp_path: Path) -> None:
     other = tensorrt_options(parts.detector(find_model("dedode-nano-v1", half=True), RANGES), tmp_path / "engines")
     assert options["trt_engine_cache_path"] != other["trt_engine_cache_path"]
     assert options["trt_timing_cache_path"] == other["trt_timing_cache_path"]
+    # nor those of another GPU of the same compute capability
+    folders = set()
+    for name in ("NVIDIA H100 80GB HBM3", "NVIDIA H200"):
+        monkeypatch.setattr("sfm_match.runtime.ort.gpus", lambda name=name: (Gpu(name, (9, 0), 80 << 30),))
+        folders.add(tensorrt_options(part, tmp_path / "engines")["trt_engine_cache_path"])
+    assert len(folders) == 2
     fixed = Part(part.path, part.module, part.outputs)
     assert "trt_profile_min_shapes" not in tensorrt_options(fixed, tmp_path)
 

@@ -1,6 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exports.config import FAMILY
 from sfm_match.runtime.planning import (
     MOST_IMAGES,
     MOST_PAIRS,
@@ -8,6 +9,7 @@ from sfm_match.runtime.planning import (
     Range,
     fits,
     images_a_call,
+    most_a_call,
     pairs_a_call,
     profile_for,
     ranges,
@@ -49,9 +51,10 @@ def test_shapes_that_no_profile_takes() -> None:
     assert profile_for(profiles, {"image": (4, 3, 64, 64), "log_threshold": (1,)}) == 0
 
 
-@given(st.integers(1 << 20, 1 << 38), st.integers(1, 1 << 22), st.floats(1, 5000))
-def test_batches_fit_and_are_powers_of_two(free: int, pixels: int, each: float) -> None:
-    batch = images_a_call(free, pixels, each)
+@given(st.integers(1 << 20, 1 << 38), st.integers(1, 1 << 22), st.floats(1, 5000), st.integers(1, 256))
+def test_batches_fit_and_are_powers_of_two(free: int, pixels: int, each: float, channels: int) -> None:
+    batch = images_a_call(free, pixels, each, channels * pixels)
+    assert batch == 1 or batch * channels * pixels < 2**31
     assert 1 <= batch <= MOST_IMAGES
     assert batch & (batch - 1) == 0
     assert batch == 1 or 2 * batch * pixels * each <= free
@@ -59,12 +62,23 @@ def test_batches_fit_and_are_powers_of_two(free: int, pixels: int, each: float) 
 
 def test_large_gpus_take_more() -> None:
     pixels, each = 1024 * 768, 1700.0
-    assert images_a_call(140 << 30, pixels, each) == MOST_IMAGES
-    assert images_a_call(8 << 30, pixels, each) == 1
-    assert images_a_call(24 << 30, pixels, each) == 4
+    assert images_a_call(140 << 30, pixels, each, pixels) == MOST_IMAGES
+    assert images_a_call(8 << 30, pixels, each, pixels) == 1
+    assert images_a_call(24 << 30, pixels, each, pixels) == 4
     assert pairs_a_call(140 << 30, 4096) == MOST_PAIRS
     assert pairs_a_call(8 << 30, 4096) == 8
     assert (
         pairs_a_call(24 << 30, 4096) == pairs_a_call(22 << 30, 4096) == 16
     )  # what is free at the moment decides little
     assert pairs_a_call(8 << 30, 100_000) == 1
+
+
+def test_no_tensor_has_more_elements_than_tensorrt_takes() -> None:
+    member = FAMILY["dedode-l-b"]
+    assert member.largest_tensor(1024 * 1024) == 128 * 1024 * 1024
+    assert images_a_call(140 << 30, 1024 * 1024, 1.0, member.largest_tensor(1024 * 1024)) == 8  # 16 are 2^31
+    assert images_a_call(140 << 30, 1024 * 768, 1.0, member.largest_tensor(1024 * 768)) == MOST_IMAGES
+    assert pairs_a_call(1 << 40, 8192) == 16  # 32 are 2^31
+    assert most_a_call(2**31) == 1
+    assert most_a_call(2**30) == 1
+    assert most_a_call(2**29) == 3

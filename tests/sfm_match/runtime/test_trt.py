@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from itertools import combinations
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -32,6 +33,9 @@ from sfm_match.runtime import EngineError, OutOfMemory, Part
 from sfm_match.runtime.planning import Range, ranges
 from sfm_match.store.features import Features
 from sfm_match.store.matches import read_tile
+
+if TYPE_CHECKING:
+    from sfm_match.runtime.trt import TrtRuntime
 
 ROOT = Path(__file__).parents[3]
 NAMES = json.loads((ROOT / "tests" / "data" / "tensorrt_names.json").read_text())
@@ -153,7 +157,7 @@ def test_errors(fake_gpu: FakeCuda, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"TensorRT 11\.4\.0\.106 cannot parse it: In node 0: INVALID_GRAPH"):
         runtime.load(bad)
     wrong = Part(nano().path, lambda: None, ("logits",), profiles=[{"image": ((2, 3, 64, 64), *((1, 3, 64, 64),) * 2)}])
-    with pytest.raises(EngineError, match="TensorRT refuses the shapes"):
+    with pytest.raises(EngineError, match=r"TensorRT 11\.4\.0\.106 refuses the shapes"):
         runtime.load(wrong)
     with pytest.raises(EngineError, match="numpy does not have"):
         numpy_type("BF16")
@@ -258,6 +262,99 @@ def test_lanes_share_engines_and_nothing_else(fake_gpu: FakeCuda, tmp_path: Path
     assert means[0] != means[1]
     assert fake_gpu.streams == 2
     assert len(trt.configs) == 1
+
+
+def mixed_work(runtime: "TrtRuntime", rounds: int) -> list[np.ndarray]:
+    """Two threads, two networks, shapes in turn: what they find, in order."""
+    sessions = [runtime.load(nano()), runtime.load(parts.normalise(RANGE))]
+    shapes = [(1, 64, 64), (2, 64, 96), (3, 96, 64), (4, 128, 128)]
+
+    def work(number: int) -> np.ndarray:
+        batch, height, width = shapes[number * 7 % len(shapes)]
+        if number % 3:
+            given = {"image": image(batch, 3, height, width) + number}
+            return runtime.get(sessions[0].run({"image": runtime.put("image", given["image"])})["logits"])
+        pixels = np.full((batch, height, width, 3), number % 255, np.uint8)
+        return runtime.get(sessions[1].run({"pixels": runtime.put("pixels", pixels)})["image"])
+
+    return [found for _, found in runtime.lanes.each(range(rounds), work)]
+
+
+def test_two_lanes_spoil_no_capture(fake_gpu: FakeCuda, tmp_path: Path) -> None:
+    """Memory grows, contexts are made and kernels loaded in one thread while the other captures."""
+    from sfm_match.lanes import Lanes
+    from sfm_match.runtime.trt import TrtRuntime
+
+    fake_gpu.capture_seconds = 0.01
+    runtime, alone = TrtRuntime(tmp_path), TrtRuntime(tmp_path)
+    alone.lanes = Lanes(1)
+    for ours, theirs in zip(mixed_work(runtime, 200), mixed_work(alone, 200), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert fake_gpu.broken == 0
+    assert fake_gpu.launches > 200
+
+
+def test_without_the_lock_captures_are_spoiled(fake_gpu: FakeCuda, tmp_path: Path) -> None:
+    """What the test above would see. A spoiled capture costs speed alone: the work was done, and is captured later."""
+    from contextlib import nullcontext
+
+    from sfm_match.runtime.trt import TrtRuntime
+
+    fake_gpu.capture_seconds = 0.01
+    runtime = TrtRuntime(tmp_path)
+    runtime._exclusive = nullcontext()
+    found = mixed_work(runtime, 60)
+    assert fake_gpu.broken > 0
+    fake_gpu.capture_seconds = 0.0
+    for ours, theirs in zip(found, mixed_work(TrtRuntime(tmp_path), 60), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_capture_that_failed_is_tried_again(fake_gpu: FakeCuda, tmp_path: Path) -> None:
+    from sfm_match.runtime.trt import TrtRuntime
+
+    runtime = TrtRuntime(tmp_path)
+    session = runtime.load(nano())
+
+    def run(times: int) -> None:
+        for _ in range(times):
+            session.run({"image": runtime.put("image", image(1, 3, 64, 64))})
+
+    fake_gpu.capture_fails = True
+    run(3)  # plain; plain and two tries
+    fake_gpu.capture_fails = False
+    run(2)  # the third try, and its replay
+    assert fake_gpu.launches == 1
+
+
+@pytest.mark.usefixtures("fake_gpu")
+def test_every_failure_has_its_own_reasons(tmp_path: Path) -> None:
+    """TensorRT tells the first logger of a process, whichever it is given later."""
+    from sfm_match.runtime.trt import LOG, TrtRuntime
+
+    (tmp_path / "bad.onnx").write_bytes(b"no")
+    bad = Part(tmp_path / "bad.onnx", lambda: None, ("logits",), profiles=nano().profiles)
+    runtime = TrtRuntime(tmp_path)
+    for _ in range(100):
+        with pytest.raises(EngineError, match=r"cannot parse it: In node 0: INVALID_GRAPH: InvalidProtobuf$"):
+            runtime.load(bad)
+    assert len(LOG._latest) < 100  # they are not kept for ever
+    runtime.load(nano())
+    profile = {"image": ((2, 3, 64, 64), (1, 3, 64, 64), (1, 3, 64, 64))}
+    with pytest.raises(EngineError, match=r"refuses the shapes .*: no reason given"):  # those of others are not its own
+        runtime.load(Part(nano().path, lambda: None, ("logits",), profiles=[profile]))
+
+
+def test_an_engine_that_finds_no_memory_is_not_damaged(fake_gpu: FakeCuda, tmp_path: Path) -> None:
+    import tensorrt as trt
+
+    from sfm_match.runtime.trt import TrtRuntime
+
+    TrtRuntime(tmp_path).load(nano())
+    fake_gpu.limit = 1000
+    with pytest.raises(OutOfMemory, match="out of memory"):
+        TrtRuntime(tmp_path).load(nano())
+    assert len(trt.configs) == 1  # it was not built again
 
 
 def test_extraction_and_matching_equal_the_cpu_s(fake_gpu: FakeCuda, batch: Loaded, tmp_path: Path) -> None:
