@@ -276,8 +276,7 @@ def eager(plan: Plan, detector: DeDoDe, descriptor: DeDoDe, loaded: Loaded, *, a
     pixels = torch.from_numpy(loaded.images)
 
     def run() -> Any:
-        tf32 = torch.backends.cudnn.flags(allow_tf32=False)  # fp32 is fp32
-        with torch.inference_mode(), tf32, torch.autocast(device, kind, enabled=amp):
+        with torch.inference_mode(), torch.autocast(device, kind, enabled=amp):
             image = normalise(pixels.to(device))
             keypoints, scores = detect(image)
             return keypoints.cpu(), scores.cpu(), describe(image, keypoints).cpu()
@@ -379,6 +378,8 @@ def main() -> None:
         options.model, options.sizes, options.batches = "dedode-nano", [128], [1, 2]
         options.keypoints, options.max_keypoints = [256], 256
         torch.set_num_threads(1)  # two that wait for each other beside other work can be a hundred times slower
+    torch.backends.cudnn.allow_tf32 = False  # fp32 is fp32; not `cudnn.flags(...)`, whose default turns cuDNN off
+    torch.backends.cudnn.benchmark = True
     weights = Weights(tuple(options.weights or ()), random=not options.weights)
     plan = Plan(
         options.model,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from exports.config import FAMILY
 from sfm_match import extractor
@@ -188,3 +189,19 @@ def test_lanes_keep_the_order(batch: Loaded, tmp_path: Path) -> None:
     found = [next(iter(results)) for _, results in network.each(singles, clock)]
     assert found == [item.name for item in batch.items] * 3
     assert list(clock.spent) == ["network"]
+
+
+def test_torch_runs_with_cudnn(batch: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`cudnn.flags()` turns it off unless told otherwise, for the whole process."""
+    seen: list[bool] = []
+    monkeypatch.setattr(
+        "exports.graphs.Normalise.forward",
+        lambda _self, pixels: seen.append(torch.backends.cudnn.enabled) or (pixels.float().permute(0, 3, 1, 2) / 255),
+    )
+    before = torch.backends.cudnn.enabled, torch.backends.cudnn.allow_tf32
+    runtime = TorchRuntime("cpu")
+    runtime.on_device = True
+    features(batch, runtime)
+    assert seen
+    assert all(seen)
+    assert (torch.backends.cudnn.enabled, torch.backends.cudnn.allow_tf32) == before
