@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-PATCH = 14  # pixels
+from exports.config import DINOV2_HEADS, DINOV2_PATCH
+
 _TRAINED_GRID = 37  # patches a side: 518 pixels
 
 
@@ -64,7 +65,7 @@ class _Block(nn.Module):
 class _PatchEmbedding(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(3, width, PATCH, PATCH)
+        self.proj = nn.Conv2d(3, width, DINOV2_PATCH, DINOV2_PATCH)
 
     def forward(self, image: Tensor) -> Tensor:
         return cast(Tensor, self.proj(image).flatten(2).transpose(1, 2))
@@ -73,7 +74,7 @@ class _PatchEmbedding(nn.Module):
 class DINOv2(nn.Module):
     """The frozen backbone of DeDoDe-G."""
 
-    def __init__(self, width: int = 1024, depth: int = 24, heads: int = 16) -> None:
+    def __init__(self, width: int = 1024, depth: int = 24, heads: int = DINOV2_HEADS) -> None:
         super().__init__()
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + _TRAINED_GRID**2, width))
@@ -84,7 +85,7 @@ class DINOv2(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W), sides multiples of 14 -> (B, width, H / 14, W / 14)."""
-        rows, columns = image.shape[-2] // PATCH, image.shape[-1] // PATCH
+        rows, columns = image.shape[-2] // DINOV2_PATCH, image.shape[-1] // DINOV2_PATCH
         x = self.patch_embed(image)
         x = torch.cat((self.cls_token.expand(len(x), -1, -1), x), dim=1) + self._positions(rows, columns).to(x.dtype)
         for block in self.blocks:

@@ -48,7 +48,7 @@ from sfm_match.progress import Clock
 from sfm_match.runtime import Runtime
 from sfm_match.runtime.devices import cuda_of_driver, gpus, version_of, why_not
 from sfm_match.runtime.ort import OrtRuntime
-from sfm_match.runtime.torch import TorchRuntime
+from sfm_match.runtime.torch import TorchRuntime, set_up_cudnn
 from sfm_match.scene import cameras, render, room
 from sfm_match.stages.match import BLOCK
 from sfm_match.store.features import Features
@@ -378,8 +378,7 @@ def main() -> None:
         options.model, options.sizes, options.batches = "dedode-nano", [128], [1, 2]
         options.keypoints, options.max_keypoints = [256], 256
         torch.set_num_threads(1)  # two that wait for each other beside other work can be a hundred times slower
-    torch.backends.cudnn.allow_tf32 = False  # fp32 is fp32; not `cudnn.flags(...)`, whose default turns cuDNN off
-    torch.backends.cudnn.benchmark = True
+    set_up_cudnn()
     weights = Weights(tuple(options.weights or ()), random=not options.weights)
     plan = Plan(
         options.model,

@@ -33,6 +33,16 @@ def best_device() -> str:
     return "cpu"
 
 
+def set_up_cudnn() -> None:
+    """Convolutions of float32 in float32, by the fastest algorithm; matching's products are of halves.
+
+    Of the process, and set once: what a context manager sets, one thread would take back while another runs. (And
+    `cudnn.flags(...)` turns cuDNN off where it is not told otherwise.)
+    """
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = True
+
+
 class TorchSession:
     """A module in evaluation mode, with or without half-precision weights."""
 
@@ -120,10 +130,7 @@ class TorchRuntime:
         self.exclusive = threading.RLock()
         self._streams = threading.local()
         if self.device == "cuda":
-            # of the process, and set once: a context manager that one thread leaves would change them for the other.
-            # Convolutions of float32 are float32; matching's products are of halves
-            torch.backends.cudnn.allow_tf32 = False
-            torch.backends.cudnn.benchmark = True
+            set_up_cudnn()
         name = f" {torch.cuda.get_device_name()}" if self.device == "cuda" else ""
         self.provider = f"torch {torch.__version__}, {self.device.upper()}{name}"
 

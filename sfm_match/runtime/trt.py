@@ -115,7 +115,6 @@ class _Prepared:
     scratch: int  # bytes
     places: tuple[int, ...] = ()  # addresses that the context knows
     runs: int = 0  # at these addresses
-    captures: int = 0  # tried at these addresses
     graph: Graph | None = None
 
 
@@ -150,7 +149,7 @@ class TrtSession:
         """Once more without a graph, and from the second time on tries to have one for the next."""
         context = prepared.context
         if places != prepared.places:
-            prepared.graph, prepared.runs, prepared.captures, prepared.places = None, 0, 0, places
+            prepared.graph, prepared.runs, prepared.places = None, 0, places
             for name, value in tensors.items():
                 context.set_tensor_address(name, value.pointer)
             context.set_device_memory(scratch, prepared.scratch)
@@ -162,8 +161,7 @@ class TrtSession:
         if not start():
             raise LOG.failure(f"{self._part.path.name}: TensorRT could not start", said)
         prepared.runs += 1
-        if prepared.runs >= _CAPTURE_AT and prepared.captures < _CAPTURES:
-            prepared.captures += 1
+        if _CAPTURE_AT <= prepared.runs < _CAPTURE_AT + _CAPTURES:
             prepared.graph = lane.captured(start)
 
     def _prepared(self, lane: Lane, shapes: dict[str, tuple[int, ...]]) -> _Prepared:
