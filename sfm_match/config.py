@@ -9,11 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from sfm_match.config_pairs import PairsOptions
+from sfm_match.device_names import DEVICES, EVERY_GPU, split_device
 from sfm_match.errors import UsageError, nearest
 from sfm_match.options import AUTO as AUTO
 from sfm_match.options import Options, kinds_of, option, require, run_name
 
-DEVICES = (AUTO, "cpu", "cuda", "tensorrt", "ort-tensorrt", "torch")
+_DEVICE = f"{', '.join(DEVICES)}; auto takes the fastest that is here; cuda:1 is the second GPU"
+_SEVERAL = f"devices to use at once, a process each: {EVERY_GPU} (every GPU), or a list, cuda:0,cuda:1"
+
+
+def _check_devices(device: str, devices: str | None) -> None:
+    """Raises UsageError where a name is none of a device."""
+    split_device(device)
+    if devices is not None and devices != EVERY_GPU:
+        for name in devices.split(","):
+            split_device(name)
 
 
 @dataclass(frozen=True)
@@ -27,9 +37,8 @@ class ExtractOptions(Options):
     size: int = option(1024, "long side of an image at the network, pixels; smaller images are not enlarged")
     max_keypoints: int = option(4096, "keypoints kept per image, the strongest first")
     batch: str = option(AUTO, "images per network call, or auto", identity=False)
-    device: str = option(
-        AUTO, "where networks run: auto takes the fastest that is here", choices=DEVICES, identity=False
-    )
+    device: str = option(AUTO, f"where networks run and pairs are matched; {_DEVICE}", identity=False)
+    devices: str | None = option(None, _SEVERAL, identity=False)
     precision: str = option(AUTO, "number format of the network", choices=(AUTO, "fp32", "fp16"))
     threshold: float = option(
         0.0, "least detection probability (softmax over the image's pixels)", in_run="detection_threshold"
@@ -56,6 +65,7 @@ class ExtractOptions(Options):
         require(self.max_keypoints >= 1, f"--max-keypoints {self.max_keypoints}: accepted are 1 and more")
         valid = self.batch == AUTO or (self.batch.isdecimal() and int(self.batch) >= 1)
         require(valid, f"--batch {self.batch}: accepted are auto and whole numbers from 1")
+        _check_devices(self.device, self.devices)
         require(0 <= self.threshold < 1, f"--threshold {self.threshold}: accepted is a probability from 0 up to 1")
         require(self.border >= 0, f"--border {self.border}: accepted are 0 pixels and more")
         require(self.workers >= 0, f"--workers {self.workers}: accepted are 0 (one per core) and more")
@@ -69,13 +79,15 @@ class MatchOptions(Options):
         None, "least dual-softmax probability of a match; without: the model's own", in_run="match_threshold"
     )
     inverse_temperature: float = option(20.0, "of the dual softmax")
-    device: str = option(AUTO, "where pairs are matched, as in `extract`", choices=DEVICES, identity=False)
+    device: str = option(AUTO, f"where networks run and pairs are matched; {_DEVICE}", identity=False)
+    devices: str | None = option(None, _SEVERAL, identity=False)
     workers: int = option(0, "matching threads; 0: one per core", identity=False, in_run="match_workers")
 
     def validate(self) -> None:
         if self.threshold is not None:
             message = f"--threshold {self.threshold}: accepted is a probability above 0 and below 1"
             require(0 < self.threshold < 1, message)
+        _check_devices(self.device, self.devices)
         # exp(t (cos - 1)) must not underflow in float32 at cos = -1
         message = f"--inverse-temperature {self.inverse_temperature}: accepted are values above 0 and up to 40"
         require(0 < self.inverse_temperature <= 40, message)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sfm_match.config import DEVICES
+from sfm_match.device_names import DEVICES
 from sfm_match.errors import NothingDone
 from sfm_match.models import BUILT_IN, find_model, zoo
 from sfm_match.runtime.devices import choose, cuda_of_driver, gpus, version_of, why_not

@@ -52,7 +52,7 @@ def chosen_model(options: ExtractOptions) -> Model:
 def runtime_for(device: str) -> tuple[Runtime, Choice]:
     """The engine of a device, `auto` resolved; what it builds once is kept with the downloaded weights."""
     choice = choose(device)
-    return create_runtime(choice.device, zoo.weights_dir() / _ENGINES), choice
+    return create_runtime(choice.device, zoo.weights_dir() / _ENGINES, choice.index), choice
 
 
 class Extractor:

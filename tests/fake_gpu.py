@@ -3,12 +3,14 @@
 
 It has the names that the project uses and refuses what the real ones refuse where that is known: no capture right after
 a change of shape, no reading of freed memory, no tensor of 2^31 elements, and a capture is spoiled where another thread
-meanwhile does what waits for the whole device. Reasons go to the first logger of the process. What it cannot tell is
+meanwhile does what waits for the whole device. A thread's work goes to the GPU that it set, and to no stream, engine or
+memory of another one. Reasons go to the first logger of the process. What it cannot tell is
 speed, and what the real ones do besides.
 """
 
 import ctypes
 import math
+import threading
 import time
 import types
 from collections.abc import Callable
@@ -58,6 +60,8 @@ class FakeCuda:
         self.memory: dict[int, Any] = {}
         self.capturing: dict[int, list[tuple[Any, Callable[[], None]]]] = {}
         self.streams = self.destroyed = self.launches = 0
+        self._thread = threading.local()
+        self.device_of: dict[int, int] = {}  # memory's address, and (negative) stream's number -> GPU
         self.limit: int | None = None  # bytes of the largest allocation
         self.capture_fails = False
         self.capture_seconds = 0.0  # how long one lasts
@@ -68,6 +72,15 @@ class FakeCuda:
         """What no capture survives."""
         self.spoiled |= self.capturing.keys()
 
+    @property
+    def device(self) -> int:
+        """Of this thread."""
+        return getattr(self._thread, "device", 0)
+
+    def cudaSetDevice(self, index: int) -> tuple[Any, ...]:
+        self._thread.device = index
+        return self._ok()
+
     def _ok(self, *values: Any) -> tuple[Any, ...]:
         return (self.cudaError_t.cudaSuccess, *values) if values else (self.cudaError_t.cudaSuccess, None)
 
@@ -77,6 +90,7 @@ class FakeCuda:
         self.waits_for_the_device()
         block = ctypes.create_string_buffer(size)
         self.memory[ctypes.addressof(block)] = block
+        self.device_of[ctypes.addressof(block)] = self.device
         return self._ok(ctypes.addressof(block))
 
     def cudaHostAlloc(self, size: int, flags: int) -> tuple[Any, ...]:
@@ -99,6 +113,7 @@ class FakeCuda:
     def cudaStreamCreateWithFlags(self, flags: int) -> tuple[Any, ...]:
         assert flags == self.cudaStreamNonBlocking
         self.streams += 1
+        self.device_of[-self.streams] = self.device
         return self._ok(_stream(self.streams))
 
     def cudaStreamDestroy(self, stream: Any) -> tuple[Any, ...]:
@@ -123,6 +138,7 @@ class FakeCuda:
 
     def cudaStreamBeginCapture(self, stream: Any, mode: Any) -> tuple[Any, ...]:
         assert isinstance(mode, self.cudaStreamCaptureMode)
+        assert self.device_of[-_handle(stream)] == self.device, "a stream of another GPU"
         self.capturing[_handle(stream)] = []
         return self._ok()
 
@@ -316,6 +332,8 @@ class _Context:
         return self.found[name]
 
     def execute_async_v3(self, stream: int) -> bool:
+        assert self.cuda.device == self.cuda.device_of[-stream] == self.engine.device, "work for another GPU"
+        assert {self.cuda.device_of[pointer] for pointer in self.addresses.values()} == {self.engine.device}
         if stream in self.cuda.capturing:
             if self.ran_at != self.shapes:
                 return False
@@ -346,7 +364,7 @@ class _Engine:
     def __init__(self, plan: bytes, cuda: FakeCuda) -> None:
         cuda.waits_for_the_device()
         self.session = onnxruntime.InferenceSession(plan, providers=["CPUExecutionProvider"])
-        self.cuda = cuda
+        self.cuda, self.device = cuda, cuda.device
 
     def create_execution_context(self, strategy: Any) -> _Context:
         assert strategy.name == "USER_MANAGED"

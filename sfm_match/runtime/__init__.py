@@ -102,12 +102,13 @@ class Runtime(Protocol):
         """Bytes of the device's memory, None where it is the host's."""
 
 
-def create_runtime(device: str, cache: Path) -> Runtime:
+def create_runtime(device: str, cache: Path, index: int = 0) -> Runtime:
     """The engine for a device.
 
     Args:
-        device: a name of `config.DEVICES`; not `auto`, which `choose` resolves.
+        device: a name of `device_names.ENGINES`.
         cache: folder of what engines build once.
+        index: of the GPU.
 
     Raises:
         UsageError: it cannot be had on this machine; the message says what is missing.
@@ -115,15 +116,15 @@ def create_runtime(device: str, cache: Path) -> Runtime:
     if device in ("cpu", "cuda", "ort-tensorrt"):
         from sfm_match.runtime.ort import OrtRuntime
 
-        return OrtRuntime(device, cache)
+        return OrtRuntime(device, cache, index=index)
     if device == "tensorrt":
         from sfm_match.runtime.trt import TrtRuntime
 
-        return TrtRuntime(cache)
+        return TrtRuntime(cache, index)
     if device == "torch":
         from sfm_match.runtime.torch import TorchRuntime
 
-        return TorchRuntime()
+        return TorchRuntime(index=index)
     raise UsageError(f"--device {device}: no such engine")
 
 

@@ -173,6 +173,11 @@ def _view(pointer: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray
     return view
 
 
+def use_device(index: int) -> None:
+    """Makes a GPU the calling thread's: what it allocates, and the streams that it makes, are there."""
+    call(cudart.cudaSetDevice(index))
+
+
 def free_memory() -> int:
     """Bytes of the current device."""
     error, free, _ = cudart.cudaMemGetInfo()

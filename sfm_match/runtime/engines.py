@@ -1,12 +1,15 @@
 """Engines on disk: each under a name made of all that it depends on, written whole and then renamed."""
 
+import contextlib
 import hashlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
+
+from filelock import FileLock
 
 from sfm_match.runtime import EngineError, Shapes
 from sfm_match.store.shard import fingerprint, replacing
@@ -64,9 +67,37 @@ class EngineStore:
         """
         path = self.path(name, facts)
         plan = self._read(path)
-        engine = open_engine(plan) if plan is not None else None
-        if engine is not None:
+        if plan is not None and (engine := open_engine(plan)) is not None:
             return engine
+        with self._building(path):
+            made = self._read(path)  # by another process, meanwhile
+            if made is not None and made != plan and (engine := open_engine(made)) is not None:
+                return engine
+            return self._built(name, path, facts, make, open_engine)
+
+    @contextlib.contextmanager
+    def _building(self, path: Path) -> Iterator[None]:
+        """One process builds an engine; the others of this host wait, and then find it."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path.with_suffix(".lock"))
+            lock.acquire()
+        except (OSError, NotImplementedError):  # not writable, or without locks: nothing is shared there
+            yield
+            return
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _built(
+        self,
+        name: str,
+        path: Path,
+        facts: EngineFacts,
+        make: Callable[[bytes], tuple[bytes, bytes]],
+        open_engine: Callable[[bytes], E | None],
+    ) -> E:
         reason = "the standing one is damaged" if path.exists() else "once for this GPU and these shapes"
         print(f"sfm-match: building a TensorRT engine of {name}, {reason}: {path}", file=sys.stderr)
         timing_path = self._folder / f"timing-{facts.timing_key()}.cache"

@@ -49,15 +49,15 @@ class OrtSession:
 class BoundSession:
     """The same with values that stay on the device."""
 
-    def __init__(self, session: OrtSession, device: str) -> None:
-        self._session, self._device = session, device
+    def __init__(self, session: OrtSession, device: str, index: int) -> None:
+        self._session, self._device, self._index = session, device, index
 
     def run(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
         binding = self._session.inner.io_binding()
         for name, value in feeds.items():
             binding.bind_ortvalue_input(name, value)
         for name in self._session.outputs:
-            binding.bind_output(name, self._device, 0)
+            binding.bind_output(name, self._device, self._index)
         with _translated():
             self._session.inner.run_with_iobinding(binding)
         return dict(zip(self._session.outputs, binding.get_outputs(), strict=True))
@@ -66,14 +66,15 @@ class BoundSession:
 class OrtRuntime:
     """ONNX Runtime on one device."""
 
-    def __init__(self, device: str, cache: Path, *, on_device: bool | None = None) -> None:
+    def __init__(self, device: str, cache: Path, *, on_device: bool | None = None, index: int = 0) -> None:
         """
         Args:
             device: `cpu`, `cuda` or `ort-tensorrt`.
             cache: folder of TensorRT's engines.
             on_device: keep values in ONNX Runtime's own; without: on a GPU only. Tests of that path need no GPU.
+            index: of the GPU.
         """
-        self._device, self._cache = device, cache
+        self._device, self._cache, self._index = device, cache, index
         self.on_device = device != "cpu" if on_device is None else on_device
         self.lanes = Lanes(1 if device == "cpu" else 2)
         self._memory = "cpu" if device == "cpu" else "cuda"
@@ -91,39 +92,40 @@ class OrtRuntime:
                 f"{part.path.name}: asked for {self._wanted}, ONNX Runtime fell back to {used}; "
                 "`sfm-match doctor` says what is missing"
             )
-        return BoundSession(session, self._memory) if self.on_device else session
+        return BoundSession(session, self._memory, self._index) if self.on_device else session
 
     def _providers(self, part: Part) -> list[Provider]:
         if self._device == "cpu":
             return [CPU]
-        cuda = (CUDA, cuda_options(part))
+        cuda = (CUDA, cuda_options(part, self._index))
         if self._device == "cuda":
             return [cuda, CPU]
-        return [(TENSORRT, tensorrt_options(part, self._cache)), cuda, CPU]
+        return [(TENSORRT, tensorrt_options(part, self._cache, self._index)), cuda, CPU]
 
     def put(self, name: str, array: NDArray[Any]) -> Value:  # noqa: ARG002 - values are new each time
         if not self.on_device:
             return array
         with _translated():
-            return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self._memory, 0)
+            return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self._memory, self._index)
 
     def get(self, value: Value) -> NDArray[Any]:
         return value if isinstance(value, np.ndarray) else np.asarray(value.numpy())
 
     def free_memory(self) -> int | None:
-        return assumed_free(gpus()[0].memory) if self._device != "cpu" and gpus() else None
+        return assumed_free(gpus()[self._index].memory) if self._device != "cpu" and gpus() else None
 
 
-def cuda_options(part: Part) -> dict[str, str]:
+def cuda_options(part: Part, index: int = 0) -> dict[str, str]:
     """Of the CUDA provider. An exhaustive search for convolutions would run again for every shape."""
     return {
+        "device_id": str(index),
         "use_tf32": "0" if part.exact else "1",
         "cudnn_conv_algo_search": "HEURISTIC",
         "arena_extend_strategy": "kSameAsRequested",  # by default it doubles, and holds what nobody uses
     }
 
 
-def tensorrt_options(part: Part, cache: Path) -> dict[str, Any]:
+def tensorrt_options(part: Part, cache: Path, index: int = 0) -> dict[str, Any]:
     """Of the TensorRT provider: explicit shapes, and a cache for each network.
 
     ONNX Runtime names engines by the names in a network and not by its weights, and by the GPU's compute capability and
@@ -132,11 +134,12 @@ def tensorrt_options(part: Part, cache: Path) -> dict[str, Any]:
     `trt_fp16_enable` is never set: ONNX Runtime would then not ask for a strongly typed network, and coordinates, which
     these networks keep in float32, would become half.
     """
-    gpu = re.sub(r"\W+", "-", gpus()[0].name) if gpus() else "no-gpu"
+    gpu = re.sub(r"\W+", "-", gpus()[index].name) if gpus() else "no-gpu"
     timings = cache / "onnxruntime" / gpu
     engines = timings / sha256_of(part.path)[:16]
     engines.mkdir(parents=True, exist_ok=True)
     options: dict[str, Any] = {
+        "device_id": str(index),
         "trt_engine_cache_enable": True,
         "trt_engine_cache_path": str(engines),
         "trt_timing_cache_enable": True,
@@ -157,13 +160,13 @@ def preload() -> None:
         onnxruntime.preload_dlls(directory="")
 
 
-def provider_trouble(provider: str) -> str | None:
+def provider_trouble(provider: str, index: int = 0) -> str | None:
     """Why a provider cannot be had, None where it runs the smallest network. ONNX Runtime's lists name it anywhere."""
     preload()
     onnxruntime.set_default_logger_severity(_SILENT)
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # of its fallback
-            session = OrtSession(_SAMPLE, [provider, CPU], _SILENT)
+            session = OrtSession(_SAMPLE, [(provider, {"device_id": str(index)}), CPU], _SILENT)
             if session.inner.get_providers()[0] != provider:
                 return "ONNX Runtime fell back to the CPU"
             session.run({"pixels": np.zeros((1, 8, 8, 3), np.uint8)})  # it may have no kernels for this GPU

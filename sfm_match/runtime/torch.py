@@ -33,6 +33,12 @@ def best_device() -> str:
     return "cpu"
 
 
+def gpu_count() -> int:
+    """GPUs of the best device's kind."""
+    kind = best_device()
+    return {"cuda": torch.cuda.device_count, "xpu": torch.xpu.device_count, "mps": lambda: 1}.get(kind, lambda: 0)()
+
+
 def set_up_cudnn() -> None:
     """Convolutions of float32 in float32, by the fastest algorithm; matching's products are of halves.
 
@@ -47,7 +53,7 @@ class TorchSession:
     """A module in evaluation mode, with or without half-precision weights."""
 
     def __init__(self, part: Part, runtime: "TorchRuntime") -> None:
-        module: nn.Module = part.module().eval().to(runtime.device)
+        module: nn.Module = part.module().eval().to(runtime.place)
         if part.half:
             module = module.half()
         self._module: nn.Module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -57,7 +63,9 @@ class TorchSession:
         self._graphs = threading.local()
         if runtime.device == "cuda":
             with runtime.exclusive:
-                torch.cuda.synchronize()  # the weights were brought on another stream than those that will read them
+                torch.cuda.synchronize(
+                    runtime.place
+                )  # the weights were brought on another stream than those that will read them
 
     def run(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
         given = tuple(feeds[name] for name in self._inputs)
@@ -120,18 +128,26 @@ class _Graph:
 
 
 class TorchRuntime:
-    """PyTorch on the best device that it has."""
+    """PyTorch on the best kind of device that it has."""
 
     on_device = True
 
-    def __init__(self, device: str | None = None) -> None:
+    def __init__(self, device: str | None = None, *, index: int = 0) -> None:
+        """
+        Args:
+            device: a kind; without: `best_device`.
+            index: which of that kind.
+        """
         self.device = device or best_device()
+        self.place = torch.device(self.device, index) if index else torch.device(self.device)
+        if self.device == "cuda":
+            self.place = torch.device("cuda", index)
         self.lanes = Lanes(2 if self.device == "cuda" else 1)
         self.exclusive = threading.RLock()
         self._streams = threading.local()
         if self.device == "cuda":
             set_up_cudnn()
-        name = f" {torch.cuda.get_device_name()}" if self.device == "cuda" else ""
+        name = f" {torch.cuda.get_device_name(self.place)}" if self.device == "cuda" else ""
         self.provider = f"torch {torch.__version__}, {self.device.upper()}{name}"
 
     def load(self, part: Part) -> TorchSession:
@@ -140,9 +156,9 @@ class TorchRuntime:
     def put(self, name: str, array: NDArray[Any]) -> Value:  # noqa: ARG002 - tensors are new each time
         tensor = torch.from_numpy(np.ascontiguousarray(array))
         with self.working():
-            return (
-                tensor.pin_memory().to("cuda", non_blocking=True) if self.device == "cuda" else tensor.to(self.device)
-            )
+            if self.device == "cuda":
+                tensor = tensor.pin_memory()
+            return tensor.to(self.place, non_blocking=self.device == "cuda")
 
     def get(self, value: Value) -> NDArray[Any]:
         with self.working():
@@ -157,8 +173,10 @@ class TorchRuntime:
     def free_memory(self) -> int | None:
         if self.device != "cuda":
             return None
-        free, _ = torch.cuda.mem_get_info()
-        kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # by torch, for its next tensors
+        free, _ = torch.cuda.mem_get_info(self.place)
+        kept = torch.cuda.memory_reserved(self.place) - torch.cuda.memory_allocated(
+            self.place
+        )  # by torch, for its next tensors
         return int(free + kept)
 
     @contextlib.contextmanager
@@ -168,8 +186,8 @@ class TorchRuntime:
             stack.enter_context(torch.inference_mode())
             if self.device == "cuda":
                 if not hasattr(self._streams, "mine"):
-                    self._streams.mine = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-                stack.enter_context(torch.cuda.stream(self._streams.mine))
+                    self._streams.mine = torch.cuda.Stream(self.place)  # type: ignore[no-untyped-call]
+                stack.enter_context(torch.cuda.stream(self._streams.mine))  # and its device, the current one
             try:
                 yield
             except torch.OutOfMemoryError as error:

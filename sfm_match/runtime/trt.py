@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from sfm_match.lanes import Lanes
 from sfm_match.runtime import EngineError, OutOfMemory, Part, Shapes, Value, engine_failure
-from sfm_match.runtime.cuda import DeviceArray, Graph, Lane, free_memory
+from sfm_match.runtime.cuda import DeviceArray, Graph, Lane, free_memory, use_device
 from sfm_match.runtime.devices import driver_present, gpus
 from sfm_match.runtime.engines import EngineFacts, EngineStore
 from sfm_match.runtime.planning import profile_for
@@ -206,13 +206,20 @@ class TrtSession:
 
 
 class TrtRuntime:
-    """TensorRT on the first GPU."""
+    """TensorRT on one GPU."""
 
     on_device = True
 
-    def __init__(self, cache: Path) -> None:
+    def __init__(self, cache: Path, index: int = 0) -> None:
+        """
+        Args:
+            cache: folder of engines.
+            index: of the GPU.
+        """
         if not driver_present():
             raise EngineError("TensorRT: no NVIDIA GPU with a driver")
+        self._index, self._gpu = index, gpus()[index]
+        use_device(index)
         self._store = EngineStore(cache)
         self._runtime = trt.Runtime(LOG)
         self._exclusive = threading.RLock()
@@ -221,7 +228,7 @@ class TrtRuntime:
         every: list[Lane] = []
         self._every_lane = every
         weakref.finalize(self, _release, every)
-        self.provider = f"TensorRT {trt.__version__}, {gpus()[0].name}"
+        self.provider = f"TensorRT {trt.__version__}, {self._gpu.name}"
 
     def load(self, part: Part) -> TrtSession:
         return TrtSession(part, self)
@@ -229,6 +236,7 @@ class TrtRuntime:
     def lane(self) -> Lane:
         """Of this thread."""
         if not hasattr(self._mine, "lane"):
+            use_device(self._index)  # of this thread, from now on
             self._mine.lane = Lane(self._exclusive)
             self._every_lane.append(self._mine.lane)
         lane: Lane = self._mine.lane
@@ -241,11 +249,13 @@ class TrtRuntime:
         return self.lane().get(value)
 
     def free_memory(self) -> int | None:
+        use_device(self._index)
         return free_memory()
 
     def engine(self, part: Part, digest: str, shapes: Shapes) -> Any:
         """From the cache, or built; `digest` is the file's sha256."""
-        gpu = gpus()[0]
+        gpu = self._gpu
+        use_device(self._index)  # a lane that does a batch again in float32 builds, too
         facts = EngineFacts(digest, trt.__version__, gpu.name, gpu.compute_capability, shapes, part.exact, LEVEL)
 
         def make(timing: bytes) -> tuple[bytes, bytes]:

@@ -222,7 +222,7 @@ def _matcher(
         return on_host, Lanes(1), ""
     if turns > 1:
         return on_host, Lanes(1), "matched on the CPU: quarter turns are not compared on a GPU"
-    runtime, _ = runtime_for(choice.device)
+    runtime, _ = runtime_for(choice.name)
     most, dimension = max(features.counts.values()), FAMILY[extracted["model"]].descriptor.prototypes
     on_device = BlockMatcher(
         runtime,

@@ -9,7 +9,7 @@ import pytest
 
 from sfm_match.errors import UsageError
 from sfm_match.runtime import devices
-from sfm_match.runtime.devices import Gpu, choose
+from sfm_match.runtime.devices import Gpu, choose, devices_of
 
 H200 = Gpu("NVIDIA H200", (9, 0), 150 << 30)
 
@@ -23,7 +23,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 def machine(monkeypatch: pytest.MonkeyPatch, *, gpu: bool = True, absent: dict[str, str] | None = None) -> None:
     """A machine with a GPU, that has every engine but some."""
     monkeypatch.setattr(devices, "gpus", lambda: (H200,) if gpu else ())
-    reasons = {name: (lambda why: lambda: why)((absent or {}).get(name)) for name in devices._REASONS}
+    reasons = {name: (lambda why: lambda _: why)((absent or {}).get(name)) for name in devices._REASONS}
     monkeypatch.setattr(devices, "_REASONS", reasons)
 
 
@@ -53,6 +53,40 @@ def test_what_was_asked_for_is_had_or_refused(monkeypatch: pytest.MonkeyPatch) -
     assert choose("cuda") == devices.Choice("cuda", "")
     with pytest.raises(UsageError, match=r"--device tensorrt: TensorRT is not installed; pip install .* accepted here"):
         choose("tensorrt")
+
+
+def test_a_gpu_by_its_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = Gpu("Tesla P100", (6, 0), 16 << 30)
+    monkeypatch.setattr(devices, "gpus", lambda: (H200, H200, old))
+    monkeypatch.setattr(devices, "cuda_of_driver", lambda: "13.0")
+    monkeypatch.setattr("sfm_match.runtime.ort.provider_trouble", lambda provider, index: None)
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
+    assert choose("cuda:1") == devices.Choice("cuda", "", 1)
+    assert (choose("cuda:1").name, choose("cuda:0").name) == ("cuda:1", "cuda")
+    assert choose("auto:1").name == "cuda:1"
+    with pytest.raises(UsageError, match=r"--device cuda:2: Tesla P100 has compute capability 6.0, 7.5 is needed"):
+        choose("cuda:2")
+    with pytest.raises(UsageError, match=r"--device cuda:3: GPUs are counted from 0, and there are 3"):
+        choose("cuda:3")
+    with pytest.raises(UsageError, match=r"--device auto:3: tensorrt: GPUs are counted from 0, .*; cuda: GPUs are"):
+        choose("auto:3")
+    with pytest.raises(UsageError, match=r"--device torch:1: GPUs are counted from 0, and there are 0"):
+        choose("torch:1")
+    with pytest.raises(UsageError, match="--device cpu:1: the CPU has no index"):
+        choose("cpu:1")
+
+
+def test_the_devices_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch)
+    monkeypatch.setattr(devices, "gpus", lambda: (H200, H200))
+    assert devices_of("auto", None) == ["auto"]
+    assert devices_of("auto", "all") == ["tensorrt", "tensorrt:1"]
+    assert devices_of("cuda", "all") == ["cuda", "cuda:1"]
+    assert devices_of("auto", "cuda:1,cpu,cuda:1") == ["cuda:1", "cpu", "cuda:1"]
+    with pytest.raises(UsageError, match="--devices all: no NVIDIA GPU with a driver"):
+        devices_of("cpu", "all")
+    with pytest.raises(UsageError, match=r"--device cud:1: accepted values are .*did you mean 'cuda'"):
+        devices_of("auto", "cuda:0,cud:1")
 
 
 @pytest.mark.skipif(bool(devices.gpus()), reason="a GPU is here")

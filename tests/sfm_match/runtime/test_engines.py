@@ -1,3 +1,7 @@
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +36,27 @@ def test_built_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert EngineStore(tmp_path / "engines").load("detector", FACTS, builds.make, builds.open) == "engine 1"
     assert builds.timings == [b""]
     assert not list((tmp_path / "engines").glob("*.tmp*"))
+
+
+def test_two_workers_build_one_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The second waits for the first, and finds its engine."""
+    builds, begun = Builds(), threading.Event()
+
+    def slowly(timing: bytes) -> tuple[bytes, bytes]:
+        begun.set()
+        time.sleep(0.2)
+        return builds.make(timing)
+
+    def load(make: Callable[[bytes], tuple[bytes, bytes]]) -> str:
+        return EngineStore(tmp_path).load("detector", FACTS, make, builds.open)
+
+    with ThreadPoolExecutor(2) as pool:  # locks of two objects, as of two processes
+        first = pool.submit(load, slowly)
+        begun.wait(10)
+        second = pool.submit(load, builds.make)
+        assert first.result() == second.result() == "engine 1"
+    assert len(builds.timings) == 1
+    assert capsys.readouterr().err.count("building") == 1
 
 
 @pytest.mark.parametrize(

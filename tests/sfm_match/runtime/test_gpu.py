@@ -9,7 +9,8 @@ import pytest
 
 import sfm_match
 from sfm_match.block_matching import BlockMatcher
-from sfm_match.config import DEVICES, ExtractOptions
+from sfm_match.config import ExtractOptions
+from sfm_match.device_names import DEVICES
 from sfm_match.extractor import Extractor
 from sfm_match.loader import Loaded
 from sfm_match.matching.dual_softmax import match_descriptors

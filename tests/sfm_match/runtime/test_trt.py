@@ -294,6 +294,25 @@ def test_two_lanes_spoil_no_capture(fake_gpu: FakeCuda, tmp_path: Path) -> None:
     assert fake_gpu.launches > 200
 
 
+def test_two_gpus_at_once(fake_gpu: FakeCuda, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lanes' threads, memory, streams and engines are of the GPU that was named; the fake refuses what mixes them."""
+    from fake_gpu import GPU
+
+    from sfm_match.runtime.trt import TrtRuntime
+
+    monkeypatch.setattr("sfm_match.runtime.trt.gpus", lambda: (GPU, GPU))
+    first, second = TrtRuntime(tmp_path), TrtRuntime(tmp_path, 1)
+    for ours, theirs in zip(mixed_work(first, 20), mixed_work(second, 20), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert set(fake_gpu.device_of.values()) == {0, 1}
+    fake_gpu.cudaSetDevice(0)  # this thread's; what it starts on the second GPU's stream is refused there
+    session = second.load(nano())
+    session.run({"image": second.put("image", image(1, 3, 64, 64))})
+    fake_gpu.cudaSetDevice(0)
+    with pytest.raises(AssertionError, match="work for another GPU"):
+        session.run({"image": second.put("image", image(1, 3, 64, 64))})
+
+
 def test_without_the_lock_captures_are_spoiled(fake_gpu: FakeCuda, tmp_path: Path) -> None:
     """What the test above would see. A spoiled capture costs speed alone: the work was done, and is captured later."""
     from contextlib import nullcontext

@@ -1,0 +1,22 @@
+"""The names that `--device` and `--devices` take."""
+
+from sfm_match.errors import UsageError, nearest
+
+AUTO = "auto"
+ENGINES = ("cpu", "cuda", "tensorrt", "ort-tensorrt", "torch")
+DEVICES = (AUTO, *ENGINES)
+EVERY_GPU = "all"
+
+
+def split_device(name: str) -> tuple[str, int]:
+    """A device's engine and the index of its GPU: `cuda:1` -> ("cuda", 1), `cuda` -> ("cuda", 0).
+
+    Raises:
+        UsageError: it is not an engine's name, with or without an index.
+    """
+    engine, colon, index = name.partition(":")
+    if engine not in DEVICES:
+        raise UsageError(f"--device {name}: accepted values are {', '.join(DEVICES)}{nearest(engine, DEVICES)}")
+    if colon and not index.isdecimal():
+        raise UsageError(f"--device {name}: accepted is {engine}, or the number of a GPU after it, as {engine}:1")
+    return engine, int(index or 0)
