@@ -1,7 +1,9 @@
 """What this machine has: drivers, GPUs, engines; and the choice among them.
 
 A device is an engine and the GPU that it runs on: `cuda` is ONNX Runtime's CUDA provider on the first GPU, `cuda:1` on
-the second, as the driver counts them under CUDA_VISIBLE_DEVICES. Nothing here trusts lists: ONNX Runtime names CUDA on any machine, and TensorRT crashes the process without a driver.
+the second, as the driver counts them (under CUDA_VISIBLE_DEVICES).
+
+Nothing here trusts lists: ONNX Runtime names CUDA on any machine, and TensorRT crashes the process without a driver.
 """
 
 import ctypes

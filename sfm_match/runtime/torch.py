@@ -36,7 +36,9 @@ def best_device() -> str:
 def gpu_count() -> int:
     """GPUs of the best device's kind."""
     kind = best_device()
-    return {"cuda": torch.cuda.device_count, "xpu": torch.xpu.device_count, "mps": lambda: 1}.get(kind, lambda: 0)()
+    if kind in ("cuda", "xpu"):
+        return int(getattr(torch, kind).device_count())
+    return int(kind == "mps")
 
 
 def set_up_cudnn() -> None:
@@ -63,9 +65,8 @@ class TorchSession:
         self._graphs = threading.local()
         if runtime.device == "cuda":
             with runtime.exclusive:
-                torch.cuda.synchronize(
-                    runtime.place
-                )  # the weights were brought on another stream than those that will read them
+                # the weights were brought on another stream than those that will read them
+                torch.cuda.synchronize(runtime.place)
 
     def run(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
         given = tuple(feeds[name] for name in self._inputs)
@@ -139,9 +140,7 @@ class TorchRuntime:
             index: which of that kind.
         """
         self.device = device or best_device()
-        self.place = torch.device(self.device, index) if index else torch.device(self.device)
-        if self.device == "cuda":
-            self.place = torch.device("cuda", index)
+        self.place = torch.device(self.device, index) if self.device in ("cuda", "xpu") else torch.device(self.device)
         self.lanes = Lanes(2 if self.device == "cuda" else 1)
         self.exclusive = threading.RLock()
         self._streams = threading.local()
@@ -174,9 +173,8 @@ class TorchRuntime:
         if self.device != "cuda":
             return None
         free, _ = torch.cuda.mem_get_info(self.place)
-        kept = torch.cuda.memory_reserved(self.place) - torch.cuda.memory_allocated(
-            self.place
-        )  # by torch, for its next tensors
+        # what torch keeps for its next tensors is free, too
+        kept = torch.cuda.memory_reserved(self.place) - torch.cuda.memory_allocated(self.place)
         return int(free + kept)
 
     @contextlib.contextmanager

@@ -59,7 +59,7 @@ def test_a_gpu_by_its_index(monkeypatch: pytest.MonkeyPatch) -> None:
     old = Gpu("Tesla P100", (6, 0), 16 << 30)
     monkeypatch.setattr(devices, "gpus", lambda: (H200, H200, old))
     monkeypatch.setattr(devices, "cuda_of_driver", lambda: "13.0")
-    monkeypatch.setattr("sfm_match.runtime.ort.provider_trouble", lambda provider, index: None)
+    monkeypatch.setattr("sfm_match.runtime.ort.provider_trouble", lambda *_: None)
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
     assert choose("cuda:1") == devices.Choice("cuda", "", 1)
     assert (choose("cuda:1").name, choose("cuda:0").name) == ("cuda:1", "cuda")
