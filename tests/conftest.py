@@ -16,6 +16,9 @@ from sfm_match.loader import Item, Loaded
 from sfm_match.runtime import devices
 from sfm_match.scene import cameras, render, room
 
+if not devices.gpus():  # read when triton is imported; there its kernels run on arrays of the host
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 SMALL = ["--size", "512", "--max-keypoints", "1024"]  # options that keep a test of the whole job short
 
 
