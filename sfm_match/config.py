@@ -14,6 +14,8 @@ from sfm_match.errors import UsageError, nearest
 from sfm_match.options import AUTO as AUTO
 from sfm_match.options import Options, kinds_of, option, require, run_name
 
+PILLOW, NVIMGCODEC = "pillow", "nvimgcodec"
+DECODERS = (PILLOW, NVIMGCODEC)
 _DEVICE = f"{', '.join(DEVICES)}; auto takes the fastest that is here; cuda:1 is the second GPU"
 _SEVERAL = f"devices to use at once, a process each: {EVERY_GPU} (every GPU), or a list, cuda:0,cuda:1"
 
@@ -57,6 +59,12 @@ class ExtractOptions(Options):
     workers: int = option(0, "decoding threads; 0: one per core", identity=False)
     reduced_decode: bool = option(
         True, "decode large JPEGs at 1/2, 1/4 or 1/8 where --size needs no more", formerly=False
+    )
+    decoder: str = option(
+        PILLOW,
+        "what decodes JPEGs; nvimgcodec: NVIDIA's nvImageCodec, on the GPU where there is one; pixels differ",
+        choices=DECODERS,
+        formerly=PILLOW,
     )
     dummy_network: bool = option(False, "only read images, to see how fast they come; not in `run`", identity=False)
 

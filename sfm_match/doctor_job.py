@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from sfm_match import decoders
+from sfm_match.config import NVIMGCODEC
 from sfm_match.device_names import DEVICES
 from sfm_match.errors import NothingDone
 from sfm_match.models import BUILT_IN, find_model, zoo
@@ -19,6 +21,7 @@ PACKAGES = (
     "onnxruntime",
     "tensorrt-cu13",
     "cuda-bindings",
+    "nvidia-nvimgcodec-cu13",
     "torch",
     "pycolmap",
     "h5py",
@@ -91,6 +94,7 @@ def _gpu() -> list[Finding]:
 
 def _devices() -> list[Finding]:
     found = [Finding(f"--device {device}", why_not(device) or "can be had") for device in DEVICES if device != "auto"]
+    found.append(Finding(f"--decoder {NVIMGCODEC}", decoders.why_not(NVIMGCODEC) or "can be had"))
     choice = choose("auto")
     return [*found, Finding("--device auto", f"takes {choice.device} ({choice.reason})")]
 

@@ -3,6 +3,7 @@
 import io
 import os
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -20,6 +21,7 @@ MIN_SIDE = 32  # pixels; below, there is nothing to detect
 MAX_PIXELS = 1 << 30
 
 Image = NDArray[np.uint8]
+Decode = Callable[[Path, tuple[int, int] | None], Image]  # arguments and result of `decode`
 
 _ORIENTATION, _MAKE, _MODEL = 0x0112, 0x010F, 0x0110  # tags of EXIF's first directory
 

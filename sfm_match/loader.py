@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfm_match.frames import Frame
-from sfm_match.images import ImageError, decode, find_mask, read_mask, reduced
+from sfm_match.images import Decode, ImageError, decode, find_mask, read_mask, reduced
 
 _MEAN = np.array((0.485, 0.456, 0.406), np.float32)
 _STD = np.array((0.229, 0.224, 0.225), np.float32)
@@ -53,6 +53,7 @@ class Loader:
         ahead: int,
         *,
         reduced: bool = True,
+        decoder: Decode = decode,
     ) -> None:
         """
         Args:
@@ -62,9 +63,10 @@ class Loader:
             workers: decoding threads.
             ahead: images in memory beyond the batch in hand.
             reduced: decode large JPEGs at a fraction of their size, where that is enough.
+            decoder: of the images; masks are not its business.
         """
         self._folder, self._masks, self._batches = folder, masks, batches
-        self._workers, self._ahead, self._reduced = workers, ahead, reduced
+        self._workers, self._ahead, self._reduced, self._decoder = workers, ahead, reduced, decoder
 
     def __iter__(self) -> Iterator[Loaded]:
         cv2.setNumThreads(1)  # the threads are here
@@ -96,7 +98,7 @@ class Loader:
 
     def _prepare(self, item: Item) -> _Prepared:
         frame = item.frame
-        raw = decode_for(frame, self._folder / item.name, reduce=self._reduced)
+        raw = decode_for(frame, self._folder / item.name, reduce=self._reduced, decoder=self._decoder)
         mask_path = find_mask(self._masks, item.name)
         mask = None
         if mask_path is not None:
@@ -105,13 +107,13 @@ class Loader:
         return to_network(raw, frame), mask
 
 
-def decode_for(frame: Frame, path: Path, *, reduce: bool) -> NDArray[np.uint8]:
+def decode_for(frame: Frame, path: Path, *, reduce: bool, decoder: Decode = decode) -> NDArray[np.uint8]:
     """Raw pixels, at the whole size or (`reduce`) at a fraction that is enough for the network.
 
     Raises:
         ImageError: it cannot be decoded, or has not the size that the frame was planned for.
     """
-    raw = decode(path, frame.raw_network_size if reduce else None)
+    raw = decoder(path, frame.raw_network_size if reduce else None)
     width, height = frame.raw_size
     if (raw.shape[1], raw.shape[0]) not in (frame.raw_size, reduced(frame.raw_size, frame.raw_network_size)):
         raise ImageError(f"decodes to {raw.shape[1]} x {raw.shape[0]} pixels, its header says {width} x {height}")

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from exports.config import FAMILY
 from sfm_match.alignment import align_photographs, see
 from sfm_match.config import ExtractOptions, MatchOptions
+from sfm_match.decoders import find_decoder
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.extractor import TURNS, Extractor, chosen_model, chosen_weights
 from sfm_match.frames import Frame, orient
-from sfm_match.images import Header, ImageError, decode, read_header
+from sfm_match.images import Decode, Header, ImageError, read_header
 from sfm_match.loader import Item, Loaded, to_network
 from sfm_match.matching.dual_softmax import match_turned
 from sfm_match.models import check_name
@@ -88,7 +89,8 @@ def infer(
     extracting, matching = ExtractOptions.from_mapping(options), MatchOptions.from_mapping(options)
     if extracting.masks is not None:
         raise UsageError("--masks: belongs to `extract` and `run`, where images have names")
-    images = [_load(Path(path)) for path in (image_a, image_b)]
+    decoder = find_decoder(extracting.decoder, extracting.device)
+    images = [_load(Path(path), decoder) for path in (image_a, image_b)]
     if end2end:
         result = _end_to_end(images, extracting, matching)
     else:
@@ -107,9 +109,9 @@ class _Image:
     pixels: NDArray[np.uint8]  # (H, W, 3) RGB, as the sensor stored them
 
 
-def _load(path: Path) -> _Image:
+def _load(path: Path, decoder: Decode) -> _Image:
     try:
-        return _Image(str(path), read_header(path), decode(path))
+        return _Image(str(path), read_header(path), decoder(path, None))
     except ImageError as error:
         raise NothingDone(f"{path}: {error}") from error
 

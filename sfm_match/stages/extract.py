@@ -8,6 +8,7 @@ from itertools import groupby
 
 from sfm_match.collection import Collection, write_failed
 from sfm_match.config import AUTO, ExtractOptions
+from sfm_match.decoders import decoder_facts, decoder_note, find_decoder
 from sfm_match.errors import NothingDone
 from sfm_match.extractor import Extractor, chosen_model
 from sfm_match.images import Header
@@ -42,9 +43,14 @@ class FeatureSet:
 
 
 def feature_facts(options: ExtractOptions, model: Model) -> dict[str, object]:
-    """Everything that features depend on, beside the image."""
+    """Everything that features depend on, beside the image.
+
+    Raises:
+        UsageError: the decoder is not installed.
+    """
     precision = "fp16" if model.half else "fp32"
-    facts = {**options.identity(), **model.facts(), "precision": precision, "algorithm": ALGORITHM}
+    facts = {**options.identity(), **decoder_facts(options.decoder), **model.facts()}
+    facts |= {"precision": precision, "algorithm": ALGORITHM}
     if not options.all_keypoints:
         facts |= {"pixels_per_keypoint": model.pixels_per_keypoint, "least_contrast": model.least_contrast}
     return facts
@@ -87,7 +93,7 @@ def extract_features(
     """Extracts what does not stand yet.
 
     Raises:
-        UsageError: unknown model or device, or options that differ from those of the standing features.
+        UsageError: unknown model, device or decoder, or options that differ from those of the standing features.
         NothingDone: not one image of the collection could be used.
     """
     clock = Clock()
@@ -107,7 +113,7 @@ def extract_features(
             extractor = Extractor(model, options, Counter(frame.bucket for frame in frames))
             workspace.note("made by", made_by())
         _run_units(workspace, collection, options, extractor, work, before.fingerprint, clock, quiet)
-        detail = extractor.detail
+        detail = extractor.detail + decoder_note(options.decoder)
         after = standing_features(workspace, collection, before.fingerprint)
     write_failed(workspace, after.failed)
     if not after.counts:
@@ -184,7 +190,16 @@ def _loader(collection: Collection, options: ExtractOptions, plan: dict[int, lis
     workers = options.workers or os.cpu_count() or 1
     every_batch = [items for batches in plan.values() for items in batches]
     ahead = 2 * max(batch, workers)
-    return Loader(collection.folder, collection.masks, every_batch, workers, ahead, reduced=options.reduced_decode)
+    decoder = find_decoder(options.decoder, options.device)
+    return Loader(
+        collection.folder,
+        collection.masks,
+        every_batch,
+        workers,
+        ahead,
+        reduced=options.reduced_decode,
+        decoder=decoder,
+    )
 
 
 def load_only(collection: Collection, options: ExtractOptions, *, quiet: bool = False) -> StageReport:
@@ -201,7 +216,14 @@ def load_only(collection: Collection, options: ExtractOptions, *, quiet: bool = 
         loaded, failed = loaded + len(read.items), failed + len(read.failed)
         progress.advance(len(read.items) + len(read.failed))
     progress.close()
-    return StageReport("load", "images", done=loaded, failed=failed, seconds=clock.seconds, detail="no network ran")
+    return StageReport(
+        "load",
+        "images",
+        done=loaded,
+        failed=failed,
+        seconds=clock.seconds,
+        detail=f"no network ran{decoder_note(options.decoder)}",
+    )
 
 
 def _batches(
