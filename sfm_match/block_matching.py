@@ -46,6 +46,11 @@ class BlockMatcher:
         self._pairs = pairs_a_call(runtime.free_memory(), self._keypoints)
         self._session = runtime.load(parts.match_block(images, self._keypoints, dimension + MORE, self._pairs))
 
+    @property
+    def note(self) -> str:
+        """What the engine chose to match with, where it had a choice; empty otherwise."""
+        return str(getattr(self._session, "note", ""))
+
     def match(self, descriptors: Sequence[NDArray[np.float16]], pairs: NDArray[np.int32]) -> list[Matches]:
         """
         Args:

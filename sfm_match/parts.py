@@ -100,4 +100,4 @@ def match_block(images: int, keypoints: int, columns: int, pairs: int) -> Part:
     most = (images, keypoints, columns)
     profiles: list[Shapes] = [{"descriptors": ((1, 1, columns), most, most), "pairs": ((1, 2), (pairs, 2), (pairs, 2))}]
     make = partial(_graph, "MatchBlock")
-    return Part(GRAPHS / "match.onnx", make, ("places", "scores"), exact=False, profiles=profiles)
+    return Part(GRAPHS / "match.onnx", make, ("places", "scores"), exact=False, fused=True, profiles=profiles)

@@ -57,6 +57,7 @@ class Part:
     outputs: tuple[str, ...]  # in the order of the file
     exact: bool = True  # products in full float32; without, TF32 will do
     half: bool = False  # weights in half precision
+    fused: bool = False  # `runtime.fused_softmax` has kernels for it
     profiles: Sequence[Shapes] = field(default=())  # for TensorRT: what it will see, the most specific first
 
 

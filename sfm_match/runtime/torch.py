@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sfm_match.lanes import Lanes
-from sfm_match.runtime import OutOfMemory, Part, Value, engine_failure
+from sfm_match.runtime import EngineError, OutOfMemory, Part, Value, engine_failure
+from sfm_match.runtime.match_choice import MatchChooser, fused_matchers
 
 GRAPHS = 16  # of a thread and network; the oldest goes
 _CAPTURES = 3  # tries at a shape
@@ -59,6 +60,9 @@ class TorchSession:
         if part.half:
             module = module.half()
         self._module: nn.Module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._why_not_fused = ""
+        if part.fused:
+            self._module, self._why_not_fused = runtime.with_kernels(self._module)
         self._inputs = list(inspect.signature(self._module.forward).parameters)
         self._outputs = part.outputs
         self._runtime = runtime
@@ -67,6 +71,11 @@ class TorchSession:
             with runtime.exclusive:
                 # the weights were brought on another stream than those that will read them
                 torch.cuda.synchronize(runtime.place)
+
+    @property
+    def note(self) -> str:
+        """Which kernels run and why, as far as there was a choice; empty before the first call."""
+        return self._module.note if isinstance(self._module, MatchChooser) else self._why_not_fused
 
     def run(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
         given = tuple(feeds[name] for name in self._inputs)
@@ -133,12 +142,15 @@ class TorchRuntime:
 
     on_device = True
 
-    def __init__(self, device: str | None = None, *, index: int = 0) -> None:
+    def __init__(self, device: str | None = None, *, index: int = 0, fused: bool | None = None) -> None:
         """
         Args:
             device: a kind; without: `best_device`.
             index: which of that kind.
+            fused: match with kernels of Triton; without: on CUDA, where they agree with torch's and are faster
+                (`match_choice`). On the CPU they need Triton's interpreter, and are for tests.
         """
+        self._fused = fused
         self.device = device or best_device()
         self.place = torch.device(self.device, index) if self.device in ("cuda", "xpu") else torch.device(self.device)
         self.lanes = Lanes(2 if self.device == "cuda" else 1)
@@ -150,7 +162,19 @@ class TorchRuntime:
         self.provider = f"torch {torch.__version__}, {self.device.upper()}{name}"
 
     def load(self, part: Part) -> TorchSession:
+        """Raises EngineError where kernels of Triton are asked for and cannot be had."""
         return TorchSession(part, self)
+
+    def with_kernels(self, reference: nn.Module) -> tuple[nn.Module, str]:
+        """MatchBlock with a choice of kernels, or alone, and why where that needs a word."""
+        if self._fused is False or (self._fused is None and self.device != "cuda"):
+            return reference, ""
+        candidates, reason = fused_matchers(self.place)
+        if candidates:
+            return MatchChooser(reference, candidates, force=bool(self._fused)), ""
+        if self._fused:
+            raise EngineError(f"fused matching: {reason}")
+        return reference, f"matching by torch ({reason})"
 
     def put(self, name: str, array: NDArray[Any]) -> Value:  # noqa: ARG002 - tensors are new each time
         tensor = torch.from_numpy(np.ascontiguousarray(array))

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,6 +157,7 @@ def match_pairs(
                 with clock.on("write"):
                     write_tile(plan.path, Tile(state.fingerprint, plan.images, plan.pairs, matches))
                 found += sum(len(m.indices) for m in matches)
+            engine = "; ".join(filter(None, (engine, matcher.note)))  # known only now
     finally:
         progress.close()
     passed_over = len(state.wanted) - len(state.usable)
@@ -176,6 +177,10 @@ def match_pairs(
 class _Matcher(Protocol):
     """Matches the pairs of a tile."""
 
+    @property
+    def note(self) -> str:
+        """What it chose to run, for the report; empty where there was no choice."""
+
     def match(self, descriptors: list[NDArray[np.float16]], pairs: NDArray[np.int32]) -> list[Matches]:
         """(N, D) of each image, (P, 2) places among them."""
 
@@ -189,6 +194,7 @@ class _OnHost:
     inverse_temperature: float
     workers: int
     progress: Progress
+    note: ClassVar[str] = ""
 
     def match(self, descriptors: list[NDArray[np.float16]], pairs: NDArray[np.int32]) -> list[Matches]:
         single = [one.astype(np.float32) for one in descriptors]
