@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from exports.config import FAMILY, HIDDEN, NEVER, WANTED
 from sfm_match import parts
 from sfm_match.config import AUTO, ExtractOptions
+from sfm_match.errors import UsageError
 from sfm_match.frames import Frame, normalised_from_network, quarter_turned
 from sfm_match.keypoints import Selection, select_keypoints
 from sfm_match.lanes import Lanes
@@ -22,6 +23,7 @@ from sfm_match.loader import Loaded, normalise
 from sfm_match.models import Model, Weights, find_model, zoo
 from sfm_match.progress import Clock
 from sfm_match.runtime import Choice, EngineError, OutOfMemory, Runtime, choose, create_runtime, resolve_precision
+from sfm_match.runtime.devices import devices_of
 from sfm_match.runtime.planning import Range, images_a_call, most_a_call, ranges
 from sfm_match.store.features import Features
 
@@ -47,6 +49,21 @@ def chosen_model(options: ExtractOptions) -> Model:
     """The model that the options name, with the weights and in the precision that they name."""
     half = resolve_precision(options.precision, choose(options.device).device) == "fp16"
     return find_model(options.model, chosen_weights(options), half=half)
+
+
+def devices_for(options: ExtractOptions) -> list[str]:
+    """The devices of an extraction, one worker each.
+
+    Raises:
+        UsageError: one of them cannot be had, or would compute in another precision than the first.
+    """
+    devices = devices_of(options.device, options.devices)
+    if len(devices) > 1:
+        precisions = {name: resolve_precision(options.precision, choose(name).device) for name in devices}
+        if len(set(precisions.values())) > 1:
+            shown = ", ".join(f"{name} {precision}" for name, precision in precisions.items())
+            raise UsageError(f"--devices {options.devices}: precisions differ ({shown}); add --precision fp32")
+    return devices
 
 
 def runtime_for(device: str) -> tuple[Runtime, Choice]:
@@ -116,11 +133,9 @@ class Extractor:
         return (TURNS if self._options.turns else 1) * self.model.dimension
 
     @property
-    def detail(self) -> str:
-        """What ran, for the report."""
-        redone = f", {self.redone} images again in fp32" if self.redone else ""
-        precision = ", fp16" if self.model.half else ""
-        return f"{self._runtime.provider}{precision}{self._note}{redone}"
+    def engine(self) -> str:
+        """What runs, for the report."""
+        return f"{self._runtime.provider}{', fp16' if self.model.half else ''}{self._note}"
 
     def features(self, batch: Loaded, clock: Clock) -> Found:
         """Features of each image of a batch, or the reason why it has none."""

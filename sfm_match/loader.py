@@ -1,7 +1,7 @@
 """Decoded, resized, padded batches, prepared ahead of the network by a few threads."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +48,7 @@ class Loader:
         self,
         folder: Path,
         masks: Path | None,
-        batches: Sequence[Sequence[Item]],
+        batches: Iterable[Sequence[Item]],
         workers: int,
         ahead: int,
         *,
@@ -59,9 +59,9 @@ class Loader:
         Args:
             folder: of the images.
             masks: folder of masks, or None.
-            batches: items of one bucket each.
+            batches: items of one bucket each; taken as they are needed.
             workers: decoding threads.
-            ahead: images in memory beyond the batch in hand.
+            ahead: images in memory beyond the batch in hand; with batches, up to the last of one.
             reduced: decode large JPEGs at a fraction of their size, where that is enough.
             decoder: of the images; masks are not its business.
         """
@@ -70,27 +70,30 @@ class Loader:
 
     def __iter__(self) -> Iterator[Loaded]:
         cv2.setNumThreads(1)  # the threads are here
-        upcoming = iter([item for batch in self._batches for item in batch])
-        pending: deque[Future[_Prepared]] = deque()
+        upcoming = iter(self._batches)
+        begun: deque[tuple[Sequence[Item], list[Future[_Prepared]]]] = deque()
         with ThreadPoolExecutor(self._workers) as pool:
 
-            def top_up(count: int) -> None:
-                while len(pending) < count and (item := next(upcoming, None)) is not None:
-                    pending.append(pool.submit(self._prepare, item))
+            def top_up() -> None:
+                while sum(len(batch) for batch, _ in begun) < self._ahead:
+                    if (batch := next(upcoming, None)) is None:
+                        return
+                    begun.append((batch, [pool.submit(self._prepare, item) for item in batch]))
 
-            for batch in self._batches:
-                top_up(len(batch) + self._ahead)
+            top_up()
+            while begun:
+                batch, prepared = begun.popleft()
+                top_up()
                 good: list[tuple[Item, _Prepared]] = []
                 failed: dict[str, str] = {}
                 retry: set[str] = set()
-                for item in batch:
+                for item, future in zip(batch, prepared, strict=True):
                     try:
-                        good.append((item, pending.popleft().result()))
+                        good.append((item, future.result()))
                     except ImageError as error:
                         failed[item.name] = str(error)
                         if not error.lasting:
                             retry.add(item.name)
-                top_up(self._ahead)
                 width, height = batch[0].frame.bucket
                 empty = np.empty((0, height, width, 3), np.uint8)
                 images = np.stack([image for _, (image, _) in good]) if good else empty

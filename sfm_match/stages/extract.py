@@ -1,21 +1,29 @@
 """Features of every image: a unit is up to 64 images, its result one file."""
 
-import os
+import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import groupby
+from functools import partial
 
 from sfm_match.collection import Collection, write_failed
 from sfm_match.config import AUTO, ExtractOptions
-from sfm_match.decoders import decoder_facts, decoder_note, find_decoder
+from sfm_match.decoders import decoder_facts, decoder_note
 from sfm_match.errors import NothingDone
-from sfm_match.extractor import Extractor, chosen_model
-from sfm_match.images import Header
-from sfm_match.loader import Item, Loaded, Loader
+from sfm_match.executor import done_units, threads_each
+from sfm_match.extractor import chosen_model, devices_for
+from sfm_match.loader import Item
 from sfm_match.models import Model
 from sfm_match.progress import Clock, Progress, StageReport
-from sfm_match.store.features import Features, UnitResult, read_index, unit_path, write_unit
+from sfm_match.stages.extract_units import (
+    ExtractContext,
+    Unit,
+    UnitReceipt,
+    batches_of,
+    extract_units,
+    loader_for,
+)
+from sfm_match.store.features import read_index, unit_path
 from sfm_match.store.shard import ShardError, fingerprint
 from sfm_match.workspace import Workspace, made_by
 
@@ -98,7 +106,8 @@ def extract_features(
     """
     clock = Clock()
     with clock.on("load"):
-        model = chosen_model(options)
+        devices = devices_for(options)
+        model = chosen_model(dataclasses.replace(options, device=devices[0], devices=None))
     facts = feature_facts(options, model)
     workspace.check("extract", facts, overwrite=overwrite)
     collection.save(workspace)  # not before the check: a refused command changes nothing
@@ -107,13 +116,23 @@ def extract_features(
     work = {**before.open_units, **before.retry_units}
     after, detail = before, ""
     if work:
-        with clock.on("load"):
-            # of all images, so that a job that goes on asks for the engines that it began with
-            frames = (header.frame(options.size, model.divisor) for header in collection.usable.values())
-            extractor = Extractor(model, options, Counter(frame.bucket for frame in frames))
-            workspace.note("made by", made_by())
-        _run_units(workspace, collection, options, extractor, work, before.fingerprint, clock, quiet)
-        detail = extractor.detail + decoder_note(options.decoder)
+        workspace.note("made by", made_by())
+        frames = (header.frame(options.size, model.divisor) for header in collection.usable.values())
+        context = ExtractContext(
+            collection.folder,
+            collection.masks,
+            workspace.features,
+            before.fingerprint,
+            dataclasses.replace(options, workers=threads_each(options.workers, len(devices))),
+            Counter(frame.bucket for frame in frames),
+        )
+        units = _units(collection, options.size, model.divisor, work)
+        progress = Progress("extract", sum(map(len, work.values())), "images", quiet=quiet)
+        try:
+            receipts = list(done_units(devices, partial(extract_units, context), units, progress.advance, clock))
+        finally:
+            progress.close()
+        detail = _detail(receipts, min(len(devices), len(units))) + decoder_note(options.decoder)
         after = standing_features(workspace, collection, before.fingerprint)
     write_failed(workspace, after.failed)
     if not after.counts:
@@ -132,74 +151,24 @@ def extract_features(
     )
 
 
-def _run_units(
-    workspace: Workspace,
-    collection: Collection,
-    options: ExtractOptions,
-    extractor: Extractor,
-    work: dict[int, list[str]],
-    expected: str,
-    clock: Clock,
-    quiet: bool,
-) -> None:
-    plan = _plan(collection, options, extractor.model.divisor, extractor.batch, work)
-    loaded = iter(_loader(collection, options, plan, extractor.batch))
-
-    def read() -> Iterator[Loaded]:
-        while True:
-            with clock.on("decode"):
-                batch = next(loaded, None)
-            if batch is None:
-                return
-            yield batch
-
-    found = extractor.each(read(), clock)
-    progress = Progress("extract", sum(map(len, work.values())), "images", quiet=quiet)
-    try:
-        for unit, batches in plan.items():
-            features: dict[str, Features] = {}
-            failed: dict[str, str] = {}
-            retry: set[str] = set()
-            for _ in batches:
-                batch, results = next(found)
-                failed |= batch.failed
-                retry |= batch.retry
-                for name, one in results.items():
-                    if isinstance(one, str):
-                        failed[name] = one
-                    else:
-                        features[name] = one
-                progress.advance(len(batch.items) + len(batch.failed))
-            with clock.on("write"):
-                signatures = {name: collection.records[name].signature for name in (*features, *failed)}
-                result = UnitResult(dict(sorted(features.items())), dict(sorted(failed.items())), signatures, retry)
-                write_unit(unit_path(workspace.features, unit), result, expected, extractor.width)
-    finally:
-        progress.close()
-
-
-def _plan(
-    collection: Collection, options: ExtractOptions, divisor: int, batch: int, work: dict[int, list[str]]
-) -> dict[int, list[list[Item]]]:
-    """Units to their batches."""
+def _units(collection: Collection, size: int, divisor: int, wanted: Mapping[int, list[str]]) -> list[Unit]:
+    """Units with all that their extraction asks for."""
     headers = collection.usable
-    return {unit: list(_batches(names, headers, options.size, divisor, batch)) for unit, names in work.items()}
+    return [
+        Unit(
+            number,
+            tuple(Item(name, headers[name].frame(size, divisor)) for name in names),
+            {name: collection.records[name].signature for name in names},
+        )
+        for number, names in wanted.items()
+    ]
 
 
-def _loader(collection: Collection, options: ExtractOptions, plan: dict[int, list[list[Item]]], batch: int) -> Loader:
-    workers = options.workers or os.cpu_count() or 1
-    every_batch = [items for batches in plan.values() for items in batches]
-    ahead = 2 * max(batch, workers)
-    decoder = find_decoder(options.decoder, options.device)
-    return Loader(
-        collection.folder,
-        collection.masks,
-        every_batch,
-        workers,
-        ahead,
-        reduced=options.reduced_decode,
-        decoder=decoder,
-    )
+def _detail(receipts: list[UnitReceipt], workers: int) -> str:
+    """What ran."""
+    redone = sum(receipt.redone for receipt in receipts)
+    notes = [f"{workers} workers" if workers > 1 else "", *dict.fromkeys(receipt.engine for receipt in receipts)]
+    return ", ".join(filter(None, [*notes, f"{redone} images again in fp32" if redone else ""]))
 
 
 def load_only(collection: Collection, options: ExtractOptions, *, quiet: bool = False) -> StageReport:
@@ -209,10 +178,11 @@ def load_only(collection: Collection, options: ExtractOptions, *, quiet: bool = 
     """
     clock = Clock()
     divisor, batch = chosen_model(options).divisor, 8 if options.batch == AUTO else int(options.batch)
-    plan = _plan(collection, options, divisor, batch, collection.units())
+    units = _units(collection, options.size, divisor, collection.units())
+    batches = [cut for unit in units for cut in batches_of(unit.items, batch)]
     progress = Progress("load", len(collection.usable), "images", quiet=quiet)
     loaded, failed = 0, 0
-    for read in _loader(collection, options, plan, batch):
+    for read in loader_for(collection.folder, collection.masks, options, batches, batch):
         loaded, failed = loaded + len(read.items), failed + len(read.failed)
         progress.advance(len(read.items) + len(read.failed))
     progress.close()
@@ -224,15 +194,3 @@ def load_only(collection: Collection, options: ExtractOptions, *, quiet: bool = 
         seconds=clock.seconds,
         detail=f"no network ran{decoder_note(options.decoder)}",
     )
-
-
-def _batches(
-    names: Sequence[str], headers: dict[str, Header], size: int, divisor: int, batch: int
-) -> Iterator[list[Item]]:
-    """A unit's images by bucket, at most `batch` at a time."""
-    items = [Item(name, headers[name].frame(size, divisor)) for name in names]
-    items.sort(key=lambda item: item.frame.bucket)  # stable: by name within a bucket
-    for _, group in groupby(items, key=lambda item: item.frame.bucket):
-        same = list(group)
-        for start in range(0, len(same), batch):
-            yield same[start : start + batch]

@@ -1,0 +1,153 @@
+"""Features of units of images: what a worker does, without the workspace."""
+
+import dataclasses
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+
+from sfm_match.background import in_background
+from sfm_match.config import ExtractOptions
+from sfm_match.decoders import find_decoder
+from sfm_match.executor import threads_each
+from sfm_match.extractor import Extractor, chosen_model
+from sfm_match.loader import Item, Loaded, Loader
+from sfm_match.progress import Clock
+from sfm_match.store.features import Features, UnitResult, unit_path, write_unit
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Images whose features one file holds."""
+
+    number: int
+    items: tuple[Item, ...]  # by name
+    signatures: dict[str, str]  # of their files
+
+
+@dataclass(frozen=True)
+class ExtractContext:
+    """What units are extracted with, the device apart."""
+
+    images: Path  # folder
+    masks: Path | None  # folder
+    features: Path  # folder
+    fingerprint: str
+    options: ExtractOptions
+    buckets: Mapping[tuple[int, int], int]  # (width, height) of all the job's padded images -> how many
+
+
+@dataclass(frozen=True)
+class UnitReceipt:
+    """A unit whose file is on the disk."""
+
+    number: int
+    engine: str  # what ran, for the report
+    redone: int  # images in float32, of this unit or one beside it
+
+
+def extract_units(
+    context: ExtractContext, device: str, units: Iterator[Unit], advance: Callable[[int], None], clock: Clock
+) -> Iterator[UnitReceipt]:
+    """Extracts units on a device and writes their files (an `executor.Work`, the context bound).
+
+    Raises:
+        EngineError: the engine refuses a network, or has no memory for one image.
+        OSError: a file cannot be written.
+    """
+    with clock.on("load"):
+        options = dataclasses.replace(context.options, device=device, devices=None)
+        # of all images, so that a job that goes on asks for the engines that it began with
+        extractor = Extractor(chosen_model(options), options, context.buckets)
+    told = 0  # images in float32
+
+    def write(result: tuple[int, UnitResult]) -> UnitReceipt:
+        nonlocal told
+        number, features = result
+        write_unit(unit_path(context.features, number), features, context.fingerprint, extractor.width)
+        redone, told = extractor.redone - told, extractor.redone
+        return UnitReceipt(number, extractor.engine, redone)
+
+    results = _results(context, options, extractor, units, advance, clock)
+    yield from in_background(results, write, partial(clock.on, "write"))
+
+
+def _results(
+    context: ExtractContext,
+    options: ExtractOptions,
+    extractor: Extractor,
+    units: Iterator[Unit],
+    advance: Callable[[int], None],
+    clock: Clock,
+) -> Iterator[tuple[int, UnitResult]]:
+    """Each unit's number and what became of its images."""
+    taken: deque[tuple[Unit, int]] = deque()  # units that are begun, and how many batches they make
+
+    def batches() -> Iterator[Sequence[Item]]:
+        for unit in units:
+            cut = list(batches_of(unit.items, extractor.batch))
+            taken.append((unit, len(cut)))
+            yield from cut
+
+    loaded = iter(loader_for(context.images, context.masks, options, batches(), extractor.batch))
+
+    def read() -> Iterator[Loaded]:
+        while True:
+            with clock.on("decode"):
+                batch = next(loaded, None)
+            if batch is None:
+                return
+            yield batch
+
+    features: dict[str, Features] = {}
+    failed: dict[str, str] = {}
+    retry: set[str] = set()
+    finished = 0  # batches of the first unit that is taken
+    for batch, results in extractor.each(read(), clock):
+        failed |= batch.failed
+        retry |= batch.retry
+        for name, found in results.items():
+            if isinstance(found, str):
+                failed[name] = found
+            else:
+                features[name] = found
+        advance(len(batch.items) + len(batch.failed))
+        finished += 1
+        unit, count = taken[0]
+        if finished == count:
+            taken.popleft()
+            ordered = dict(sorted(features.items())), dict(sorted(failed.items()))
+            signatures = {name: unit.signatures[name] for part in ordered for name in part}
+            yield unit.number, UnitResult(*ordered, signatures, retry)
+            features, failed, retry, finished = {}, {}, set(), 0
+
+
+def batches_of(items: Iterable[Item], batch: int) -> Iterator[Sequence[Item]]:
+    """Images by bucket, at most `batch` at a time.
+
+    A batch does not cross units: an image's features then do not depend on which units a worker happens to take, or on
+    where a job that was killed went on.
+    """
+    ordered = sorted(items, key=lambda item: item.frame.bucket)  # stable: by name within a bucket
+    for _, group in groupby(ordered, key=lambda item: item.frame.bucket):
+        same = list(group)
+        for start in range(0, len(same), batch):
+            yield same[start : start + batch]
+
+
+def loader_for(
+    images: Path, masks: Path | None, options: ExtractOptions, batches: Iterable[Sequence[Item]], batch: int
+) -> Loader:
+    """Reads batches as the options say, far enough ahead for the network not to wait."""
+    workers = threads_each(options.workers)
+    return Loader(
+        images,
+        masks,
+        batches,
+        workers,
+        2 * max(batch, workers),
+        reduced=options.reduced_decode,
+        decoder=find_decoder(options.decoder, options.device),
+    )
