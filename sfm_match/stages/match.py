@@ -35,7 +35,7 @@ from sfm_match.store.pairs import read_pairs
 from sfm_match.store.shard import ShardError, fingerprint
 from sfm_match.workspace import Workspace
 
-ALGORITHM = 3  # raise it when the same features and options come to give other matches
+ALGORITHM = 4  # raise it when the same features and options come to give other matches
 _TILE_NAME = re.compile(r"\d{5,}-\d{5,}-[0-9a-f]{8}\.h5")
 BLOCK = 32  # images; 2 x 32 x 4096 x 256 float32 are 268 MB, and a kill costs at most 1024 pairs
 

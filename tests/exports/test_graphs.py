@@ -76,3 +76,18 @@ def test_selection_with_padding_and_masks_is_defined_everywhere(file: str) -> No
     feeds["least_contrast"] = np.array([0.25], np.float32)
     found = intermediates(GRAPHS / file, feeds)
     assert [name for name, value in found.items() if np.isnan(value).any()] == []
+
+
+def test_matching_passes_over_the_matrix_nine_times() -> None:
+    """What is fused is the engine's business; what is asked of it is a product and eight passes."""
+    model = onnx.shape_inference.infer_shapes(onnx.load(GRAPHS / "match.onnx"))
+    shapes = {
+        value.name: [side.dim_param for side in value.type.tensor_type.shape.dim] for value in model.graph.value_info
+    }
+    matrix = ["pairs", "keypoints", "keypoints"]
+
+    def touches(node: onnx.NodeProto) -> bool:
+        return any(shapes.get(name) == matrix for name in (*node.input, *node.output))
+
+    passes = [node.op_type for node in model.graph.node if touches(node) and node.op_type != "GatherElements"]
+    assert sorted(passes) == sorted(["MatMul", "Mul", "Exp", *["ReduceSum"] * 2, *["Mul", "ArgMax"] * 2])
