@@ -125,5 +125,3 @@ def _pair(networks: Networks) -> dict[str, DeDoDe]:
 
 def _halved(value: Tensor) -> Tensor:
     return value.half() if value.is_floating_point() else value
-
-

@@ -1,8 +1,9 @@
 """ONNX files without their weights: the machine that runs them makes the weights again, from a seed or a checkpoint.
 
-A file of L-B has 29 MB of weights in half precision, and a kit that carries it in both precisions would not fit. So the
-kit keeps the graph alone; each large tensor is ONNX external data in a file that is not carried, and `recipe.json` beside
-it says of which parameter it is made, and which batch norm is folded in. Needs torch and numpy, no onnx.
+A network of L-B has 29 MB of weights in half precision, and a kit that carried both networks in both precisions would
+not fit. So the kit keeps the graphs alone: each large tensor is ONNX external data in a file that is not carried, and
+`recipe.json` beside it says of which parameter it is made, and which batch norm is folded in. Needs torch and numpy,
+not onnx.
 """
 
 import json
