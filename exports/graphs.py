@@ -153,6 +153,14 @@ class MatchBlock(nn.Module):
         return place.to(torch.int32), torch.where(mutual, best, 0.0)
 
 
+class JoinGroups(nn.Module):
+    """Two groups of images as one block, without leaving the device."""
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """(I, N, D) and (J, N, D) -> (I + J, N, D)."""
+        return torch.cat((first, second))
+
+
 def _product(first: Tensor, second: Tensor) -> Tensor:
     """float32 of float16. On engines with TF32 the product of halves is exact in it: both have 10 bits of fraction."""
     if first.is_cuda and torch.version.hip is None:
@@ -187,4 +195,7 @@ def export_graphs(folder: Path) -> None:
         "pairs": {0: "pairs"},
         "inverse_temperature": {},
     }
+    groups = {name: torch.zeros(3, 7, 10, dtype=torch.float16) for name in ("first", "second")}
+    sides = {name: {0: f"{name}_images", 1: "keypoints", 2: "columns"} for name in groups}
+    export_module(JoinGroups(), groups, sides, ["descriptors"], folder / "join.onnx")
     export_module(MatchBlock(), block, free, ["places", "scores"], folder / "match.onnx")

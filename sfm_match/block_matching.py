@@ -1,8 +1,10 @@
-"""Matching on a GPU: the descriptors of a block of images stay on the device, pairs go through in batches.
+"""Matching on a GPU: the descriptors of blocks of images stay on the device, pairs go through in batches.
 
 The same rule as `sfm_match.matching.dual_softmax`, by `exports.graphs.MatchBlock`; only candidates come back.
 """
 
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -10,12 +12,16 @@ from numpy.typing import NDArray
 
 from exports.config import PADDING
 from sfm_match import parts
-from sfm_match.runtime import OutOfMemory, Runtime
+from sfm_match.runtime import OutOfMemory, Runtime, Value
 from sfm_match.runtime.planning import pairs_a_call
 from sfm_match.store.matches import Matches
 
 MORE = 8  # columns beside a descriptor: two that count, and rows stay multiples of 16 bytes, as tensor cores want them
 STEP = 1024  # keypoints to which blocks are filled up, so that a collection that grows needs no engine of its own
+GROUPS = 4  # on the device for each thread, of half a tile's images each: 69 MB of 32 x 4096 x 264 float16
+
+Names = tuple[str, ...]
+Read = Callable[[Sequence[str]], Sequence[NDArray[np.float16]]]
 
 
 class BlockMatcher:
@@ -36,7 +42,7 @@ class BlockMatcher:
         Args:
             runtime: the engine.
             threshold, inverse_temperature: as in `dual_softmax.match_descriptors`.
-            images: of a tile, at most.
+            images: of a tile, at most; an even number.
             keypoints: of an image, at most.
             dimension: of a descriptor.
             advance: told how many pairs are done.
@@ -44,24 +50,37 @@ class BlockMatcher:
         self._runtime, self._threshold, self._inverse_temperature = runtime, threshold, inverse_temperature
         self._keypoints, self._advance = -(-keypoints // STEP) * STEP, advance
         self._pairs = pairs_a_call(runtime.free_memory(), self._keypoints)
-        self._session = runtime.load(parts.match_block(images, self._keypoints, dimension + MORE, self._pairs))
+        self._half = images // 2
+        columns = dimension + MORE
+        self._session = runtime.load(parts.match_block(images, self._keypoints, columns, self._pairs))
+        self._join = runtime.load(parts.join_groups(self._half, self._keypoints, columns))
+        self._mine = threading.local()
 
     @property
     def note(self) -> str:
         """What the engine chose to match with, where it had a choice; empty otherwise."""
         return str(getattr(self._session, "note", ""))
 
-    def match(self, descriptors: Sequence[NDArray[np.float16]], pairs: NDArray[np.int32]) -> list[Matches]:
+    def match(self, groups: Sequence[Names], read: Read, pairs: NDArray[np.int32]) -> list[Matches]:
         """
         Args:
-            descriptors: (N, D) float16 of each image of the tile, unit length.
-            pairs: (P, 2) places in it.
+            groups: names of the tile's images, in two groups of at most half a tile's images; the second may be empty.
+            read: descriptors of images, (N, D) float16 each, unit length; asked only for groups that are not on the
+                device any more.
+            pairs: (P, 2) places in the tile: in the first group, then in the second.
 
         Returns:
             As `dual_softmax.match_descriptors`, of each pair.
+
+        Raises:
+            OutOfMemory: the device has no memory for one pair.
         """
         engine = self._runtime
-        block = engine.put("descriptors", packed(descriptors, self._keypoints))
+        first, second = groups
+        offset = self._half - len(first)  # a group takes half of the block, however many images it has
+        pairs = np.where(pairs < len(first), pairs, pairs + offset).astype(np.int64)
+        both = {"first": self._group(first, read), "second": self._group(second or first, read)}
+        block = self._join.run(both)["descriptors"]
         temperature = engine.put("inverse_temperature", np.array([self._inverse_temperature], np.float32))
         found: list[Matches] = []
         while len(found) < len(pairs):
@@ -69,7 +88,7 @@ class BlockMatcher:
             count = min(self._pairs, 1 << (left - 1).bit_length())  # another lane may halve the first
             part = pairs[len(found) : len(found) + count]
             # the last call is filled up to a power of two: shapes stay few, and are replayed
-            filled = np.concatenate((part, np.repeat(part[-1:], count - len(part), axis=0))).astype(np.int64)
+            filled = np.concatenate((part, np.repeat(part[-1:], count - len(part), axis=0)))
             feeds = {"descriptors": block, "pairs": engine.put("pairs", filled), "inverse_temperature": temperature}
             try:
                 result = self._session.run(feeds)
@@ -83,18 +102,39 @@ class BlockMatcher:
             self._advance(len(part))
         return found
 
+    def match_images(self, descriptors: Sequence[NDArray[np.float16]], pairs: NDArray[np.int32]) -> list[Matches]:
+        """As `match`, of images that are in memory: (N, D) float16 of each, (P, 2) places among them."""
+        self._mine.__dict__.pop("held", None)  # their names say nothing
+        places = tuple(map(str, range(len(descriptors))))
+        groups = places[: self._half], places[self._half :]
+        return self.match(groups, lambda names: [descriptors[int(name)] for name in names], pairs)
+
+    def _group(self, names: Names, read: Read) -> Value:
+        """(half, N, D + MORE) on the device: from there where this thread used it lately, otherwise put there."""
+        held: OrderedDict[Names, tuple[str, Value]] = self._mine.__dict__.setdefault("held", OrderedDict())
+        if names not in held:
+            slot = f"group {len(held)}" if len(held) < GROUPS else held.popitem(last=False)[1][0]
+            held[names] = slot, self._runtime.put(slot, packed(read(names), self._keypoints, self._half))
+        held.move_to_end(names)
+        return held[names][1]
+
     def _kept(self, places: NDArray[np.int32], scores: NDArray[np.float32]) -> Matches:
         rows = np.flatnonzero(scores > self._threshold)
         indices = np.stack((rows, places[rows]), axis=1).astype(np.uint32)
         return Matches(indices, scores[rows].astype(np.float16))
 
 
-def packed(descriptors: Sequence[NDArray[np.float16]], keypoints: int) -> NDArray[np.float16]:
-    """(I, keypoints, D + MORE): descriptors, zeros, and two columns that tell them from padding (`exports.graphs`)."""
+def packed(
+    descriptors: Sequence[NDArray[np.float16]], keypoints: int, images: int | None = None
+) -> NDArray[np.float16]:
+    """(images, keypoints, D + MORE): descriptors, zeros, and two columns that tell them from padding.
+
+    `exports.graphs.MatchBlock` says how. Without `images`: as many as are given.
+    """
     dimension = descriptors[0].shape[1]
-    block = np.zeros((len(descriptors), keypoints, dimension + MORE), np.float16)
+    block = np.zeros((len(descriptors) if images is None else images, keypoints, dimension + MORE), np.float16)
     block[..., -2], block[..., -1] = PADDING, 1
-    for image, mine in zip(block, descriptors, strict=True):
+    for image, mine in zip(block, descriptors, strict=False):
         image[: len(mine), :dimension] = mine
         image[: len(mine), -2] = 0
     return block

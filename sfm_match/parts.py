@@ -101,3 +101,11 @@ def match_block(images: int, keypoints: int, columns: int, pairs: int) -> Part:
     profiles: list[Shapes] = [{"descriptors": ((1, 1, columns), most, most), "pairs": ((1, 2), (pairs, 2), (pairs, 2))}]
     make = partial(_graph, "MatchBlock")
     return Part(GRAPHS / "match.onnx", make, ("places", "scores"), exact=False, fused=True, profiles=profiles)
+
+
+def join_groups(images: int, keypoints: int, columns: int) -> Part:
+    """first, second (I, N, columns) float16 -> descriptors (2 I, N, columns): one block of two."""
+    shape = (images, keypoints, columns)
+    profiles: list[Shapes] = [dict.fromkeys(("first", "second"), (shape, shape, shape))]
+    make = partial(_graph, "JoinGroups")
+    return Part(GRAPHS / "join.onnx", make, ("descriptors",), profiles=profiles)

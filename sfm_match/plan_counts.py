@@ -10,7 +10,7 @@ from pairs import Block, PairsError
 from pairs.auto import MOST, consecutive_share
 from sfm_match.config_pairs import PairsOptions
 from sfm_match.errors import UsageError
-from sfm_match.stages.match import BLOCK
+from sfm_match.stages.match_blocks import BLOCK
 from sfm_match.stages.strategies import Sources, retrieval_sides, streams
 
 
@@ -20,7 +20,7 @@ class Counted:
 
     strategy: str  # as on the command line
     pairs: int
-    tiles: int  # of matching
+    tiles: int  # of matching, at most: small ones are joined
     exact: bool  # False: at most so many
 
     def shown(self) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 
 from exports.config import FAMILY
 from sfm_match.api import StrPath, options_of_run, refuse_early
-from sfm_match.collection import Collection, look
+from sfm_match.background import AHEAD
+from sfm_match.collection import UNIT_SIZE, Collection, look
 from sfm_match.colmap.adjustment import PARTNERS
 from sfm_match.colmap.mapping import registered_before
 from sfm_match.colmap.reading import count, read_note
@@ -23,7 +24,8 @@ from sfm_match.plan_measure import Measured, measure
 from sfm_match.runtime.devices import choose, gpus
 from sfm_match.runtime.planning import assumed_free, images_a_call
 from sfm_match.stages.extract import feature_facts, standing_features
-from sfm_match.stages.match import BLOCK, standing_matches
+from sfm_match.stages.match import standing_matches
+from sfm_match.stages.match_blocks import BLOCK, KEPT
 from sfm_match.stages.pairs import settled
 from sfm_match.stages.strategies import Sources
 from sfm_match.store.shard import fingerprint
@@ -222,11 +224,13 @@ def _stages(sources: Sources, counted: Counted, costs: Measured, standing: _Stan
 
 def _memory(counted: Counted, costs: Measured, images: int) -> int:
     """Bytes: what the measurement took, beside what is held of a large job, stage by stage, and the lists of pairs."""
-    tile = 2 * BLOCK * 2 * costs.feature_bytes  # of matching: descriptors as float32, twice as wide as on the disk
+    extracted = AHEAD * UNIT_SIZE * costs.feature_bytes  # units that wait for the disk
+    # of matching: descriptors as float32, twice as wide as on the disk, beside those that are kept
+    tile = 2 * BLOCK * 2 * costs.feature_bytes + min(KEPT, images * costs.feature_bytes)
     aligned = 0
     if costs.seconds_per_adjustment:
         aligned = min(counted.pairs, PARTNERS * images) * costs.match_bytes // _BYTES_PER_MATCH * _BYTES_PER_RELATION
-    return costs.peak_memory + max(tile, aligned) + counted.pairs * _BYTES_PER_PAIR
+    return costs.peak_memory + max(extracted, tile, aligned) + counted.pairs * _BYTES_PER_PAIR
 
 
 def _refusal(counted: Counted, cheaper: list[Counted], costs: Measured) -> str | None:

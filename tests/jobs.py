@@ -13,7 +13,8 @@ import numpy as np
 from sfm_match.colmap.reading import MOST_IMAGES
 
 # Units this small make several files of a few images.
-SMALL_UNITS = "import sfm_match.collection as c; c.UNIT_SIZE = 2\nimport sfm_match.stages.match as m; m.BLOCK = 1\n"
+SMALL_UNITS = "import sfm_match.collection as c; c.UNIT_SIZE = 2\n"
+SMALL_UNITS += "import sfm_match.stages.match_blocks as m; m.BLOCK = 1\n"
 SMALL_UNITS += "import sfm_match.colmap.adjustment as a; a.UNIT = 4\n"
 # Of the images of `accepted_database`.
 NAMES = [f"{letter}.jpg" for letter in "abcdefghij"]

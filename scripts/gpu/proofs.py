@@ -38,7 +38,7 @@ def _match(work: Work, engine: Any, first: int, second: int, dimension: int) -> 
     pairs = np.array([(0, 1), (1, 0), (2, 3), (0, 0)], np.int32)
     equal, wanted, apart, not_finite = 0, 0, 0.0, 0
     for _ in range(3 if work.cuda else 1):  # plain, captured, replayed
-        found = matcher.match(block, pairs)
+        found = matcher.match_images(block, pairs)
         for (i, j), mine in zip(pairs, found, strict=True):
             indices, scores = match_in_numpy(block[i], block[j])
             theirs = {tuple(row): score for row, score in zip(indices.tolist(), scores.tolist(), strict=True)}

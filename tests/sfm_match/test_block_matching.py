@@ -38,9 +38,9 @@ def test_as_numpy(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     pairs = np.array(list(combinations(range(5), 2)), np.int32)
     done: list[int] = []
     matcher = BlockMatcher(
-        ENGINES[engine](tmp_path), 0.1, 20.0, images=5, keypoints=256, dimension=64, advance=done.append
+        ENGINES[engine](tmp_path), 0.1, 20.0, images=6, keypoints=256, dimension=64, advance=done.append
     )
-    found = matcher.match(views, pairs)
+    found = matcher.match_images(views, pairs)
     assert sum(done) == len(pairs)
     for (i, j), ours in zip(pairs, found, strict=True):
         theirs = match_descriptors(views[i].astype(np.float32), views[j].astype(np.float32), 0.1)
@@ -56,7 +56,7 @@ def test_padding_never_matches(tmp_path: Path) -> None:
         matcher = BlockMatcher(
             OrtRuntime("cpu", tmp_path, on_device=True), 1e-6, temperature, images=2, keypoints=512, dimension=64
         )
-        (found,) = matcher.match(views, np.array([[0, 1]], np.int32))
+        (found,) = matcher.match_images(views, np.array([[0, 1]], np.int32))
         theirs = match_descriptors(*(view.astype(np.float32) for view in views), 1e-6, temperature)
         np.testing.assert_array_equal(found.indices, theirs.indices)
         np.testing.assert_allclose(found.scores.astype(np.float32), theirs.scores.astype(np.float32), atol=2e-3)
@@ -74,5 +74,32 @@ def test_memory_that_is_short_halves_the_call(tmp_path: Path) -> None:
             return inner.run(feeds)
 
     matcher._session = Small()
-    assert len(matcher.match(views, pairs)) == 6
+    assert len(matcher.match_images(views, pairs)) == 6
     assert matcher._pairs == 2
+
+
+def test_groups_stay_on_the_device(tmp_path: Path) -> None:
+    """Descriptors are read and sent once while their group is among the last ones used, and never taken for others'."""
+    views = {f"{group}{n}": view for group in range(6) for n, view in enumerate(block([40, 30, 20]))}
+    rng = np.random.default_rng(1)
+    views = {name: view[rng.permutation(len(view))] for name, view in views.items()}
+    groups = [tuple(f"{group}{n}" for n in range(3)) for group in range(6)]
+    read: list[str] = []
+
+    def reading(names):
+        read.extend(names)
+        return [views[name] for name in names]
+
+    runtime = OrtRuntime("cpu", tmp_path, on_device=True)
+    matcher = BlockMatcher(runtime, 0.1, 20.0, images=8, keypoints=64, dimension=64)
+    for first, second in ((0, 1), (0, 2), (1, 2), (0, 0), (0, 3), (4, 3), (5, 3), (0, 3)):
+        mine, other = groups[first], groups[second] if second != first else ()
+        names = [*mine, *other]
+        pairs = np.array([(0, len(names) - 1), (len(names) - 2, 1)], np.int32)
+        for (i, j), ours in zip(pairs, matcher.match([mine, other], reading, pairs), strict=True):
+            theirs = match_descriptors(*(views[names[n]].astype(np.float32) for n in (i, j)), 0.1)
+            np.testing.assert_array_equal(ours.indices, theirs.indices)
+    # group 0 is sent twice: 4, 3 and 5 came between
+    assert [read.count(f"{group}0") for group in range(6)] == [1, 1, 1, 1, 1, 1]
+    matcher.match([groups[1], groups[2]], reading, pairs)
+    assert [read.count(f"{group}0") for group in range(6)] == [1, 2, 2, 1, 1, 1]

@@ -20,7 +20,7 @@ from sfm_match.models import find_model
 from sfm_match.plan_counts import cheaper_ones, count_pairs
 from sfm_match.plan_measure import Measured, sample_of
 from sfm_match.runtime.devices import Choice, Gpu, gpus
-from sfm_match.stages.match import BLOCK
+from sfm_match.stages.match_blocks import BLOCK
 from sfm_match.stages.strategies import Sources
 from sfm_match.workspace import Workspace
 

@@ -52,7 +52,7 @@ def test_features_and_matches_are_those_of_the_cpu(engine: str, half: bool, batc
         assert (a.astype(np.float32) * b.astype(np.float32)).sum(axis=1).mean() > 0.99
         views.append(ours.descriptors)
     pairs = np.array(list(combinations(range(3), 2)), np.int32)
-    matched = BlockMatcher(runtime, 0.1, 20.0, images=3, keypoints=300, dimension=64).match(views, pairs)
+    matched = BlockMatcher(runtime, 0.1, 20.0, images=4, keypoints=300, dimension=64).match_images(views, pairs)
     for (i, j), ours in zip(pairs, matched, strict=True):
         theirs = match_descriptors(views[i].astype(np.float32), views[j].astype(np.float32), 0.1)
         same = {tuple(row) for row in ours.indices.tolist()} & {tuple(row) for row in theirs.indices.tolist()}

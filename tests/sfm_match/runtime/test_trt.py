@@ -395,7 +395,7 @@ def test_extraction_and_matching_equal_the_cpu_s(fake_gpu: FakeCuda, batch: Load
         np.testing.assert_allclose(ours.descriptors, theirs.descriptors, atol=5e-3)
     views = [found[item.name].descriptors for item in batch.items]  # type: ignore[union-attr]
     pairs = np.array(list(combinations(range(3), 2)), np.int32)
-    matched = BlockMatcher(runtime, 0.1, 20.0, images=3, keypoints=300, dimension=64).match(views, pairs)
+    matched = BlockMatcher(runtime, 0.1, 20.0, images=4, keypoints=300, dimension=64).match_images(views, pairs)
     for (i, j), ours in zip(pairs, matched, strict=True):
         theirs = match_descriptors(views[i].astype(np.float32), views[j].astype(np.float32), 0.1)
         np.testing.assert_array_equal(ours.indices, theirs.indices)
@@ -417,7 +417,7 @@ def test_engines_built_ahead_are_those_of_the_job(
     assert len(trt.configs) == built
     sfm_match.pairs(work)
     sfm_match.match(work)
-    assert len(trt.configs) == built + 1  # matching's; it depends on no image's shape
+    assert len(trt.configs) == built + 2  # matching's two, which depend on no image's shape
     for shard in (*work.glob("features/*"), *work.glob("matches/*")):
         shard.unlink()
     sfm_match.extract(rendered, work, size=320, max_keypoints=300)

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 import sfm_match
 from sfm_match.errors import NothingDone, UsageError
-from sfm_match.stages import match as module
+from sfm_match.stages import tiles as module
 from sfm_match.stages.extract import FeatureSet
+from sfm_match.stages.match_blocks import BLOCK, TilePlan
 from sfm_match.store.matches import read_tile
 
 SMALL = {"size": 256, "max_keypoints": 200}
@@ -25,12 +26,12 @@ def test_tiles_hold_every_pair_once(count: int, chosen: int, seed: int) -> None:
     features = FeatureSet("f", dict.fromkeys(names, 1), units, dict.fromkeys(names, "1:1"), {}, {}, {})
     pairs = np.unique(np.sort(rng.integers(0, count, (chosen, 2)), axis=1), axis=0)
     pairs = pairs[pairs[:, 0] < pairs[:, 1]].astype(np.int64)
-    tiles = list(module._plan_tiles(Path("m"), "f", names, features, rng.permutation(pairs)))
+    tiles = list(module.plan_tiles(Path("m"), "f", names, features, rng.permutation(pairs)))
     found = [(list(t.images)[i], list(t.images)[j]) for t in tiles for i, j in t.pairs]
     assert sorted(found) == [(names[i], names[j]) for i, j in pairs]
     assert len({t.path for t in tiles}) == len(tiles)
-    assert all(len(t.images) <= 2 * module.BLOCK for t in tiles)
-    again = list(module._plan_tiles(Path("m"), "f", names, features, pairs))
+    assert all(len(t.images) <= 2 * BLOCK for t in tiles)
+    again = list(module.plan_tiles(Path("m"), "f", names, features, pairs))
     assert [t.path for t in again] == [t.path for t in tiles]  # names depend on the pairs, not on their order
 
 
@@ -86,3 +87,40 @@ def test_pairs_of_vanished_images_are_explained(work: Path) -> None:
     (work / "pairs.txt").write_text(text + "gone.jpg\tview04.jpg\n")
     with pytest.raises(UsageError, match=r"line 10: not two images of this collection; run `sfm-match pairs` again"):
         sfm_match.match(work)
+
+
+def planned(pairs: np.ndarray, count: int) -> list[TilePlan]:
+    names = [f"{i:03d}.jpg" for i in range(count)]
+    units = {name: i // 64 for i, name in enumerate(names)}
+    features = FeatureSet("f", dict.fromkeys(names, 1), units, dict.fromkeys(names, "1:1"), {}, {}, {})
+    return list(module.plan_tiles(Path("m"), "f", names, features, pairs.astype(np.int64)))
+
+
+def test_small_tiles_are_joined() -> None:
+    """Pairs of a retrieval, a few in each pair of blocks: files are few, and none larger than a whole tile."""
+    rng = np.random.default_rng(0)
+    pairs = np.unique(np.sort(rng.integers(0, 2000, (4000, 2)), axis=1), axis=0)
+    pairs = pairs[pairs[:, 0] < pairs[:, 1]]
+    tiles = planned(pairs, 2000)
+    apart = len(np.unique(np.sort(pairs // BLOCK, axis=1), axis=0))
+    assert len(tiles) < apart / 10
+    assert max(len(tile.images) for tile in tiles) <= 2 * BLOCK
+    assert max(len(tile.pairs) for tile in tiles) <= BLOCK * BLOCK
+    assert all(max(map(len, tile.groups)) <= BLOCK for tile in tiles)
+
+
+def test_whole_tiles_are_two_blocks_in_an_order_that_reads_little() -> None:
+    """Exhaustively, each group is a block, and a memory of a few blocks serves most tiles."""
+    count = 16 * BLOCK
+    tiles = planned(np.stack(np.triu_indices(count, 1), axis=1), count)
+    blocks = [[name for name in tile.groups if name] for tile in tiles]
+    assert {group for tile in blocks for group in tile} == {
+        tuple(f"{i:03d}.jpg" for i in range(start, start + BLOCK)) for start in range(0, count, BLOCK)
+    }
+    held: list[tuple[str, ...]] = []
+    reads = 0
+    for tile in blocks:
+        for group in tile:
+            reads += group not in held
+            held = [*(other for other in held if other != group), group][-(module.ROWS + 2) :]
+    assert reads < 0.4 * len(tiles)  # by rows alone, nearly one a tile

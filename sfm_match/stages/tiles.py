@@ -1,0 +1,91 @@
+"""Which pairs are matched together, and in which order: tiles of pairs that share images."""
+
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfm_match.collection import UNIT_SIZE
+from sfm_match.stages import match_blocks
+from sfm_match.stages.extract import FeatureSet
+from sfm_match.stages.match_blocks import TilePlan
+from sfm_match.store.shard import fingerprint
+
+ROWS = 4  # blocks that stay in memory while the others pass
+
+Part = tuple[tuple[int, int], NDArray[np.int64]]  # two blocks, and (P, 2) pairs of places in the names
+
+
+def plan_tiles(
+    folder: Path, expected: str, names: list[str], features: FeatureSet, pairs: NDArray[np.int64]
+) -> Iterator[TilePlan]:
+    """Groups pairs by the blocks of their images; what is small is joined.
+
+    A tile has at most `2 * BLOCK` images and `BLOCK` squared pairs, so that a kill costs no more; two whole blocks make
+    one. Tiles go by `ROWS` rows of blocks, column by column: each block is read once in that many rows.
+
+    Args:
+        folder: of the tiles' files.
+        expected: fingerprint of the matches.
+        names: of the collection.
+        features: of the images.
+        pairs: (P, 2) places in `names`, of images that have features.
+    """
+    if not len(pairs):
+        return
+    block = _blocks(names, features)
+    joined = np.sort(block[pairs], axis=1)
+    order = np.lexsort((pairs[:, 1], pairs[:, 0], joined[:, 0], joined[:, 1], joined[:, 0] // ROWS))
+    pairs, joined = pairs[order], joined[order]
+    cuts = np.flatnonzero((joined[1:] != joined[:-1]).any(axis=1)) + 1
+    starts = np.concatenate(([0], cuts))
+    parts = [((int(a), int(b)), part) for (a, b), part in zip(joined[starts], np.split(pairs, cuts), strict=True)]
+    for (a, b), part in _merged(parts):
+        used = np.unique(part)
+        used = used[np.argsort(block[used], kind="stable")]  # block after block
+        place = np.empty(len(names), np.int32)
+        place[used] = np.arange(len(used))
+        images = {names[i]: features.signatures[names[i]] for i in used}
+        local = place[part]
+        digest = fingerprint([expected, images, local.tolist()])[:8]
+        path = folder / f"{a:05d}-{b:05d}-{digest}.h5"
+        yield TilePlan(path, images, _first_group(block[used]), local)
+
+
+def _merged(parts: list[Part]) -> Iterator[Part]:
+    """Parts that follow one another as one, under the blocks of the first, as long as they make no large tile."""
+    most = match_blocks.BLOCK
+    held: list[Part] = []
+    images: set[int] = set()
+    for key, part in parts:
+        more = images | set(part.ravel().tolist())
+        if held and (len(more) > 2 * most or sum(len(p) for _, p in held) + len(part) > most * most):
+            yield held[0][0], np.concatenate([p for _, p in held])
+            held, more = [], set(part.ravel().tolist())
+        held.append((key, part))
+        images = more
+    yield held[0][0], np.concatenate([p for _, p in held])
+
+
+def _first_group(block: NDArray[np.int64]) -> int:
+    """How many images go to a device first: those of the first block, or as many as fit. `block` of each, ascending."""
+    most = match_blocks.BLOCK
+    in_first = len(next(list(same) for _, same in groupby(block.tolist())))
+    return in_first if len(block) - in_first <= most else most
+
+
+def _blocks(names: list[str], features: FeatureSet) -> NDArray[np.int64]:
+    """The block of each name, -1 without features; blocks do not cross units."""
+    size = match_blocks.BLOCK
+    per_unit = -(-UNIT_SIZE // size)
+    seen: dict[int, int] = {}
+    block = np.full(len(names), -1, np.int64)
+    for i, name in enumerate(names):
+        unit = features.units.get(name)
+        if unit is not None:
+            place = seen.get(unit, 0)
+            seen[unit] = place + 1
+            block[i] = unit * per_unit + place // size
+    return block
