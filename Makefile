@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 TORCH  ?= torch==2.13.0
 timed   = @start=$$(date +%s); $(1); status=$$?; echo "make $@: $$(( $$(date +%s) - start )) s"; exit $$status
 
-.PHONY: demo test lint install clean
+.PHONY: demo test lint gpu-kit install clean
 
 demo: $(VENV)/.runtime
 	$(call timed,$(BIN)/sfm-match demo --workspace demo)
@@ -21,6 +21,10 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# build/gpu-kit: all that a GPU machine without a network needs to run scripts/gpu_check.py
+gpu-kit: $(VENV)/.dev
+	$(call timed,$(BIN)/python scripts/gpu_kit.py $(ARGS))
 
 install: $(VENV)/.dev
 
