@@ -17,15 +17,9 @@ ROOT = Path(__file__).parents[2]
 SECONDS = 600.0  # of a run, at the very most
 # what a bare machine has: torch, numpy, and what those bring
 BARE = """
-import sys
-from importlib.abc import MetaPathFinder
-BANNED = set({banned!r})
-class Bare(MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in BANNED:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-        return None
-sys.meta_path.insert(0, Bare())
+from importlib.machinery import PathFinder
+BANNED, find = set({banned!r}), PathFinder.find_spec
+PathFinder.find_spec = lambda name, *rest: None if name.partition(".")[0] in BANNED else find(name, *rest)
 """
 BANNED = ["h5py", "cv2", "PIL", "tqdm", "pooch", "requests", "threadpoolctl", "filelock", "safetensors", "onnx", "yaml"]
 BANNED += ["onnxruntime", "onnxscript", "pycolmap", "typer", "matplotlib", "pytest", "tensorrt", "kornia"]

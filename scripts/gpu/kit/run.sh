@@ -16,6 +16,7 @@ if ls wheels/*.whl >/dev/null 2>&1 && [ ! -e packages/.done ]; then
 fi
 export PYTHONPATH="$PWD/packages${PYTHONPATH:+:$PYTHONPATH}" PYTHONDONTWRITEBYTECODE=1
 finish() {
+  ls results/*.jsonl >/dev/null 2>&1 || return
   "$PYTHON" scripts/gpu_report.py results/*.jsonl >/dev/null || echo "no report; the rows are in results"
   if [ -n "$OUT" ]; then cp results/*.* "$OUT"; fi
 }
