@@ -217,7 +217,7 @@ def _to_rgb(image: Any) -> Image:
         return _from_deep_grey(np.asarray(image))
     if image.mode in ("P", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))  # what is RGB would be copied once more
 
 
 def _from_deep_grey(grey: NDArray[Any]) -> Image:
