@@ -1,5 +1,10 @@
 """Matching in Triton against `MatchBlock` and numpy. Without a GPU in Triton's interpreter (`tests/conftest.py`)."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,13 +13,21 @@ import torch
 from torch import Tensor
 
 from exports.graphs import MatchBlock
+from sfm_match import parts
 from sfm_match.block_matching import packed
 from sfm_match.matching.dual_softmax import match_descriptors
+from sfm_match.runtime.torch import TorchRuntime
 
-triton = pytest.importorskip("triton", reason="Triton is not installed: torch's builds for GPUs bring it")
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+# older interpreters do not take numpy 2.4
+triton = pytest.importorskip(
+    "triton",
+    "3.9" if INTERPRETED else None,
+    reason="no Triton, or its interpreter is too old; torch's builds for GPUs bring it, `pip install triton` does",
+)
 fused = pytest.importorskip("sfm_match.runtime.fused_softmax")
 
-DEVICE = "cpu" if triton.knobs.runtime.interpret else "cuda"
+DEVICE = "cpu" if INTERPRETED else "cuda"
 SMALL = fused.Tile(16, 32, 4, 1)  # rows, columns: the interpreter is slow, and several tiles are to meet
 WORLD = 24  # channels
 
@@ -118,3 +131,44 @@ def test_no_pairs_and_no_keypoints() -> None:
 )
 def test_channels_fill_tensor_cores(columns: int, expected: tuple[int, int]) -> None:
     assert fused.channels(columns) == expected
+
+
+def test_a_runtime_runs_them_where_it_is_told_to() -> None:
+    images = views([64, 50], 0.05)
+    block, pairs = packed(images, 64), np.array([[0, 1]], np.int64)
+    runtime = TorchRuntime(DEVICE, fused=True)
+    session = runtime.load(parts.match_block(2, 64, WORLD + 8, 1))
+    feeds = {"descriptors": block, "pairs": pairs, "inverse_temperature": np.array([20.0], np.float32)}
+    on_device = {name: runtime.put(name, value) for name, value in feeds.items()}
+    for _ in range(1 if INTERPRETED else 3):  # plain, captured, replayed
+        found = session.run(on_device)
+        places, scores = runtime.get(found["places"])[0], runtime.get(found["scores"])[0]
+        expected = match_descriptors(*(one.astype(np.float32) for one in images), 0.05)
+        kept = np.flatnonzero(scores > 0.05)
+        assert len(kept) > 40
+        np.testing.assert_array_equal(np.stack((kept, places[kept]), axis=1), expected.indices)
+    assert "Triton" in session.note
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("capability", "instruction", "tile", "most"),
+    [
+        (80, "mma.sync", -1, 99 << 10),  # the smallest on Ada, whose kernels are Ampere's
+        (80, "mma.sync", 0, 163 << 10),
+        (90, "wgmma.mma_async", 0, 227 << 10),
+    ],
+)
+def test_kernels_compile_for_gpus_and_fit_them(
+    capability: int, instruction: str, tile: int, most: int, tmp_path: Path
+) -> None:
+    """Without a GPU: Triton brings its assembler. On tensor cores, within the shared memory of a block (bytes)."""
+    environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
+    program = Path(__file__).with_name("compile_fused.py")
+    done = subprocess.run(
+        [sys.executable, str(program), str(capability), str(tile)], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    for kernel in json.loads(done.stdout):
+        assert kernel["shared"] <= most
+        assert instruction in kernel["instructions"]

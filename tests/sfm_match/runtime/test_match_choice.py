@@ -1,5 +1,7 @@
 """The choice between MatchBlock and kernels that claim to be faster, with kernels that are not there. No Triton."""
 
+import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +15,7 @@ from sfm_match.block_matching import BlockMatcher, packed
 from sfm_match.matching.dual_softmax import match_descriptors
 from sfm_match.runtime import EngineError, OutOfMemory, match_choice
 from sfm_match.runtime import torch as backend
-from sfm_match.runtime.match_choice import MatchChooser, disagreement, made
+from sfm_match.runtime.match_choice import MatchChooser, disagreement, fused_matchers, made
 from sfm_match.runtime.torch import TorchRuntime
 
 Found = tuple[Tensor, Tensor]
@@ -226,6 +228,56 @@ def test_the_made_block_has_matches_and_padding(dtype: torch.dtype) -> None:
     assert int((scores > 0.1).sum()) > 100
     again = made(torch.zeros(7, 96, 32, dtype=dtype), 10)
     assert all(torch.equal(one, other) for one, other in zip(given, again, strict=True))
+
+
+class FakeTriton(types.ModuleType):
+    def __init__(self, interpreted: bool) -> None:
+        super().__init__("triton")
+        self.knobs = types.SimpleNamespace(runtime=types.SimpleNamespace(interpret=interpreted))
+
+
+def fake_triton(monkeypatch: pytest.MonkeyPatch, *, interpreted: bool = False) -> None:
+    kernels = types.ModuleType("sfm_match.runtime.fused_softmax")
+    tiles = [types.SimpleNamespace(rows=128, columns=64), types.SimpleNamespace(rows=64, columns=32)]
+    kernels.__dict__.update(HALF_TILES=tiles, FusedMatchBlock=lambda tile: tile)
+    monkeypatch.setitem(sys.modules, "triton", FakeTriton(interpreted))
+    monkeypatch.setitem(sys.modules, "sfm_match.runtime.fused_softmax", kernels)
+    monkeypatch.setattr("sfm_match.runtime.fused_softmax", kernels, raising=False)
+
+
+def test_where_there_are_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda", 1)
+    monkeypatch.setitem(sys.modules, "triton", None)
+    assert fused_matchers(gpu) == ({}, "Triton is not installed")
+    fake_triton(monkeypatch)
+    assert fused_matchers(cpu) == ({}, "no GPU, and Triton's interpreter is off")
+    assert fused_matchers(torch.device("mps")) == ({}, "no kernels for mps")
+    asked: list[Any] = []
+    capability = (7, 5)
+
+    def told(place: Any) -> tuple[int, int]:
+        asked.append(place)
+        return capability
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", told)
+    assert fused_matchers(gpu) == ({}, "compute capability 8.0 is needed")
+    capability = (8, 9)
+    kernels, reason = fused_matchers(gpu)
+    assert (list(kernels), reason) == (["Triton 128x64", "Triton 64x32"], "")
+    assert asked == [gpu, gpu]
+    fake_triton(monkeypatch, interpreted=True)
+    assert list(fused_matchers(cpu)[0]) == ["Triton's interpreter"]
+
+
+def test_a_triton_that_does_not_load_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(types.ModuleType):
+        @property
+        def knobs(self) -> Any:
+            raise OSError("libtriton.so: undefined symbol")
+
+    fake_triton(monkeypatch)
+    monkeypatch.setitem(sys.modules, "triton", Broken("triton"))
+    assert fused_matchers(torch.device("cuda")) == ({}, "Triton: OSError: libtriton.so: undefined symbol")
 
 
 def candidates(*kernels: nn.Module) -> Callable[[Any], tuple[dict[str, nn.Module], str]]:
