@@ -6,6 +6,7 @@ from pathlib import Path
 
 from exports.config import FAMILY, Member
 from exports.family import Networks, load_networks, random_networks
+from exports.half_precision import halved
 from exports.networks import Matcher
 from exports.onnx_export import (
     Shapes,
@@ -14,7 +15,6 @@ from exports.onnx_export import (
     export_detector,
     export_end_to_end,
     export_matcher,
-    halved,
 )
 from exports.parity import Parity, check_parity
 
@@ -56,7 +56,8 @@ def export_onnx(
         ValueError: an unknown model, sizes or counts that it does not take, weights that do not fit.
     """
     member, networks, source = _networks(model, weights, random_weights=random_weights, shapes=shapes)
-    used = Networks(halved(networks.detector), halved(networks.descriptor)) if half else networks
+    halves = _halved(networks) if half else None
+    used = halves or networks
     matcher = Matcher(threshold=member.match_threshold)
     where = "" if shapes.dynamic_size else f"_{shapes.size[0]}x{shapes.size[1]}"
     end = "_fp16.onnx" if half else ".onnx"
@@ -67,7 +68,7 @@ def export_onnx(
             kind,
             networks,
             shapes,
-            half=half,
+            half=halves,
             weights=source,
             divisor=member.divisor,
             match_threshold=member.match_threshold,
@@ -116,12 +117,18 @@ def export_pipeline(
     """
     shapes = any_size(model)
     member, networks, source = _networks(model, weights, random_weights=random_weights, shapes=shapes)
-    export_dense_detector(halved(networks.detector) if half else networks.detector, detector, shapes)
-    export_descriptor(halved(networks.descriptor) if half else networks.descriptor, descriptor, shapes)
+    halves = _halved(networks) if half else None
+    used = halves or networks
+    export_dense_detector(used.detector, detector, shapes)
+    export_descriptor(used.descriptor, descriptor, shapes)
     return [
-        Exported(path, check_parity(path, kind, networks, shapes, half=half, weights=source, divisor=member.divisor))
+        Exported(path, check_parity(path, kind, networks, shapes, half=halves, weights=source, divisor=member.divisor))
         for path, kind in ((detector, "dense detector"), (descriptor, "descriptor"))
     ]
+
+
+def _halved(networks: Networks) -> Networks:
+    return Networks(halved(networks.detector), halved(networks.descriptor))
 
 
 def any_size(model: str, num_keypoints: int = Shapes.num_keypoints) -> Shapes:

@@ -1,7 +1,9 @@
 """From detector logits to keypoints, inside the graph: softmax, DeDoDe's coverage weighting, exact top-k."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from exports.networks import DeDoDe
@@ -76,13 +78,34 @@ class Detect(nn.Module):
         Returns:
             keypoints (B, K, 2) x, y in [-1, 1] (outer edges of the image), and scores (B, K), descending.
         """
-        logits = self.network(image.to(self.network.dtype))[:, 0].float()  # (B, H, W)
-        height, width = logits.shape[1], logits.shape[2]
-        probability = logits.flatten(1).softmax(dim=1).reshape(logits.shape)
-        weighted = weight_by_coverage(probability).flatten(1)
-        scores, places = exact_topk(weighted, self.num_keypoints)
-        rows = places // width  # not torch.div, which exports as float division and errs above 2^24
-        columns = places - rows * width
-        x = (columns.float() + 0.5) * 2 / width - 1
-        y = (rows.float() + 0.5) * 2 / height - 1
-        return torch.stack((x, y), dim=-1), scores
+        return strongest(self.network(image.to(self.network.dtype)).float(), self.num_keypoints)
+
+
+def strongest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """(B, 1, H, W) float32 -> keypoints and scores, as `Detect` gives them."""
+    logits = logits[:, 0]  # (B, H, W)
+    height, width = logits.shape[1], logits.shape[2]
+    probability = logits.flatten(1).softmax(dim=1).reshape(logits.shape)
+    weighted = weight_by_coverage(probability).flatten(1)
+    scores, places = exact_topk(weighted, count)
+    rows = places // width  # not torch.div, which exports as float division and errs above 2^24
+    columns = places - rows * width
+    x = (columns.float() + 0.5) * 2 / width - 1
+    y = (rows.float() + 0.5) * 2 / height - 1
+    return torch.stack((x, y), dim=-1), scores
+
+
+def pixel_overlap(found: NDArray[np.float32], expected: NDArray[np.float32], size: tuple[int, int]) -> float:
+    """Mean share of `expected` that `found` holds, by pixel.
+
+    Args:
+        found, expected: (B, K, 2) x, y in [-1, 1].
+        size: (height, width) of the image, pixels.
+    """
+
+    def pixels(points: NDArray[np.float32]) -> list[set[tuple[int, int]]]:
+        places = np.floor((points + 1) / 2 * (size[1], size[0])).astype(int)
+        return [set(map(tuple, one.tolist())) for one in places]
+
+    shares = [len(a & b) / len(b) for a, b in zip(pixels(found), pixels(expected), strict=True)]
+    return float(np.mean(shares))

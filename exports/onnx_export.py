@@ -142,11 +142,6 @@ def export_end_to_end(networks: Networks, matcher: Matcher, path: Path, shapes: 
     export_module(module, {"images": shapes.image(per_item=2)}, dynamic, MATCHES, path)
 
 
-def halved(network: DeDoDe) -> DeDoDe:
-    """A copy with half-precision weights. What follows it (softmax, top-k, coordinates, unit length) stays float32."""
-    return copy.deepcopy(network).half()
-
-
 def export_module(
     module: nn.Module,
     inputs: dict[str, Tensor],

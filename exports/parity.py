@@ -1,4 +1,8 @@
-"""The parity gate: an exported file under ONNX Runtime against the float32 torch network it came from."""
+"""The parity gate: an exported file under ONNX Runtime against the float32 torch network it came from.
+
+On the CPU that is float32 arithmetic whatever the weights are. So the network of a half-precision file also runs under
+torch, in half (`exports.half_precision`).
+"""
 
 import hashlib
 import json
@@ -11,13 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from exports.family import Networks
-from exports.keypoints import Detect
+from exports.half_precision import COSINE, OVERLAP, InHalf, compare_in_half
+from exports.keypoints import Detect, pixel_overlap
 from exports.networks import Describe, Matcher
 from exports.onnx_export import EndToEnd, PairMatcher, Shapes
 
-# What a faithful file reaches, also with random weights; half precision moves keypoints whose scores nearly tie.
-FLOAT_OVERLAP, FLOAT_COSINE = 0.99, 0.99999
-HALF_OVERLAP, HALF_COSINE = 0.75, 0.99
+FLOAT_OVERLAP, FLOAT_COSINE = 0.99, 0.99999  # what a faithful file reaches, also with random weights
 _SEED = 0
 
 
@@ -35,6 +38,7 @@ class Parity:
     weights: str
     versions: dict[str, str]
     passed: bool
+    in_half: InHalf | None = None  # of a half-precision file; records before 2026-11-25 have none
 
 
 def parity_path(file: Path) -> Path:
@@ -47,7 +51,7 @@ def check_parity(
     networks: Networks,
     shapes: Shapes,
     *,
-    half: bool,
+    half: Networks | None,
     weights: str,
     divisor: int,
     match_threshold: float = 0.01,
@@ -59,7 +63,7 @@ def check_parity(
         kind: `detector`, `dense detector`, `descriptor` or `end to end` (A and B the same image).
         networks: the float32 networks.
         shapes: as exported.
-        half: whether the file holds half-precision weights.
+        half: the halved networks that the file was made from; None: it is float32.
         weights: where they came from, in words.
         divisor: of image sides, pixels.
         match_threshold: of the matcher in an end-to-end file.
@@ -76,7 +80,7 @@ def check_parity(
             if kind == "detector":
                 expected = Detect(networks.detector, shapes.num_keypoints)(image)[0].numpy()
                 found, scores = session.run(None, {"image": image.numpy()})
-                overlaps.append(_overlap(found, expected, size))
+                overlaps.append(pixel_overlap(found, expected, size))
             elif kind == "end to end":
                 images = image.repeat_interleave(2, dim=0)
                 found, *_, scores = session.run(None, {"images": images.numpy()})
@@ -84,7 +88,7 @@ def check_parity(
                 whole = EndToEnd(detect, describe, PairMatcher(Matcher(threshold=match_threshold)))
                 rows, *_, sure = (part.numpy() for part in whole(images))
                 expected = rows.reshape(len(image), -1, 2)
-                overlaps.append(_overlap(found.reshape(expected.shape), expected, size))
+                overlaps.append(pixel_overlap(found.reshape(expected.shape), expected, size))
                 # a descriptor that overflows gives no match, and nothing that is not finite
                 matched, wanted = (scores > 0).mean(), (sure > 0).mean()
                 overlaps.append(float(1 - abs(matched - wanted)))
@@ -92,7 +96,7 @@ def check_parity(
                 (scores,) = session.run(None, {"image": image.numpy()})
                 logits = networks.detector(image)
                 found, expected = (_strongest(x, shapes.num_keypoints) for x in (torch.from_numpy(scores), logits))
-                overlaps.append(_overlap(found, expected, size))
+                overlaps.append(pixel_overlap(found, expected, size))
             else:
                 expected = Describe(networks.descriptor)(image, keypoints).numpy()
                 (found,) = session.run(None, {"image": image.numpy(), "keypoints": keypoints.numpy()})
@@ -102,13 +106,20 @@ def check_parity(
     overlap, cosine = min(overlaps, default=None), min(cosines, default=None)
     passed = (
         not_finite == 0
-        and (overlap is None or overlap >= (HALF_OVERLAP if half else FLOAT_OVERLAP))
-        and (cosine is None or cosine >= (HALF_COSINE if half else FLOAT_COSINE))
+        and (overlap is None or overlap >= (OVERLAP if half else FLOAT_OVERLAP))
+        and (cosine is None or cosine >= (COSINE if half else FLOAT_COSINE))
     )
+    in_half = None
+    if half is not None:
+        parts = {"descriptor": ("descriptor",), "end to end": ("detector", "descriptor")}.get(kind, ("detector",))
+        in_half = compare_in_half(networks, half, parts, shapes.size, generator)
+        passed = passed and in_half.passed
     versions = {"torch": torch.__version__, "onnxruntime": onnxruntime.__version__}
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     precision = "fp16" if half else "fp32"
-    record = Parity(file.name, digest, precision, sizes, overlap, cosine, not_finite, weights, versions, passed)
+    record = Parity(
+        file.name, digest, precision, sizes, overlap, cosine, not_finite, weights, versions, passed, in_half
+    )
     parity_path(file).write_text(json.dumps(asdict(record), indent=1) + "\n", encoding="utf-8")
     return record
 
@@ -119,14 +130,3 @@ def _strongest(logits: torch.Tensor, count: int) -> NDArray[np.float32]:
     rows, columns = np.divmod(logits.flatten(1).topk(count).indices.numpy(), width)
     pixels = np.stack((columns, rows), axis=-1) + 0.5
     return (pixels * (2 / width, 2 / height) - 1).astype(np.float32)
-
-
-def _overlap(found: NDArray[np.float32], expected: NDArray[np.float32], size: tuple[int, int]) -> float:
-    """Mean share of `expected` that `found` holds, by pixel; (B, K, 2) each."""
-
-    def pixels(points: NDArray[np.float32]) -> list[set[tuple[int, int]]]:
-        places = np.floor((points + 1) / 2 * (size[1], size[0])).astype(int)
-        return [set(map(tuple, one.tolist())) for one in places]
-
-    shares = [len(a & b) / len(b) for a, b in zip(pixels(found), pixels(expected), strict=True)]
-    return float(np.mean(shares))

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from exports.config import FAMILY
+from exports.half_precision import halved
 from exports.networks import DeDoDe
-from exports.onnx_export import export_dense_detector, export_descriptor, halved
+from exports.onnx_export import export_dense_detector, export_descriptor
 
 PACKAGE = Path(__file__).parents[1] / "sfm_match" / "models" / "dedode_nano"
 

@@ -10,6 +10,7 @@ import torch
 
 from exports.config import FAMILY
 from exports.family import Networks, random_networks
+from exports.half_precision import halved
 from exports.keypoints import Detect
 from exports.networks import Describe, Matcher
 from exports.onnx_export import (
@@ -21,7 +22,6 @@ from exports.onnx_export import (
     export_detector,
     export_end_to_end,
     export_matcher,
-    halved,
 )
 
 SIZES = [(2, 3, 64, 96), (6, 3, 112, 48)]

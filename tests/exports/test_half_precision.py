@@ -1,0 +1,177 @@
+"""Half precision in earnest: networks as large inside as published ones, in torch's half arithmetic on the CPU."""
+
+import copy
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from exports.command import export_pipeline
+from exports.config import FAMILY
+from exports.family import Networks, load_networks, random_networks
+from exports.half_precision import (
+    PUBLISHED_PEAK,
+    InHalf,
+    compare_in_half,
+    enlarge_activations,
+    fold_batch_norms,
+    halve,
+    halved,
+    watched,
+)
+from exports.onnx_export import export_dense_detector, export_descriptor
+from sfm_match.models import BUILT_IN
+from sfm_match.runtime import refuse_failed_export
+
+
+def compared(networks: Networks, half: Networks, part: str, side: int) -> InHalf:
+    return compare_in_half(networks, half, (part,), (side, side), torch.Generator().manual_seed(1))
+
+
+def enlarged(name: str, part: str, side: int) -> Networks:
+    """One of a model's networks with random weights and large activations; the other stays as it is."""
+    networks = random_networks(FAMILY[name])
+    enlarge_activations(
+        getattr(networks, part), torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    )
+    return networks
+
+
+@pytest.fixture(scope="module")
+def nano() -> Networks:
+    return random_networks(FAMILY["dedode-nano"])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("part", ["detector", "descriptor"])
+def test_folded_is_the_same_in_float32(part: str, nano: Networks) -> None:
+    network = getattr(nano, part)
+    folded = copy.deepcopy(network)
+    fold_batch_norms(folded)
+    assert not [layer for layer in folded.modules() if isinstance(layer, nn.BatchNorm2d)]
+    image = torch.randn(2, 3, 64, 96)
+    torch.testing.assert_close(folded(image), network(image), atol=1e-4, rtol=1e-4)
+    assert any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules())
+
+
+def test_a_batch_norm_without_a_convolution_is_refused() -> None:
+    module = nn.Sequential(nn.ReLU(), nn.BatchNorm2d(3)).eval()
+    with pytest.raises(ValueError, match="no convolution before the batch norms 1"):
+        halve(module)
+
+
+def test_watching_sees_what_relu_hides() -> None:
+    convolution = nn.Conv2d(1, 1, 1, bias=False)
+    nn.init.constant_(convolution.weight, -60000.0)
+    module = nn.Sequential(convolution, nn.ReLU()).half()
+    with watched(module) as seen, torch.no_grad():
+        found = module(torch.full((1, 1, 1, 1), 2.0).half())
+    assert found.item() == 0
+    assert seen.not_finite == 2  # the convolution's output, ReLU's input
+    with torch.no_grad():
+        module[0].weight.fill_(float("inf"))
+    with watched(module) as seen:
+        pass
+    assert seen.not_finite == 1  # stored
+
+
+@torch.no_grad()
+def test_enlarged_is_the_same_in_float32(nano: Networks) -> None:
+    network = copy.deepcopy(nano.detector)
+    image = torch.randn(1, 3, 64, 64)
+    enlarge_activations(network, image)
+    with watched(network) as seen:
+        found = network(image)
+    assert seen.largest == pytest.approx(PUBLISHED_PEAK, rel=1e-3)
+    torch.testing.assert_close(found, nano.detector(image), atol=0.05, rtol=0)  # a batch norm adds 1e-5 to its variance
+
+
+@pytest.mark.parametrize("part", ["detector", "descriptor"])
+def test_variances_that_half_cannot_hold(part: str) -> None:
+    """Halved as they are, networks of that size inside compute something else; folded first, they do not."""
+    networks = enlarged("dedode-l-b", part, 64)
+    plain = compared(networks, dataclasses.replace(networks, **{part: naively(getattr(networks, part))}), part, 64)
+    assert plain.not_finite > 0
+    assert not plain.passed
+    mended = compared(networks, dataclasses.replace(networks, **{part: halved(getattr(networks, part))}), part, 64)
+    assert mended.not_finite == 0
+    assert mended.passed, mended
+    if part == "detector":
+        assert mended.keypoint_overlap is not None
+        assert mended.keypoint_overlap > 0.9
+    else:
+        assert mended.descriptor_cosine is not None
+        assert mended.descriptor_cosine > 0.999
+
+
+@pytest.mark.slow
+def test_dinov2_with_massive_activations() -> None:
+    """L-G: a residual stream of several hundred, whose squares half cannot hold."""
+    networks = enlarged("dedode-l-g", "descriptor", 112)
+    found = compared(networks, dataclasses.replace(networks, descriptor=halved(networks.descriptor)), "descriptor", 112)
+    assert found.largest_activation > 256
+    assert found.passed, found
+    assert found.descriptor_cosine is not None
+    assert found.descriptor_cosine > 0.999
+
+
+def naively(network: nn.Module) -> nn.Module:
+    return copy.deepcopy(network).half()
+
+
+@pytest.mark.parametrize("version", sorted(BUILT_IN))
+def test_packaged_half_files_need_no_folding(version: str) -> None:
+    """They were made without it: their variances are far below 65504, and real half arithmetic agrees with float32."""
+    networks = load_networks(FAMILY[version], sorted(BUILT_IN[version].glob("*.safetensors")))
+    half = Networks(naively(networks.detector), naively(networks.descriptor))
+    for part in ("detector", "descriptor"):
+        variances = [m.running_var for m in getattr(networks, part).modules() if isinstance(m, nn.BatchNorm2d)]
+        assert max(float(each.max()) for each in variances) < 100
+        assert compared(networks, half, part, 128).passed
+
+
+def test_the_record_says_what_half_does(tmp_path: Path) -> None:
+    files = export_pipeline(
+        "dedode-nano", tmp_path / "a_fp16.onnx", tmp_path / "b_fp16.onnx", half=True, random_weights=True
+    )
+    for file in files:
+        record = json.loads(file.path.with_suffix(".parity.json").read_text())
+        assert record["passed"]
+        assert record["in_half"]["passed"]
+        assert record["in_half"]["not_finite"] == 0
+        refuse_failed_export(file.path)
+    assert files[0].parity.in_half.keypoint_overlap > 0.9
+    assert files[1].parity.in_half.descriptor_cosine > 0.999
+    older = files[0].path.with_suffix(".parity.json")  # as it was before the comparison in half
+    record = {key: value for key, value in json.loads(older.read_text()).items() if key != "in_half"}
+    older.write_text(json.dumps(record))
+    refuse_failed_export(files[0].path)
+
+
+def test_a_file_that_fails_in_half_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime computes it in float32 and finds nothing wrong."""
+    networks = random_networks(FAMILY["dedode-nano"])
+    enlarge_activations(networks.descriptor, torch.randn(1, 3, 128, 128))
+    monkeypatch.setattr("exports.command.random_networks", lambda _member: networks)
+    good = export_pipeline(
+        "dedode-nano", tmp_path / "a_fp16.onnx", tmp_path / "b_fp16.onnx", half=True, random_weights=True
+    )
+    assert all(file.parity.passed for file in good)
+    monkeypatch.setattr("exports.command.halved", naively)
+    bad = export_pipeline(
+        "dedode-nano", tmp_path / "c_fp16.onnx", tmp_path / "d_fp16.onnx", half=True, random_weights=True
+    )
+    assert not bad[1].parity.passed
+    assert bad[1].parity.in_half.not_finite > 0
+
+
+def test_float32_files_are_not_touched(tmp_path: Path) -> None:
+    """Exported anew from the package's checkpoints they are the package's files, byte for byte."""
+    networks = load_networks(FAMILY["dedode-nano"], sorted(BUILT_IN["dedode-nano"].glob("*.safetensors")))
+    export_dense_detector(networks.detector, tmp_path / "detector.onnx")
+    export_descriptor(networks.descriptor, tmp_path / "descriptor.onnx")
+    for name in ("detector.onnx", "descriptor.onnx"):
+        assert (tmp_path / name).read_bytes() == (BUILT_IN["dedode-nano"] / name).read_bytes(), name
