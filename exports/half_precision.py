@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import torch
@@ -116,7 +117,7 @@ def fold_batch_norms(module: nn.Module) -> None:
     """
     for parent in list(module.modules()):
         children = list(parent.named_children())
-        for (before, convolution), (name, norm) in zip(children, children[1:], strict=False):
+        for (before, convolution), (name, norm) in pairwise(children):
             if isinstance(norm, nn.BatchNorm2d) and isinstance(convolution, nn.Conv2d):
                 setattr(parent, before, fuse_conv_bn_eval(convolution, norm))
                 setattr(parent, name, nn.Identity())
@@ -182,7 +183,7 @@ def enlarge_activations(network: DeDoDe, image: Tensor, peak: float = PUBLISHED_
     pairs = [
         (first, second)
         for parent in network.modules()
-        for first, second in zip(list(parent.children()), list(parent.children())[1:], strict=False)
+        for first, second in pairwise(parent.children())
         if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d)
     ]
     peaks: dict[nn.Module, float] = {}

@@ -3,13 +3,14 @@
 import copy
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from exports.command import export_pipeline
+from exports.command import any_size
 from exports.config import FAMILY
 from exports.family import Networks, load_networks, random_networks
 from exports.half_precision import (
@@ -22,7 +23,9 @@ from exports.half_precision import (
     halved,
     watched,
 )
-from exports.onnx_export import export_dense_detector, export_descriptor
+from exports.onnx_export import export_descriptor
+from exports.parity import check_parity, parity_path
+from sfm_match.errors import NothingDone
 from sfm_match.models import BUILT_IN
 from sfm_match.runtime import refuse_failed_export
 
@@ -133,45 +136,28 @@ def test_packaged_half_files_need_no_folding(version: str) -> None:
         assert compared(networks, half, part, 128).passed
 
 
-def test_the_record_says_what_half_does(tmp_path: Path) -> None:
-    files = export_pipeline(
-        "dedode-nano", tmp_path / "a_fp16.onnx", tmp_path / "b_fp16.onnx", half=True, random_weights=True
-    )
-    for file in files:
-        record = json.loads(file.path.with_suffix(".parity.json").read_text())
-        assert record["passed"]
-        assert record["in_half"]["passed"]
-        assert record["in_half"]["not_finite"] == 0
-        refuse_failed_export(file.path)
-    assert files[0].parity.in_half.keypoint_overlap > 0.9
-    assert files[1].parity.in_half.descriptor_cosine > 0.999
-    older = files[0].path.with_suffix(".parity.json")  # as it was before the comparison in half
-    record = {key: value for key, value in json.loads(older.read_text()).items() if key != "in_half"}
-    older.write_text(json.dumps(record))
-    refuse_failed_export(files[0].path)
-
-
-def test_a_file_that_fails_in_half_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ONNX Runtime computes it in float32 and finds nothing wrong."""
-    networks = random_networks(FAMILY["dedode-nano"])
-    enlarge_activations(networks.descriptor, torch.randn(1, 3, 128, 128))
-    monkeypatch.setattr("exports.command.random_networks", lambda _member: networks)
-    good = export_pipeline(
-        "dedode-nano", tmp_path / "a_fp16.onnx", tmp_path / "b_fp16.onnx", half=True, random_weights=True
-    )
-    assert all(file.parity.passed for file in good)
-    monkeypatch.setattr("exports.command.halved", naively)
-    bad = export_pipeline(
-        "dedode-nano", tmp_path / "c_fp16.onnx", tmp_path / "d_fp16.onnx", half=True, random_weights=True
-    )
-    assert not bad[1].parity.passed
-    assert bad[1].parity.in_half.not_finite > 0
-
-
-def test_float32_files_are_not_touched(tmp_path: Path) -> None:
-    """Exported anew from the package's checkpoints they are the package's files, byte for byte."""
-    networks = load_networks(FAMILY["dedode-nano"], sorted(BUILT_IN["dedode-nano"].glob("*.safetensors")))
-    export_dense_detector(networks.detector, tmp_path / "detector.onnx")
-    export_descriptor(networks.descriptor, tmp_path / "descriptor.onnx")
-    for name in ("detector.onnx", "descriptor.onnx"):
-        assert (tmp_path / name).read_bytes() == (BUILT_IN["dedode-nano"] / name).read_bytes(), name
+def test_the_gate_refuses_what_fails_in_half(tmp_path: Path) -> None:
+    """ONNX Runtime computes in float32 on the CPU, and finds nothing wrong there."""
+    networks, shapes = enlarged("dedode-nano", "descriptor", 128), any_size("dedode-nano")
+    path = tmp_path / "a_fp16.onnx"
+    half = Networks(networks.detector, halved(networks.descriptor))
+    export_descriptor(half.descriptor, path, shapes)
+    check = partial(check_parity, path, "descriptor", networks, shapes, weights="random", divisor=16)
+    good = check(half=half)
+    assert good.passed
+    assert good.in_half is not None
+    assert good.in_half.descriptor_cosine is not None
+    assert good.in_half.descriptor_cosine > 0.999
+    record = json.loads(parity_path(path).read_text())
+    assert record["in_half"]["not_finite"] == 0
+    refuse_failed_export(path)
+    # records of earlier versions have no such entry
+    parity_path(path).write_text(json.dumps({key: record[key] for key in record if key != "in_half"}))
+    refuse_failed_export(path)
+    bad = check(half=Networks(networks.detector, naively(networks.descriptor)))
+    assert bad.in_half is not None
+    assert bad.in_half.not_finite > 0
+    assert bad.not_finite == 0
+    assert not bad.passed
+    with pytest.raises(NothingDone, match="failed its parity check"):
+        refuse_failed_export(path)
