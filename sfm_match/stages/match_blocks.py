@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,6 +107,10 @@ class DescriptorCache:
 class _Matcher(Protocol):
     """Matches the pairs of a tile."""
 
+    @property
+    def note(self) -> str:
+        """Which kernels it chose, for the report; empty where there was no choice."""
+
     def match(
         self,
         groups: Sequence[tuple[str, ...]],
@@ -122,6 +126,7 @@ class _OnHost:
 
     context: MatchContext
     advance: Callable[[int], None]
+    note: ClassVar[str] = ""
 
     def match(
         self,
@@ -200,7 +205,8 @@ def match_tiles(
     def write(result: tuple[TilePlan, list[Matches]]) -> TileReceipt:
         plan, matches = result
         write_tile(plan.path, Tile(context.fingerprint, plan.images, plan.pairs, matches))
-        return TileReceipt(sum(len(m.indices) for m in matches), engine)
+        ran = "; ".join(filter(None, (engine, matcher.note)))  # which kernels, is known after the first call
+        return TileReceipt(sum(len(m.indices) for m in matches), ran)
 
     results = lanes.each(plans, matched, partial(clock.on, "match"))
     yield from in_background(results, write, partial(clock.on, "write"))

@@ -291,7 +291,7 @@ def test_a_runtime_uses_kernels_as_it_is_told(monkeypatch: pytest.MonkeyPatch) -
     expected = match_descriptors(*(one.astype(np.float32) for one in images), 0.1)
     for fused, note in ((None, ""), (False, ""), (True, "matching by kernel 0 (as asked for)")):
         matcher = BlockMatcher(TorchRuntime("cpu", fused=fused), 0.1, 20.0, images=2, keypoints=32, dimension=24)
-        (found,) = matcher.match(images, np.array([[0, 1]], np.int32))
+        (found,) = matcher.match_images(images, np.array([[0, 1]], np.int32))
         np.testing.assert_array_equal(found.indices, expected.indices)
         assert matcher.note == note
     assert kernel.calls == 1

@@ -51,6 +51,14 @@ def test_more_pairs_add_tiles(work: Path) -> None:
     assert before < {path.name for path in (work / "matches").iterdir()}
 
 
+def test_the_report_says_which_kernels_matched(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sfm_match.runtime.torch import TorchRuntime
+
+    monkeypatch.setattr(TorchRuntime, "with_kernels", lambda _, reference: (reference, "matching by torch (a reason)"))
+    report = sfm_match.match(work, device="torch")
+    assert report.detail.endswith("; matching by torch (a reason)")
+
+
 def test_another_threshold_replaces(work: Path) -> None:
     low = sfm_match.match(work, threshold=0.05).facts["matches"]
     with pytest.raises(UsageError, match=r"threshold was 0.05, now 0.5"):
