@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from gpu.goals import BASELINE, best, goals, good, speed_up
-from gpu.rows import END, Row
+from gpu.plan import Settings, tasks
+from gpu.rows import END, Row, key_of
 
 NONE = "–"
 _SPEEDS = ("speed", "matching-speed", "jpegs")
@@ -48,6 +49,12 @@ def markdown(rows: Sequence[Row]) -> str:
         lines += [f"## {part}", "", *found] if found else []
     lines += ["## Failed", "", *(_reasons(rows, "failed") or ["Nothing.", ""])]
     lines += ["## Left out", "", *(_reasons(rows, "left out") or ["Nothing.", ""])]
+    waiting = _open(rows)
+    lines += (
+        ["## Not done yet", "", "Another call of `gpu_check` with the same --out goes on with:", "", *waiting]
+        if waiting
+        else []
+    )
     states = _states(rows)
     lines += ["## The GPU meanwhile", "", *states] if states else []
     return "\n".join(lines).rstrip() + "\n"
@@ -150,6 +157,20 @@ def _reasons(rows: Sequence[Row], status: str) -> list[str]:
             what = ", ".join(filter(None, (row["part"], row.get("engine"), row.get("model"), case)))
             by_reason.setdefault(shown(row.get("why") or "no reason given"), []).append(what)
     return [f"- {'; '.join(what)}: {why}" for why, what in by_reason.items()] + ([""] if by_reason else [])
+
+
+def _open(rows: Sequence[Row]) -> list[str]:
+    """Tasks that no row closes, of the engines that are there."""
+    found = next((row["settings"] for row in rows if row["part"] == "settings"), {})
+    try:
+        settings = Settings.from_json(found)
+    except TypeError:  # of another version
+        return []
+    ended = {key_of(row) for row in rows if row["case"] == END}
+    present = {row["case"] for row in good(rows, "engines")}
+    waiting = [task.head for task in tasks(settings, present.__contains__) if task.end not in ended]
+    lines = [f"- {', '.join(filter(None, head.values()))}" for head in waiting]
+    return [*lines, ""] if lines else []
 
 
 def _states(rows: Sequence[Row]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from gpu.goals import goals
+from gpu.plan import NANO_MODEL, Settings, tasks
 from gpu.report import markdown
 
 ROOT = Path(__file__).parents[2]
@@ -98,6 +99,19 @@ def test_a_run_on_a_cpu_is_named_as_one() -> None:
     text = markdown(rows)
     assert "say nothing about a GPU" in text
     assert text.count("not measured") == 5
+
+
+def test_what_is_not_done_yet_is_named() -> None:
+    settings = Settings("cpu", True, (NANO_MODEL,), (128,), (1,), (256,), 256, 0.1)
+    every = list(tasks(settings, {"torch"}.__contains__))
+    rows: list[dict[str, Any]] = [{"part": "settings", "case": "settings", "settings": settings.as_json()}]
+    rows += [{"part": "engines", "engine": "", "model": "", "case": "torch", "status": "ok"}]
+    rows += [{**task.head, "case": "end", "status": "ok"} for task in every[:-1]]
+    text = markdown(rows)
+    assert text.count("## Not done yet") == 1
+    last = ", ".join(filter(None, every[-1].head.values()))
+    assert text.split("## Not done yet")[1].splitlines()[4] == f"- {last}"
+    assert "## Not done yet" not in markdown([*rows, {**every[-1].head, "case": "end", "status": "failed", "why": "x"}])
 
 
 def test_the_script_reads_a_torn_file_and_draws(tmp_path: Path) -> None:
