@@ -113,6 +113,25 @@ def _soft_argmax(inside: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return torch.stack((dx, dy), dim=-1)
 
 
+class StoredDescriptors(nn.Module):
+    """Descriptors as they are stored, so that half as many bytes leave the device and nothing is checked behind it."""
+
+    def forward(self, descriptors: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        Args:
+            descriptors: (B, K, D) float32, unit length.
+            counts: (B,) int64: rows that hold a keypoint.
+
+        Returns:
+            (B, K, D) float16, and (B,) int64: 1 where every value of the rows that count is finite.
+        """
+        inside = (descriptors < 2).to(torch.int32).amin(dim=2)  # (B, K): NaN fails the comparison
+        inside = inside * (descriptors > -2).to(torch.int32).amin(dim=2)
+        padding = torch.arange(descriptors.shape[1], device=counts.device)[None] >= counts[:, None]
+        finite = torch.where(padding, 1, inside).amin(dim=1)
+        return descriptors.half(), finite.to(torch.int64)
+
+
 class MatchBlock(nn.Module):
     """`sfm_match.matching.dual_softmax.match_descriptors` for many pairs of a block of images that stays on the device.
 
@@ -195,6 +214,9 @@ def export_graphs(folder: Path) -> None:
         "pairs": {0: "pairs"},
         "inverse_temperature": {},
     }
+    described = {"descriptors": torch.zeros(2, 7, 10), "counts": torch.tensor([3, 7])}
+    rows = {"descriptors": {0: "batch", 1: "keypoints", 2: "columns"}, "counts": {0: "batch"}}
+    export_module(StoredDescriptors(), described, rows, ["stored", "described"], folder / "stored.onnx")
     groups = {name: torch.zeros(3, 7, 10, dtype=torch.float16) for name in ("first", "second")}
     sides = {name: {0: f"{name}_images", 1: "keypoints", 2: "columns"} for name in groups}
     export_module(JoinGroups(), groups, sides, ["descriptors"], folder / "join.onnx")

@@ -13,10 +13,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from sfm_match.errors import SfmMatchError
 from sfm_match.progress import Clock
+from sfm_match.store.shard import remove_leftovers
 
 U = TypeVar("U")  # a unit
 R = TypeVar("R")  # its receipt
@@ -51,6 +53,7 @@ def done_units(
     devices: Sequence[str],
     work: Work[U, R],
     units: Sequence[U],
+    folder: Path,
     advance: Callable[[int], None],
     clock: Clock,
 ) -> Iterator[R]:
@@ -60,6 +63,7 @@ def done_units(
         devices: as `devices.devices_of` gives them.
         work: what to do.
         units: each is done once; with several workers each takes the next one that nobody has.
+        folder: of their files.
         advance: as in `Work`.
         clock: of the stage; of several workers it gets the mean.
 
@@ -69,7 +73,10 @@ def done_units(
     if len(devices) == 1:
         yield from work(devices[0], iter(units), advance, clock)
         return
-    yield from _Coordinator(devices[: max(1, len(units))], work, units, advance, clock).run()
+    try:
+        yield from _Coordinator(devices[: max(1, len(units))], work, units, advance, clock).run()
+    finally:
+        remove_leftovers(folder)  # of workers that were lost; none lives any more
 
 
 def threads_each(asked: int, workers: int = 1) -> int:

@@ -239,7 +239,7 @@ class _OnHost:
         with clock.on("network"):
             described = self._described(images, places)
         return {
-            item.name: NOT_FINITE if choice is None else _result(item.frame, *choice, descriptors[: len(choice[0])])
+            item.name: NOT_FINITE if choice is None else _checked(item.frame, *choice, descriptors[: len(choice[0])])
             for item, choice, descriptors in zip(batch.items, chosen, described, strict=True)
         }
 
@@ -270,7 +270,7 @@ class _OnDevice:
     def __init__(self, runtime: Runtime, model: Model, how: Selection, capacity: int, served: Sequence[Range]) -> None:
         self._runtime, self._how = runtime, how
         loaded = (runtime.load(part) for part in parts.on_device(model, how, capacity, served).each())
-        self._normalise, self._detector, self._select, self._descriptor = loaded
+        self._normalise, self._detector, self._select, self._descriptor, self._stored = loaded
 
     def features(self, batch: Loaded, clock: Clock) -> Found:
         engine = self._runtime
@@ -293,13 +293,14 @@ class _OnDevice:
                 }
             )
             described = self._descriptor.run({"image": image, "keypoints": selected["keypoints"]})["descriptors"]
-            descriptors = engine.get(described)
+            stored = self._stored.run({"descriptors": described, "counts": selected["counts"]})
+            descriptors, whole = engine.get(stored["stored"]), engine.get(stored["described"])
             points, scores, counts, finite = (engine.get(selected[name]) for name in parts.SELECTED[1:])
         found: Found = {}
         for row, item in enumerate(batch.items):
             count = min(int(counts[row]), self._how.most(item.frame.network_size))
             chosen = points[row, :count], scores[row, :count], descriptors[row, :count]
-            found[item.name] = _result(item.frame, *chosen) if finite[row] else NOT_FINITE
+            found[item.name] = _result(item.frame, *chosen) if finite[row] and whole[row] else NOT_FINITE
         return found
 
 
@@ -334,11 +335,18 @@ def _sideways(r: Range) -> Range:
     return Range(least, usual, largest)
 
 
-def _result(
+def _checked(
     frame: Frame, points: NDArray[np.float32], scores: NDArray[np.float32], descriptors: NDArray[np.float32]
 ) -> Features | str:
     if not np.isfinite(descriptors).all():
         return NOT_FINITE
+    return _result(frame, points, scores, descriptors.astype(np.float16))
+
+
+def _result(
+    frame: Frame, points: NDArray[np.float32], scores: NDArray[np.float32], descriptors: NDArray[np.float16]
+) -> Features | str:
     if not len(points):
         return "no keypoint found"
-    return Features(frame.raw_from_network(points), scores, descriptors.astype(np.float16))
+    # copies, not views: a batch's arrays hold as many rows as a selection can, and a unit waits for the disk
+    return Features(frame.raw_from_network(points), scores.copy(), descriptors.copy())

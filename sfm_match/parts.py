@@ -76,6 +76,13 @@ def select(how: Selection, capacity: int, ranges: Sequence[Range]) -> Part:
     )
 
 
+def stored(model: Model, ranges: Sequence[Range], keypoints: int) -> Part:
+    """descriptors (B, K, D) float32, counts (B,) -> stored (B, K, D) float16, described (B,): 1 where all is finite."""
+    profiles = [{"descriptors": r.rows(keypoints, model.dimension), "counts": r.rows()} for r in ranges]
+    make = partial(_graph, "StoredDescriptors")
+    return Part(GRAPHS / "stored.onnx", make, ("stored", "described"), profiles=profiles)
+
+
 @dataclass(frozen=True)
 class DeviceParts:
     """Everything between a photograph's bytes and its features."""
@@ -84,15 +91,17 @@ class DeviceParts:
     detector: Part
     select: Part
     descriptor: Part
+    stored: Part
 
     def each(self) -> tuple[Part, ...]:
-        return self.normalise, self.detector, self.select, self.descriptor
+        return self.normalise, self.detector, self.select, self.descriptor, self.stored
 
 
 def on_device(model: Model, how: Selection, capacity: int, ranges: Sequence[Range]) -> DeviceParts:
     """The parts of an extraction that stays on the device."""
     described = descriptor(model, ranges, (capacity,) * 3)
-    return DeviceParts(normalise(ranges), detector(model, ranges), select(how, capacity, ranges), described)
+    selected, last = select(how, capacity, ranges), stored(model, ranges, capacity)
+    return DeviceParts(normalise(ranges), detector(model, ranges), selected, described, last)
 
 
 def match_block(images: int, keypoints: int, columns: int, pairs: int) -> Part:

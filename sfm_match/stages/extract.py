@@ -129,7 +129,9 @@ def extract_features(
         units = _units(collection, options.size, model.divisor, work)
         progress = Progress("extract", sum(map(len, work.values())), "images", quiet=quiet)
         try:
-            receipts = list(done_units(devices, partial(extract_units, context), units, progress.advance, clock))
+            receipts = list(
+                done_units(devices, partial(extract_units, context), units, workspace.features, progress.advance, clock)
+            )
         finally:
             progress.close()
         detail = _detail(receipts, min(len(devices), len(units))) + decoder_note(options.decoder)

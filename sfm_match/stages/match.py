@@ -134,7 +134,9 @@ def match_pairs(
             devices = devices_of(options.device, options.devices)
             sharing = dataclasses.replace(options, workers=threads_each(options.workers, len(devices)))
             context = _context(workspace, features, sharing, facts["threshold"], state.fingerprint)
-            receipts += done_units(devices, partial(match_tiles, context), tiles, progress.advance, clock)
+            receipts += done_units(
+                devices, partial(match_tiles, context), tiles, workspace.matches, progress.advance, clock
+            )
     finally:
         progress.close()
     workers = min(len(devices), len(tiles))

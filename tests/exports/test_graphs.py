@@ -8,8 +8,8 @@ import onnxruntime
 import pytest
 import torch
 
-from exports.config import HIDDEN, NEVER, PADDING, WANTED
-from exports.graphs import MatchBlock
+from exports.config import HIDDEN, NEVER, WANTED
+from exports.graphs import MatchBlock, StoredDescriptors
 from sfm_match.block_matching import packed
 from sfm_match.runtime import GRAPHS
 
@@ -63,7 +63,6 @@ def test_equal_descriptors_match_once() -> None:
     rows = scores[0].nonzero()[:, 0].tolist()
     assert rows == [0, 1, 2]
     assert places[0, rows].tolist() == [0, 1, 2]
-    assert PADDING < 0
 
 
 @pytest.mark.parametrize("file", SELECTIONS)
@@ -91,3 +90,19 @@ def test_matching_passes_over_the_matrix_nine_times() -> None:
 
     passes = [node.op_type for node in model.graph.node if touches(node) and node.op_type != "GatherElements"]
     assert sorted(passes) == sorted(["MatMul", "Mul", "Exp", *["ReduceSum"] * 2, *["Mul", "ArgMax"] * 2])
+
+
+def test_descriptors_as_they_are_stored() -> None:
+    """Half precision as numpy rounds it; a value that is not finite is told where it is a keypoint's, there alone."""
+    descriptors = np.random.default_rng(0).normal(size=(4, 6, 8)).astype(np.float32)
+    descriptors /= np.linalg.norm(descriptors, axis=2, keepdims=True)
+    descriptors[1, 2, 3], descriptors[2, 4, 0], descriptors[3, 5, 7] = np.nan, -np.inf, np.nan
+    feeds = {"descriptors": descriptors, "counts": np.array([6, 3, 5, 5], np.int64)}
+    session = onnxruntime.InferenceSession(str(GRAPHS / "stored.onnx"), providers=["CPUExecutionProvider"])
+    stored, described = session.run(["stored", "described"], feeds)
+    assert stored.dtype == np.float16
+    np.testing.assert_array_equal(stored, descriptors.astype(np.float16))
+    assert described.tolist() == [1, 0, 0, 1]
+    module = StoredDescriptors()(*map(torch.from_numpy, feeds.values()))
+    np.testing.assert_array_equal(module[0].numpy(), stored)
+    assert module[1].tolist() == described.tolist()

@@ -1,10 +1,16 @@
 """Two workers leave the same bytes in every file as one."""
 
+import os
+import signal
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import sfm_match
+from sfm_match import executor
 from sfm_match.errors import UsageError
 
 SMALL = {"size": 384, "max_keypoints": 400}
@@ -18,13 +24,51 @@ def files(workspace: Path) -> dict[str, bytes]:
 
 def test_the_same_bytes(rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sfm_match.collection.UNIT_SIZE", 2)
-    alone = sfm_match.extract(rendered, tmp_path / "one", **SMALL)
-    both = sfm_match.extract(rendered, tmp_path / "two", devices="cpu,cpu", **SMALL)
-    assert len(files(tmp_path / "one")) == 3
-    assert files(tmp_path / "one") == files(tmp_path / "two")
-    assert (both.done, both.facts) == (alone.done, alone.facts) == (6, alone.facts)
-    assert both.detail.startswith("2 workers, ONNX Runtime")
-    assert {"load", "decode", "network"} <= both.spent.keys()
+    monkeypatch.setattr("sfm_match.stages.match_blocks.BLOCK", 2)
+    reports = {}
+    for devices in (None, "cpu,cpu"):
+        work = tmp_path / str(devices)
+        extracted = sfm_match.extract(rendered, work, devices=devices, **SMALL)
+        sfm_match.pairs(work)
+        reports[devices] = extracted, sfm_match.match(work, devices=devices)
+    assert len(files(tmp_path / "None")) > 6
+    assert files(tmp_path / "None") == files(tmp_path / "cpu,cpu")
+    for alone, both in zip(*reports.values(), strict=True):
+        assert (both.done, both.facts) == (alone.done, alone.facts)
+        assert both.detail.startswith("2 workers")
+    extracted, matched = reports["cpu,cpu"]
+    assert {"load", "decode", "network"} <= extracted.spent.keys()
+    assert {"read", "match"} <= matched.spent.keys()
+
+
+def test_a_worker_killed_in_the_middle(
+    rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With -9, as its first file stands: the job goes on with another worker, to the same bytes."""
+    monkeypatch.setattr("sfm_match.collection.UNIT_SIZE", 1)
+    sfm_match.extract(rendered, tmp_path / "one", **SMALL)
+    started: list[Any] = []
+    start = executor._Worker.__init__
+
+    def noting(worker: Any, *arguments: Any) -> None:
+        start(worker, *arguments)
+        started.append(worker)
+
+    def kill_the_first() -> None:
+        until = time.monotonic() + 120
+        while not list((tmp_path / "two" / "features").glob("*.h5")) and time.monotonic() < until:
+            time.sleep(0.002)
+        os.kill(started[0].process.pid, signal.SIGKILL)
+
+    monkeypatch.setattr(executor._Worker, "__init__", noting)
+    killer = threading.Thread(target=kill_the_first)
+    killer.start()
+    report = sfm_match.extract(rendered, tmp_path / "two", devices="cpu,cpu", **SMALL)
+    killer.join()
+    assert len(started) == 3
+    assert "the worker on cpu was lost (killed by signal 9); another one goes on" in capsys.readouterr().err
+    assert report.done == 6
+    assert files(tmp_path / "two") == files(tmp_path / "one")  # what it was writing is gone, too
 
 
 def test_devices_that_cannot_be_had_or_mixed(rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

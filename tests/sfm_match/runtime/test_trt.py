@@ -19,7 +19,7 @@ from fake_gpu import FakeCuda
 import sfm_match
 from exports.config import CAPACITIES
 from sfm_match import parts
-from sfm_match.block_matching import BlockMatcher
+from sfm_match.block_matching import MORE, BlockMatcher
 from sfm_match.config import ExtractOptions
 from sfm_match.engines_job import build_engines
 from sfm_match.errors import UsageError
@@ -30,7 +30,8 @@ from sfm_match.matching.dual_softmax import match_descriptors
 from sfm_match.models import BUILT_IN, Weights, find_model
 from sfm_match.progress import Clock
 from sfm_match.runtime import EngineError, OutOfMemory, Part
-from sfm_match.runtime.planning import Range, ranges
+from sfm_match.runtime.planning import MOST_PAIRS, Range, ranges
+from sfm_match.stages.match_blocks import BLOCK
 from sfm_match.store.features import Features
 from sfm_match.store.matches import read_tile
 
@@ -411,7 +412,7 @@ def test_engines_built_ahead_are_those_of_the_job(
     (served,) = build_engines(rendered, [], options)
     assert served.largest == (16, 256, 320)
     built = len(trt.configs)
-    assert built == 4
+    assert built == 5
     work = tmp_path / "work"
     sfm_match.extract(rendered, work, size=320, max_keypoints=300)
     assert len(trt.configs) == built
@@ -422,7 +423,7 @@ def test_engines_built_ahead_are_those_of_the_job(
         shard.unlink()
     sfm_match.extract(rendered, work, size=320, max_keypoints=300)
     sfm_match.match(work)
-    assert len(trt.configs) == built + 1
+    assert len(trt.configs) == built + 2
     assert fake_gpu.streams > 0
     with pytest.raises(UsageError, match="--shapes 100x64: accepted are multiples of 64 for dedode-nano"):
         build_engines(None, [(100, 64)], options)
@@ -471,7 +472,8 @@ def test_tensorrt_builds_every_part_with_the_profiles_of_a_job(name: str, half: 
     wide = plan_frame((4000, 3000), 1, 1024, divisor).bucket
     small = [plan_frame(size, 1, 1024, divisor).bucket for size in ((640, 480), (500, 700))]
     served = ranges({wide: 100, small[0]: 3, small[1]: 7}, batch)
-    every = [parts.match_block(64, 4096, model.dimension + 2, 16)]
+    columns = model.dimension + MORE
+    every = [parts.match_block(2 * BLOCK, 4096, columns, MOST_PAIRS), parts.join_groups(BLOCK, 4096, columns)]
     for subpixel in (True, False):
         how = selection(model, ExtractOptions(subpixel=subpixel))
         for capacity in CAPACITIES:
@@ -486,9 +488,8 @@ def test_tensorrt_builds_every_part_with_the_profiles_of_a_job(name: str, half: 
             command = ["bash", str(CHECK), str(part.path), shapes]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             assert done.returncode == 0, (part.path.name, profile, done.stdout, done.stderr)
-    assert len(checked) == 1 + 2 * (
-        1 + 1 + 6 + 3
-    )  # match; for both ranges normalise, detector, selections, descriptors
+    # matching's two; for both ranges normalise, detector, selections, descriptors, and those as they are stored
+    assert len(checked) == 2 + 2 * (1 + 1 + 6 + 3 + 3)
 
 
 def test_importing_the_backend_needs_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:
