@@ -56,9 +56,15 @@ def missing(packages: tuple[str, ...] = PACKAGES) -> list[str]:
     return [
         name
         for name in packages
-        if isinstance(sys.modules.get(name), _StandIn)
-        or (name not in sys.modules and importlib.util.find_spec(name) is None)
+        if isinstance(sys.modules.get(name), _StandIn) or (name not in sys.modules and not _found(name))
     ]
+
+
+def _found(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # of what it is within
+        return False
 
 
 def require(*packages: str) -> None:

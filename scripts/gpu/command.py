@@ -46,7 +46,7 @@ def _parsed(description: str | None) -> argparse.Namespace:
             if one not in known:
                 parser.error(f"--{name} {one}: accepted are {', '.join(known)}")
     if options.quick:
-        options.models, options.sizes, options.batches = (NANO_MODEL,), (128,), (1, 2)
+        options.models, options.sizes, options.batches = (NANO_MODEL,), (128,), (2,)
         options.keypoints, options.max_keypoints = (256,), 256
     return options
 
@@ -69,9 +69,7 @@ def main(program: Path) -> int:
     )
     fork = None
     if device == "cpu" and options.quick and not options.programs:
-        bare.stand_in()
-        import gpu.networks  # noqa: F401 - copies of this process then have it, and importing takes longer than a task
-
+        _preload(settings)
         fork = worker.run
     try:
         path = runner.place(options.out, settings, fresh=options.fresh)
@@ -88,6 +86,19 @@ def main(program: Path) -> int:
         return REFUSED
     print(f"{path}: {'done' if done else 'not done yet: call again to go on'}")
     return DONE if done else NOT_YET
+
+
+def _preload(settings: Settings) -> None:
+    """What copies of this process then have: importing takes longer than a quick task."""
+    bare.stand_in()
+    from gpu import networks, proofs, speed, steps  # noqa: F401
+    from gpu.roofs import network_roof
+
+    if not bare.missing(("onnxruntime",)):
+        import onnxruntime  # noqa: F401
+    for name in settings.models:
+        side = networks.side_of(name, settings.sizes[0])
+        network_roof(name, side, side, settings.max_keypoints, half=False)  # torch's `meta` kernels load for seconds
 
 
 def _default_device() -> str:

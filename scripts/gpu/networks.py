@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,21 +16,23 @@ from numpy.typing import NDArray
 
 from exports.config import FAMILY
 from exports.family import Networks, load_networks, random_networks
-from gpu import bare
-from gpu.plan import ROOT, Settings, Work
+from gpu import bare, weights
+from gpu.plan import FUSED, ROOT, LeftOut, Settings, Work
 from sfm_match.config import ExtractOptions
 from sfm_match.errors import NothingDone
-from sfm_match.extractor import Extractor
+from sfm_match.extractor import Extractor, Found
 from sfm_match.frames import Frame
 from sfm_match.loader import Item, Loaded
 from sfm_match.models import BUILT_IN, DESCRIPTOR, DETECTOR, Model, Weights, find_model, half_name, zoo
-from sfm_match.runtime import Runtime, create_runtime
+from sfm_match.progress import Clock
+from sfm_match.runtime import OutOfMemory, Runtime, create_runtime
 from sfm_match.runtime.torch import TorchRuntime
 
 EXPORTED = ROOT / "networks"  # a folder for each model: ONNX files, checkpoints; `make gpu-kit` fills it
 ENGINES_KEPT = ROOT / "build" / "engines"  # what TensorRT builds, from one task to the next
 _NAMES = {False: (DETECTOR, DESCRIPTOR), True: (half_name(DETECTOR), half_name(DESCRIPTOR))}
 _RECTANGLES = 60
+E = TypeVar("E", bound=Extractor)
 
 # pooch, which may not be here, would say the same
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sfm-match"
@@ -70,6 +72,8 @@ def model(name: str, engine: str, *, half: bool) -> Model:
     if engine != "torch" and not (detector.is_file() and descriptor.is_file()):
         bare.require("onnx", "onnxscript", "onnxruntime", "h5py")
         return find_model(name, Weights(files, random=not files), half=half)
+    if engine != "torch" and weights.read_recipe(EXPORTED / name):
+        weights.fill(EXPORTED / name, networks(name))
     return Model(
         name=name,
         source={},
@@ -90,13 +94,43 @@ def model(name: str, engine: str, *, half: bool) -> Model:
 
 def runtime(engine: str, settings: Settings, cache: Path = ENGINES_KEPT) -> Runtime:
     """An engine; on the CPU, too, values are bound and everything stays with the engine."""
-    if engine == "torch":
-        return TorchRuntime(settings.device)
+    if engine in ("torch", FUSED):
+        return torch_runtime(settings.device, fused=engine == FUSED)
     if engine == "cpu":
         from sfm_match.runtime.ort import OrtRuntime
 
         return OrtRuntime("cpu", cache, on_device=True)
     return create_runtime(engine, cache)
+
+
+def torch_runtime(device: str, *, fused: bool) -> TorchRuntime:
+    """Torch's own matching, or Triton's kernels, whether they gain anything or not.
+
+    Raises:
+        LeftOut, Missing: there can be no such kernels here.
+    """
+    if fused and device != "cuda":
+        raise LeftOut("a Triton kernel needs a GPU")
+    if fused:
+        bare.require("triton")
+    return TorchRuntime(device, fused=fused)
+
+
+class Counting(Extractor):
+    """Counts the calls of the networks, and those that the device had no memory for: each of them is a split."""
+
+    most: int | None = None  # images a call that a pretended memory holds
+    calls = splits = 0
+
+    def _once(self, batch: Loaded, clock: Clock) -> Found:
+        self.calls += 1  # lanes may lose one of two: a count of none, or of some, is what matters
+        try:
+            if self.most is not None and len(batch.items) > self.most:
+                raise OutOfMemory("pretended")
+            return super()._once(batch, clock)
+        except OutOfMemory:
+            self.splits += 1
+            raise
 
 
 def extractor(
@@ -107,8 +141,8 @@ def extractor(
     batch: int,
     buckets: Counter[tuple[int, int]],
     engine: Runtime | None = None,
-    kind: type[Extractor] = Extractor,
-) -> Extractor:
+    kind: type[E] = Extractor,  # type: ignore[assignment]
+) -> E:
     """As a job makes it.
 
     Args:
@@ -126,6 +160,13 @@ def extractor(
     )
     chosen = model(name, work.engine, half=half)
     return kind(chosen, options, buckets, engine or runtime(work.engine, work.settings))
+
+
+def usual(work: Work) -> Counting:
+    """One for all sizes and batches of the settings, as in a job; tasks share what TensorRT builds for it."""
+    buckets = Counter({(side_of(work.model, size),) * 2: 1000 for size in work.settings.sizes})
+    batch = max(work.settings.batches)
+    return extractor(work, work.model, half=work.cuda, batch=batch, buckets=buckets, kind=Counting)
 
 
 @cache
@@ -169,6 +210,18 @@ def _shifted(image: NDArray[np.uint8], by: int) -> NDArray[np.uint8]:
     return np.roll(image, by, axis=1)
 
 
+def side_of(name: str, size: int) -> int:
+    """Of a square image for a model, pixels: what is asked for, rounded down to what the model takes."""
+    alignment = FAMILY[name].alignment
+    return max(size // alignment, 1) * alignment
+
+
+def square(name: str, size: int, batch: int) -> Loaded:
+    """A batch of square pictures for a model."""
+    side = side_of(name, size)
+    return images((side, side), batch, FAMILY[name].alignment)
+
+
 def unit(rows: NDArray[np.float64]) -> NDArray[np.float16]:
     """(N, D) of unit length."""
     return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float16)
@@ -187,16 +240,16 @@ def clear() -> None:
         torch.cuda.empty_cache()
 
 
-def rate(action: Callable[[], Any], finish: Callable[[], Any], seconds: float) -> float:
-    """Calls a second, after three that warm up (plain, captured, replayed)."""
-    for _ in range(3):
+def rate(action: Callable[[], Any], work: Work) -> float:
+    """Calls a second, after some that warm up (on a GPU plain, captured, replayed)."""
+    for _ in range(3 if work.cuda else 1):
         action()
-    finish()
+    wait(work)
     start, calls = time.perf_counter(), 0
-    while time.perf_counter() - start < seconds or calls < 2:
+    while time.perf_counter() - start < work.settings.seconds or calls < 2:
         action()
         calls += 1
-    finish()
+    wait(work)
     return calls / (time.perf_counter() - start)
 
 

@@ -5,8 +5,12 @@ The proofs come first, then the goals, then the rest: a run that is cut short ha
 
 import importlib
 import json
+import os
+import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +20,13 @@ from gpu.rows import END, Row
 ENGINES = ("torch", "cuda", "tensorrt", "ort-tensorrt")  # of a GPU, as `--device` names them
 ON_CPU = ("torch", "cpu")
 BASELINE = "amp"  # the published way: torch AMP, cuDNN on
-FUSED = "torch-fused"  # torch, matching by a Triton kernel
+FUSED = "torch-fused"  # torch, matching by kernels of Triton
+ALWAYS = ("", BASELINE, FUSED)  # not asked for among the engines; what they lack, their rows say
 NANO_MODEL = "dedode-nano"
+BEGUN = "begun"  # what a case is announced by, before its row
+LOST = 70  # exit status: nothing works any more on the GPU in this process; another one goes on
+_LOST = ("illegal memory access", "illegal address", "illegal instruction", "misaligned address", "launch failure")
+_LOST += ("launchfailure", "illegaladdress", "device-side assert", "hardware stack error")  # as libraries say it
 ROOT = Path(__file__).resolve().parents[2]
 NONE = ""  # no engine, or no model
 FIRST, OTHERS, NANO, NO_MODEL = "first", "others", "nano", "none"
@@ -51,9 +60,16 @@ class Part:
 
     name: str
     module: str  # of this package
-    engines: tuple[str, ...] = (NONE,)  # those that it is for; `ENGINES` stands for all that are here
+    engines: tuple[str, ...] = (NONE,)  # those that it is for; `ENGINES` are all
     models: str = NO_MODEL
     minutes: float = 2.0  # a task may take
+
+    def engines_on(self, device: str) -> list[str]:
+        """On the CPU the GPU's are torch on the CPU, and ONNX Runtime where that is one of them."""
+        if device == "cuda":
+            return list(self.engines)
+        stand_for = {"torch": ["torch"], "cuda": ["cpu"], "tensorrt": [], "ort-tensorrt": []}
+        return [one for engine in self.engines for one in stand_for.get(engine, [engine])]
 
     @property
     def function(self) -> str:
@@ -63,7 +79,22 @@ class Part:
 PARTS = (
     Part("engines", "engines"),
     Part("ceiling", "speed"),
-    Part("matching-parity", "proofs", ENGINES),
+    Part("matching-parity", "proofs", (*ENGINES, FUSED)),
+    Part("tests", "drills", minutes=5),
+    Part("bitwise", "proofs", ENGINES, FIRST, 6),
+    Part("features-parity", "proofs", ENGINES, FIRST, 6),
+    Part("time-by-part", "speed", ENGINES, FIRST, 6),
+    Part("speed", "speed", (BASELINE, *ENGINES), FIRST, 8),
+    Part("matching-speed", "speed", (*ENGINES, FUSED), minutes=4),
+    Part("builds", "engines", ENGINES, FIRST, 6),
+    Part("memory", "drills", ENGINES, FIRST, 4),
+    Part("redo", "drills", ENGINES, NANO),
+    Part("jpegs", "whole", ENGINES, FIRST, 6),
+    Part("nodes", "engines", ("cuda", "ort-tensorrt"), FIRST, 4),
+    Part("bitwise", "proofs", ENGINES, OTHERS, 6),
+    Part("features-parity", "proofs", ENGINES, OTHERS, 6),
+    Part("speed", "speed", (BASELINE, *ENGINES), OTHERS, 6),
+    Part("sanitizer", "drills", ("torch", "cuda", "tensorrt"), NANO, 6),
 )
 
 
@@ -88,14 +119,12 @@ class Task:
 
 def tasks(settings: Settings, present: Callable[[str], bool]) -> Iterator[Task]:
     """Every task of a run, in order, with the engines that are `present`."""
-    here = ENGINES if settings.device == "cuda" else ON_CPU
     main, *others = settings.models
     chosen = {FIRST: [main], OTHERS: others, NANO: [NANO_MODEL], NO_MODEL: [NONE]}
     for part in PARTS:
-        engines = here if part.engines == ENGINES else part.engines
         for model in chosen[part.models]:
-            for engine in engines:
-                if engine in (NONE, BASELINE, FUSED) or (engine in here and present(engine)):
+            for engine in part.engines_on(settings.device):
+                if engine in ALWAYS or present(engine):
                     yield Task(part, engine, model)
 
 
@@ -135,6 +164,7 @@ class Work:
         """A row, unless it stands already. A case that fails is a finding, not the end of its task."""
         if name in self.done:
             return
+        self.emit({BEGUN: name})
         row: Row = {"case": name, "status": "ok"}
         try:
             row |= measure()
@@ -147,9 +177,22 @@ class Work:
         except Exception as error:  # noqa: BLE001 - engines raise what they like
             row |= {"status": "failed", "why": f"{type(error).__name__}: {' '.join(str(error).split())[:600]}"}
         self.emit(row)
+        if row["status"] == "failed" and any(sign in row["why"].lower() for sign in _LOST):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(LOST)  # not even this process's end would work
 
 
 def perform(part: str, work: Work) -> None:
     """Runs a part; heavy packages are imported only here."""
     chosen = next(one for one in PARTS if one.name == part)
-    getattr(importlib.import_module(f"gpu.{chosen.module}"), chosen.function)(work)
+    run = getattr(importlib.import_module(f"gpu.{chosen.module}"), chosen.function)
+    try:
+        run(work)
+    except Exception as error:  # noqa: BLE001 - what a part needs before its first case
+        traceback.print_exc()
+        work.case("preparation", partial(_again, error))
+
+
+def _again(error: Exception) -> Mapping[str, Any]:
+    raise error

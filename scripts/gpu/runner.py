@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from gpu import machine
-from gpu.plan import NONE, PARTS, Settings, Task, tasks
-from gpu.processes import Child, start_fork, start_program
+from gpu.plan import BEGUN, LOST, NONE, PARTS, Settings, Task, tasks
+from gpu.processes import Child, Ended, start_fork, start_program
 from gpu.rows import END, Results, ResultsError, Row, key_of, read_rows
 
 LEAST = 20.0  # seconds that must be left for a task to begin
 _SETTINGS, _CALL = "settings", "call"
 _SHOWN = 150  # characters of a row, on the terminal
+_AGAIN = 5  # processes of a task after the first
 _TAIL = 600  # characters of a log, in a row
 
 
@@ -123,28 +124,48 @@ class Runner:
         """A task. False where the time of the whole run ended before it."""
         before, began = machine.state(), time.monotonic()
         limit = began + task.part.minutes * 60
-        spec = {**task.head, "done": self._done(task), "ceiling": self._ceiling()}
-        spec["settings"] = self.settings.as_json()
         self.log.write(f"--- {now()} {task.part.name} {task.engine} {task.model}\n".encode())
         self.log.flush()
         start = self.log.tell()
-        child = self._start(spec)
-        try:
-            for row in child.each_row(min(limit, self.deadline)):
-                self._save({**task.head, **row, "at": now()})
-        finally:
-            child.close()
-        ended = child.ended
-        if ended is None:
-            raise RuntimeError("a process that did not end")
-        if ended.timed_out and time.monotonic() < limit:
-            return False  # not its fault: it is gone on with in the next call
+        reasons: list[str] = []
+        while True:
+            ended, open_case = self._process(task, min(limit, self.deadline))
+            if ended.timed_out and time.monotonic() < limit:
+                return False  # not its fault: it is gone on with in the next call
+            why = "the GPU was lost to its process" if ended.status == LOST else ended.why()
+            if why is None:
+                break
+            reasons.append(why)
+            if open_case is not None:
+                self._save({**task.head, "case": open_case, "status": "failed", "why": why, "at": now()})
+            # a case that ended its process stands now, and the others are tried in another one
+            died = ended.status < 0 and not ended.timed_out and open_case is not None
+            if not (died or ended.status == LOST) or len(reasons) > _AGAIN:
+                break
         row: Row = {**task.head, "case": END, "status": "ok", "at": now()}
-        if (why := ended.why()) is not None:
-            row |= {"status": "failed", "why": why, "log": self._tail(start)}
+        if reasons:
+            row |= {"status": "failed", "why": "; ".join(reasons), "log": self._tail(start)}
         row |= {"seconds": round(time.monotonic() - began, 1), "before": before, "after": machine.state()}
         self._save(row)
         return True
+
+    def _process(self, task: Task, deadline: float) -> tuple[Ended, str | None]:
+        """A process of a task: how it ended, and the case that it was at."""
+        spec = {**task.head, "done": self._done(task), "ceiling": self._ceiling()}
+        child = self._start({**spec, "settings": self.settings.as_json()})
+        open_case = None
+        try:
+            for row in child.each_row(deadline):
+                if BEGUN in row:
+                    open_case = row[BEGUN]
+                else:
+                    open_case = None
+                    self._save({**task.head, **row, "at": now()})
+        finally:
+            child.close()
+        if child.ended is None:
+            raise RuntimeError("a process that did not end")
+        return child.ended, open_case
 
     def _start(self, spec: dict[str, Any]) -> Child:
         if self.fork is None:

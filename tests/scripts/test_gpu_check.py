@@ -11,9 +11,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import gpu
 import pytest
-from gpu import machine, plan, runner
-from gpu.rows import END, key_of, read_rows
+import torch
+from gpu import machine, plan, runner, worker
+from gpu.rows import END, Results, key_of, read_rows
 from processes import eventually, marked
 
 ROOT = Path(__file__).parents[2]
@@ -56,11 +58,7 @@ def test_every_part_runs_and_a_kill_loses_nothing(tmp_path: Path) -> None:
     seed = random.randrange(1 << 30)
     print(f"seed {seed}")
     moments = random.Random(seed)
-    rows: list[dict[str, Any]] = []
-    for _ in range(2):
-        before = rows
-        rows = killed(tmp_path, len(before) + moments.randrange(3, 12), moments.uniform(0, 1))
-        assert rows[: len(before)] == before
+    rows = killed(tmp_path, moments.randrange(3, 60), moments.uniform(0, 1))
     output = finish(start(tmp_path))
     assert output.rstrip().endswith("done")
     assert finish(start(tmp_path)).count("\n") == 1  # nothing is left to do
@@ -76,7 +74,7 @@ def test_every_part_runs_and_a_kill_loses_nothing(tmp_path: Path) -> None:
             assert row["why"]
         if row["case"] == END:
             assert {"seconds", "before", "after"} <= row.keys()
-    assert {row["engine"] for row in after if row["part"] == "matching-parity"} == {"torch", "cpu"}
+    assert {row["engine"] for row in after if row["part"] == "bitwise"} == {"torch", "cpu"}
 
 
 def test_fresh_programs_as_on_a_gpu(tmp_path: Path) -> None:
@@ -133,7 +131,11 @@ class Sink:
     def __init__(self, done: set[str]) -> None:
         self.rows: list[dict[str, Any]] = []
         settings = plan.Settings("cpu", True, ("dedode-nano",), (128,), (1,), (256,), 256, 0.1)
-        self.work = plan.Work(settings, "torch", "", done, self.rows.append)
+        self.work = plan.Work(settings, "torch", "", done, self._emit)
+
+    def _emit(self, row: dict[str, Any]) -> None:
+        if plan.BEGUN not in row:
+            self.rows.append(row)
 
 
 def _raise(error: BaseException) -> dict[str, Any]:
@@ -147,16 +149,70 @@ def test_a_case_that_fails_is_a_row() -> None:
     sink.work.case("wrong", lambda: _raise(plan.Failed("not equal", equal=0.5)))
     sink.work.case("absent", lambda: _raise(ModuleNotFoundError("No module named 'h5py'", name="h5py")))
     sink.work.case("none", lambda: _raise(plan.LeftOut("no GPU")))
-    sink.work.case("broken", lambda: _raise(RuntimeError("CUDA error:\n an illegal address")))
+    sink.work.case("broken", lambda: _raise(RuntimeError("cuDNN error:\n not supported")))
     assert sink.rows == [
         {"case": "good", "status": "ok", "rate": 1},
         {"case": "wrong", "status": "failed", "why": "not equal", "equal": 0.5},
         {"case": "absent", "status": "left out", "why": "h5py is not installed"},
         {"case": "none", "status": "left out", "why": "no GPU"},
-        {"case": "broken", "status": "failed", "why": "RuntimeError: CUDA error: an illegal address"},
+        {"case": "broken", "status": "failed", "why": "RuntimeError: cuDNN error: not supported"},
     ]
     with pytest.raises(KeyboardInterrupt):
         sink.work.case("stopped", lambda: _raise(KeyboardInterrupt()))
+
+
+PARTS = """
+import faulthandler, os, signal, time
+from gpu import plan
+
+def dies(work):
+    work.case("before", lambda: {"x": 1})
+    faulthandler.disable()  # pytest's
+    work.case("dies", lambda: os.kill(os.getpid(), signal.SIGSEGV))
+    work.case("lost", lambda: lose())
+    work.case("after", lambda: {"x": 2})
+
+def lose():
+    raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+def prepares(work):
+    raise OSError("no such library")
+
+def stuck(work):
+    work.case("quick", lambda: {"x": 3})
+    work.case("stuck", lambda: time.sleep(600))
+    work.case("never", lambda: {"x": 4})
+
+def gone(work):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_case_that_ends_its_process_costs_itself_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert torch.get_num_threads()  # imported: copies of this process need not
+    (tmp_path / "made.py").write_text(PARTS)
+    monkeypatch.setattr("gpu.__path__", [*gpu.__path__, str(tmp_path)])
+    names = {"dies": 1.0, "prepares": 1.0, "stuck": 0.1, "gone": 1.0}
+    made = [plan.Part(name, "made", minutes=minutes) for name, minutes in names.items()]
+    monkeypatch.setattr(plan, "PARTS", (plan.PARTS[0], *made))
+    results = Results(tmp_path / "r.jsonl")
+    with (tmp_path / "log").open("ab") as log:
+        end = time.monotonic() + SECONDS
+        run = runner.Runner(results, Sink(set()).work.settings, [], log, end, fork=worker.run)
+        assert run.run()
+    rows = {(row["part"], row["case"]): row for row in results.rows if row["part"] in names}
+    results.close()
+    assert len(rows) == 5 + 2 + 3 + 1
+    status = {key: row["status"] for key, row in rows.items()}
+    assert status["dies", "before"] == status["dies", "after"] == "ok"
+    assert rows["dies", "dies"]["why"] == "killed by SIGSEGV"
+    assert "illegal memory access" in rows["dies", "lost"]["why"]
+    assert rows["dies", END]["why"] == "killed by SIGSEGV; the GPU was lost to its process"
+    assert rows["prepares", "preparation"]["why"] == "OSError: no such library"
+    assert status["prepares", END] == "ok"
+    assert rows["stuck", "stuck"]["why"] == rows["stuck", END]["why"] == "took longer than its time"
+    assert ("stuck", "never") not in rows
+    assert rows["gone", END]["why"] == "killed by SIGKILL"
 
 
 def test_settings_come_back_from_a_file() -> None:
