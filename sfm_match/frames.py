@@ -46,8 +46,7 @@ class Frame:
     @property
     def oriented_size(self) -> tuple[int, int]:
         """(width, height) of the upright image."""
-        width, height = self.raw_size
-        return (height, width) if self.transposed else (width, height)
+        return upright_size(self.raw_size, self.orientation)
 
     @property
     def raw_network_size(self) -> tuple[int, int]:
@@ -87,6 +86,12 @@ class Frame:
         return np.stack((width - x if mirror_x else x, height - y if mirror_y else y), axis=1).astype(np.float32)
 
 
+def upright_size(raw_size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    """(width, height) of the upright image, by EXIF orientation."""
+    width, height = raw_size
+    return (height, width) if _ORIENTATIONS[orientation][0] else (width, height)
+
+
 def orient(raw: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     """Pixels (H, W, ...) as the sensor stored them to the upright image, by EXIF orientation."""
     transposed, mirror_x, mirror_y = _ORIENTATIONS[orientation]
@@ -121,9 +126,7 @@ def plan_frame(raw_size: tuple[int, int], orientation: int, size: int, divisor: 
         size: long side at the network, pixels. Smaller images keep their pixels.
         divisor: bucket sides are multiples of it, pixels.
     """
-    width, height = raw_size
-    if _ORIENTATIONS[orientation][0]:
-        width, height = height, width
+    width, height = upright_size(raw_size, orientation)
     scale = min(1.0, size / max(width, height))
     network = max(1, round(width * scale)), max(1, round(height * scale))
     bucket = _bucket(network, size, divisor)

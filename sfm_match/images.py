@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.exif import details_of, focal_from_exif, gps_of, location_from_exif
-from sfm_match.frames import Frame, plan_frame, undo_orientation
+from sfm_match.frames import Frame, plan_frame, undo_orientation, upright_size
 
 SUFFIXES = {".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".webp", ".bmp"}
 MIN_SIDE = 32  # pixels; below, there is nothing to detect
@@ -47,6 +47,11 @@ class Header:
     camera: str = ""  # make and model, for grouping
     focal: float | None = None  # pixels, along the raw image
     location: tuple[float, float, float | None] | None = None  # EXIF GPS: latitude, longitude (degrees), altitude (m)
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """(width, height) as the network sees it, raw pixels."""
+        return upright_size((self.width, self.height), self.orientation)
 
     def frame(self, size: int, divisor: int) -> Frame:
         """How the image gets to a network of this `--size` and this divisor of sides, pixels."""

@@ -143,3 +143,23 @@ def test_a_collection_from_before_gps_is_read_again(place: Workspace, images: Pa
     assert again.usable["c.png"].location == (48.0, 11.0, None)
     assert json.loads(place.collection.read_text())["schema"] == 3
     assert Collection.load(place).usable["c.png"].location == (48.0, 11.0, None)
+
+
+def test_new_images_go_into_units_by_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Upright and lying photographs in turn, small ones between: each unit has one shape, in the order of names."""
+    monkeypatch.setattr("sfm_match.collection.UNIT_SIZE", 4)
+    sizes = {"a": (96, 64), "b": (64, 96), "c": (48, 32)}
+    for number in range(4):
+        for kind, size in sizes.items():
+            Image.new("RGB", size).save(tmp_path / f"{number}{kind}.png")
+    turned = Image.new("RGB", (96, 64))
+    exif = turned.getexif()
+    exif[0x0112] = 6  # upright, as those of kind b
+    turned.save(tmp_path / "turned.jpg", exif=exif)
+    (tmp_path / "0b.png").unlink()
+    units = Collection(tmp_path, None, [], [], 7).updated(tmp_path, None).units()
+    assert units == {
+        7: ["1b.png", "2b.png", "3b.png", "turned.jpg"],
+        8: ["0c.png", "1c.png", "2c.png", "3c.png"],
+        9: ["0a.png", "1a.png", "2a.png", "3a.png"],
+    }
