@@ -80,7 +80,7 @@ def _builds(work: Work) -> Mapping[str, Any]:
 
 def nodes(work: Work) -> None:
     """Where ONNX Runtime runs each node of each network: those on the CPU, and the copies between."""
-    for name in ("normalise", "detector", "select", "descriptor", "match"):
+    for name in ("normalise", "detector", "select", "descriptor", "stored", "join", "match"):
         work.case(name, partial(_nodes, work, name))
 
 
@@ -118,6 +118,14 @@ def _nodes(work: Work, name: str) -> Mapping[str, Any]:
             },
         ),
         "descriptor": (made.descriptor, {"image": image, "keypoints": places}),
+        "stored": (
+            made.stored,
+            {
+                "descriptors": rng.normal(size=(2, capacity, model.dimension)).astype(np.float32),
+                "counts": np.full(2, capacity),
+            },
+        ),
+        "join": (parts.join_groups(3, 1024, model.dimension + MORE), {"first": block, "second": block}),
         "match": (
             parts.match_block(3, 1024, model.dimension + MORE, 2),
             {

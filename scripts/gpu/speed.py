@@ -1,7 +1,7 @@
 """How fast: the machine's own ceiling, networks, matching. Beside each rate its shares of two roofs (`gpu.roofs`)."""
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ from gpu.networks import Counting, clear, memory_gb, rate, side_of, square, stea
 from gpu.plan import BASELINE, LeftOut, Work
 from gpu.roofs import Roof, matching_roof, network_roof
 from sfm_match import parts
-from sfm_match.block_matching import MORE, BlockMatcher, packed
+from sfm_match.block_matching import GROUPS, MORE, BlockMatcher, packed
 from sfm_match.progress import Clock
 from sfm_match.runtime import Runtime
 from sfm_match.runtime.planning import pairs_a_call
@@ -150,7 +150,10 @@ def _matching(work: Work, count: int) -> Mapping[str, Any]:
     block = [unit(shared[rng.permutation(count)] + rng.normal(size=shared.shape)) for _ in range(2 * side)]
     sizes = {"images": 2 * side, "keypoints": count, "dimension": _DIMENSION}
     matcher = BlockMatcher(engine, _THRESHOLD, _TEMPERATURE, **sizes)
-    tiles = engine.lanes.each(itertools.repeat(block), partial(_tile, matcher, pairs))
+    first, *others = (tuple(f"{group} {i}" for i in range(side)) for group in range(GROUPS + 2))  # more than stay there
+    tiles = engine.lanes.each(
+        zip(itertools.repeat(first), itertools.cycle(others)), partial(_tile, matcher, block, pairs)
+    )
     whole = steady(tiles, 2 * engine.lanes.count if work.cuda else 1, work.settings.seconds) * len(pairs)
     kernel = _kernel(work, engine, block, count)
     found: dict[str, Any] = {"keypoints": count, "pairs_per_s": round(whole, 1), "kernel_pairs_per_s": round(kernel, 1)}
@@ -158,8 +161,19 @@ def _matching(work: Work, count: int) -> Mapping[str, Any]:
     return found | {"memory_gb": memory_gb(), "note": matcher.note}
 
 
-def _tile(matcher: BlockMatcher, pairs: NDArray[np.int32], block: list[NDArray[np.float16]]) -> int:
-    return len(matcher.match(block, pairs))
+def _tile(
+    matcher: BlockMatcher,
+    block: list[NDArray[np.float16]],
+    pairs: NDArray[np.int32],
+    groups: tuple[tuple[str, ...], tuple[str, ...]],
+) -> int:
+    """A tile as in a row of tiles: its first group is on the device from the tile before, its second one is not."""
+
+    def read(names: Sequence[str]) -> list[NDArray[np.float16]]:
+        numbers = (tuple(map(int, name.split())) for name in names)
+        return [block[i if group == 0 else len(block) // 2 + i] for group, i in numbers]
+
+    return len(matcher.match(groups, read, pairs))
 
 
 def _kernel(work: Work, engine: Runtime, block: list[NDArray[np.float16]], count: int) -> float:

@@ -30,7 +30,7 @@ class Steps:
         buckets = {(side_of(work.model, one),) * 2: 1000 for one in work.settings.sizes}
         served = ranges(buckets, max(work.settings.batches))  # as `networks.usual`
         loaded = (engine.load(part) for part in parts.on_device(model, how, capacity, served).each())
-        self._normalise, self._detector, self._select, self._descriptor = loaded
+        self._normalise, self._detector, self._select, self._descriptor, self._stored = loaded
         self._how = how
 
     def milliseconds(self) -> dict[str, Any]:
@@ -70,7 +70,10 @@ class Steps:
         chosen = timed("select", lambda: self._select.run({"logits": logits, **put}))
         feeds = {"image": image, "keypoints": chosen["keypoints"]}
         described = timed("descriptor", lambda: self._descriptor.run(feeds))["descriptors"]
-        timed("get", lambda: [engine.get(described), *(engine.get(chosen[name]) for name in parts.SELECTED[1:])])
+        last = {"descriptors": described, "counts": chosen["counts"]}
+        stored = timed("stored", lambda: self._stored.run(last))
+        results = [*stored.values(), *(chosen[name] for name in parts.SELECTED[1:])]
+        timed("get", lambda: [engine.get(value) for value in results])
 
 
 def busy_share(work: Work, action: Callable[[], Any]) -> dict[str, Any]:
