@@ -132,8 +132,9 @@ def match_pairs(
     try:
         if tiles:
             devices = devices_of(options.device, options.devices)
-            sharing = dataclasses.replace(options, workers=threads_each(options.workers, len(devices)))
-            context = _context(workspace, features, sharing, facts["threshold"], state.fingerprint)
+            context = _context(
+                workspace, features, options, facts["threshold"], state.fingerprint, workers=len(devices)
+            )
             receipts += done_units(
                 devices, partial(match_tiles, context), tiles, workspace.matches, progress.advance, clock
             )
@@ -157,7 +158,7 @@ def match_pairs(
 
 
 def _context(
-    workspace: Workspace, features: FeatureSet, options: MatchOptions, threshold: float, expected: str
+    workspace: Workspace, features: FeatureSet, options: MatchOptions, threshold: float, expected: str, workers: int
 ) -> MatchContext:
     """What the workers need to know."""
     extracted = workspace.record()["extract"]
@@ -165,11 +166,12 @@ def _context(
         workspace.features,
         features.units,
         expected,
-        options,
+        dataclasses.replace(options, workers=threads_each(options.workers, workers)),
         threshold,
         TURNS if extracted.get("turns") else 1,
         max(features.counts.values()),
         FAMILY[extracted["model"]].descriptor.prototypes,
+        workers,
     )
 
 

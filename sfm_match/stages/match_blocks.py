@@ -1,5 +1,6 @@
 """Matches of pairs block by block: what a worker does, without the workspace."""
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,7 @@ from sfm_match.store.matches import Matches, Tile, write_tile
 Descriptors = NDArray[np.float16]  # (N, D) of an image, unit length
 BLOCK = 32  # images; 2 x 32 x 4096 x 256 float32 are 268 MB, and a kill costs at most 1024 pairs
 KEPT = 1 << 29  # bytes of descriptors in memory: 7 blocks of 32 images with 4096 x 256 float16
+SHARE = 8  # with a GPU, this part of the machine's memory where that is more: reading would hold it up
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class MatchContext:
     turns: int  # in which images were described
     keypoints: int  # of an image, at most
     dimension: int  # of a descriptor
+    workers: int = 1  # on this machine
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,13 @@ class TileReceipt:
 
     matches: int
     engine: str  # what ran, for the report; empty: numpy
+
+
+def kept_bytes(*, on_device: bool, workers: int) -> int:
+    """Bytes of descriptors that each of the workers keeps in memory."""
+    if not on_device or not hasattr(os, "sysconf"):  # Windows does not tell
+        return KEPT
+    return max(KEPT, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // (SHARE * workers))
 
 
 class DescriptorCache:
@@ -187,7 +197,8 @@ def match_tiles(
     """
     with clock.on("load"):
         matcher, lanes, engine = _matcher(context, device, advance)
-    cache = DescriptorCache(context.features, context.units)
+    limit = kept_bytes(on_device=isinstance(matcher, BlockMatcher), workers=context.workers)
+    cache = DescriptorCache(context.features, context.units, limit)
 
     def matched(plan: TilePlan) -> list[Matches]:
         mine = clock if lanes.count == 1 else Clock()  # the clock is this thread's
