@@ -23,7 +23,7 @@ from sfm_match.runtime import Runtime
 from sfm_match.runtime.planning import pairs_a_call
 from sfm_match.runtime.torch import set_up_cudnn
 
-_SIDE = {False: 8192, True: 512}  # of the product, with and without --quick
+_SIDE, _SIDE_SMALL = 8192, 512  # of the product; on a CPU, and with --quick, the small one
 _BLOCK = 32  # images, as in `sfm_match.stages.match`
 _BLOCK_QUICK = 2
 _DIMENSION = 256  # of the published descriptors
@@ -36,7 +36,7 @@ def ceiling(work: Work) -> None:
 
 
 def _ceiling(work: Work) -> Mapping[str, Any]:
-    device, side = work.settings.device, _SIDE[work.quick]
+    device, side = work.settings.device, _SIDE if work.cuda and not work.quick else _SIDE_SMALL
     found: dict[str, Any] = {"product_side": side}
     kinds = {"fp16": torch.float16, "bf16": torch.bfloat16} if work.cuda else {"fp32": torch.float32}
     for name, kind in kinds.items():
@@ -44,7 +44,7 @@ def _ceiling(work: Work) -> Mapping[str, Any]:
         products = rate(lambda a=a, b=b: a @ b, work)  # type: ignore[misc]
         found[f"product_tflops_{name}"] = round(products * 2 * side**3 / 1e12, 3)
     found["product_tflops"] = found["product_tflops_fp16" if work.cuda else "product_tflops_fp32"]
-    source, target = (torch.empty(16 << 20 if work.quick else 256 << 20, device=device) for _ in range(2))
+    source, target = (torch.empty(256 << 20 if side == _SIDE else 16 << 20, device=device) for _ in range(2))
     copies = rate(lambda: target.copy_(source), work)
     found["copy_gb_per_s"] = round(copies * 2 * source.numel() * 4 / 1e9, 2)
     return found

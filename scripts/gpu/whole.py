@@ -12,7 +12,7 @@ from gpu import bare, networks
 from gpu.plan import Failed, Work
 
 _PACKAGES = ("cv2", "h5py", "tqdm", "filelock", "threadpoolctl", "safetensors", "PIL")
-_COUNT = {False: 256, True: 6}  # photographs, with and without --quick
+_COUNT, _COUNT_SMALL = 256, 6  # photographs; on a CPU, and with --quick, the few
 
 
 def jpegs(work: Work) -> None:
@@ -33,7 +33,7 @@ def _jpegs(work: Work, decoder: str) -> Mapping[str, Any]:
     chosen = {"max_keypoints": work.settings.max_keypoints, "device": work.engine, "size": size, "decoder": decoder}
     with tempfile.TemporaryDirectory() as folder:
         photographs, workspace = Path(folder) / "photographs", Path(folder) / "workspace"
-        count = _write(photographs, size, _COUNT[work.quick])
+        count = _write(photographs, size, _COUNT if work.cuda and not work.quick else _COUNT_SMALL)
         random = work.model not in BUILT_IN and not networks.checkpoints(work.model)
 
         def found(name: str, _: Any = None, *, half: bool = False) -> Any:
