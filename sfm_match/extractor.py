@@ -5,7 +5,7 @@ bytes, and only keypoints and descriptors come back.
 """
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -49,6 +49,24 @@ def chosen_model(options: ExtractOptions) -> Model:
     """The model that the options name, with the weights and in the precision that they name."""
     half = resolve_precision(options.precision, choose(options.device).device) == "fp16"
     return find_model(options.model, chosen_weights(options), half=half)
+
+
+def images_a_batch(model: Model, asked: str, buckets: Collection[tuple[int, int]], free: int | None) -> int:
+    """How many images a GPU takes at once.
+
+    Args:
+        model: the networks.
+        asked: `--batch`; a number is taken as far as engines take it.
+        buckets: (width, height) of the padded images to come.
+        free: bytes of the GPU's memory, None: unknown.
+    """
+    # an engine for several shapes is built for the widest and the tallest at once
+    width, height = (max(sides, default=1) for sides in ([b[0] for b in buckets], [b[1] for b in buckets]))
+    member = FAMILY[model.name]
+    largest = member.largest_tensor(width * height)
+    if asked != AUTO:
+        return min(int(asked), most_a_call(largest))
+    return images_a_call(free, width * height, member.activations, largest)
 
 
 def devices_for(options: ExtractOptions) -> list[str]:
@@ -103,16 +121,9 @@ class Extractor:
         self._redoing = threading.Lock()
 
     def _batch(self) -> int:
-        asked = None if self._options.batch == AUTO else int(self._options.batch)
         if not self._runtime.on_device:
-            return asked or self.model.cpu_batch
-        # an engine for several shapes is built for the widest and the tallest at once
-        width, height = (max(sides) for sides in zip(*self._buckets, strict=True)) if self._buckets else (1, 1)
-        member = FAMILY[self.model.name]
-        largest = member.largest_tensor(width * height)
-        if asked is not None:
-            return min(asked, most_a_call(largest))
-        return images_a_call(self._runtime.free_memory(), width * height, member.activations, largest)
+            return self.model.cpu_batch if self._options.batch == AUTO else int(self._options.batch)
+        return images_a_batch(self.model, self._options.batch, self._buckets, self._runtime.free_memory())
 
     def _make(self, model: Model, served: Sequence[Range]) -> _Networks:
         capacity = parts.capacity_for(self._options.max_keypoints)

@@ -14,15 +14,15 @@ from sfm_match.collection import UNIT_SIZE, Collection, look
 from sfm_match.colmap.adjustment import PARTNERS
 from sfm_match.colmap.mapping import registered_before
 from sfm_match.colmap.reading import count, read_note
-from sfm_match.config import AUTO, ExtractOptions
+from sfm_match.config import ExtractOptions
 from sfm_match.errors import NothingDone, SfmMatchError
-from sfm_match.extractor import chosen_model
+from sfm_match.extractor import chosen_model, images_a_batch
 from sfm_match.images import Header
 from sfm_match.models import Model
 from sfm_match.plan_counts import Counted, cheaper_ones, count_pairs
 from sfm_match.plan_measure import Measured, measure
-from sfm_match.runtime.devices import choose, gpus
-from sfm_match.runtime.planning import assumed_free, images_a_call
+from sfm_match.runtime.devices import choose, devices_of, gpus
+from sfm_match.runtime.planning import LANES, assumed_free
 from sfm_match.stages.extract import feature_facts, standing_features
 from sfm_match.stages.match import standing_matches
 from sfm_match.stages.match_blocks import BLOCK, KEPT
@@ -147,17 +147,13 @@ def plan(images: StrPath, workspace: StrPath = "workspace", *, overwrite: bool =
 
 def gpu_memory(options: ExtractOptions, model: Model, headers: Iterable[Header]) -> int | None:
     """Bytes of a GPU that the networks' activations take at most, in two lanes; None where no GPU is used."""
-    found = gpus()
-    if not found or choose(options.device).device == "cpu":
+    found, choice = gpus(), choose(devices_of(options.device, options.devices)[0])
+    if not found or choice.device == "cpu":
         return None
     shapes = {(h.width, h.height, h.orientation): h for h in headers}
-    pixels = max(math.prod(h.frame(options.size, model.divisor).bucket) for h in shapes.values())
-    each = FAMILY[model.name].activations * pixels
-    if options.batch != AUTO:
-        return int(2 * int(options.batch) * each)
-    member = FAMILY[model.name]
-    largest = member.largest_tensor(pixels)
-    return int(2 * images_a_call(assumed_free(found[0].memory), pixels, member.activations, largest) * each)
+    buckets = {h.frame(options.size, model.divisor).bucket for h in shapes.values()}
+    batch = images_a_batch(model, options.batch, buckets, assumed_free(found[choice.index].memory))
+    return int(LANES * batch * FAMILY[model.name].activations * max(map(math.prod, buckets)))
 
 
 @dataclass(frozen=True)

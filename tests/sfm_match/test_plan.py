@@ -187,6 +187,10 @@ def test_memory_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert one is not None
     assert four == pytest.approx(4 * one, rel=1e-6)
     assert plan_job.gpu_memory(ExtractOptions(size=512, batch="1"), model, headers) < one
+    # engines take no tensor of 2^31 elements: a batch that is asked for is cut to what they take
+    assert plan_job.gpu_memory(ExtractOptions(batch="99999"), model, headers) == plan_job.gpu_memory(
+        ExtractOptions(batch="9999"), model, headers
+    )
     most = plan_job.gpu_memory(ExtractOptions(), model, headers)
     assert one < most < 80 << 30
     monkeypatch.setattr(plan_job, "choose", lambda _: Choice("cpu", ""))
