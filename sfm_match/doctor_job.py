@@ -86,9 +86,10 @@ def _gpu() -> list[Finding]:
     if cuda is None:
         return [Finding("NVIDIA driver", "none found")]
     found = [Finding("NVIDIA driver", f"serves CUDA {cuda}")]
-    for gpu in gpus():
+    for index, gpu in enumerate(gpus()):
         major, minor = gpu.compute_capability
-        found.append(Finding("GPU", f"{gpu.name}, compute capability {major}.{minor}, {gpu.memory / 2**30:.0f} GiB"))
+        name = f"GPU {index}" if len(gpus()) > 1 else "GPU"  # as in --device cuda:1
+        found.append(Finding(name, f"{gpu.name}, compute capability {major}.{minor}, {gpu.memory / 2**30:.0f} GiB"))
     return found
 
 

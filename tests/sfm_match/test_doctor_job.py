@@ -35,6 +35,8 @@ def test_a_machine_with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["--device tensorrt"] == "can be had"
     assert "pip install 'sfm-match[cuda]'" in found["--device cuda"]
     assert found["--device auto"] == "takes tensorrt (the fastest that is here)"
+    monkeypatch.setattr("sfm_match.doctor_job.gpus", lambda: gpus * 2)
+    assert {"GPU 0", "GPU 1"} <= states(doctor()).keys()
 
 
 def test_both_onnxruntimes_are_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
