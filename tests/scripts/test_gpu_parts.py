@@ -130,12 +130,10 @@ def test_what_needs_a_gpu_or_a_package_is_left_out() -> None:
 
 
 BLOCK = """
-import sys
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {names}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Blocker())
+from importlib.machinery import PathFinder
+
+NAMES, find = {names}, PathFinder.find_spec
+PathFinder.find_spec = lambda name, *rest: None if name.partition(".")[0] in NAMES else find(name, *rest)
 """
 
 
