@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gpu.rows import Row
+from gpu.rows import END, Row
 
 BASELINE = "amp"  # torch AMP with cuDNN on
 MODEL, SIZE, KEYPOINTS = "dedode-l-b", 784, 4096  # that the goals are set for
@@ -29,11 +29,8 @@ class Goal:
 
 def good(rows: Iterable[Row], part: str, **same: Any) -> list[Row]:
     """Rows of a part that hold a figure, with these values."""
-    return [
-        row
-        for row in rows
-        if row["part"] == part and row.get("status") == "ok" and all(row.get(k) == v for k, v in same.items())
-    ]
+    figures = (row for row in rows if row["part"] == part and row.get("status") == "ok" and row["case"] != END)
+    return [row for row in figures if all(row.get(k) == v for k, v in same.items())]
 
 
 def best(rows: Sequence[Row], figure: str) -> Row | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gpu.goals import goals
+from gpu.goals import goals, good
 from gpu.plan import NANO_MODEL, Settings, tasks
 from gpu.report import markdown
 
@@ -69,6 +69,12 @@ def test_goals_take_the_best_engine_and_the_best_baseline() -> None:
 def test_a_failed_row_reaches_no_goal() -> None:
     rows = [{**row, "status": "failed"} if row.get("engine") == "tensorrt" else row for row in ROWS]
     assert [goal.measured for goal in goals(rows)][:2] == [pytest.approx(2.5), 0.5]
+
+
+def test_the_row_that_closes_a_task_is_no_figure() -> None:
+    end = {"part": "matching-speed", "engine": "torch", "model": "", "case": "end", "status": "ok", "seconds": 3.0}
+    assert not good([end], "matching-speed")
+    assert "| – | torch |" not in markdown([end])
 
 
 def test_without_a_baseline_no_speed_up_is_claimed() -> None:
