@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from exports.command import Exported
 
 FORM = 1  # raise it when equal weights come to give other files
+HALF_FORM = 2  # the same of half-precision files; 2: batch norms are folded before halving
 _DAY = 86400.0  # seconds
 _FOLDER = "onnx"  # within the folder of weights
 
@@ -40,11 +41,11 @@ def prepared_model(name: str, weights: Weights, *, half: bool = False) -> Model:
         return export_pipeline(name, detector, descriptor, half=half, weights=files, random_weights=weights.random)
 
     files, source = sources(name, weights)
-    place = _prepared(name, weights, files, source, "pipeline fp16" if half else "pipeline", make)
+    place = _prepared(name, weights, files, source, "pipeline", make, half=half)
     member = FAMILY[name]
     return Model(
         name=name,
-        source={**source, "form": str(FORM)},
+        source={**source, "form": str(HALF_FORM if half else FORM)},
         detector=place / DETECTOR,
         descriptor=place / DESCRIPTOR,
         divisor=member.alignment,
@@ -81,8 +82,8 @@ def exported_file(name: str, part: str, weights: Weights, num_keypoints: int, *,
         return export_onnx(name, folder, shapes, parts=[part], half=half, weights=files, random_weights=weights.random)
 
     files, source = sources(name, weights)
-    form = (part if part in ("descriptor", "matcher") else f"{part} {num_keypoints}") + (" fp16" if half else "")
-    place = _prepared(name, weights, files, source, form, make)
+    form = part if part in ("descriptor", "matcher") else f"{part} {num_keypoints}"
+    place = _prepared(name, weights, files, source, form, make, half=half)
     return next(place.glob("*.onnx"))
 
 
@@ -123,10 +124,13 @@ def _prepared(
     source: dict[str, str],
     form: str,
     make: Callable[[Path, list[Path]], Iterable["Exported"]],
+    *,
+    half: bool,
 ) -> Path:
     """The folder of a conversion, made beside its place and then moved there: a kill leaves nothing half."""
     folder = zoo.weights_dir(weights.folder) / _FOLDER
-    place = folder / f"{name}-{fingerprint([source, form, FORM])}"
+    form, version = (f"{form} fp16", HALF_FORM) if half else (form, FORM)
+    place = folder / f"{name}-{fingerprint([source, form, version])}"
     if not place.is_dir():
         print(f"sfm-match: {name}: converting its weights to ONNX, once, in {place}", file=sys.stderr)
         folder.mkdir(parents=True, exist_ok=True)

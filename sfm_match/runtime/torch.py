@@ -56,10 +56,12 @@ class TorchSession:
     """A module in evaluation mode, with or without half-precision weights."""
 
     def __init__(self, part: Part, runtime: "TorchRuntime") -> None:
-        module: nn.Module = part.module().eval().to(runtime.place)
+        module: nn.Module = part.module().eval()
         if part.half:
-            module = module.half()
-        self._module: nn.Module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            from exports.half_precision import halve
+
+            module = halve(module)  # before it leaves the CPU: batch norms are folded in float32
+        self._module: nn.Module = module.to(runtime.place).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._why_not_fused = ""
         if part.fused:
             self._module, self._why_not_fused = runtime.with_kernels(self._module)

@@ -28,6 +28,7 @@ from sfm_match.models import BUILT_IN, Weights, find_model, match_threshold
 from sfm_match.models.prepared import _sweep, sources
 from sfm_match.models.prepared import checkpoints as checkpoints_of
 from sfm_match.progress import Clock
+from sfm_match.store.shard import fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,28 @@ def test_converted_once(
     other = find_model("dedode-nano", Weights(folder=folder, random=True))
     assert "RANDOM WEIGHTS" in capsys.readouterr().err
     assert other.facts() != first.facts() != find_model("dedode-nano").facts()
+
+
+def test_only_half_files_are_made_anew(
+    checkpoints: tuple[Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workspaces and conversions in float32 go on with what they have."""
+    made: list[bool] = []
+
+    def empty(_name: str, detector: Path, descriptor: Path, *, half: bool, **_: Any) -> list[Any]:
+        detector.parent.mkdir()
+        for path in (detector, descriptor):
+            path.write_bytes(b"")
+        made.append(half)
+        return []
+
+    monkeypatch.setattr("exports.command.export_pipeline", empty)
+    single, half = (find_model("dedode-nano", Weights(checkpoints, tmp_path), half=half) for half in (False, True))
+    source = sources("dedode-nano", Weights(checkpoints))[1]
+    assert single.detector.parent.name == f"dedode-nano-{fingerprint([source, 'pipeline', 1])}"
+    assert half.detector.parent.name != f"dedode-nano-{fingerprint([source, 'pipeline fp16', 1])}"
+    assert (single.source["form"], half.source["form"]) == ("1", "2")
+    assert made == [False, True]
 
 
 def test_a_conversion_cut_short_leaves_nothing(

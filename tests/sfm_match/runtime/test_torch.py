@@ -2,14 +2,19 @@
 
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from exports.config import FAMILY
+from exports.family import random_networks
+from exports.half_precision import enlarge_activations
+from exports.networks import Describe
 from sfm_match import parts
-from sfm_match.runtime import OutOfMemory
+from sfm_match.runtime import OutOfMemory, Part
 from sfm_match.runtime import torch as backend
 from sfm_match.runtime.planning import Range
 from sfm_match.runtime.torch import TorchRuntime, TorchSession
@@ -93,3 +98,19 @@ def test_threads_capture_one_after_the_other(session: TorchSession) -> None:
 def test_memory_that_is_short_is_told_apart(text: str) -> None:
     with pytest.raises(OutOfMemory), TorchRuntime("cpu").working():
         raise RuntimeError(text)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_halving_folds_batch_norms_first(half: bool) -> None:
+    """Variances that half cannot hold, as batch norms of published networks may have, do not reach it."""
+    networks = random_networks(FAMILY["dedode-nano"])
+    image, keypoints = torch.randn(1, 3, 128, 128), torch.rand(1, 32, 2) * 2 - 1
+    enlarge_activations(networks.descriptor, image)
+    with torch.no_grad():
+        expected = Describe(networks.descriptor)(image, keypoints).numpy()
+    part = Part(Path("none.onnx"), lambda: Describe(networks.descriptor), ("descriptors",), half=half)
+    runtime = TorchRuntime("cpu")
+    session = runtime.load(part)
+    found = session.run({"image": image, "keypoints": keypoints})["descriptors"].numpy()
+    assert ((found * expected).sum(axis=-1) > (0.999 if half else 0.99999)).all()
+    assert any(isinstance(layer, torch.nn.BatchNorm2d) for layer in networks.descriptor.modules()) == (not half)
