@@ -49,7 +49,7 @@ def export_without_weights(model: str, folder: Path, weights: list[Path]) -> dic
     source = ", ".join(path.name for path in weights) + ", in half precision" if weights else "random, seed 0"
     if weights:
         for name, network in _pair(load_networks(member, weights)).items():
-            state = {key: _halved(value) for key, value in network.state_dict().items()}
+            state = {key: carried(key, value) for key, value in network.state_dict().items()}
             torch.save(state, folder / f"{name}.pt")
         networks = load_networks(member, sorted(folder.glob("*.pt")))
     else:
@@ -123,5 +123,6 @@ def _pair(networks: Networks) -> dict[str, DeDoDe]:
     return {"detector": networks.detector, "descriptor": networks.descriptor}
 
 
-def _halved(value: Tensor) -> Tensor:
-    return value.half() if value.is_floating_point() else value
+def carried(key: str, value: Tensor) -> Tensor:
+    """A parameter as it is carried. Statistics of batch norms stay float32: a variance may overflow half precision."""
+    return value.half() if value.is_floating_point() and ".running_" not in f".{key}" else value

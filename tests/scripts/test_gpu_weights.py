@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from gpu.export import ExportError, externalise
+from gpu.export import ExportError, carried, externalise
 from gpu.weights import RECIPE, SUFFIX, fill, read_recipe, tensors_of, write_recipe
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
@@ -107,3 +107,13 @@ def test_networks_of_another_form_are_refused(tmp_path: Path, networks: Networks
         fill(tmp_path, other)
     assert read_recipe(tmp_path).keys() == {path.name}
     assert not list(tmp_path.glob(f"*{SUFFIX}"))
+
+
+def test_checkpoints_are_carried_in_half_but_for_what_overflows(networks: Networks) -> None:
+    state = networks.descriptor.state_dict()
+    variance = next(key for key in state if key.endswith("running_var"))
+    state[variance] = torch.full_like(state[variance], 1e6)
+    found = {key: carried(key, value) for key, value in state.items()}
+    assert all(value.isfinite().all() for value in found.values())
+    assert {value.dtype for key, value in found.items() if "running_" in key} == {torch.float32}
+    assert next(iter(found.values())).dtype == torch.float16
