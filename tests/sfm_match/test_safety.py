@@ -139,7 +139,7 @@ def test_what_another_try_may_cure_is_tried_again(
             raise ImageError("cannot be decoded: the disk is away", lasting=False)
         return decode(path, least)
 
-    monkeypatch.setattr("sfm_match.loader.decode", failing)
+    monkeypatch.setattr("sfm_match.decoders.decode", failing)
     assert sfm_match.extract(photos, tmp_path / "work", **TINY).failed == 1
     sfm_match.pairs(tmp_path / "work")
     report = sfm_match.match(tmp_path / "work")
