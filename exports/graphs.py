@@ -2,7 +2,7 @@
 
 On a GPU everything from the uploaded photograph to the matches then stays on the device, on any engine that runs ONNX.
 They have no weights: the files are made once (`scripts/export_graphs.py`) and come with the package. On the CPU
-`sfm_match.keypoints` and `sfm_match.matching.dual_softmax` do the same, faster there.
+`sfm_match.features.keypoint_selection` and `sfm_match.matching.dual_softmax` do the same, faster there.
 """
 
 from pathlib import Path
@@ -35,7 +35,7 @@ class Normalise(nn.Module):
 
 
 class Select(nn.Module):
-    """`sfm_match.keypoints.select_keypoints` for a batch, with a fixed number of rows."""
+    """`sfm_match.features.keypoint_selection.select_keypoints` for a batch, with a fixed number of rows."""
 
     def __init__(self, nms_radius: int, coverage: bool, subpixel: bool, capacity: int) -> None:
         super().__init__()

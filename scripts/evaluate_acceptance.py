@@ -30,10 +30,10 @@ from evaluation.conditions import conditions
 from evaluation.homographies import Sequence, apply
 
 import sfm_match
-from sfm_match.colmap.reading import MOST_IMAGES, PAIRS, image_names
+from sfm_match.colmap.queries import MOST_IMAGES, PAIRS, image_names
 from sfm_match.errors import NothingDone
+from sfm_match.job.workspace import Workspace
 from sfm_match.matching.acceptance import SIGNIFICANT, Verdict
-from sfm_match.workspace import Workspace
 
 SCENES = "fountain-P11,Herz-Jesus-P8,entry-P10,sceaux_castle,sacre_coeur,berlin,lund,garfield,fox"
 STRANGERS = "bsds500,urban100,voc_subset"
@@ -142,7 +142,7 @@ def planar(folder: Path, work: Path) -> Judged:
 
 def matches_of(workspace: Path, first: str) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """Of the pairs of an image: the other's name, and the matched points of both, (M, 2) each."""
-    from sfm_match.collection import Collection
+    from sfm_match.images.collection import Collection
     from sfm_match.stages.match import current_features, iter_matches, standing_matches
     from sfm_match.store.features import read_features, unit_path
 

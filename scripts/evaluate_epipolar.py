@@ -20,7 +20,7 @@ import numpy as np
 import pycolmap
 from evaluate_poses import Floats, Pose, read_camera, read_model
 
-from sfm_match.colmap.reading import MOST_IMAGES
+from sfm_match.colmap.queries import MOST_IMAGES
 
 _LEAST, _FAR = 15, 3.0  # matches, pixels
 

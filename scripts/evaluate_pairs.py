@@ -30,11 +30,11 @@ from evaluate_epipolar import distances, model_cameras
 from evaluation.conditions import conditions
 
 import sfm_match
-from sfm_match.collection import Collection
-from sfm_match.colmap.reading import MOST_IMAGES, verified_pairs
+from sfm_match.colmap.queries import MOST_IMAGES, verified_pairs
 from sfm_match.errors import NothingDone
+from sfm_match.images.collection import Collection
+from sfm_match.job.workspace import Workspace
 from sfm_match.store.pairs import read_pairs
-from sfm_match.workspace import Workspace
 
 SCENES = "fountain-P11,Herz-Jesus-P8,sceaux_castle,sacre_coeur,fox,lund,garfield"
 TURNED = ("garfield",)  # a drone's pictures, of every heading

@@ -17,7 +17,7 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
-from sfm_match.geometry import align
+from sfm_match.colmap.similarity import align
 
 Floats = NDArray[np.float64]
 Pose = tuple[Floats, Floats]  # rotation camera_from_world (3, 3), centre in world (3,)

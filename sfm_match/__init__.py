@@ -11,20 +11,20 @@ __version__ = "0.1.0"
 __all__ = ["bench", "demo", "doctor", "extract", "import_", "infer", "match", "pairs", "plan", "reconstruct", "run"]
 
 _HOMES = {
-    "bench": "sfm_match.bench_job",
-    "demo": "sfm_match.demo_job",
-    "doctor": "sfm_match.doctor_job",
-    "infer": "sfm_match.pair",
-    "plan": "sfm_match.plan_job",
+    "bench": "sfm_match.commands.bench",
+    "demo": "sfm_match.commands.demo",
+    "doctor": "sfm_match.commands.doctor",
+    "infer": "sfm_match.commands.infer",
+    "plan": "sfm_match.commands.plan.job",
 }
 
 if TYPE_CHECKING:
     from sfm_match.api import extract, import_, match, pairs, reconstruct, run
-    from sfm_match.bench_job import bench
-    from sfm_match.demo_job import demo
-    from sfm_match.doctor_job import doctor
-    from sfm_match.pair import infer
-    from sfm_match.plan_job import plan
+    from sfm_match.commands.bench import bench
+    from sfm_match.commands.demo import demo
+    from sfm_match.commands.doctor import doctor
+    from sfm_match.commands.infer import infer
+    from sfm_match.commands.plan.job import plan
 
 
 def __getattr__(name: str) -> Any:

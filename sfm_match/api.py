@@ -6,19 +6,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from sfm_match.collection import Collection, look
-from sfm_match.config import (
+from sfm_match.errors import NothingDone, UsageError, nearest
+from sfm_match.images.collection import Collection, look
+from sfm_match.job.progress import StageReport
+from sfm_match.job.workspace import Workspace
+from sfm_match.options.base import Options, run_name
+from sfm_match.options.pairs import PairsOptions
+from sfm_match.options.stages import (
     GROUPS,
     ExtractOptions,
     ImportOptions,
     MatchOptions,
     ReconstructOptions,
 )
-from sfm_match.config_pairs import PairsOptions
-from sfm_match.errors import NothingDone, UsageError, nearest
-from sfm_match.options import Options, run_name
-from sfm_match.progress import StageReport
-from sfm_match.workspace import Workspace
 
 StrPath = str | Path
 T = TypeVar("T", bound=Options)
@@ -77,7 +77,7 @@ def import_(
     workspace: StrPath = "workspace", *, overwrite: bool = False, quiet: bool = True, **options: Any
 ) -> StageReport:
     """Builds and verifies `database.db`; options are the fields of `ImportOptions`."""
-    from sfm_match.colmap.database import import_to_colmap
+    from sfm_match.stages.import_ import import_to_colmap
 
     chosen = _chosen(ImportOptions, options)
     with _standing(workspace) as (place, collection):
@@ -86,7 +86,7 @@ def import_(
 
 def reconstruct(workspace: StrPath = "workspace", *, overwrite: bool = False, **options: Any) -> StageReport:
     """Builds `sparse/0` ...; options are the fields of `ReconstructOptions`."""
-    from sfm_match.colmap.mapping import reconstruct_model
+    from sfm_match.stages.reconstruct import reconstruct_model
 
     chosen = _chosen(ReconstructOptions, options)
     if chosen.mapper == "none":
@@ -115,11 +115,11 @@ def run(
         **options: of every stage, by the names that `run` uses (`pairs` for the strategy, `match_threshold`, ...).
     """
     from sfm_match.colmap.cameras import plan_cameras
-    from sfm_match.colmap.database import described_headers, import_to_colmap
-    from sfm_match.colmap.mapping import reconstruct_model
     from sfm_match.stages.extract import extract_features
+    from sfm_match.stages.import_ import described_headers, import_to_colmap
     from sfm_match.stages.match import current_features, match_pairs
     from sfm_match.stages.pairs import write_pairs
+    from sfm_match.stages.reconstruct import reconstruct_model
 
     # every stage's options are checked before the first stage begins
     chosen = options_of_run(options)
@@ -163,10 +163,10 @@ class RunOptions(NamedTuple):
 def refuse_early(place: Workspace, collection: Collection, chosen: RunOptions, *, overwrite: bool) -> None:
     """Raises what the later stages would raise and can be known now, not after hours of matching."""
     from sfm_match.colmap.cameras import check_camera_model
-    from sfm_match.colmap.database import refuse_foreign_database
-    from sfm_match.colmap.mapping import refuse_foreign_models
+    from sfm_match.stages.import_ import refuse_foreign_database
     from sfm_match.stages.match import match_facts
     from sfm_match.stages.pairs import check_pairs
+    from sfm_match.stages.reconstruct import refuse_foreign_models
 
     importing, mapping = chosen.import_, chosen.reconstruct
     if len(collection.usable) >= 2:

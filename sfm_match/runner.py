@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfm_match.errors import UsageError
-from sfm_match.loader import normalise
+from sfm_match.images.loader import normalise
 from sfm_match.runtime import Provider, driver_present, refuse_failed_export
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from fake_gpu import GPU, FakeCuda, fake_tensorrt
 
-from sfm_match.frames import Frame
-from sfm_match.loader import Item, Loaded
+from sfm_match.commands.scene import cameras, render, room
+from sfm_match.images.coordinates import Frame
+from sfm_match.images.loader import Item, Loaded
 from sfm_match.runtime import devices
-from sfm_match.scene import cameras, render, room
 
 if not devices.gpus():  # read when triton is imported; there its kernels run on arrays of the host
     os.environ.setdefault("TRITON_INTERPRET", "1")

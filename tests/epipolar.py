@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sfm_match.scene import cameras, intrinsics
+from sfm_match.commands.scene import cameras, intrinsics
 
 
 def epipolar_distance(a: np.ndarray, b: np.ndarray, first: int, second: int) -> np.ndarray:

@@ -10,15 +10,15 @@ from typing import Any
 import h5py
 import numpy as np
 
-from sfm_match.colmap.reading import MOST_IMAGES
+from sfm_match.colmap.queries import MOST_IMAGES
 
 # Units this small make several files of a few images.
-SMALL_UNITS = "import sfm_match.collection as c; c.UNIT_SIZE = 2\n"
+SMALL_UNITS = "import sfm_match.images.collection as c; c.UNIT_SIZE = 2\n"
 SMALL_UNITS += "import sfm_match.stages.match_blocks as m; m.BLOCK = 1\n"
-SMALL_UNITS += "import sfm_match.colmap.adjustment as a; a.UNIT = 4\n"
+SMALL_UNITS += "import sfm_match.refine.keypoints as a; a.UNIT = 4\n"
 # Of the images of `accepted_database`.
 NAMES = [f"{letter}.jpg" for letter in "abcdefghij"]
-CALL = "from sfm_match.cli import main; main()\n"
+CALL = "from sfm_match.cli.main import main; main()\n"
 
 
 def sfm_match(*arguments: Any, before: str = "") -> subprocess.CompletedProcess[str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sfm_match.errors import NothingDone
-from sfm_match.progress import Clock
+from sfm_match.job.progress import Clock
 
 
 def square(folder: Path, device: str, units: Iterator[int], advance: Callable[[int], None], clock: Clock) -> Iterator:

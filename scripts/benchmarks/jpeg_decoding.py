@@ -25,8 +25,8 @@ from loader import SIZE, originals
 from numpy.typing import NDArray
 from PIL import Image, features
 
-from sfm_match.images import Header, reduced
-from sfm_match.loader import to_network
+from sfm_match.images.files import Header, reduced
+from sfm_match.images.loader import to_network
 
 DIVISORS = (1, 2, 4, 8)
 SMALL = (1600, 1200)  # pixels; decoded whole
@@ -52,7 +52,7 @@ class Row:
 
 
 def pillow(content: bytes, divisor: int) -> Pixels:
-    """As `sfm_match.images.decode` does it."""
+    """As `sfm_match.images.files.decode` does it."""
     with Image.open(io.BytesIO(content)) as image:
         image.draft(None, (image.width // divisor, image.height // divisor))
         return np.asarray(image)
@@ -95,7 +95,7 @@ def simplejpeg() -> tuple[str, Decoder]:
 
 
 def nvimgcodec() -> tuple[str, Decoder]:
-    """Its CPU backend, in the way of `sfm_match.decoders`."""
+    """Its CPU backend, in the way of `sfm_match.images.decoders`."""
     from nvidia import nvimgcodec
 
     backends = [nvimgcodec.Backend(nvimgcodec.BackendKind.CPU_ONLY)]

@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 
 import sfm_match
-from sfm_match.images import decode, scan
-from sfm_match.scene import cameras, render, room
+from sfm_match.commands.scene import cameras, render, room
+from sfm_match.images.files import decode, scan
 
 SIZE = (4000, 3000)
 ROUNDS = 3

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sfm_match.block_matching import GROUPS
-from sfm_match.collection import UNIT_SIZE
+from sfm_match.images.collection import UNIT_SIZE
+from sfm_match.matching.on_device import GROUPS
 from sfm_match.stages.extract import FeatureSet
 from sfm_match.stages.match_blocks import BLOCK, KEPT
 from sfm_match.stages.tiles import plan_tiles

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sfm_match.background import in_background
+from sfm_match.job.concurrency import in_background
 from sfm_match.store.features import Features, UnitResult, unit_path, write_unit
 
 IMAGES, KEYPOINTS, DIMENSION = 64, 4096, 256

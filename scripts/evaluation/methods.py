@@ -12,15 +12,15 @@ import pycolmap
 from numpy.typing import NDArray
 
 import sfm_match
-from sfm_match.alignment import Seen, align_photographs, see
-from sfm_match.collection import Collection
-from sfm_match.extractor import TURNS
-from sfm_match.images import decode, read_header
+from sfm_match.features.extractor import TURNS
+from sfm_match.images.collection import Collection
+from sfm_match.images.files import decode, read_header
+from sfm_match.job.workspace import Workspace
 from sfm_match.matching.dual_softmax import match_turned
 from sfm_match.models import match_threshold
+from sfm_match.refine.patch_alignment import Seen, align_photographs, see
 from sfm_match.stages.match import current_features
 from sfm_match.store.features import read_features, unit_path
-from sfm_match.workspace import Workspace
 
 Indices = NDArray[np.int64]  # (M, 2)
 

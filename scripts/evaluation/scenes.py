@@ -11,7 +11,7 @@ from evaluate_poses import evaluate, read_model
 
 import sfm_match
 from evaluation.methods import Method, Nano, Sift
-from sfm_match.colmap.refinement import refine_robustly
+from sfm_match.colmap.robust_bundle_adjustment import refine_robustly
 from sfm_match.errors import NothingDone
 
 

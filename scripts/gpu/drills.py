@@ -53,7 +53,7 @@ def _memory(work: Work) -> Mapping[str, Any]:
     import torch
 
     from gpu import networks
-    from sfm_match.progress import Clock
+    from sfm_match.job.progress import Clock
     from sfm_match.store.features import Features
 
     size, batch = work.settings.sizes[-1], max(work.settings.batches)
@@ -117,9 +117,9 @@ def redo(work: Work) -> None:
 def _redo(work: Work) -> Mapping[str, Any]:
     from gpu import networks
     from gpu.proofs import alike
-    from sfm_match.extractor import NOT_FINITE, Extractor, Found
-    from sfm_match.loader import Loaded
-    from sfm_match.progress import Clock
+    from sfm_match.features.extractor import NOT_FINITE, Extractor, Found
+    from sfm_match.images.loader import Loaded
+    from sfm_match.job.progress import Clock
 
     class Failing:
         """Networks that give no finite value for the first image."""

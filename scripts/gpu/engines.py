@@ -45,7 +45,7 @@ def builds(work: Work) -> None:
 
 def _builds(work: Work) -> Mapping[str, Any]:
     from gpu import networks
-    from sfm_match.progress import Clock
+    from sfm_match.job.progress import Clock
 
     size, batch = work.settings.sizes[0], 2
     side = networks.side_of(work.model, size)
@@ -89,10 +89,10 @@ def _nodes(work: Work, name: str) -> Mapping[str, Any]:
     import onnxruntime
 
     from gpu import networks
-    from sfm_match import parts
-    from sfm_match.block_matching import MORE
-    from sfm_match.config import ExtractOptions
-    from sfm_match.extractor import selection
+    from sfm_match.features import device_graphs as parts
+    from sfm_match.features.extractor import selection
+    from sfm_match.matching.on_device import MORE
+    from sfm_match.options.stages import ExtractOptions
     from sfm_match.runtime.ort import OrtRuntime
     from sfm_match.runtime.planning import ranges
 

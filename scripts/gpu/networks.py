@@ -18,13 +18,13 @@ from exports.config import FAMILY
 from exports.family import Networks, load_networks, random_networks
 from gpu import bare, weights
 from gpu.plan import FUSED, ROOT, LeftOut, Settings, Work
-from sfm_match.config import ExtractOptions
 from sfm_match.errors import NothingDone
-from sfm_match.extractor import Extractor, Found
-from sfm_match.frames import Frame
-from sfm_match.loader import Item, Loaded
+from sfm_match.features.extractor import Extractor, Found
+from sfm_match.images.coordinates import Frame
+from sfm_match.images.loader import Item, Loaded
+from sfm_match.job.progress import Clock
 from sfm_match.models import BUILT_IN, DESCRIPTOR, DETECTOR, Model, Weights, find_model, half_name, zoo
-from sfm_match.progress import Clock
+from sfm_match.options.stages import ExtractOptions
 from sfm_match.runtime import OutOfMemory, Runtime, create_runtime
 from sfm_match.runtime.torch import TorchRuntime
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from gpu import networks
 from gpu.networks import runtime, unit
 from gpu.plan import Failed, Work
-from sfm_match.block_matching import MORE, STEP, BlockMatcher, packed
-from sfm_match.extractor import Extractor
-from sfm_match.lanes import Lanes
-from sfm_match.progress import Clock
+from sfm_match.features.extractor import Extractor
+from sfm_match.job.concurrency import Lanes
+from sfm_match.job.progress import Clock
+from sfm_match.matching.on_device import MORE, STEP, BlockMatcher, packed
 from sfm_match.runtime.planning import pairs_a_call
 from sfm_match.store.features import Features
 
@@ -70,7 +70,7 @@ def _raw(
     engine: Any, block: list[NDArray[np.float16]], pairs: NDArray[np.int32], dimension: int
 ) -> NDArray[np.float32]:
     """(P, N) the scores of every row, padding included, as the network gives them."""
-    from sfm_match import parts
+    from sfm_match.features import device_graphs as parts
 
     keypoints = -(-max(map(len, block)) // STEP) * STEP
     most = pairs_a_call(engine.free_memory(), keypoints)

@@ -13,8 +13,8 @@ def main() -> None:
     import numpy as np
 
     from gpu import networks
-    from sfm_match.block_matching import BlockMatcher
-    from sfm_match.progress import Clock
+    from sfm_match.job.progress import Clock
+    from sfm_match.matching.on_device import BlockMatcher
     from sfm_match.store.features import Features
 
     name = plan.NANO_MODEL

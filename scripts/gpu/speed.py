@@ -16,9 +16,9 @@ from gpu import networks
 from gpu.networks import Counting, clear, memory_gb, rate, side_of, square, steady, unit
 from gpu.plan import BASELINE, LeftOut, Work
 from gpu.roofs import Roof, matching_roof, network_roof
-from sfm_match import parts
-from sfm_match.block_matching import GROUPS, MORE, BlockMatcher, packed
-from sfm_match.progress import Clock
+from sfm_match.features import device_graphs as parts
+from sfm_match.job.progress import Clock
+from sfm_match.matching.on_device import GROUPS, MORE, BlockMatcher, packed
 from sfm_match.runtime import Runtime
 from sfm_match.runtime.planning import pairs_a_call
 from sfm_match.runtime.torch import set_up_cudnn

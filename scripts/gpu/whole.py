@@ -39,7 +39,9 @@ def _jpegs(work: Work, decoder: str) -> Mapping[str, Any]:
         def found(name: str, _: Any = None, *, half: bool = False) -> Any:
             return networks.model(name, work.engine, half=half)
 
-        with mock.patch("sfm_match.extractor.find_model", found):  # networks that lie beside need no conversion
+        with mock.patch(
+            "sfm_match.features.extractor.find_model", found
+        ):  # networks that lie beside need no conversion
             done = sfm_match.extract(photographs, workspace, model=work.model, random_weights=random, **chosen)
         sfm_match.pairs(workspace, strategy="exhaustive")
         matched = sfm_match.match(workspace, device=work.engine)
@@ -80,7 +82,7 @@ def _write(folder: Path, size: int, count: int) -> int:
 
 def _alone(work: Work) -> float:
     """Images a second of the network alone, from bytes in the host's memory to features there, at its usual batch."""
-    from sfm_match.progress import Clock
+    from sfm_match.job.progress import Clock
 
     extractor = networks.usual(work)
     batch = min(extractor.batch, 8)

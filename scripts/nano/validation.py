@@ -12,9 +12,9 @@ from torch import nn
 
 from exports.config import FAMILY
 from exports.networks import Describe
-from sfm_match.frames import normalised_from_network, plan_frame
-from sfm_match.keypoints import Selection, select_keypoints
-from sfm_match.loader import normalise, to_network
+from sfm_match.features.keypoint_selection import Selection, select_keypoints
+from sfm_match.images.coordinates import normalised_from_network, plan_frame
+from sfm_match.images.loader import normalise, to_network
 from sfm_match.matching.dual_softmax import match_descriptors
 
 _NANO = FAMILY["dedode-nano"]

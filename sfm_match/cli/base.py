@@ -12,7 +12,7 @@ import typer
 
 from sfm_match.colmap import let_colmap_speak
 from sfm_match.errors import SfmMatchError
-from sfm_match.options import Options, dashed, run_name
+from sfm_match.options.base import Options, dashed, run_name
 
 SOME_FAILED, WRONG_USE, NOTHING, INTERRUPTED = 1, 2, 3, 130
 

@@ -10,9 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
-from sfm_match import cli_networks
-from sfm_match.cli_base import INTERRUPTED, WRONG_USE, AsJson, with_options
-from sfm_match.config import (
+from sfm_match.cli import networks as cli_networks
+from sfm_match.cli.base import INTERRUPTED, WRONG_USE, AsJson, with_options
+from sfm_match.errors import SfmMatchError, UsageError
+from sfm_match.job.progress import StageReport
+from sfm_match.options.pairs import PairsOptions
+from sfm_match.options.stages import (
     GROUPS,
     ExtractOptions,
     ImportOptions,
@@ -20,9 +23,6 @@ from sfm_match.config import (
     ReconstructOptions,
     read_job,
 )
-from sfm_match.config_pairs import PairsOptions
-from sfm_match.errors import SfmMatchError, UsageError
-from sfm_match.progress import StageReport
 
 app = typer.Typer(
     add_completion=False,
@@ -181,7 +181,7 @@ def plan(
     **options: Any,
 ) -> None:
     """What `run` would do with these options: images, pairs, disk, memory, time. Starts nothing, writes nothing."""
-    from sfm_match.plan_job import plan as make_plan
+    from sfm_match.commands.plan.job import plan as make_plan
 
     found = make_plan(images, workspace, overwrite=overwrite, **options)
     print(json.dumps(found.as_json()) if as_json else "\n".join(found.lines()), flush=True)
@@ -196,7 +196,7 @@ def demo(
     views: Annotated[int, typer.Option("--views", help="number of cameras")] = 16,
 ) -> None:
     """Renders a scene with known cameras, reconstructs it, and prints how far the cameras are from the truth."""
-    from sfm_match.demo_job import demo as run_demo
+    from sfm_match.commands.demo import demo as run_demo
 
     result = run_demo(workspace, views, quiet=False, on_report=lambda report: _show(report, False))
     print(result.line())
@@ -210,7 +210,7 @@ def doctor(
     as_json: AsJson = False,
 ) -> bool:
     """What this machine has and lacks, what a workspace needs next."""
-    from sfm_match.doctor_job import doctor as look
+    from sfm_match.commands.doctor import doctor as look
 
     health = look(workspace, repair=repair)
     print(json.dumps(health.as_json()) if as_json else "\n".join(health.lines()))

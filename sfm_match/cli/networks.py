@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from sfm_match.cli_base import AsJson, with_options
-from sfm_match.config import ExtractOptions, MatchOptions
+from sfm_match.cli.base import AsJson, with_options
 from sfm_match.errors import UsageError
+from sfm_match.options.stages import ExtractOptions, MatchOptions
 
 WeightsDir = Annotated[
     Path | None,
@@ -37,7 +37,7 @@ def infer(
     **options: Any,
 ) -> None:
     """Matches two images; with --viz a picture, with --json coordinates and scores."""
-    from sfm_match.pair import infer as run_infer
+    from sfm_match.commands.infer import infer as run_infer
 
     result = run_infer(image_a, image_b, viz, end2end=end2end, adjust_keypoints=adjust_keypoints, **options)
     print(json.dumps(result.as_json()) if as_json else result.line())
@@ -178,7 +178,7 @@ def export_engine(
     **options: Any,
 ) -> None:
     """Builds the TensorRT engines of a job on this GPU, so that its first run need not."""
-    from sfm_match.engines_job import build_engines
+    from sfm_match.commands.engines import build_engines
 
     try:
         wanted = [(int(w), int(h)) for w, h in (one.lower().split("x") for one in (shapes or "").split(",") if one)]
@@ -206,8 +206,8 @@ def bench(
     as_json: AsJson = False,
 ) -> None:
     """Latency of a model on this machine: by backend and number of keypoints, per pair, per image and per match."""
-    from sfm_match.bench_job import bench as run_bench
-    from sfm_match.bench_job import draw
+    from sfm_match.commands.bench import bench as run_bench
+    from sfm_match.commands.bench import draw
     from sfm_match.models import Weights
     from sfm_match.store.shard import write_text
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from posixpath import dirname
 from typing import TYPE_CHECKING
 
-from sfm_match.config import ImportOptions
 from sfm_match.errors import UsageError, nearest
-from sfm_match.images import Header
+from sfm_match.images.files import Header
+from sfm_match.options.stages import ImportOptions
 
 if TYPE_CHECKING:
     import pycolmap

@@ -19,11 +19,11 @@ from pairs.graph import Graph
 from sfm_match.colmap import hush_colmap
 from sfm_match.colmap.cameras import read_cameras
 from sfm_match.colmap.plausibility import far_from_exif, keep_earned
-from sfm_match.colmap.reading import read_note, verified_inliers
-from sfm_match.colmap.refinement import refine_robustly
-from sfm_match.config import ReconstructOptions
-from sfm_match.images import Header
-from sfm_match.progress import Clock
+from sfm_match.colmap.queries import read_note, verified_inliers
+from sfm_match.colmap.robust_bundle_adjustment import refine_robustly
+from sfm_match.images.files import Header
+from sfm_match.job.progress import Clock
+from sfm_match.options.stages import ReconstructOptions
 
 if TYPE_CHECKING:
     import pycolmap

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pairs.spatial import east_north_up
-from sfm_match.geometry import fit_robustly
-from sfm_match.images import Header
+from sfm_match.colmap.similarity import fit_robustly
+from sfm_match.images.files import Header
 
 if TYPE_CHECKING:
     import pycolmap

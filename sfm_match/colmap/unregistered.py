@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from pairs.graph import Graph
-from sfm_match.colmap.reading import MOST_IMAGES, PAIRS, open_for_reading
+from sfm_match.colmap.queries import MOST_IMAGES, PAIRS, open_for_reading
 from sfm_match.matching.acceptance import Verdict
 
 ALONE, APART, UNPLACED, WEAK = "no accepted pair", "too few connected", "not placed", "too few points"

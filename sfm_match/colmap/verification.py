@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from sfm_match.colmap import hush_colmap
 from sfm_match.colmap.cameras import read_cameras
-from sfm_match.colmap.reading import MOST_IMAGES, PAIRS, open_for_reading, read_note, write_notes
+from sfm_match.colmap.queries import MOST_IMAGES, PAIRS, open_for_reading, read_note, write_notes
 from sfm_match.matching.acceptance import (
     SIGNIFICANT,
     Floats,

@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exports.config import FAMILY
-from sfm_match.bench_rows import EngineRow, Row, TorchRow
+from sfm_match.commands.bench_rows import EngineRow, Row, TorchRow
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError
-from sfm_match.extractor import runtime_for
-from sfm_match.frames import orient
-from sfm_match.images import ImageError, decode, read_header, scan
-from sfm_match.loader import normalise
+from sfm_match.features.extractor import runtime_for
+from sfm_match.images.coordinates import orient
+from sfm_match.images.files import ImageError, decode, read_header, scan
+from sfm_match.images.loader import normalise
 from sfm_match.models import Weights, check_name
 from sfm_match.runtime.devices import why_not
 
@@ -172,7 +172,7 @@ def _median_ms(action: Callable[[int], None], repeats: int) -> tuple[float, int]
 def _pairs(folder: str | Path | None, size: tuple[int, int]) -> list[NDArray[np.uint8]]:
     """(2, H, W, 3) uint8 RGB each. A pair of which an image cannot be read is left out."""
     if folder is None:
-        from sfm_match.scene import cameras, render, room
+        from sfm_match.commands.scene import cameras, render, room
 
         views = [np.asarray(render(view, room()), np.uint8) for view in cameras(16)[4:8]]
         return [np.stack([_shrunk(view, size) for view in views[i : i + 2]]) for i in (0, 2)]

@@ -11,13 +11,13 @@ import cv2
 import numpy as np
 
 from sfm_match.api import StrPath, run
-from sfm_match.collection import Collection
+from sfm_match.colmap.similarity import align
+from sfm_match.commands.scene import FOCAL, HEIGHT, WIDTH, View, cameras, render, room
 from sfm_match.errors import NothingDone, UsageError
-from sfm_match.geometry import align
-from sfm_match.progress import StageReport
-from sfm_match.scene import FOCAL, HEIGHT, WIDTH, View, cameras, render, room
+from sfm_match.images.collection import Collection
+from sfm_match.job.progress import StageReport
+from sfm_match.job.workspace import Workspace
 from sfm_match.store.shard import write_text
-from sfm_match.workspace import Workspace
 
 MIN_VIEWS = 4
 

@@ -6,14 +6,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sfm_match import decoders
-from sfm_match.config import NVIMGCODEC
-from sfm_match.device_names import DEVICES
 from sfm_match.errors import NothingDone
+from sfm_match.images import decoders
+from sfm_match.job.workspace import Workspace
 from sfm_match.models import BUILT_IN, find_model, zoo
-from sfm_match.runtime.devices import choose, cuda_of_driver, gpus, version_of, why_not
+from sfm_match.options.devices import DEVICES
+from sfm_match.options.stages import NVIMGCODEC
+from sfm_match.runtime.devices import choose, version_of, why_not
+from sfm_match.runtime.gpus import cuda_of_driver, gpus
 from sfm_match.store.shard import ShardError, open_shard
-from sfm_match.workspace import Workspace
 
 PACKAGES = (
     "sfm-match",

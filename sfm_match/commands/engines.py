@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from sfm_match.config import ExtractOptions
 from sfm_match.errors import UsageError
-from sfm_match.extractor import Extractor, chosen_model
-from sfm_match.images import Header, read_headers, scan
+from sfm_match.features.extractor import Extractor, chosen_model
+from sfm_match.images.files import Header, read_headers, scan
+from sfm_match.options.stages import ExtractOptions
 from sfm_match.runtime.planning import OWN_PROFILE, Range
 
 

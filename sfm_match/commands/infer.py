@@ -10,19 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exports.config import FAMILY
-from sfm_match.alignment import align_photographs, see
-from sfm_match.config import ExtractOptions, MatchOptions
-from sfm_match.decoders import find_decoder
 from sfm_match.errors import NothingDone, UsageError
-from sfm_match.extractor import TURNS, Extractor, chosen_model, chosen_weights
-from sfm_match.frames import Frame, orient
-from sfm_match.images import Decode, Header, ImageError, read_header
-from sfm_match.loader import Item, Loaded, to_network
+from sfm_match.features.extractor import TURNS, Extractor, chosen_model, chosen_weights
+from sfm_match.images.coordinates import Frame, orient
+from sfm_match.images.decoders import find_decoder
+from sfm_match.images.files import Decode, Header, ImageError, read_header
+from sfm_match.images.loader import Item, Loaded, to_network
+from sfm_match.job.progress import Clock
 from sfm_match.matching.dual_softmax import match_turned
 from sfm_match.models import check_name
 from sfm_match.models.prepared import exported_file
-from sfm_match.options import dashed
-from sfm_match.progress import Clock
+from sfm_match.options.base import dashed
+from sfm_match.options.stages import ExtractOptions, MatchOptions
+from sfm_match.refine.patch_alignment import align_photographs, see
 from sfm_match.runner import DeDoDeRunner
 from sfm_match.runtime import choose
 from sfm_match.store.features import Features

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from exports.config import CAPACITIES, FAMILY, MODES, select_file
-from sfm_match.keypoints import Selection
+from sfm_match.features.keypoint_selection import Selection
 from sfm_match.models import Model
 from sfm_match.runtime import GRAPHS, Part, Shape, Shapes
 from sfm_match.runtime.planning import Range

@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exports.config import FAMILY, HIDDEN, NEVER, WANTED
-from sfm_match import parts
-from sfm_match.config import AUTO, ExtractOptions
 from sfm_match.errors import UsageError
-from sfm_match.frames import Frame, normalised_from_network, quarter_turned
-from sfm_match.keypoints import Selection, select_keypoints
-from sfm_match.lanes import Lanes
-from sfm_match.loader import Loaded, normalise
+from sfm_match.features import device_graphs as parts
+from sfm_match.features.keypoint_selection import Selection, select_keypoints
+from sfm_match.images.coordinates import Frame, normalised_from_network, quarter_turned
+from sfm_match.images.loader import Loaded, normalise
+from sfm_match.job.concurrency import Lanes
+from sfm_match.job.progress import Clock
 from sfm_match.models import Model, Weights, find_model, zoo
-from sfm_match.progress import Clock
+from sfm_match.options.stages import AUTO, ExtractOptions
 from sfm_match.runtime import Choice, EngineError, OutOfMemory, Runtime, choose, create_runtime, resolve_precision
 from sfm_match.runtime.devices import devices_of
 from sfm_match.runtime.planning import Range, images_a_call, most_a_call, ranges

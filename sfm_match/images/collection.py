@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError
-from sfm_match.images import Header, ImageError, read_headers, scan
+from sfm_match.images.files import Header, ImageError, read_headers, scan
+from sfm_match.job.workspace import Workspace
 from sfm_match.store.shard import write_text
-from sfm_match.workspace import Workspace
 
 UNIT_SIZE = 64  # images; what a kill costs at most, and what a file holds
 SCHEMA = 3

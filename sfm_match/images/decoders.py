@@ -13,10 +13,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from sfm_match.config import NVIMGCODEC, PILLOW
-from sfm_match.device_names import AUTO, split_device
 from sfm_match.errors import UsageError
-from sfm_match.images import Decode, Image, ImageError, decode, reduced
+from sfm_match.images.files import Decode, Image, ImageError, decode, reduced
+from sfm_match.options.devices import AUTO, split_device
+from sfm_match.options.stages import NVIMGCODEC, PILLOW
 from sfm_match.runtime.devices import driver_present
 
 _JPEG = b"\xff\xd8\xff"  # how a JPEG begins

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfm_match.errors import NothingDone, UsageError
-from sfm_match.exif import details_of, focal_from_exif, gps_of, location_from_exif
-from sfm_match.frames import Frame, plan_frame, undo_orientation, upright_size
+from sfm_match.images.coordinates import Frame, plan_frame, undo_orientation, upright_size
+from sfm_match.images.exif import details_of, focal_from_exif, gps_of, location_from_exif
 
 SUFFIXES = {".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".webp", ".bmp"}
 MIN_SIDE = 32  # pixels; below, there is nothing to detect

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sfm_match.frames import Frame
-from sfm_match.images import Decode, ImageError, decode, find_mask, read_mask, reduced
+from sfm_match.images.coordinates import Frame
+from sfm_match.images.files import Decode, ImageError, decode, find_mask, read_mask, reduced
 
 _MEAN = np.array((0.485, 0.456, 0.406), np.float32)
 _STD = np.array((0.229, 0.224, 0.225), np.float32)

@@ -9,6 +9,8 @@ from typing import TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
+AHEAD = 2  # results that wait for the disk at most; a unit of 64 images with 4096 keypoints is 138 MB
+
 
 class Lanes:
     """Threads that stay, and with them what an engine keeps for each: streams, buffers, captured graphs."""
@@ -44,6 +46,34 @@ class Lanes:
                 yield _first(pending, waiting)
         finally:  # an error or an interrupt does not wait for what is not begun
             wait([future for _, future in pending if not future.cancel()])
+
+
+def in_background(
+    results: Iterable[T],
+    write: Callable[[T], R],
+    waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Iterator[R]:
+    """What `write` returns for each result, in their order. One thread writes, at most `AHEAD` results wait for it.
+
+    An error or an interrupt on the way loses nothing: results that were computed are written before it is passed on.
+
+    Args:
+        results: taken while earlier ones are written.
+        write: of one result.
+        waiting: entered while the caller waits for the writer, to measure it.
+    """
+    pending: deque[tuple[None, Future[R]]] = deque()
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            for result in results:
+                pending.append((None, pool.submit(write, result)))
+                del result  # or it would stay in memory while the next one is computed
+                while pending and (len(pending) > AHEAD or pending[0][1].done()):
+                    yield _first(pending, waiting)[1]
+            while pending:
+                yield _first(pending, waiting)[1]
+        finally:
+            wait([future for _, future in pending])
 
 
 def _first(pending: deque[tuple[T, Future[R]]], waiting: Callable[[], AbstractContextManager[None]]) -> tuple[T, R]:

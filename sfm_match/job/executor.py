@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from sfm_match.errors import SfmMatchError
-from sfm_match.progress import Clock
+from sfm_match.job.progress import Clock
 from sfm_match.store.shard import remove_leftovers
 
 U = TypeVar("U")  # a unit

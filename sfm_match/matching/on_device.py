@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exports.config import PADDING
-from sfm_match import parts
+from sfm_match.features import device_graphs as parts
 from sfm_match.runtime import OutOfMemory, Runtime, Value
 from sfm_match.runtime.planning import pairs_a_call
 from sfm_match.store.matches import Matches

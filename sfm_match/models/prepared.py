@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from exports.config import FAMILY
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError
-from sfm_match.models import BUILT_IN, DESCRIPTOR, DETECTOR, Model, Weights, zoo
+from sfm_match.models import zoo
+from sfm_match.models.model import BUILT_IN, DESCRIPTOR, DETECTOR, Model, Weights
 from sfm_match.runtime import refuse_failed_export
 from sfm_match.store.shard import TEMPORARY, commit, fingerprint, sha256_of
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError, nearest
-from sfm_match.models import BUILT_IN
+from sfm_match.models.model import BUILT_IN
 from sfm_match.store.shard import sha256_of, write_text
 
 _DEDODE = "https://github.com/Parskatt/DeDoDe/releases/download"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sfm_match.errors import nearest
-from sfm_match.options import AUTO, Options, dashed, option, require
+from sfm_match.options.base import AUTO, Options, dashed, option, require
 
 SECOND_ROUND = ("transitive", "repair")  # they start from verified pairs, and add to the list that stands
 STRATEGIES = (

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sfm_match.config_pairs import PairsOptions
-from sfm_match.device_names import DEVICES, EVERY_GPU, split_device
 from sfm_match.errors import UsageError, nearest
-from sfm_match.options import AUTO as AUTO
-from sfm_match.options import Options, kinds_of, option, require, run_name
+from sfm_match.options.base import AUTO as AUTO
+from sfm_match.options.base import Options, kinds_of, option, require, run_name
+from sfm_match.options.devices import DEVICES, EVERY_GPU, split_device
+from sfm_match.options.pairs import PairsOptions
 
 PILLOW, NVIMGCODEC = "pillow", "nvimgcodec"
 DECODERS = (PILLOW, NVIMGCODEC)

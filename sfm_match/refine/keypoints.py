@@ -21,17 +21,17 @@ from threadpoolctl import threadpool_limits
 
 from pairs.graph import Graph
 from pairs.prune import among_first
-from sfm_match.alignment import ALGORITHM, Floats, Seen, align_photographs, see
-from sfm_match.collection import Collection
-from sfm_match.colmap.reading import MOST_IMAGES, read_note, write_notes
+from sfm_match.colmap.queries import MOST_IMAGES, read_note, write_notes
 from sfm_match.errors import NothingDone
-from sfm_match.frames import Frame
-from sfm_match.images import ImageError
-from sfm_match.lanes import Lanes
-from sfm_match.loader import decode_for
-from sfm_match.progress import Progress
+from sfm_match.images.collection import Collection
+from sfm_match.images.coordinates import Frame
+from sfm_match.images.files import ImageError
+from sfm_match.images.loader import decode_for
+from sfm_match.job.concurrency import Lanes
+from sfm_match.job.progress import Progress
+from sfm_match.refine.patch_alignment import ALGORITHM, Floats, Seen, align_photographs, see
+from sfm_match.refine.track_optimization import Relations, agree, join
 from sfm_match.store.shard import ShardError, fingerprint, open_shard, write_shard
-from sfm_match.tracks import Relations, agree, join
 
 UNIT = 8  # pairs
 _BLOCK = 32  # images: pairs between two blocks follow one another

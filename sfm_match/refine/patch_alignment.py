@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sfm_match.frames import Frame
-from sfm_match.loader import resize
+from sfm_match.images.coordinates import Frame
+from sfm_match.images.loader import resize
 
 Floats = NDArray[np.float32]
 Pyramid = tuple[NDArray[np.uint8], ...]  # (H, W) grey, its half and its quarter

@@ -18,7 +18,7 @@ from cuda.bindings import runtime as cudart
 from cuda.bindings.utils import get_cuda_native_handle
 from numpy.typing import NDArray
 
-from sfm_match.runtime import EngineError, OutOfMemory
+from sfm_match.runtime.protocol import EngineError, OutOfMemory
 
 
 @dataclass(frozen=True)

@@ -16,32 +16,23 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
-from sfm_match.device_names import AUTO, EVERY_GPU, split_device
 from sfm_match.errors import UsageError
+from sfm_match.options.devices import AUTO, EVERY_GPU, split_device
+from sfm_match.runtime.gpus import Gpu as Gpu
+from sfm_match.runtime.gpus import cuda_of_driver, gpus
 
 ORDER = ("tensorrt", "cuda", "torch")  # of `auto`: the fastest that is really there
 CUDA_LIBRARIES = ("libcudart.so.13", "libcublasLt.so.13", "libcublas.so.13", "libcudnn.so.9", "libcufft.so.12")
 NO_GPU = "no NVIDIA GPU with a driver"
 LEAST_CUDA, LEAST_CAPABILITY = 13, (7, 5)
 _LEAST = {"tensorrt": (10, 13), "cuda.bindings": (13, 0)}
-_NAME_LENGTH = 256
-_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """A GPU, as its driver tells."""
-
-    name: str
-    compute_capability: tuple[int, int]
-    memory: int  # bytes
 
 
 @dataclass(frozen=True)
 class Choice:
     """A device, and why this one."""
 
-    device: str  # of `device_names.ENGINES`
+    device: str  # of `options.devices.ENGINES`
     reason: str  # empty where it was asked for
     index: int = 0  # of the GPU
 
@@ -56,44 +47,9 @@ class Choice:
         return f" ({self.reason})" if self.reason else ""
 
 
-def _driver() -> ctypes.CDLL | None:
-    try:
-        library = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return None
-    return library if library.cuInit(0) == 0 else None
-
-
-@cache
-def gpus() -> tuple[Gpu, ...]:
-    """The NVIDIA GPUs that a driver answers for."""
-    driver, count = _driver(), ctypes.c_int(0)
-    if driver is None or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return ()
-    found = []
-    for place in range(count.value):
-        device, memory = ctypes.c_int(0), ctypes.c_size_t(0)
-        name, major, minor = ctypes.create_string_buffer(_NAME_LENGTH), ctypes.c_int(0), ctypes.c_int(0)
-        driver.cuDeviceGet(ctypes.byref(device), place)
-        driver.cuDeviceGetName(name, _NAME_LENGTH, device)
-        driver.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
-        driver.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
-        driver.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
-        found.append(Gpu(name.value.decode(errors="replace"), (major.value, minor.value), memory.value))
-    return tuple(found)
-
-
 def driver_present() -> bool:
     """Whether a CUDA driver with a GPU answers."""
     return bool(gpus())
-
-
-def cuda_of_driver() -> str | None:
-    """The CUDA version that the driver serves, `13.0`."""
-    driver, version = _driver(), ctypes.c_int(0)
-    if driver is None or driver.cuDriverGetVersion(ctypes.byref(version)) != 0:
-        return None
-    return f"{version.value // 1000}.{version.value % 1000 // 10}"
 
 
 def version_of(package: str) -> str | None:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from filelock import FileLock
 
-from sfm_match.runtime import EngineError, Shapes
+from sfm_match.runtime.protocol import EngineError, Shapes
 from sfm_match.store.shard import fingerprint, replacing
 
 FORM = 1  # raise it when equal facts come to give other engines

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from exports.config import PADDING
-from sfm_match.runtime import EngineError, OutOfMemory, engine_failure
+from sfm_match.runtime.protocol import EngineError, OutOfMemory, engine_failure
 
 REFERENCE = "torch"
 LEAST_CAPABILITY = (8, 0)  # Triton 3.9 has no tensor cores before it: kernels compile for minutes, and run slowly

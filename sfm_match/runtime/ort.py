@@ -12,10 +12,10 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from sfm_match.lanes import Lanes
-from sfm_match.runtime import GRAPHS, Arrays, EngineError, Part, Provider, Value, engine_failure
-from sfm_match.runtime.devices import gpus
+from sfm_match.job.concurrency import Lanes
+from sfm_match.runtime.gpus import gpus
 from sfm_match.runtime.planning import assumed_free, whole_range
+from sfm_match.runtime.protocol import GRAPHS, Arrays, EngineError, Part, Provider, Value, engine_failure
 from sfm_match.store.shard import sha256_of
 
 CPU = "CPUExecutionProvider"

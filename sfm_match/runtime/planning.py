@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sfm_match.runtime import Shape, Shapes
+from sfm_match.runtime.protocol import Shape, Shapes
 
 OWN_PROFILE = 64  # images of one shape that pay for an engine of their own
 MOST_IMAGES = 16  # a call; more gains nothing on the largest GPUs

@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sfm_match.lanes import Lanes
-from sfm_match.runtime import EngineError, OutOfMemory, Part, Value, engine_failure
+from sfm_match.job.concurrency import Lanes
 from sfm_match.runtime.match_choice import MatchChooser, fused_matchers
+from sfm_match.runtime.protocol import EngineError, OutOfMemory, Part, Value, engine_failure
 
 GRAPHS = 16  # of a thread and network; the oldest goes
 _CAPTURES = 3  # tries at a shape

@@ -18,12 +18,13 @@ import numpy as np
 import tensorrt as trt
 from numpy.typing import NDArray
 
-from sfm_match.lanes import Lanes
-from sfm_match.runtime import EngineError, OutOfMemory, Part, Shapes, Value, engine_failure
+from sfm_match.job.concurrency import Lanes
 from sfm_match.runtime.cuda import DeviceArray, Graph, Lane, free_memory, use_device
-from sfm_match.runtime.devices import driver_present, gpus
+from sfm_match.runtime.devices import driver_present
 from sfm_match.runtime.engines import EngineFacts, EngineStore
+from sfm_match.runtime.gpus import gpus
 from sfm_match.runtime.planning import profile_for
+from sfm_match.runtime.protocol import EngineError, OutOfMemory, Part, Shapes, Value, engine_failure
 from sfm_match.store.shard import sha256_of
 
 WORKSPACE = 0.5  # of the free memory, for the builder

@@ -6,15 +6,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from sfm_match.collection import Collection, write_failed
-from sfm_match.config import AUTO, ExtractOptions
-from sfm_match.decoders import decoder_facts, decoder_note
 from sfm_match.errors import NothingDone
-from sfm_match.executor import done_units, threads_each
-from sfm_match.extractor import chosen_model, devices_for
-from sfm_match.loader import Item
+from sfm_match.features.extractor import chosen_model, devices_for
+from sfm_match.images.collection import Collection, write_failed
+from sfm_match.images.decoders import decoder_facts, decoder_note
+from sfm_match.images.loader import Item
+from sfm_match.job.executor import done_units, threads_each
+from sfm_match.job.progress import Clock, Progress, StageReport
+from sfm_match.job.workspace import Workspace, made_by
 from sfm_match.models import Model
-from sfm_match.progress import Clock, Progress, StageReport
+from sfm_match.options.stages import AUTO, ExtractOptions
 from sfm_match.stages.extract_units import (
     ExtractContext,
     Unit,
@@ -25,7 +26,6 @@ from sfm_match.stages.extract_units import (
 )
 from sfm_match.store.features import read_index, unit_path
 from sfm_match.store.shard import ShardError, fingerprint
-from sfm_match.workspace import Workspace, made_by
 
 ALGORITHM = 1  # raise it when the same image and options come to give other features
 

@@ -8,13 +8,13 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 
-from sfm_match.background import in_background
-from sfm_match.config import ExtractOptions
-from sfm_match.decoders import find_decoder
-from sfm_match.executor import threads_each
-from sfm_match.extractor import Extractor, chosen_model
-from sfm_match.loader import Item, Loaded, Loader
-from sfm_match.progress import Clock
+from sfm_match.features.extractor import Extractor, chosen_model
+from sfm_match.images.decoders import find_decoder
+from sfm_match.images.loader import Item, Loaded, Loader
+from sfm_match.job.concurrency import in_background
+from sfm_match.job.executor import threads_each
+from sfm_match.job.progress import Clock
+from sfm_match.options.stages import ExtractOptions
 from sfm_match.store.features import Features, UnitResult, unit_path, write_unit
 
 

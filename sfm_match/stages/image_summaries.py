@@ -14,10 +14,10 @@ from threadpoolctl import threadpool_limits
 
 from pairs.prune import KEYPOINTS, Sketches, relative, spread
 from pairs.vlad import Codebook, sample_of
-from sfm_match.collection import UNIT_SIZE
+from sfm_match.images.collection import UNIT_SIZE
+from sfm_match.job.workspace import Workspace
 from sfm_match.stages.extract import FeatureSet
 from sfm_match.store.features import read_features, unit_path
-from sfm_match.workspace import Workspace
 
 ALGORITHM = 3  # raise it when the same features come to give other vectors, sketches or pairs
 _PER_VECTOR = 1024  # keypoints that a vector is made of

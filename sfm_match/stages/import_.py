@@ -13,22 +13,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sfm_match.collection import Collection
-from sfm_match.colmap.adjustment import adjust_keypoints, adjusted_before, clear
 from sfm_match.colmap.cameras import CameraPlan, check_camera_model, plan_cameras
-from sfm_match.colmap.reading import count, read_note, write_notes
+from sfm_match.colmap.queries import count, read_note, write_notes
 from sfm_match.colmap.verification import NamedMatches, verdicts, verify, write_matches
-from sfm_match.config import ImportOptions
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError
-from sfm_match.extractor import TURNS
-from sfm_match.images import Header
+from sfm_match.features.extractor import TURNS
+from sfm_match.images.collection import Collection
+from sfm_match.images.files import Header
+from sfm_match.job.progress import Clock, Progress, StageReport
+from sfm_match.job.workspace import Workspace
 from sfm_match.matching.acceptance import Verdict
-from sfm_match.progress import Clock, Progress, StageReport
+from sfm_match.options.stages import ImportOptions
+from sfm_match.refine.keypoints import adjust_keypoints, adjusted_before, clear
 from sfm_match.stages.extract import FeatureSet
 from sfm_match.stages.match import current_features, iter_matches, standing_matches
 from sfm_match.store.features import read_features, unit_path
 from sfm_match.store.shard import commit, fingerprint, sha256_of
-from sfm_match.workspace import Workspace
 
 if TYPE_CHECKING:
     import pycolmap

@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exports.config import FAMILY
-from sfm_match.collection import Collection
-from sfm_match.config import MatchOptions
 from sfm_match.errors import NothingDone
-from sfm_match.executor import done_units, threads_each
-from sfm_match.extractor import TURNS
+from sfm_match.features.extractor import TURNS
+from sfm_match.images.collection import Collection
+from sfm_match.job.executor import done_units, threads_each
+from sfm_match.job.progress import Clock, Progress, StageReport
+from sfm_match.job.workspace import Workspace
 from sfm_match.models import match_threshold
-from sfm_match.progress import Clock, Progress, StageReport
+from sfm_match.options.stages import MatchOptions
 from sfm_match.runtime.devices import devices_of
 from sfm_match.stages.extract import FeatureSet, standing_features
 from sfm_match.stages.match_blocks import MatchContext, TileReceipt, match_tiles
@@ -30,7 +31,6 @@ from sfm_match.stages.tiles import plan_tiles
 from sfm_match.store.matches import Matches, Tile, read_tile
 from sfm_match.store.pairs import read_pairs
 from sfm_match.store.shard import ShardError, fingerprint
-from sfm_match.workspace import Workspace
 
 ALGORITHM = 4  # raise it when the same features and options come to give other matches
 _TILE_NAME = re.compile(r"\d{5,}-\d{5,}-[0-9a-f]{8}\.h5")

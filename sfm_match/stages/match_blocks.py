@@ -14,14 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from sfm_match.background import in_background
-from sfm_match.block_matching import BlockMatcher
-from sfm_match.config import MatchOptions
-from sfm_match.executor import threads_each
-from sfm_match.extractor import runtime_for
-from sfm_match.lanes import Lanes
+from sfm_match.features.extractor import runtime_for
+from sfm_match.job.concurrency import Lanes, in_background
+from sfm_match.job.executor import threads_each
+from sfm_match.job.progress import Clock
 from sfm_match.matching.dual_softmax import match_turned
-from sfm_match.progress import Clock
+from sfm_match.matching.on_device import BlockMatcher
+from sfm_match.options.stages import MatchOptions
 from sfm_match.runtime import choose
 from sfm_match.store.features import read_features, unit_path
 from sfm_match.store.matches import Matches, Tile, write_tile

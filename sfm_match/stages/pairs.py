@@ -16,17 +16,17 @@ from pairs import Block, PairsError
 from pairs.auto import choose
 from pairs.graph import Graph
 from pairs.union import union
-from sfm_match.collection import Collection
-from sfm_match.colmap.models import digests
-from sfm_match.config_pairs import SECOND_ROUND, PairsOptions
+from sfm_match.colmap.model_io import digests
 from sfm_match.errors import NothingDone, UsageError
-from sfm_match.options import AUTO
-from sfm_match.progress import Clock, StageReport
-from sfm_match.stages.sketches import ALGORITHM
+from sfm_match.images.collection import Collection
+from sfm_match.job.progress import Clock, StageReport
+from sfm_match.job.workspace import Workspace
+from sfm_match.options.base import AUTO
+from sfm_match.options.pairs import SECOND_ROUND, PairsOptions
+from sfm_match.stages.image_summaries import ALGORITHM
 from sfm_match.stages.strategies import Sources, Tally, all_pairs, retrieval_sides, streams
 from sfm_match.store.pairs import read_known_pairs, read_pairs, write_pairs_file
 from sfm_match.store.shard import fingerprint, sha256_of
-from sfm_match.workspace import Workspace
 
 _STANDING = "pairs written"  # entry of the workspace's record
 _ADDED = "pairs added"  # entry of the last second round

@@ -9,17 +9,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sfm_match.collection import Collection, read_failed, write_reasons
 from sfm_match.colmap.mapper import ALGORITHM, Mapped, components, intrinsics_given, map_components, registered
 from sfm_match.colmap.plausibility import judge
-from sfm_match.colmap.reading import Counts, count, image_names, read_note
+from sfm_match.colmap.queries import Counts, count, image_names, read_note
 from sfm_match.colmap.unregistered import reasons
-from sfm_match.config import ReconstructOptions
 from sfm_match.errors import NothingDone, UsageError
-from sfm_match.images import Header
-from sfm_match.progress import Clock, StageReport
+from sfm_match.images.collection import Collection, read_failed, write_reasons
+from sfm_match.images.files import Header
+from sfm_match.job.progress import Clock, StageReport
+from sfm_match.job.workspace import Workspace
+from sfm_match.options.stages import ReconstructOptions
 from sfm_match.store.shard import TEMPORARY, commit, fingerprint, remove_leftovers, write_text
-from sfm_match.workspace import Workspace
 
 _SUMMARY = "sfm-match.json"  # in sparse/: what it was made from, and the numbers
 _SHOWN = 4  # folders of a model, models of a job, kinds of reasons

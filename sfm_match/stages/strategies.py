@@ -23,18 +23,18 @@ from pairs.sequential import sequential
 from pairs.spatial import east_north_up, spatial
 from pairs.transitive import transitive
 from pairs.union import union
-from sfm_match.collection import Collection
-from sfm_match.colmap.models import read_observations, read_poses
-from sfm_match.colmap.reading import read_note, verified_pairs
-from sfm_match.config_pairs import PairsOptions
+from sfm_match.colmap.model_io import read_observations, read_poses
+from sfm_match.colmap.queries import read_note, verified_pairs
 from sfm_match.errors import NothingDone
-from sfm_match.extractor import TURNS
-from sfm_match.progress import Progress
+from sfm_match.features.extractor import TURNS
+from sfm_match.images.collection import Collection
+from sfm_match.job.progress import Progress
+from sfm_match.job.workspace import Workspace
+from sfm_match.options.pairs import PairsOptions
 from sfm_match.stages.extract import FeatureSet
+from sfm_match.stages.image_summaries import image_sketches, image_vectors
 from sfm_match.stages.match import current_features
-from sfm_match.stages.sketches import image_sketches, image_vectors
 from sfm_match.store.pairs import read_pairs
-from sfm_match.workspace import Workspace
 
 # Least scores of pairs that are kept. Found with dedode-nano, of pairs of which 15 matches agree with the model of all:
 # of six upright scenes 0.98 stay in each, and a tenth of unrelated images; turned images' partners score less.

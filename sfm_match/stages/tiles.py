@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sfm_match.collection import UNIT_SIZE
+from sfm_match.images.collection import UNIT_SIZE
 from sfm_match.stages import match_blocks
 from sfm_match.stages.extract import FeatureSet
 from sfm_match.stages.match_blocks import TilePlan

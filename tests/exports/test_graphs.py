@@ -10,7 +10,7 @@ import torch
 
 from exports.config import HIDDEN, NEVER, WANTED
 from exports.graphs import MatchBlock, StoredDescriptors
-from sfm_match.block_matching import packed
+from sfm_match.matching.on_device import packed
 from sfm_match.runtime import GRAPHS
 
 SELECTIONS = sorted(path.name for path in GRAPHS.glob("select_*_2048.onnx"))

@@ -39,7 +39,7 @@ def killing(database, two_view_geometry_options):
 pycolmap.geometric_verification = killing
 """
 AT_CHECKPOINT = """
-import os, signal, sfm_match.colmap.database as d
+import os, signal, sfm_match.stages.import_ as d
 d._checkpoint = lambda _: os.kill(os.getpid(), signal.SIGKILL)
 """
 WHILE_MAPPING = """

@@ -13,9 +13,9 @@ from PIL import Image
 
 import sfm_match
 from sfm_match import images as images_module
-from sfm_match.demo_job import demo
+from sfm_match.commands.demo import demo
 from sfm_match.errors import NothingDone, UsageError
-from sfm_match.images import ImageError
+from sfm_match.images.files import ImageError
 from sfm_match.store.features import read_features
 
 TINY = {"size": 320, "max_keypoints": 300}
@@ -139,7 +139,7 @@ def test_what_another_try_may_cure_is_tried_again(
             raise ImageError("cannot be decoded: the disk is away", lasting=False)
         return decode(path, least)
 
-    monkeypatch.setattr("sfm_match.decoders.decode", failing)
+    monkeypatch.setattr("sfm_match.images.decoders.decode", failing)
     assert sfm_match.extract(photos, tmp_path / "work", **TINY).failed == 1
     sfm_match.pairs(tmp_path / "work")
     report = sfm_match.match(tmp_path / "work")
@@ -208,7 +208,7 @@ def test_demo_with_other_views_interrupted(tmp_path: Path, monkeypatch: pytest.M
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sfm_match.demo_job.render", stop)
+    monkeypatch.setattr("sfm_match.commands.demo.render", stop)
     with pytest.raises(KeyboardInterrupt):
         demo(tmp_path, views=4)
     monkeypatch.undo()
@@ -262,7 +262,7 @@ def test_mapping_of_ones_own_does_not_stop_a_run_without_mapper(work: Path, phot
 def test_killed_before_the_write_ahead_log_is_in_the_database(photos: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
     options = ["run", "--images", photos, "--workspace", work, *SMALL, "--no-verify", "--mapper", "none"]
-    kill = "import os, signal\nimport sfm_match.colmap.database as d\n"
+    kill = "import os, signal\nimport sfm_match.stages.import_ as d\n"
     kill += "d._checkpoint = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
     assert command(*options, before=kill).returncode == -9
     assert command(*options).returncode == 0

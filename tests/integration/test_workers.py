@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import sfm_match
-from sfm_match import executor
 from sfm_match.errors import UsageError
+from sfm_match.job import executor
 
 SMALL = {"size": 384, "max_keypoints": 400}
 
@@ -23,7 +23,7 @@ def files(workspace: Path) -> dict[str, bytes]:
 
 
 def test_the_same_bytes(rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sfm_match.collection.UNIT_SIZE", 2)
+    monkeypatch.setattr("sfm_match.images.collection.UNIT_SIZE", 2)
     monkeypatch.setattr("sfm_match.stages.match_blocks.BLOCK", 2)
     reports = {}
     for devices in (None, "cpu,cpu"):
@@ -45,7 +45,7 @@ def test_a_worker_killed_in_the_middle(
     rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With -9, as its first file stands: the job goes on with another worker, to the same bytes."""
-    monkeypatch.setattr("sfm_match.collection.UNIT_SIZE", 1)
+    monkeypatch.setattr("sfm_match.images.collection.UNIT_SIZE", 1)
     sfm_match.extract(rendered, tmp_path / "one", **SMALL)
     started: list[Any] = []
     start = executor._Worker.__init__
@@ -75,7 +75,7 @@ def test_devices_that_cannot_be_had_or_mixed(rendered: Path, tmp_path: Path, mon
     with pytest.raises(UsageError, match="--device cuda: no NVIDIA GPU"):
         sfm_match.extract(rendered, tmp_path, devices="cpu,cuda")
     monkeypatch.setattr(
-        "sfm_match.extractor.resolve_precision", lambda _, device: "fp32" if device == "cpu" else "fp16"
+        "sfm_match.features.extractor.resolve_precision", lambda _, device: "fp32" if device == "cpu" else "fp16"
     )
     with pytest.raises(UsageError, match=r"--devices cpu,torch: precisions differ \(cpu fp32, torch fp16\)"):
         sfm_match.extract(rendered, tmp_path, devices="cpu,torch")

@@ -15,7 +15,7 @@ from exports.keypoints import Detect
 from exports.networks import Describe, Matcher
 from exports.onnx_export import EndToEnd, PairMatcher, Shapes, export_end_to_end, export_matcher
 from sfm_match.errors import NothingDone, UsageError
-from sfm_match.images import decode
+from sfm_match.images.files import decode
 from sfm_match.models.prepared import checkpoints
 from sfm_match.runner import DeDoDeRunner
 

@@ -9,27 +9,28 @@ from typing import Any
 
 from exports.config import FAMILY
 from sfm_match.api import StrPath, options_of_run, refuse_early
-from sfm_match.background import AHEAD
-from sfm_match.collection import UNIT_SIZE, Collection, look
-from sfm_match.colmap.adjustment import PARTNERS
-from sfm_match.colmap.mapping import registered_before
-from sfm_match.colmap.reading import count, read_note
-from sfm_match.config import ExtractOptions
+from sfm_match.colmap.queries import count, read_note
+from sfm_match.commands.plan.counts import Counted, cheaper_ones, count_pairs
+from sfm_match.commands.plan.measure import Measured, measure
 from sfm_match.errors import NothingDone, SfmMatchError
-from sfm_match.extractor import chosen_model, images_a_batch
-from sfm_match.images import Header
+from sfm_match.features.extractor import chosen_model, images_a_batch
+from sfm_match.images.collection import UNIT_SIZE, Collection, look
+from sfm_match.images.files import Header
+from sfm_match.job.concurrency import AHEAD
+from sfm_match.job.workspace import Workspace
 from sfm_match.models import Model
-from sfm_match.plan_counts import Counted, cheaper_ones, count_pairs
-from sfm_match.plan_measure import Measured, measure
-from sfm_match.runtime.devices import choose, devices_of, gpus
+from sfm_match.options.stages import ExtractOptions
+from sfm_match.refine.keypoints import PARTNERS
+from sfm_match.runtime.devices import choose, devices_of
+from sfm_match.runtime.gpus import gpus
 from sfm_match.runtime.planning import LANES, assumed_free
 from sfm_match.stages.extract import feature_facts, standing_features
 from sfm_match.stages.match import standing_matches
 from sfm_match.stages.match_blocks import BLOCK, KEPT
 from sfm_match.stages.pairs import settled
+from sfm_match.stages.reconstruct import registered_before
 from sfm_match.stages.strategies import Sources
 from sfm_match.store.shard import fingerprint
-from sfm_match.workspace import Workspace
 
 TOO_MANY = 100_000_000  # pairs; beyond, nobody means it
 _BYTES_PER_MATCH = 10  # in the files

@@ -16,11 +16,11 @@ from threadpoolctl import threadpool_limits
 from pairs.exhaustive import exhaustive
 from pairs.prune import KEYPOINTS, Sketches, scored
 from sfm_match import api
-from sfm_match.colmap.adjustment import UNIT
-from sfm_match.config_pairs import PairsOptions
 from sfm_match.errors import NothingDone
-from sfm_match.options import run_name
-from sfm_match.progress import StageReport
+from sfm_match.job.progress import StageReport
+from sfm_match.options.base import run_name
+from sfm_match.options.pairs import PairsOptions
+from sfm_match.refine.keypoints import UNIT
 
 _LEFT_OUT = {*(run_name(f) for f in fields(PairsOptions)), "masks", "camera_mode"}  # would not fit a few images
 PHOTOGRAPHS = 6  # half of them neighbours by name, which are likely to match

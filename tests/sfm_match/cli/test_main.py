@@ -157,7 +157,7 @@ def test_unknown_key_in_config(tmp_path: Path) -> None:
 
 def test_importing_is_light() -> None:
     heavy = "torch", "pycolmap", "onnxruntime", "tensorrt", "ray", "h5py", "cv2"
-    script = f"import sys, sfm_match, sfm_match.cli; print([m for m in {heavy!r} if m in sys.modules])"
+    script = f"import sys, sfm_match, sfm_match.cli.main; print([m for m in {heavy!r} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
 

@@ -1,9 +1,9 @@
 import pytest
 
 from sfm_match.colmap.cameras import plan_cameras
-from sfm_match.config import ImportOptions
 from sfm_match.errors import UsageError
-from sfm_match.images import Header
+from sfm_match.images.files import Header
+from sfm_match.options.stages import ImportOptions
 
 PHONE = Header(4000, 3000, camera="Maker Phone", focal=3200.0)
 FRAME = Header(1280, 720)

@@ -12,10 +12,10 @@ from jobs import NAMES, accepted_database
 from sfm_match.colmap import mapper
 from sfm_match.colmap.mapper import Component, components, map_components
 from sfm_match.colmap.plausibility import Kept
-from sfm_match.colmap.reading import MOST_IMAGES
-from sfm_match.config import ReconstructOptions
-from sfm_match.images import Header
-from sfm_match.progress import Clock
+from sfm_match.colmap.queries import MOST_IMAGES
+from sfm_match.images.files import Header
+from sfm_match.job.progress import Clock
+from sfm_match.options.stages import ReconstructOptions
 
 
 def test_components_are_of_accepted_pairs_and_large_enough(tmp_path: Path) -> None:

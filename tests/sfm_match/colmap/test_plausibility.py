@@ -8,7 +8,7 @@ import pycolmap
 import pytest
 
 from sfm_match.colmap.plausibility import Plausibility, judge, keep_earned, unearned
-from sfm_match.images import Header
+from sfm_match.images.files import Header
 
 FOCAL = 1280.0  # pixels, pycolmap's default
 METRES = 20.0  # a unit of the model on the ground

@@ -4,7 +4,7 @@ import numpy as np
 import pycolmap
 import pytest
 
-from sfm_match.colmap.refinement import refine_robustly, spread
+from sfm_match.colmap.robust_bundle_adjustment import refine_robustly, spread
 
 NOISE = 0.4  # pixels
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sfm_match.geometry import align, fit_robustly
+from sfm_match.colmap.similarity import align, fit_robustly
 
 A = np.radians(33)
 ROTATION = np.array([[np.cos(A), -np.sin(A), 0], [np.sin(A), np.cos(A), 0], [0, 0, 1.0]])

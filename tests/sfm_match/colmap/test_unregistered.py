@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jobs import NAMES, accepted_database
 
-from sfm_match.colmap.reading import MOST_IMAGES
+from sfm_match.colmap.queries import MOST_IMAGES
 from sfm_match.colmap.unregistered import ALONE, APART, UNPLACED, WEAK, reasons
 from sfm_match.matching.acceptance import Verdict
 

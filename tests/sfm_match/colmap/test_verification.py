@@ -9,7 +9,7 @@ import pycolmap
 import pytest
 
 from sfm_match.colmap import verification
-from sfm_match.colmap.reading import MOST_IMAGES
+from sfm_match.colmap.queries import MOST_IMAGES
 from sfm_match.colmap.verification import NamedMatches, verdicts, verify, write_matches
 from sfm_match.matching.acceptance import Verdict
 from sfm_match.store.matches import Matches

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from sfm_match.demo_job import demo
-from sfm_match.progress import StageReport
+from sfm_match.commands.demo import demo
+from sfm_match.job.progress import StageReport
 
 
 def test_demo_finds_its_cameras_and_renders_once(tmp_path: Path) -> None:

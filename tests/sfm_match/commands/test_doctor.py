@@ -28,19 +28,19 @@ def test_this_machine() -> None:
 @pytest.mark.usefixtures("fake_gpu")
 def test_a_machine_with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     gpus = devices.gpus()
-    monkeypatch.setattr("sfm_match.doctor_job.gpus", lambda: gpus)
-    monkeypatch.setattr("sfm_match.doctor_job.cuda_of_driver", lambda: "13.0")
+    monkeypatch.setattr("sfm_match.commands.doctor.gpus", lambda: gpus)
+    monkeypatch.setattr("sfm_match.commands.doctor.cuda_of_driver", lambda: "13.0")
     found = states(doctor())
     assert found["GPU"] == "Fake GPU, compute capability 9.0, 80 GiB"
     assert found["--device tensorrt"] == "can be had"
     assert "pip install 'sfm-match[cuda]'" in found["--device cuda"]
     assert found["--device auto"] == "takes tensorrt (the fastest that is here)"
-    monkeypatch.setattr("sfm_match.doctor_job.gpus", lambda: gpus * 2)
+    monkeypatch.setattr("sfm_match.commands.doctor.gpus", lambda: gpus * 2)
     assert {"GPU 0", "GPU 1"} <= states(doctor()).keys()
 
 
 def test_both_onnxruntimes_are_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sfm_match.doctor_job.version_of", lambda _: "1.31.1")
+    monkeypatch.setattr("sfm_match.commands.doctor.version_of", lambda _: "1.31.1")
     health = doctor()
     assert health.trouble
     assert "! onnxruntime twice" in "\n".join(health.lines())

@@ -11,7 +11,7 @@ from PIL import Image
 
 import sfm_match
 from sfm_match.errors import NothingDone
-from sfm_match.frames import plan_frame
+from sfm_match.images.coordinates import plan_frame
 
 
 def test_matches_obey_the_true_cameras(rendered: Path, tmp_path: Path) -> None:

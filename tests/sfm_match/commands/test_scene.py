@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sfm_match.scene import FOCAL, HEIGHT, WIDTH, Rectangle, cameras, render
+from sfm_match.commands.scene import FOCAL, HEIGHT, WIDTH, Rectangle, cameras, render
 
 
 def test_cameras_are_rotations_that_look_at_the_scene() -> None:

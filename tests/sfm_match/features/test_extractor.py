@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from exports.config import FAMILY
-from sfm_match import extractor
-from sfm_match.config import ExtractOptions
-from sfm_match.extractor import NOT_FINITE, Extractor, chosen_model
-from sfm_match.lanes import Lanes
-from sfm_match.loader import Loaded
+from sfm_match.features import extractor
+from sfm_match.features.extractor import NOT_FINITE, Extractor, chosen_model
+from sfm_match.images.loader import Loaded
+from sfm_match.job.concurrency import Lanes
+from sfm_match.job.progress import Clock
 from sfm_match.models import find_model
-from sfm_match.progress import Clock
+from sfm_match.options.stages import ExtractOptions
 from sfm_match.runtime import EngineError, OutOfMemory, Part, Runtime, Value
 from sfm_match.runtime.ort import OrtRuntime
 from sfm_match.runtime.torch import TorchRuntime

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import sfm_match
-from sfm_match.keypoints import Selection, select_keypoints
+from sfm_match.features.keypoint_selection import Selection, select_keypoints
 
 PLAIN = Selection(max_keypoints=100, threshold=0.0, border=4, nms_radius=2, subpixel=False)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sfm_match import collection as module
-from sfm_match.collection import Collection, look
 from sfm_match.errors import NothingDone, UsageError
-from sfm_match.workspace import Workspace
+from sfm_match.images import collection as module
+from sfm_match.images.collection import Collection, look
+from sfm_match.job.workspace import Workspace
 
 
 def picture(path: Path) -> None:
@@ -147,7 +147,7 @@ def test_a_collection_from_before_gps_is_read_again(place: Workspace, images: Pa
 
 def test_new_images_go_into_units_by_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Upright and lying photographs in turn, small ones between: each unit has one shape, in the order of names."""
-    monkeypatch.setattr("sfm_match.collection.UNIT_SIZE", 4)
+    monkeypatch.setattr("sfm_match.images.collection.UNIT_SIZE", 4)
     sizes = {"a": (96, 64), "b": (64, 96), "c": (48, 32)}
     for number in range(4):
         for kind, size in sizes.items():

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from sfm_match.frames import ASPECTS, Frame, normalised_from_network, plan_frame, quarter_turned
-from sfm_match.images import decode, read_header
-from sfm_match.keypoints import Selection, select_keypoints
-from sfm_match.loader import to_network
+from sfm_match.features.keypoint_selection import Selection, select_keypoints
+from sfm_match.images.coordinates import ASPECTS, Frame, normalised_from_network, plan_frame, quarter_turned
+from sfm_match.images.files import decode, read_header
+from sfm_match.images.loader import to_network
 
 RAW_SIZES = [(1600, 1200), (1200, 1600), (1536, 1024), (301, 257), (2001, 777), (900, 2703), (640, 640)]
 NETWORK_SIZES = [1024, 512, 333]

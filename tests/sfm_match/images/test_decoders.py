@@ -21,12 +21,12 @@ from jobs import sfm_match as command
 from PIL import Image
 
 import sfm_match
-from sfm_match import decoders
-from sfm_match.config import ExtractOptions
-from sfm_match.decoders import decoder_facts, find_decoder
 from sfm_match.errors import UsageError
-from sfm_match.images import ImageError, decode, read_header
+from sfm_match.images import decoders
+from sfm_match.images.decoders import decoder_facts, find_decoder
+from sfm_match.images.files import ImageError, decode, read_header
 from sfm_match.models import find_model
+from sfm_match.options.stages import ExtractOptions
 from sfm_match.stages.extract import feature_facts
 
 SIZE = (640, 480)

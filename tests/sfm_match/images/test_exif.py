@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 
-from sfm_match.exif import focal_from_exif, location_from_exif, read_directory
-from sfm_match.images import read_header
+from sfm_match.images.exif import focal_from_exif, location_from_exif, read_directory
+from sfm_match.images.files import read_header
 
 
 def test_focal_from_35_mm_equivalent() -> None:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from sfm_match.errors import NothingDone, UsageError
-from sfm_match.images import (
+from sfm_match.images.files import (
     ImageError,
     decode,
     find_mask,

@@ -9,8 +9,8 @@ from PIL import Image
 
 import sfm_match
 from sfm_match.errors import UsageError
-from sfm_match.images import decode, read_header, reduced
-from sfm_match.loader import Item, Loaded, Loader, normalise
+from sfm_match.images.files import decode, read_header, reduced
+from sfm_match.images.loader import Item, Loaded, Loader, normalise
 
 MEAN, DEVIATION = np.array((0.485, 0.456, 0.406)), np.array((0.229, 0.224, 0.225))
 

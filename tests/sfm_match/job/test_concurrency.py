@@ -4,7 +4,7 @@ from contextlib import nullcontext
 
 import pytest
 
-from sfm_match.lanes import Lanes
+from sfm_match.job.concurrency import Lanes
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 3])

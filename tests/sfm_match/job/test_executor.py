@@ -12,10 +12,10 @@ import pytest
 import worker_tasks
 
 from sfm_match.errors import NothingDone
-from sfm_match.executor import WorkerLost, done_units
-from sfm_match.progress import Clock
+from sfm_match.job.executor import WorkerLost, done_units
+from sfm_match.job.progress import Clock
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("devices", [["cpu"], ["cpu", "cpu"], ["cuda", "cuda:1", "cpu"]])
@@ -68,7 +68,7 @@ def test_workers_leave_with_the_job(end: signal.Signals, tmp_path: Path) -> None
     """Killed with -9 or interrupted: no worker goes on writing."""
     code = (
         "from functools import partial\nfrom pathlib import Path\nimport worker_tasks\n"
-        "from sfm_match.executor import done_units\nfrom sfm_match.progress import Clock\n"
+        "from sfm_match.job.executor import done_units\nfrom sfm_match.job.progress import Clock\n"
         f"work = partial(worker_tasks.endless, Path({str(tmp_path)!r}))\n"
         "list(done_units(['cpu', 'cpu'], work, range(4), Path('.'), lambda _: None, Clock()))\n"
     )

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from sfm_match.errors import SfmMatchError, UsageError
-from sfm_match.workspace import Workspace, WorkspaceBusy
+from sfm_match.job.workspace import Workspace, WorkspaceBusy
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:

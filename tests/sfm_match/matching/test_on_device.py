@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sfm_match.block_matching import BlockMatcher
 from sfm_match.matching.dual_softmax import match_descriptors
+from sfm_match.matching.on_device import BlockMatcher
 from sfm_match.runtime import OutOfMemory, Runtime
 from sfm_match.runtime.ort import OrtRuntime
 from sfm_match.runtime.torch import TorchRuntime
@@ -32,7 +32,7 @@ def block(counts: list[int], dimension: int = 64) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_as_numpy(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sfm_match.block_matching.pairs_a_call", lambda *_: 4)  # ten pairs take three calls
+    monkeypatch.setattr("sfm_match.matching.on_device.pairs_a_call", lambda *_: 4)  # ten pairs take three calls
     counts = [200, 150, 1, 80, 199]
     views = block(counts)
     pairs = np.array(list(combinations(range(5), 2)), np.int32)

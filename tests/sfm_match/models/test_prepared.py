@@ -19,15 +19,15 @@ from exports.config import FAMILY
 from exports.family import load_networks, random_networks
 from exports.keypoints import Detect
 from exports.networks import Describe
-from sfm_match.config import ExtractOptions
 from sfm_match.errors import NothingDone, UsageError
-from sfm_match.extractor import Extractor
-from sfm_match.frames import Frame
-from sfm_match.loader import Item, Loaded, normalise
+from sfm_match.features.extractor import Extractor
+from sfm_match.images.coordinates import Frame
+from sfm_match.images.loader import Item, Loaded, normalise
+from sfm_match.job.progress import Clock
 from sfm_match.models import BUILT_IN, Weights, find_model, match_threshold
 from sfm_match.models.prepared import _sweep, sources
 from sfm_match.models.prepared import checkpoints as checkpoints_of
-from sfm_match.progress import Clock
+from sfm_match.options.stages import ExtractOptions
 from sfm_match.store.shard import fingerprint
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from sfm_match.config_pairs import STRATEGIES, PairsOptions
 from sfm_match.errors import UsageError
+from sfm_match.options.pairs import STRATEGIES, PairsOptions
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from sfm_match.config import GROUPS, ExtractOptions, ImportOptions, MatchOptions, read_job
-from sfm_match.config_pairs import PairsOptions
 from sfm_match.errors import UsageError
-from sfm_match.options import run_name
+from sfm_match.options.base import run_name
+from sfm_match.options.pairs import PairsOptions
+from sfm_match.options.stages import GROUPS, ExtractOptions, ImportOptions, MatchOptions, read_job
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,11 @@ from epipolar import epipolar_distance
 from jobs import sfm_match as command
 
 import sfm_match
-from sfm_match.colmap import adjustment, database
-from sfm_match.colmap.reading import MOST_IMAGES
-from sfm_match.config import read_job
+from sfm_match.colmap.queries import MOST_IMAGES
 from sfm_match.errors import NothingDone, UsageError
+from sfm_match.options.stages import read_job
+from sfm_match.refine import keypoints as adjustment
+from sfm_match.stages import import_ as database
 
 align = adjustment._align
 OPTIONS = {"size": 512, "max_keypoints": 1024, "pairs": "exhaustive", "mapper": "none"}

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from sfm_match.alignment import align, align_photographs, local_affines, neighbours, pyramid, see
-from sfm_match.frames import orient, plan_frame
+from sfm_match.images.coordinates import orient, plan_frame
+from sfm_match.refine.patch_alignment import align, align_photographs, local_affines, neighbours, pyramid, see
 
 TURN = np.array([[0.95, -0.15], [0.12, 0.9]], np.float32)  # second from first
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pairs.graph import Graph
-from sfm_match.tracks import Relations, agree, join, tracks
+from sfm_match.refine.track_optimization import Relations, agree, join, tracks
 
 
 def made(pairs: list[tuple[int, int]], truth: np.ndarray, affines: np.ndarray) -> Relations:
@@ -54,7 +54,7 @@ def test_tracks_are_whole_whatever_is_looked_at_at_once(monkeypatch: pytest.Monk
     affines = np.broadcast_to(np.eye(2, dtype=np.float32), (len(pairs), 2, 2))
     relations = made(pairs, rng.normal(0, 0.5, (300, 2)).astype(np.float32), affines)
     whole = agree(relations, 300)
-    monkeypatch.setattr("sfm_match.tracks._AT_ONCE", 25)
+    monkeypatch.setattr("sfm_match.refine.track_optimization._AT_ONCE", 25)
     np.testing.assert_allclose(agree(relations, 300), whole, atol=0.01)
 
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from exports.graphs import MatchBlock
-from sfm_match import parts
-from sfm_match.block_matching import packed
+from sfm_match.features import device_graphs as parts
 from sfm_match.matching.dual_softmax import match_descriptors
+from sfm_match.matching.on_device import packed
 from sfm_match.runtime.torch import TorchRuntime
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"

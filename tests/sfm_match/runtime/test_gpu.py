@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 import sfm_match
-from sfm_match.block_matching import BlockMatcher
-from sfm_match.config import ExtractOptions
-from sfm_match.device_names import DEVICES
-from sfm_match.extractor import Extractor
-from sfm_match.loader import Loaded
+from sfm_match.features.extractor import Extractor
+from sfm_match.images.loader import Loaded
+from sfm_match.job.progress import Clock
 from sfm_match.matching.dual_softmax import match_descriptors
+from sfm_match.matching.on_device import BlockMatcher
 from sfm_match.models import find_model
-from sfm_match.progress import Clock
+from sfm_match.options.devices import DEVICES
+from sfm_match.options.stages import ExtractOptions
 from sfm_match.runtime import create_runtime
 from sfm_match.runtime.devices import gpus, why_not
 from sfm_match.store.features import Features

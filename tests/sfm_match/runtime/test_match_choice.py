@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from exports.graphs import MatchBlock
-from sfm_match.block_matching import BlockMatcher, packed
 from sfm_match.matching.dual_softmax import match_descriptors
+from sfm_match.matching.on_device import BlockMatcher, packed
 from sfm_match.runtime import EngineError, OutOfMemory, match_choice
 from sfm_match.runtime import torch as backend
 from sfm_match.runtime.match_choice import MatchChooser, disagreement, fused_matchers, made

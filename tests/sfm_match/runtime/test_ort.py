@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sfm_match import parts
+from sfm_match.features import device_graphs as parts
 from sfm_match.models import find_model
 from sfm_match.runtime import EngineError, OutOfMemory, Part, create_runtime
 from sfm_match.runtime.devices import Gpu

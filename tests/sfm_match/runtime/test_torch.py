@@ -13,7 +13,7 @@ from exports.config import FAMILY
 from exports.family import random_networks
 from exports.half_precision import enlarge_activations
 from exports.networks import Describe
-from sfm_match import parts
+from sfm_match.features import device_graphs as parts
 from sfm_match.runtime import OutOfMemory, Part
 from sfm_match.runtime import torch as backend
 from sfm_match.runtime.planning import Range

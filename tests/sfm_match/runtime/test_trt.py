@@ -18,17 +18,17 @@ from fake_gpu import FakeCuda
 
 import sfm_match
 from exports.config import CAPACITIES
-from sfm_match import parts
-from sfm_match.block_matching import MORE, BlockMatcher
-from sfm_match.config import ExtractOptions
-from sfm_match.engines_job import build_engines
+from sfm_match.commands.engines import build_engines
 from sfm_match.errors import UsageError
-from sfm_match.extractor import Extractor, selection
-from sfm_match.frames import plan_frame
-from sfm_match.loader import Loaded
+from sfm_match.features import device_graphs as parts
+from sfm_match.features.extractor import Extractor, selection
+from sfm_match.images.coordinates import plan_frame
+from sfm_match.images.loader import Loaded
+from sfm_match.job.progress import Clock
 from sfm_match.matching.dual_softmax import match_descriptors
+from sfm_match.matching.on_device import MORE, BlockMatcher
 from sfm_match.models import BUILT_IN, Weights, find_model
-from sfm_match.progress import Clock
+from sfm_match.options.stages import ExtractOptions
 from sfm_match.runtime import EngineError, OutOfMemory, Part
 from sfm_match.runtime.planning import MOST_PAIRS, Range, ranges
 from sfm_match.stages.match_blocks import BLOCK
@@ -283,7 +283,7 @@ def mixed_work(runtime: "TrtRuntime", rounds: int) -> list[np.ndarray]:
 
 def test_two_lanes_spoil_no_capture(fake_gpu: FakeCuda, tmp_path: Path) -> None:
     """Memory grows, contexts are made and kernels loaded in one thread while the other captures."""
-    from sfm_match.lanes import Lanes
+    from sfm_match.job.concurrency import Lanes
     from sfm_match.runtime.trt import TrtRuntime
 
     fake_gpu.capture_seconds = 0.01

@@ -8,13 +8,13 @@ import pytest
 from PIL import Image
 
 from sfm_match import import_, reconstruct
-from sfm_match.collection import look
 from sfm_match.errors import UsageError
+from sfm_match.images.collection import look
+from sfm_match.job.workspace import Workspace
 from sfm_match.stages.extract import standing_features
 from sfm_match.store.features import Features, UnitResult, write_unit
 from sfm_match.store.matches import Matches, Tile, write_tile
 from sfm_match.store.shard import fingerprint, write_text
-from sfm_match.workspace import Workspace
 
 EXTRACT, MATCH = {"model": "synthetic", "size": 1024}, {"threshold": 0.1}
 

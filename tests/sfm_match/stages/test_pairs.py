@@ -11,7 +11,7 @@ import pytest
 
 import sfm_match
 from pairs import auto
-from sfm_match.colmap.reading import verified_pairs
+from sfm_match.colmap.queries import verified_pairs
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.stages import strategies
 from sfm_match.store.pairs import read_pairs

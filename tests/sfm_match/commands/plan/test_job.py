@@ -10,19 +10,19 @@ from jobs import sfm_match as command
 
 import sfm_match
 from pairs.exhaustive import exhaustive
-from sfm_match import plan_job
-from sfm_match.collection import Collection
-from sfm_match.config import ExtractOptions
-from sfm_match.config_pairs import PairsOptions
+from sfm_match.commands.plan import job as plan_job
+from sfm_match.commands.plan.counts import cheaper_ones, count_pairs
+from sfm_match.commands.plan.measure import Measured, sample_of
 from sfm_match.errors import NothingDone, UsageError
-from sfm_match.images import Header
+from sfm_match.images.collection import Collection
+from sfm_match.images.files import Header
+from sfm_match.job.workspace import Workspace
 from sfm_match.models import find_model
-from sfm_match.plan_counts import cheaper_ones, count_pairs
-from sfm_match.plan_measure import Measured, sample_of
+from sfm_match.options.pairs import PairsOptions
+from sfm_match.options.stages import ExtractOptions
 from sfm_match.runtime.devices import Choice, Gpu, gpus
 from sfm_match.stages.match_blocks import BLOCK
 from sfm_match.stages.strategies import Sources
-from sfm_match.workspace import Workspace
 
 SMALL = {"size": 256, "max_keypoints": 200}
 
@@ -106,7 +106,7 @@ def test_too_many_pairs_are_refused_with_the_alternatives(
     assert "exhaustive: 15 pairs would take" in found.refusal
     assert "choose `--pairs sequential" in found.refusal
     monkeypatch.setattr("sys.argv", ["sfm-match", "plan", "--images", str(photos), "--workspace", str(tmp_path / "w")])
-    from sfm_match.cli import main
+    from sfm_match.cli.main import main
 
     with pytest.raises(SystemExit) as ended:
         main()

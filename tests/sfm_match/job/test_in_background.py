@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sfm_match.background import AHEAD, in_background
+from sfm_match.job.concurrency import AHEAD, in_background
 
 
 def test_in_order_by_one_thread() -> None:

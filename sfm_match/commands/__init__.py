@@ -1,0 +1,1 @@
+"""What the commands do that are no stages of a job."""

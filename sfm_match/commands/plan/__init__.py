@@ -1,0 +1,1 @@
+"""`plan`: what `run` would do, before it does it."""

@@ -1,0 +1,1 @@
+"""Keypoints and descriptors of images."""

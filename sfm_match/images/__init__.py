@@ -1,0 +1,1 @@
+"""The photographs: which there are, what their headers tell, their pixels and their coordinates."""

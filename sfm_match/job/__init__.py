@@ -1,0 +1,1 @@
+"""What every job is made of: its folder, its progress, its workers."""

@@ -1,0 +1,54 @@
+"""From a model's name, and where its weights come from, to its files."""
+
+from sfm_match.errors import NothingDone
+from sfm_match.models.model import (
+    BUILT_IN,
+    DESCRIPTOR,
+    DETECTOR,
+    Model,
+    Weights,
+    check_name,
+    half_name,
+    read_manifest,
+)
+from sfm_match.models.prepared import prepared_model
+from sfm_match.store.shard import sha256_of
+
+
+def find_model(name: str, weights: Weights | None = None, *, half: bool = False) -> Model:
+    """Looks a model up and checks its files. Published ones are turned into ONNX files at first use.
+
+    Args:
+        name: of the family.
+        weights: where they come from.
+        half: the files with half-precision weights, for GPUs.
+
+    Raises:
+        UsageError: no model has this name.
+        NothingDone: its files are missing, or not the ones on record, or no torch is there to convert them.
+    """
+    check_name(name)
+    if name not in BUILT_IN or (weights and (weights.files or weights.random)):
+        return prepared_model(name, weights or Weights(), half=half)
+    folder, manifest = BUILT_IN[name], read_manifest(name)
+    digests = manifest["sha256_fp16" if half else "sha256"]
+    for file, expected in digests.items():
+        path = folder / file
+        if not path.is_file() or sha256_of(path) != expected:
+            raise NothingDone(f"{path}: missing or damaged; install sfm-match again")
+    return Model(
+        name=name,
+        source={"version": manifest["version"], **digests},
+        detector=folder / (half_name(DETECTOR) if half else DETECTOR),
+        descriptor=folder / (half_name(DESCRIPTOR) if half else DESCRIPTOR),
+        divisor=manifest["divisor"],
+        dimension=manifest["dimension"],
+        match_threshold=manifest["match_threshold"],
+        pixels_per_keypoint=manifest["pixels_per_keypoint"],
+        least_contrast=manifest["least_contrast"],
+        nms_radius=manifest["nms_radius"],
+        published=False,
+        cpu_batch=4,
+        half=half,
+        weights=tuple(sorted(folder.glob("*.safetensors"))),
+    )

@@ -1,0 +1,1 @@
+"""Keypoints below the pixel: patches of verified matches, and the tracks that they form."""
