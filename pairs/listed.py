@@ -9,7 +9,7 @@ from pairs import Block, PairsError
 from pairs.named import about_unknown, read_lines
 
 
-def listed(path: Path, names: Sequence[str]) -> Iterator[Block]:
+def listed(match_list_path: Path, names: Sequence[str]) -> Iterator[Block]:
     """The pairs of a file, each once, whatever the order of its names.
 
     Empty lines are skipped, and lines that begin with # and hold no TAB. Without a TAB, a line is split at the one
@@ -19,6 +19,7 @@ def listed(path: Path, names: Sequence[str]) -> Iterator[Block]:
         PairsError: a line is no pair, an image is paired with itself, or names are unknown; one message names some of
             them and the nearest known ones.
     """
+    path = match_list_path
     index = {name: i for i, name in enumerate(names)}
     seen: dict[tuple[int, int], None] = {}
     unknown: dict[str, int] = {}

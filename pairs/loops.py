@@ -11,16 +11,20 @@ from pairs.sequential import sequences
 
 
 def loop_detection(
-    names: Sequence[str], vectors: NDArray[np.floating], overlap: int, period: int = 10, num_images: int = 50
+    names: Sequence[str],
+    vectors: NDArray[np.floating],
+    overlap: int,
+    loop_detection_period: int = 10,
+    loop_detection_num_images: int = 50,
 ) -> Iterator[Block]:
-    """Every `period`-th image of each sequence with the images most like it that are not its neighbours.
+    """Every `loop_detection_period`-th image of each sequence with the images most like it that are not its neighbours.
 
     Args:
         names: sorted names; a folder is one sequence.
         vectors: (N, T, V) as in `retrieval`.
         overlap: neighbours up to this many places away are `sequential`'s.
-        period: images from one that is compared to the next.
-        num_images: of each image that is compared.
+        loop_detection_period: images from one that is compared to the next.
+        loop_detection_num_images: of each image that is compared.
     """
     every = sequences(names)
     # one line of seats, with empty ones between the sequences: two sequences are no neighbours
@@ -28,7 +32,7 @@ def loop_detection(
     seats = np.array([*empty, *(seat for sequence in every for seat in (*sequence, *empty))])
     place = np.empty(len(names), np.int64)
     place[seats[seats >= 0]] = np.flatnonzero(seats >= 0)
-    queries = sorted(image for sequence in every for image in sequence[::period])
+    queries = sorted(image for sequence in every for image in sequence[::loop_detection_period])
     around = np.arange(-overlap, overlap + 1)
 
     def neighbours(rows: Images) -> NDArray[np.bool_]:
@@ -36,4 +40,9 @@ def loop_detection(
         near[np.arange(len(rows))[:, None], seats[place[rows][:, None] + around]] = True
         return near[:, :-1]
 
-    return retrieval(vectors, num_images, np.array(queries, np.int32), forbidden=neighbours)
+    return retrieval(vectors, loop_detection_num_images, np.array(queries, np.int32), forbidden=neighbours)
+
+
+def most_pairs(count: int, loop_detection_period: int, loop_detection_num_images: int) -> int:
+    """How many pairs `loop_detection` gives of so many images, at most."""
+    return -(-count // loop_detection_period) * loop_detection_num_images

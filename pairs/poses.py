@@ -17,7 +17,7 @@ def poses(
     directions: Floats,
     num_matched: int = 20,
     rotation_threshold: float = 60.0,
-    distance: float | None = None,
+    pose_distance: float | None = None,
 ) -> Iterator[Block]:
     """Each image with the nearest of those that look the same way.
 
@@ -28,7 +28,7 @@ def poses(
         num_matched: of each image, at most.
         rotation_threshold: degrees between directions. hloc takes 30; where cameras stand around a thing, up to 60 %
             of the pairs that share points lie beyond.
-        distance: between centres at most, in units of the model.
+        pose_distance: between centres at most, in units of the model.
 
     Raises:
         PairsError: fewer than two images have a pose.
@@ -37,7 +37,7 @@ def poses(
     if len(known) < 2:
         raise PairsError(f"poses: the model has poses of {len(known)} of the {len(centres)} images")
     places, looks = centres[known] - centres[known].mean(axis=0), directions[known]
-    least, most = np.cos(np.radians(rotation_threshold)), np.inf if distance is None else distance
+    least, most = np.cos(np.radians(rotation_threshold)), np.inf if pose_distance is None else pose_distance
     count = min(num_matched, len(known) - 1)
     once = Once(len(centres))
     lengths = (places**2).sum(axis=1)

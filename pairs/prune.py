@@ -34,7 +34,7 @@ Scored = tuple[Block, Floats]  # (K, 2) pairs, (K,) scores
 
 
 @dataclass(frozen=True)
-class Sketches:
+class KeypointSubsets:
     """A few keypoints of every image."""
 
     descriptors: NDArray[np.float16]  # (N, T, K, D) of unit length in T quarter turns, then zeros
@@ -74,7 +74,7 @@ def relative(places: NDArray[np.float32]) -> Floats:
     return np.asarray((places - (low + high) / 2) / max(float((high - low).max()), 1e-6), np.float32)
 
 
-def scored(blocks: Iterable[Block], sketches: Sketches, workers: int = 1) -> Iterator[Scored]:
+def scored(blocks: Iterable[Block], subsets: KeypointSubsets, workers: int = 1) -> Iterator[Scored]:
     """The blocks with a score for every pair, in their order.
 
     The caller limits BLAS to one thread where there are several workers.
@@ -89,7 +89,7 @@ def scored(blocks: Iterable[Block], sketches: Sketches, workers: int = 1) -> Ite
                 for start in range(0, len(part), _TOGETHER)
             ]
             scores = np.empty(len(block), np.float32)
-            found = pool.map(lambda part, block=block: _scores(sketches, block[part]), parts)
+            found = pool.map(lambda part, block=block: _scores(subsets, block[part]), parts)
             for part, values in zip(parts, found, strict=True):
                 scores[part] = values
             yield block, scores
@@ -143,17 +143,17 @@ def among_first(ends: NDArray[np.integer], order: NDArray[np.int64], most: int) 
     return kept
 
 
-def _scores(sketches: Sketches, pairs: Block) -> Floats:
+def _scores(subsets: KeypointSubsets, pairs: Block) -> Floats:
     """(C,) of pairs with the same first image: the best turn of the second counts."""
-    turns, size = sketches.descriptors.shape[1:3]
+    turns, size = subsets.descriptors.shape[1:3]
     first, others = pairs[0, 0], pairs[:, 1]
-    left = sketches.descriptors[first, 0].astype(np.float32) * np.float32(INVERSE_TEMPERATURE)  # (K, D)
-    right = sketches.descriptors[others].astype(np.float32)  # (C, T, K, D)
+    left = subsets.descriptors[first, 0].astype(np.float32) * np.float32(INVERSE_TEMPERATURE)  # (K, D)
+    right = subsets.descriptors[others].astype(np.float32)  # (C, T, K, D)
     flat = left @ right.reshape(-1, right.shape[-1]).T  # (K, C * T * K)
     cv2.exp(flat, flat)
     e, ones = flat.reshape(size, -1, size), np.ones(size, np.float32)  # (K, C * T, K); sums are fastest as products
     # keypoints that are not there have e = 1: they are taken out of the sums and give nothing
-    here, there = sketches.counts[first], np.repeat(sketches.counts[others], turns)
+    here, there = subsets.counts[first], np.repeat(subsets.counts[others], turns)
     row_sums, column_sums = e @ ones, (ones @ flat).reshape(-1, size)  # (K, C * T), (C * T, K)
     rows = 1 / np.sqrt(np.maximum(row_sums - np.float32(size) + there.astype(np.float32), 1e-9))
     columns = 1 / np.sqrt(np.maximum(column_sums - np.float32(size - here), 1e-9))
@@ -170,8 +170,8 @@ def _scores(sketches: Sketches, pairs: Block) -> Floats:
     chosen = np.arange(len(others)) * turns + turn
     surest = np.argsort(-likely[:, chosen], axis=0, kind="stable")[:_COHERENT].T  # (C, M)
     weight = np.take_along_axis(likely[:, chosen].T, surest, axis=1)
-    a = _complex(sketches.places[first])[surest]
-    b = np.take_along_axis(_complex(sketches.places[others]), at[surest, chosen[:, None]], axis=1)
+    a = _complex(subsets.places[first])[surest]
+    b = np.take_along_axis(_complex(subsets.places[others]), at[surest, chosen[:, None]], axis=1)
     # to where it is in the turned image, as numpy.rot90 turns
     b *= np.array((1, -1j, -1, 1j), np.complex64)[turn, None]
     return np.asarray(alike.max(axis=1) * np.sqrt(_coherence(a, b, weight)), np.float32)

@@ -90,3 +90,8 @@ def _or(chosen: Images | None, every: Images) -> Images:
 
 def _all_of(scores: Floats) -> NDArray[np.int64]:
     return np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
+
+
+def most_pairs(queries: Images, database: Images, num_images: int) -> int:
+    """How many pairs `retrieval` gives, at most."""
+    return len(queries) * min(num_images, len(database))

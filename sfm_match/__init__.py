@@ -1,21 +1,35 @@
 """A folder of photographs becomes a COLMAP database and reconstruction, with DeDoDe features.
 
 Every command is a function here: `extract`, `pairs`, `match`, `import_`, `reconstruct`, `run`, `plan`, `infer`,
-`bench`, `demo`, `doctor`. They are loaded when first used, so that importing this package loads neither an engine nor
-pycolmap.
+`bench`, `demo`, `doctor`; `open` reads what a job left. They are loaded when first used, so that importing this package
+loads neither an engine nor pycolmap.
 """
 
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["bench", "demo", "doctor", "extract", "import_", "infer", "match", "pairs", "plan", "reconstruct", "run"]
+__all__ = [
+    "bench",
+    "demo",
+    "doctor",
+    "extract",
+    "import_",
+    "infer",
+    "match",
+    "open",
+    "pairs",
+    "plan",
+    "reconstruct",
+    "run",
+]
 
 _HOMES = {
-    "bench": "sfm_match.commands.bench",
-    "demo": "sfm_match.commands.demo",
-    "doctor": "sfm_match.commands.doctor",
-    "infer": "sfm_match.commands.infer",
-    "plan": "sfm_match.commands.plan.job",
+    "bench": "sfm_match.commands.bench:bench",
+    "demo": "sfm_match.commands.demo:demo",
+    "doctor": "sfm_match.commands.doctor:doctor",
+    "infer": "sfm_match.commands.infer:infer",
+    "open": "sfm_match.results:open_workspace",
+    "plan": "sfm_match.commands.plan.job:plan",
 }
 
 if TYPE_CHECKING:
@@ -25,6 +39,7 @@ if TYPE_CHECKING:
     from sfm_match.commands.doctor import doctor
     from sfm_match.commands.infer import infer
     from sfm_match.commands.plan.job import plan
+    from sfm_match.results import open_workspace as open
 
 
 def __getattr__(name: str) -> Any:
@@ -32,5 +47,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'sfm_match' has no attribute '{name}'")
     import importlib
 
-    module = importlib.import_module(_HOMES.get(name, "sfm_match.api"))
-    return getattr(module, name)
+    module, _, attribute = _HOMES.get(name, f"sfm_match.api:{name}").partition(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from sfm_match.matching.dual_softmax import match_descriptors
-from sfm_match.store.matches import Matches, Tile, write_tile
+from sfm_match.store.matches import Matches, PairBlock, write_block
 
 THRESHOLD, INVERSE_TEMPERATURE = 0.1, 20.0
 
@@ -43,7 +43,7 @@ def descriptors(rng: np.random.Generator, dimension: int) -> tuple[NDArray[np.fl
     return tuple(x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))
 
 
-def write_groups(path: Path, tile: Tile) -> None:
+def write_groups(path: Path, tile: PairBlock) -> None:
     names = list(tile.images)
     with h5py.File(path, "w") as file:
         for (i, j), found in zip(tile.pairs, tile.matches, strict=True):
@@ -89,11 +89,11 @@ def main() -> None:
     matches = [
         Matches(rng.integers(0, 4096, (100, 2)).astype(np.uint32), rng.random(100).astype(np.float16)) for _ in pairs
     ]
-    tile = Tile("benchmark", {f"{i}.jpg": "1:1" for i in range(64)}, pairs, matches)
+    tile = PairBlock("benchmark", {f"{i}.jpg": "1:1" for i in range(64)}, pairs, matches)
     with tempfile.TemporaryDirectory() as folder:
         packed, groups = Path(folder) / "packed.h5", Path(folder) / "groups.h5"
         seconds = in_turns(
-            {"group_a_pair": lambda: write_groups(groups, tile), "packed": lambda: write_tile(packed, tile)},
+            {"group_a_pair": lambda: write_groups(groups, tile), "packed": lambda: write_block(packed, tile)},
             options.repeat,
         )
         sizes = {"group_a_pair": groups.stat().st_size, "packed": packed.stat().st_size}

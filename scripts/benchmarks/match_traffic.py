@@ -4,7 +4,7 @@
 
 Three lists of pairs: all pairs of 1,024 images, a retrieval's (20 partners each of 4,096 images, at random), a video's
 (10 neighbours each of 4,096 images). Before: each two blocks of images a tile, in the order of blocks, each tile's
-images read and sent for it alone. Now: `stages.tiles`, `DescriptorCache`, and the groups that `BlockMatcher` keeps.
+images read and sent for it alone. Now: `stages.pair_blocks`, `DescriptorCache`, the groups that `BlockMatcher` keeps.
 """
 
 import argparse
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from sfm_match.images.collection import UNIT_SIZE
 from sfm_match.matching.on_device import GROUPS
-from sfm_match.stages.extract import FeatureSet
 from sfm_match.stages.match_blocks import BLOCK, KEPT
-from sfm_match.stages.tiles import plan_tiles
+from sfm_match.stages.pair_blocks import plan_blocks
+from sfm_match.stages.state import FeatureSet
 
 KEYPOINTS, DIMENSION, MORE = 4096, 256, 8
 IMAGE = KEYPOINTS * DIMENSION * 2  # bytes of descriptors
@@ -74,9 +74,9 @@ def now(pairs: Pairs, count: int, memory: int, lanes: int = 2) -> tuple[int, int
     """Tiles, images read with as many bytes of memory, images sent (each group as 32) by as many threads."""
     names = [f"{i:06d}.jpg" for i in range(count)]
     units = {name: i // UNIT_SIZE for i, name in enumerate(names)}
-    features = FeatureSet("f", dict.fromkeys(names, 1), units, dict.fromkeys(names, "1:1"), {}, {}, {})
+    features = FeatureSet(Path("f"), {}, dict.fromkeys(names, 1), units, dict.fromkeys(names, "1:1"))
     cache, devices, tiles = Memory(memory // IMAGE), [Memory(GROUPS) for _ in range(lanes)], 0
-    for place, plan in enumerate(plan_tiles(Path("m"), "f", names, features, pairs)):
+    for place, plan in enumerate(plan_blocks(Path("m"), "f", names, features, pairs)):
         tiles += 1
         device = devices[place % lanes]
         for group in filter(None, plan.groups):

@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 
 from pairs import Block
 from pairs.exhaustive import exhaustive
-from pairs.prune import KEYPOINTS, Sketches, scored
+from pairs.prune import KEYPOINTS, KeypointSubsets, scored
 from pairs.retrieval import retrieval
 from pairs.sequential import sequential
 from pairs.spatial import spatial
@@ -67,8 +67,8 @@ def blocks(strategy: str, count: int) -> Iterator[Block]:
     if strategy == "prune":
         descriptors = unit(rng, SCORED, 1, KEYPOINTS, WIDTH).astype(np.float16)
         places = rng.uniform(-0.5, 0.5, (SCORED, KEYPOINTS, 2)).astype(np.float16)
-        sketches = Sketches(descriptors, places, np.full(SCORED, KEYPOINTS))
-        return (block for block, _ in scored(exhaustive(SCORED), sketches, os.cpu_count() or 1))
+        subsets = KeypointSubsets(descriptors, places, np.full(SCORED, KEYPOINTS))
+        return (block for block, _ in scored(exhaustive(SCORED), subsets, os.cpu_count() or 1))
     if strategy == "match":
         return matched(rng)
     return exhaustive(count)

@@ -12,14 +12,14 @@ import pycolmap
 from numpy.typing import NDArray
 
 import sfm_match
-from sfm_match.features.extractor import TURNS
+from sfm_match.features.extractor import ROTATIONS
 from sfm_match.images.collection import Collection
 from sfm_match.images.files import decode, read_header
 from sfm_match.job.workspace import Workspace
 from sfm_match.matching.dual_softmax import match_turned
 from sfm_match.models import match_threshold
 from sfm_match.refine.patch_alignment import Seen, align_photographs, see
-from sfm_match.stages.match import current_features
+from sfm_match.stages.state import current_features
 from sfm_match.store.features import read_features, unit_path
 
 Indices = NDArray[np.int64]  # (M, 2)
@@ -80,7 +80,7 @@ class Nano:
 
     def match(self, a: Described, b: Described) -> Indices:
         threshold = match_threshold(self.options.get("model", "dedode-nano"))
-        turns = TURNS if self.options.get("turns") else 1
+        turns = ROTATIONS if self.options.get("turns") else 1
         return match_turned(a.descriptors, b.descriptors, turns, threshold).indices.astype(np.int64)
 
     def similarity(self, a: Described, b: Described) -> NDArray[np.float32]:

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sfm_match.errors import UsageError
+
 TABLE = "sfm_match"  # ours, beside COLMAP's; COLMAP reads past it
 PAIRS = "sfm_match_pairs"  # ours, too: what was seen of each pair (`verification`)
 MOST_IMAGES = 2147483647  # COLMAP's pair_id = this * first image_id + second image_id
@@ -94,3 +96,37 @@ def verified_inliers(path: Path, names: Sequence[str]) -> NDArray[np.int64]:
     numbers, inliers = np.array(rows, np.int64).reshape(-1, 2).T
     pairs = place[np.stack(np.divmod(numbers, MOST_IMAGES), axis=1)]
     return np.asarray(np.column_stack((pairs, inliers))[(pairs >= 0).all(axis=1)], np.int64)
+
+
+def keypoints(path: Path, name: str) -> NDArray[np.float32]:
+    """(N, 2) x, y of an image, raw pixels, the centre of the top-left one at (0.5, 0.5).
+
+    Raises:
+        UsageError: the image is not in the database.
+    """
+    with closing(open_for_reading(path)) as connection:
+        query = "SELECT data, cols FROM keypoints WHERE image_id = ?"
+        row = connection.execute(query, (_image_id(connection, path, name),)).fetchone()
+    data, columns = row or (b"", 2)
+    return np.frombuffer(data, np.float32).reshape(-1, columns)[:, :2]
+
+
+def inliers(path: Path, first: str, second: str) -> NDArray[np.uint32]:
+    """(M, 2) keypoints of both images of a pair: the inliers of its two-view geometry; none without one.
+
+    Raises:
+        UsageError: an image is not in the database.
+    """
+    with closing(open_for_reading(path)) as connection:
+        a, b = (_image_id(connection, path, name) for name in (first, second))
+        query = "SELECT data FROM two_view_geometries WHERE pair_id = ?"
+        row = connection.execute(query, (min(a, b) * MOST_IMAGES + max(a, b),)).fetchone()
+    found = np.frombuffer((row and row[0]) or b"", np.uint32).reshape(-1, 2)
+    return found if a < b else found[:, ::-1]
+
+
+def _image_id(connection: sqlite3.Connection, path: Path, name: str) -> int:
+    row = connection.execute("SELECT image_id FROM images WHERE name = ?", (name,)).fetchone()
+    if row is None:
+        raise UsageError(f"{path}: no image {name} in it")
+    return int(row[0])

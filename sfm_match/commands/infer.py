@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from exports.config import FAMILY
 from sfm_match.errors import NothingDone, UsageError
-from sfm_match.features.extractor import TURNS, Extractor, chosen_model, chosen_weights
+from sfm_match.features.extractor import ROTATIONS, Extractor, chosen_model, chosen_weights
 from sfm_match.images.coordinates import Frame, orient
 from sfm_match.images.decoders import find_decoder
 from sfm_match.images.files import Decode, Header, ImageError, read_header
@@ -126,7 +126,7 @@ def _in_stages(
     features = [_features(extractor, image, frame) for image, frame in zip(images, frames, strict=True)]
     threshold = matching.threshold if matching.threshold is not None else model.match_threshold
     first, second = (f.descriptors.astype(np.float32) for f in features)
-    matches = match_turned(first, second, TURNS if extracting.turns else 1, threshold, matching.inverse_temperature)
+    matches = match_turned(first, second, ROTATIONS if extracting.turns else 1, threshold, matching.inverse_temperature)
     a = features[0].keypoints[matches.indices[:, 0]]
     b = features[1].keypoints[matches.indices[:, 1]]
     if adjust_keypoints:

@@ -27,7 +27,7 @@ from sfm_match.runtime.devices import devices_of
 from sfm_match.runtime.planning import Range, images_a_call, most_a_call, ranges
 from sfm_match.store.features import Features
 
-TURNS = 4  # quarters, with --turns
+ROTATIONS = 4  # quarters, with --turns
 NOT_FINITE = "the network gave values that are not finite"
 _ENGINES = "engines"  # within the folder of weights
 
@@ -131,7 +131,7 @@ class Extractor:
         # quarter turns and more keypoints than a selection holds: chosen on the host
         if self._runtime.on_device and not self._options.turns and capacity is not None:
             return _OnDevice(self._runtime, model, how, capacity, served)
-        return _OnHost(self._runtime, model, how, TURNS if self._options.turns else 1, served)
+        return _OnHost(self._runtime, model, how, ROTATIONS if self._options.turns else 1, served)
 
     @property
     def lanes(self) -> Lanes:
@@ -141,7 +141,7 @@ class Extractor:
     @property
     def width(self) -> int:
         """Of a row of descriptors."""
-        return (TURNS if self._options.turns else 1) * self.model.dimension
+        return (ROTATIONS if self._options.turns else 1) * self.model.dimension
 
     @property
     def engine(self) -> str:
@@ -187,10 +187,7 @@ class Extractor:
 
     def each(self, batches: Iterable[Loaded], clock: Clock) -> Iterator[tuple[Loaded, Found]]:
         """Features of batches, in their order; on a GPU one batch is copied while another is computed."""
-        alone = self.lanes.count == 1  # then the clock tells the network from the selection
-        return self.lanes.each(
-            batches, lambda batch: self.features(batch, clock if alone else Clock()), lambda: clock.on("network")
-        )
+        return self.lanes.each(batches, lambda batch: self.features(batch, clock), lambda: clock.on("network"))
 
 
 def _rows(batch: Loaded, rows: Sequence[int]) -> Loaded:

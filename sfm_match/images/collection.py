@@ -176,9 +176,14 @@ def write_failed(workspace: Workspace, failed: dict[str, str]) -> None:
 
 def read_failed(workspace: Workspace) -> dict[str, str]:
     """Image -> reason, of `failed.csv`; nothing where it is not there."""
-    if not workspace.failed.exists():
+    return read_reasons(workspace.failed)
+
+
+def read_reasons(path: Path) -> dict[str, str]:
+    """Image -> reason, of a table that `write_reasons` wrote; nothing where it is not there."""
+    if not path.exists():
         return {}
-    with workspace.failed.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         return dict(row for row in list(csv.reader(file))[1:] if len(row) == 2)
 
 

@@ -3,7 +3,7 @@
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -12,15 +12,20 @@ from tqdm import tqdm
 
 PIPE_SECONDS = 10.0  # between lines where no terminal shows a bar
 
+OnProgress = Callable[[str, int, int], None]  # a stage or a part of one, how many are done, of how many
+MakeProgress = Callable[[str, int, str], "Progress"]  # of what, how many, in which unit
+
 
 class Progress:
-    """One line a stage: a bar on a terminal, a plain line every 10 s on a pipe."""
+    """One line a stage: a bar on a terminal, a plain line every 10 s on a pipe. Any thread may advance it."""
 
-    def __init__(self, stage: str, total: int, unit: str, *, quiet: bool = False) -> None:
+    def __init__(
+        self, stage: str, total: int, unit: str, *, quiet: bool = False, on_progress: OnProgress | None = None
+    ) -> None:
         terminal = sys.stderr.isatty()
         self._plain = not terminal and not quiet
         self._bar = tqdm(total=total, desc=stage, unit=f" {unit}", disable=not terminal or quiet, leave=False)
-        self._stage, self._unit, self._total = stage, unit, total
+        self._stage, self._unit, self._total, self._on_progress = stage, unit, total, on_progress
         self._done, self._started = 0, time.monotonic()
         self._said = self._started
         self._one_at_a_time = threading.Lock()
@@ -32,6 +37,8 @@ class Progress:
     def _advance(self, count: int) -> None:
         self._done += count
         self._bar.update(count)
+        if self._on_progress is not None:
+            self._on_progress(self._stage, self._done, self._total)
         now = time.monotonic()
         if self._plain and now - self._said >= PIPE_SECONDS:
             rate = self._done / (now - self._started)
@@ -45,19 +52,32 @@ class Progress:
 
 
 class Clock:
-    """Where a stage's time goes."""
+    """Where the time of a stage goes: that of the thread that made the clock.
+
+    What other threads do at the same time is not counted, so they may be given the clock, too. Within an activity, the
+    time of another one is counted for that one alone.
+    """
 
     def __init__(self) -> None:
         self.started = time.monotonic()
         self.spent: dict[str, float] = {}
+        self._thread = threading.get_ident()
+        self._inner: list[float] = []  # seconds within each activity that belong to another one
 
     @contextmanager
     def on(self, what: str) -> Iterator[None]:
+        if threading.get_ident() != self._thread:
+            yield
+            return
         start = time.monotonic()
+        self._inner.append(0.0)
         try:
             yield
         finally:
-            self.spent[what] = self.spent.get(what, 0.0) + time.monotonic() - start
+            seconds = time.monotonic() - start
+            self.spent[what] = self.spent.get(what, 0.0) + seconds - self._inner.pop()
+            if self._inner:
+                self._inner[-1] += seconds
 
     @property
     def seconds(self) -> float:

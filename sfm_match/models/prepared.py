@@ -1,7 +1,6 @@
 """Checkpoints as the ONNX files that the pipeline runs: converted with torch once, then kept beside the weights."""
 
 import json
-import os
 import shutil
 import sys
 import time
@@ -15,7 +14,7 @@ from sfm_match.errors import NothingDone, SfmMatchError, UsageError
 from sfm_match.models import zoo
 from sfm_match.models.model import BUILT_IN, DESCRIPTOR, DETECTOR, Model, Weights
 from sfm_match.runtime import refuse_failed_export
-from sfm_match.store.shard import TEMPORARY, commit, fingerprint, sha256_of
+from sfm_match.store.shard import TEMPORARY, commit, fingerprint, sha256_of, temporary_name
 
 if TYPE_CHECKING:
     from exports.command import Exported
@@ -136,7 +135,7 @@ def _prepared(
         print(f"sfm-match: {name}: converting its weights to ONNX, once, in {place}", file=sys.stderr)
         folder.mkdir(parents=True, exist_ok=True)
         _sweep(folder)
-        temporary = place.with_name(f"{place.name}{TEMPORARY}{os.getpid()}")
+        temporary = place.with_name(temporary_name(place.name))
         try:
             for file in make(temporary, files):
                 if file.parity is not None and not file.parity.passed:

@@ -62,11 +62,11 @@ class Options:
         return {f.name: _plain(value) for f, value in chosen.items() if value != f.metadata["formerly"]}
 
     @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+    def from_mapping(cls, values: Mapping[str, Any], given: Self | None = None) -> Self:
         """Takes its own fields out of `values`, by the names that `run` uses; errors name those, too."""
         names = {run_name(f): f.name for f in dataclasses.fields(cls)}
         try:
-            return cls(**{names[key]: value for key, value in values.items() if key in names})
+            return dataclasses.replace(given or cls(), **{names[k]: v for k, v in values.items() if k in names})
         except UsageError as error:
             message = str(error)
             for f in dataclasses.fields(cls):

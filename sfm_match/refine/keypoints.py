@@ -28,7 +28,7 @@ from sfm_match.images.coordinates import Frame
 from sfm_match.images.files import ImageError
 from sfm_match.images.loader import decode_for
 from sfm_match.job.concurrency import Lanes
-from sfm_match.job.progress import Progress
+from sfm_match.job.progress import MakeProgress
 from sfm_match.refine.patch_alignment import ALGORITHM, Floats, Seen, align_photographs, see
 from sfm_match.refine.track_optimization import Relations, agree, join
 from sfm_match.store.shard import ShardError, fingerprint, open_shard, write_shard
@@ -63,7 +63,14 @@ def adjusted_before(database: Path) -> Adjusted | None:
 
 
 def adjust_keypoints(
-    database: Path, collection: Collection, place: Path, digest: str, *, size: int, reduced: bool, quiet: bool
+    database: Path,
+    collection: Collection,
+    place: Path,
+    digest: str,
+    *,
+    size: int,
+    reduced: bool,
+    progress: MakeProgress,
 ) -> None:
     """Moves the keypoints of the verified matches of a database, and notes in it what was done.
 
@@ -74,7 +81,7 @@ def adjust_keypoints(
         digest: of what the database was built from: files of another one are made anew.
         size: long side of an image at the network, pixels; patches are compared at that scale.
         reduced: decode large JPEGs at a fraction of their size, as for the network.
-        quiet: no progress.
+        progress: shows how far the pairs have come.
 
     Raises:
         NothingDone: not one of the photographs that are needed can be read.
@@ -83,7 +90,7 @@ def adjust_keypoints(
         source = _Source(connection)
         photographs = _Photographs(collection, source.names, size, reduced)
         units = list(units_of(connection))
-        relations = join(_align_all(units, source, photographs, place, digest, quiet))
+        relations = join(_align_all(units, source, photographs, place, digest, progress))
         if photographs.unreadable and not photographs.read_any:
             raise NothingDone(
                 f"{collection.folder}: not one photograph can be read again; keypoints are adjusted by them "
@@ -103,13 +110,13 @@ def _align_all(
     photographs: "_Photographs",
     place: Path,
     digest: str,
-    quiet: bool,
+    make_progress: MakeProgress,
 ) -> list[Relations]:
     """Of each unit, in their order: a job that was killed comes to the same sums."""
     paths = [place / f"{number:05d}.h5" for number in range(len(units))]
     expected = [fingerprint([digest, pairs.tolist(), ALGORITHM]) for pairs in units]
     found = [_read(path, mark) for path, mark in zip(paths, expected, strict=True)]
-    progress = Progress("adjust", sum(map(len, units)), "pairs", quiet=quiet)
+    progress = make_progress("adjust", sum(map(len, units)), "pairs")
     progress.advance(sum(len(pairs) for pairs, one in zip(units, found, strict=True) if one is not None))
     cv2.setNumThreads(1)  # the threads are here
     lanes = Lanes(os.cpu_count() or 1)

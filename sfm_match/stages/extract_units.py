@@ -15,7 +15,7 @@ from sfm_match.job.concurrency import in_background
 from sfm_match.job.executor import threads_each
 from sfm_match.job.progress import Clock
 from sfm_match.options.stages import ExtractOptions
-from sfm_match.store.features import Features, UnitResult, unit_path, write_unit
+from sfm_match.store.features import Features, UnitIndex, UnitResult, unit_path, write_unit
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class UnitReceipt:
     number: int
     engine: str  # what ran, for the report
     redone: int  # images in float32, of this unit or one beside it
+    head: UnitIndex  # of the file
 
 
 def extract_units(
@@ -68,7 +69,7 @@ def extract_units(
         number, features = result
         write_unit(unit_path(context.features, number), features, context.fingerprint, extractor.width)
         redone, told = extractor.redone - told, extractor.redone
-        return UnitReceipt(number, extractor.engine, redone)
+        return UnitReceipt(number, extractor.engine, redone, features.index(context.fingerprint))
 
     results = _results(context, options, extractor, units, advance, clock)
     yield from in_background(results, write, partial(clock.on, "write"))

@@ -23,7 +23,7 @@ from sfm_match.matching.on_device import BlockMatcher
 from sfm_match.options.stages import MatchOptions
 from sfm_match.runtime import choose
 from sfm_match.store.features import read_features, unit_path
-from sfm_match.store.matches import Matches, Tile, write_tile
+from sfm_match.store.matches import Matches, PairBlock, write_block
 
 Descriptors = NDArray[np.float16]  # (N, D) of an image, unit length
 BLOCK = 32  # images; 2 x 32 x 4096 x 256 float32 are 268 MB, and a kill costs at most 1024 pairs
@@ -32,7 +32,7 @@ SHARE = 8  # with a GPU, this part of the machine's memory where that is more: r
 
 
 @dataclass(frozen=True)
-class TilePlan:
+class BlockPlan:
     """Pairs that one file holds: of two blocks of images, or of several where few of their pairs are wanted."""
 
     path: Path
@@ -56,15 +56,15 @@ class MatchContext:
     fingerprint: str
     options: MatchOptions
     threshold: float
-    turns: int  # in which images were described
+    rotations: int  # in which images were described
     keypoints: int  # of an image, at most
     dimension: int  # of a descriptor
     workers: int = 1  # on this machine
 
 
 @dataclass(frozen=True)
-class TileReceipt:
-    """A tile whose file is on the disk."""
+class BlockReceipt:
+    """A block of pairs whose file is on the disk."""
 
     matches: int
     engine: str  # what ran, for the report; empty: numpy
@@ -114,7 +114,7 @@ class DescriptorCache:
 
 
 class _Matcher(Protocol):
-    """Matches the pairs of a tile."""
+    """Matches the pairs of a block."""
 
     @property
     def note(self) -> str:
@@ -144,11 +144,11 @@ class _OnHost:
         pairs: NDArray[np.int32],
     ) -> list[Matches]:
         single = [one.astype(np.float32) for one in read([name for group in groups for name in group])]
-        turns, threshold = self.context.turns, self.context.threshold
+        rotations, threshold = self.context.rotations, self.context.threshold
 
         def one(pair: NDArray[np.int32]) -> Matches:
             temperature = self.context.options.inverse_temperature
-            return match_turned(single[pair[0]], single[pair[1]], turns, threshold, temperature)
+            return match_turned(single[pair[0]], single[pair[1]], rotations, threshold, temperature)
 
         matches = []
         # one BLAS thread a pair and pairs in parallel: blocks this small lose to barriers
@@ -159,7 +159,7 @@ class _OnHost:
                     matches.append(result)
                     self.advance(1)
             finally:
-                pool.shutdown(cancel_futures=True)  # an interrupt does not wait for the tile's other pairs
+                pool.shutdown(cancel_futures=True)  # an interrupt does not wait for the block's other pairs
         return matches
 
 
@@ -168,7 +168,7 @@ def _matcher(context: MatchContext, device: str, advance: Callable[[int], None])
     choice = choose(device)
     if choice.device == "cpu":
         return _OnHost(context, advance), Lanes(1), ""
-    if context.turns > 1:
+    if context.rotations > 1:
         note = "matched on the CPU: quarter turns are not compared on a GPU"
         return _OnHost(context, advance), Lanes(1), note
     runtime, _ = runtime_for(choice.name)
@@ -184,10 +184,10 @@ def _matcher(context: MatchContext, device: str, advance: Callable[[int], None])
     return on_device, runtime.lanes, f"{runtime.provider}{choice.note}"
 
 
-def match_tiles(
-    context: MatchContext, device: str, plans: Iterator[TilePlan], advance: Callable[[int], None], clock: Clock
-) -> Iterator[TileReceipt]:
-    """Matches tiles on a device and writes their files (an `executor.Work`, the context bound).
+def match_blocks(
+    context: MatchContext, device: str, plans: Iterator[BlockPlan], advance: Callable[[int], None], clock: Clock
+) -> Iterator[BlockReceipt]:
+    """Matches blocks of pairs on a device and writes their files (an `executor.Work`, the context bound).
 
     Raises:
         EngineError: the engine refuses the network, or has no memory for one pair.
@@ -199,24 +199,19 @@ def match_tiles(
     limit = kept_bytes(on_device=isinstance(matcher, BlockMatcher), workers=context.workers)
     cache = DescriptorCache(context.features, context.units, limit)
 
-    def matched(plan: TilePlan) -> list[Matches]:
-        mine = clock if lanes.count == 1 else Clock()  # the clock is this thread's
+    def read(names: Sequence[str]) -> list[Descriptors]:
+        with clock.on("read"):
+            return cache.get(names)
 
-        def read(names: Sequence[str]) -> list[Descriptors]:
-            with mine.on("read"):
-                return cache.get(names)
+    def matched(plan: BlockPlan) -> list[Matches]:
+        with clock.on("match"):
+            return matcher.match(plan.groups, read, plan.pairs)
 
-        began, before = mine.seconds, mine.spent.get("read", 0.0)
-        matches = matcher.match(plan.groups, read, plan.pairs)
-        seconds = mine.seconds - began - (mine.spent.get("read", 0.0) - before)
-        mine.spent["match"] = mine.spent.get("match", 0.0) + seconds
-        return matches
-
-    def write(result: tuple[TilePlan, list[Matches]]) -> TileReceipt:
+    def write(result: tuple[BlockPlan, list[Matches]]) -> BlockReceipt:
         plan, matches = result
-        write_tile(plan.path, Tile(context.fingerprint, plan.images, plan.pairs, matches))
+        write_block(plan.path, PairBlock(context.fingerprint, plan.images, plan.pairs, matches))
         ran = "; ".join(filter(None, (engine, matcher.note)))  # which kernels, is known after the first call
-        return TileReceipt(sum(len(m.indices) for m in matches), ran)
+        return BlockReceipt(sum(len(m.indices) for m in matches), ran)
 
     results = lanes.each(plans, matched, partial(clock.on, "match"))
     yield from in_background(results, write, partial(clock.on, "write"))

@@ -1,6 +1,6 @@
 """Writes `pairs.txt`, and adds to it in second rounds.
 
-A second round starts from verified pairs: what it proposes is added to the list that stands, and kept in
+A second round starts from verified pairs: what it proposes is added to the list that is there, and kept in
 `pairs-added.txt`, so that a list that is made anew, because images came, has it, too.
 """
 
@@ -17,79 +17,87 @@ from pairs.auto import choose
 from pairs.graph import Graph
 from pairs.union import union
 from sfm_match.colmap.model_io import digests
-from sfm_match.errors import NothingDone, UsageError
+from sfm_match.errors import NothingDone, SfmMatchError, UsageError
 from sfm_match.images.collection import Collection
 from sfm_match.job.progress import Clock, StageReport
-from sfm_match.job.workspace import Workspace
 from sfm_match.options.base import AUTO
-from sfm_match.options.pairs import SECOND_ROUND, PairsOptions
+from sfm_match.options.pairs import PairsOptions
+from sfm_match.options.strategies import SECOND_ROUND
+from sfm_match.stages.base import Job
 from sfm_match.stages.image_summaries import ALGORITHM
-from sfm_match.stages.strategies import Sources, Tally, all_pairs, retrieval_sides, streams
+from sfm_match.stages.strategies import Sources, Tally, all_pairs
 from sfm_match.store.pairs import read_known_pairs, read_pairs, write_pairs_file
 from sfm_match.store.shard import fingerprint, sha256_of
 
-_STANDING = "pairs written"  # entry of the workspace's record
+_WRITTEN = "pairs written"  # entry of the workspace's record
 _ADDED = "pairs added"  # entry of the last second round
 
 
-def write_pairs(
-    workspace: Workspace, collection: Collection, options: PairsOptions, *, overwrite: bool, quiet: bool = True
-) -> StageReport:
-    """Writes `pairs.txt`, unless it stands for these images and options; a second round adds to it.
+def check(job: Job) -> None:
+    """Raises what `run` would raise and can be known before images are extracted."""
+    options = job.options.pairs
+    if job.found_features is not None or len(job.collection.usable) < 2:  # known already, or said by the first stage
+        return
+    if options.second_round:
+        raise UsageError(
+            f"--strategy {options.strategy}: {' and '.join(SECOND_ROUND)} are second rounds; run with another "
+            f"strategy, then `sfm-match pairs --strategy {options.strategy}`, then the same run again"
+        )
+    job.workspace.check("pairs", _inputs_of(options), overwrite=job.overwrite)
+    sources = Sources(job, settled(job.collection, options)[0])
+    try:
+        for strategy in sources.strategies():
+            sources.check(strategy)
+    except PairsError as error:
+        raise UsageError(f"pairs: {error}") from error
+
+
+def status(job: Job) -> int:
+    """Pairs of the list, where it is one of this collection."""
+    try:
+        return len(read_pairs(job.workspace.pairs, list(job.collection.records)))
+    except SfmMatchError:
+        return 0
+
+
+def run(job: Job) -> StageReport:
+    """Writes `pairs.txt`, unless it is up to date with these images and options; a second round adds to it.
 
     Raises:
-        UsageError: a list names unknown images, or options differ from the standing pairs'.
+        UsageError: a list names unknown images, or options differ from those of the pairs that are there.
         NothingDone: fewer than two images, no pair, or something that a strategy starts from is not there yet.
     """
+    workspace, options = job.workspace, job.options.pairs
     if options.second_round:
-        return _add_pairs(workspace, collection, options, quiet=quiet)
+        return _add_pairs(job)
     clock = Clock()
-    kept = workspace.record().get("pairs") == _facts(options)  # else the pairs of second rounds go with the old list
-    sources, reason = _settle(workspace, collection, options, overwrite=overwrite)
-    strategy = sources.options.strategy
+    recorded = _inputs_of(options)
+    kept = workspace.record().get("pairs") == recorded  # else the pairs of second rounds go with the old list
+    chosen, reason = settled(job.collection, options)
+    workspace.check("pairs", recorded, overwrite=job.overwrite)
+    sources = Sources(job, chosen)
+    strategy = chosen.strategy
     detail = f"{strategy}: {reason}" if reason else strategy
     inputs = fingerprint(_inputs(sources, options))
-    before = workspace.record().get(_STANDING)
+    before = workspace.record().get(_WRITTEN)
     if before is not None and before["inputs"] == inputs and _is(workspace.pairs, before["sha256"]):
         return StageReport("pairs", "pairs", 0, before["count"], detail=detail, facts={"strategy": strategy})
     if not kept:
         workspace.added_pairs.unlink(missing_ok=True)
     tally = Tally()
     try:
-        count = write_pairs_file(
-            workspace.pairs, sources.names, _with_added(all_pairs(sources, tally, quiet=quiet), sources)
-        )
+        count = write_pairs_file(workspace.pairs, sources.names, _with_added(all_pairs(sources, tally), sources))
     except PairsError as error:
         raise UsageError(f"pairs: {error}") from error
     except NothingDone as error:
         raise NothingDone(f"--strategy {strategy}: {error}") from error
-    workspace.note("pairs", _facts(options))
-    workspace.note(_STANDING, {"inputs": inputs, "count": count, "sha256": sha256_of(workspace.pairs)})
+    workspace.note("pairs", recorded)
+    workspace.note(_WRITTEN, {"inputs": inputs, "count": count, "sha256": sha256_of(workspace.pairs)})
     facts: dict[str, Any] = {"strategy": strategy}
-    if sources.options.prune:
+    if chosen.prune:
         facts["candidates"] = tally.candidates
         detail += f"; pruned: {count:,} of {tally.candidates:,} pairs kept"
     return StageReport("pairs", "pairs", count, seconds=clock.seconds, detail=detail, facts=facts)
-
-
-def check_pairs(workspace: Workspace, collection: Collection, options: PairsOptions, *, overwrite: bool) -> None:
-    """Raises what `write_pairs` would raise and can be known before images are extracted, without writing."""
-    if options.second_round:
-        raise UsageError(
-            f"--pairs {options.strategy}: {' and '.join(SECOND_ROUND)} are second rounds; run with another strategy, "
-            f"then `sfm-match pairs --strategy {options.strategy}`, then the same run again"
-        )
-    sources, _ = _settle(workspace, collection, options, overwrite=overwrite)
-    parts = set(sources.options.parts())
-    try:
-        if "retrieval" in parts:
-            retrieval_sides(sources)
-        for part in parts & {"list", "spatial", "poses", "covisibility"}:  # the others take any names
-            for stream in streams(part, sources):
-                for _ in stream:
-                    pass
-    except PairsError as error:
-        raise UsageError(f"pairs: {error}") from error
 
 
 def settled(collection: Collection, options: PairsOptions) -> tuple[PairsOptions, str]:
@@ -109,21 +117,13 @@ def settled(collection: Collection, options: PairsOptions) -> tuple[PairsOptions
     return dataclasses.replace(options, **values), choice.reason
 
 
-def _settle(
-    workspace: Workspace, collection: Collection, options: PairsOptions, *, overwrite: bool
-) -> tuple[Sources, str]:
-    chosen, reason = settled(collection, options)
-    workspace.check("pairs", _facts(options), overwrite=overwrite)
-    return Sources(workspace, collection, chosen), reason
-
-
-def _add_pairs(workspace: Workspace, collection: Collection, options: PairsOptions, *, quiet: bool) -> StageReport:
-    """A second round: pairs beside those that stand."""
-    clock = Clock()
-    sources, tally = Sources(workspace, collection, options), Tally()
+def _add_pairs(job: Job) -> StageReport:
+    """A second round: pairs beside those that are there."""
+    clock, workspace, options = Clock(), job.workspace, job.options.pairs
+    sources, tally = Sources(job, options), Tally()
     database = sources.verified_from
-    standing = read_pairs(workspace.pairs, sources.names)
-    graph = Graph(len(sources.names), sources.verified)
+    listed = sources.tried
+    graph = Graph(sources.count, sources.verified)
     detail = (
         f"{options.strategy}: {len(graph.edges):,} verified pairs, {graph.components().max() + 1:,} components, "
         f"{len(graph.bridges()):,} bridges"
@@ -131,33 +131,33 @@ def _add_pairs(workspace: Workspace, collection: Collection, options: PairsOptio
     inputs = fingerprint([*_inputs(sources, options), database])
     facts = {"strategy": options.strategy}
     if workspace.record().get(_ADDED) == inputs:
-        return StageReport("pairs", "pairs", 0, len(standing), detail=detail, facts=facts)
+        return StageReport("pairs", "pairs", 0, len(listed), detail=detail, facts=facts)
     try:
-        proposed = np.concatenate([np.empty((0, 2), np.int32), *all_pairs(sources, tally, quiet=quiet)])
+        proposed = np.concatenate([np.empty((0, 2), np.int32), *all_pairs(sources, tally)])
     except PairsError as error:
         raise UsageError(f"pairs: {error}") from error
-    fresh = proposed[~np.isin(_codes(proposed, sources), _codes(standing, sources))]
+    fresh = proposed[~np.isin(_codes(proposed, sources), _codes(listed, sources))]
     if len(fresh):
-        _append(sources, standing, fresh)
+        _append(sources, listed, fresh)
     workspace.note(_ADDED, {"inputs": inputs})
-    return StageReport("pairs", "pairs", len(fresh), len(standing), seconds=clock.seconds, detail=detail, facts=facts)
+    return StageReport("pairs", "pairs", len(fresh), len(listed), seconds=clock.seconds, detail=detail, facts=facts)
 
 
-def _append(sources: Sources, standing: NDArray[np.int64], fresh: Block) -> None:
+def _append(sources: Sources, listed: NDArray[np.int64], fresh: Block) -> None:
     """Brings pairs into `pairs.txt`, and into the file from which they come back when it is made anew."""
-    workspace, names = sources.workspace, sources.names
-    before = workspace.record().get(_STANDING, {})
+    workspace, names = sources.job.workspace, sources.names
+    before = workspace.record().get(_WRITTEN, {})
     ours = "sha256" in before and _is(workspace.pairs, before["sha256"])  # not changed by hand
     earlier = read_known_pairs(workspace.added_pairs, names)
     write_pairs_file(workspace.added_pairs, names, [earlier.astype(np.int32), fresh])
-    count = write_pairs_file(workspace.pairs, names, [standing.astype(np.int32), fresh])
+    count = write_pairs_file(workspace.pairs, names, [listed.astype(np.int32), fresh])
     if ours:
-        workspace.note(_STANDING, {**before, "count": count, "sha256": sha256_of(workspace.pairs)})
+        workspace.note(_WRITTEN, {**before, "count": count, "sha256": sha256_of(workspace.pairs)})
 
 
 def _with_added(blocks: Iterator[Block], sources: Sources) -> Iterator[Block]:
     """A list that is made anew, and the pairs of second rounds."""
-    added = read_known_pairs(sources.workspace.added_pairs, sources.names).astype(np.int32)
+    added = read_known_pairs(sources.job.workspace.added_pairs, sources.names).astype(np.int32)
     whole = "exhaustive" in sources.options.parts() and not sources.options.prune
     return union(len(sources.names), [blocks, iter([added])]) if len(added) and not whole else blocks
 
@@ -168,8 +168,8 @@ def _codes(pairs: NDArray[np.integer], sources: Sources) -> NDArray[np.int64]:
 
 def _inputs(sources: Sources, options: PairsOptions) -> list[Any]:
     """Everything that a list depends on."""
-    chosen, located = sources.options, [(name, h.location) for name, h in sources.collection.usable.items()]
-    inputs: list[Any] = [chosen.strategy, _facts(options), located]
+    chosen, located = sources.options, [(name, h.location) for name, h in sources.job.collection.usable.items()]
+    inputs: list[Any] = [chosen.strategy, _inputs_of(options), located]
     if dataclasses.replace(options, strategy=chosen.strategy) != chosen:  # what auto chose beside the strategy
         inputs.append(chosen.identity())
     if sources.needs_features:
@@ -178,16 +178,16 @@ def _inputs(sources: Sources, options: PairsOptions) -> list[Any]:
     return inputs
 
 
-def _facts(options: PairsOptions) -> dict[str, Any]:
+def _inputs_of(options: PairsOptions) -> dict[str, Any]:
     """The options, and of files their content: that is what matters."""
-    facts = options.identity()
+    inputs = options.identity()
     for name in ("match_list_path", "query_list", "db_list"):
         path: Path | None = getattr(options, name)
         if path is not None:
-            facts[name] = sha256_of(path)
+            inputs[name] = sha256_of(path)
     if options.reference_model is not None:
-        facts["reference_model"] = digests(options.reference_model)
-    return facts
+        inputs["reference_model"] = digests(options.reference_model)
+    return inputs
 
 
 def _is(path: Path, digest: str) -> bool:

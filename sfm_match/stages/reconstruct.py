@@ -1,7 +1,6 @@
 """`sparse/0 ...`: the models of a job, written under a temporary name, then renamed; and what is not in them."""
 
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable
@@ -19,7 +18,8 @@ from sfm_match.images.files import Header
 from sfm_match.job.progress import Clock, StageReport
 from sfm_match.job.workspace import Workspace
 from sfm_match.options.stages import ReconstructOptions
-from sfm_match.store.shard import TEMPORARY, commit, fingerprint, remove_leftovers, write_text
+from sfm_match.stages.base import Job
+from sfm_match.store.shard import commit, fingerprint, remove_leftovers, temporary_name, write_text
 
 _SUMMARY = "sfm-match.json"  # in sparse/: what it was made from, and the numbers
 _SHOWN = 4  # folders of a model, models of a job, kinds of reasons
@@ -48,22 +48,31 @@ class Outcome:
     unregistered: dict[str, int]  # kind of reason -> images
 
 
-def reconstruct_model(
-    workspace: Workspace, collection: Collection, options: ReconstructOptions, *, overwrite: bool
-) -> StageReport:
+def check(job: Job) -> None:
+    """Raises UsageError for models of other options or of somebody else."""
+    job.workspace.check("reconstruct", job.options.reconstruct.identity(), overwrite=job.overwrite)
+    _refuse_foreign_models(job.workspace, overwrite=job.overwrite)
+
+
+def status(job: Job) -> int:
+    """Images that an earlier run registered."""
+    return int(_read_summary(job.workspace.sparse).get("registered", 0))
+
+
+def run(job: Job) -> StageReport:
     """Runs the mapper, unless its models are up to date with this database and these options.
 
     Raises:
+        UsageError: options that differ from before, or files in `sparse/` that are not ours.
         NothingDone: no database, or no model that is earned.
     """
-    clock = Clock()
+    workspace, collection, options, clock = job.workspace, job.collection, job.options.reconstruct, Clock()
     inputs = read_note(workspace.database, "inputs")
     if inputs is None:
         raise NothingDone(f"{workspace.folder}: no database yet; run `sfm-match import` first")
-    workspace.check("reconstruct", options.identity(), overwrite=overwrite)
+    check(job)
     digest = fingerprint([options.identity(), inputs, ALGORITHM])
     counts = count(workspace.database)
-    refuse_foreign_models(workspace, overwrite=overwrite)
     outcome = _read_outcome(workspace.sparse, digest)
     if outcome is not None:
         workspace.note("reconstruct", options.identity())
@@ -71,7 +80,7 @@ def reconstruct_model(
     if not collection.folder.is_dir():
         raise NothingDone(f"{collection.folder}: the images are gone; the mapper reads the points' colours from them")
     headers = {name: collection.usable[name] for name in image_names(workspace.database)}
-    temporary = workspace.folder / f"sparse{TEMPORARY}{os.getpid()}"
+    temporary = workspace.folder / temporary_name("sparse")
     temporary.mkdir()
     try:
         mapped = map_components(workspace.database, collection.folder, headers, options, temporary, clock)
@@ -87,7 +96,7 @@ def reconstruct_model(
             write_text(temporary / _SUMMARY, json.dumps(summary))
             workspace.note("reconstruct", options.identity())
             if workspace.sparse.exists():
-                workspace.sparse.rename(workspace.folder / f"sparse{TEMPORARY}0")
+                workspace.sparse.rename(workspace.folder / temporary_name("sparse", "old"))
             commit(temporary, workspace.sparse)
     finally:
         remove_leftovers(workspace.folder)
@@ -120,7 +129,7 @@ def _no_model(workspace: Workspace, counts: Counts, options: ReconstructOptions)
     return f"{workspace.folder}: {why} (each image's reason: {workspace.unregistered.name})"
 
 
-def refuse_foreign_models(workspace: Workspace, *, overwrite: bool) -> None:
+def _refuse_foreign_models(workspace: Workspace, *, overwrite: bool) -> None:
     """Raises UsageError where `sparse/` holds what sfm-match did not write: it would be replaced as a whole."""
     sparse = workspace.sparse
     if overwrite or not sparse.exists():
@@ -184,11 +193,6 @@ def _read_summary(sparse: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return stored
-
-
-def registered_before(sparse: Path) -> int:
-    """Images of the models that an earlier run wrote; 0 without one."""
-    return int(_read_summary(sparse).get("registered", 0))
 
 
 def _read_outcome(sparse: Path, digest: str) -> Outcome | None:

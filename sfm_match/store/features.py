@@ -21,6 +21,17 @@ class Features:
 
 
 @dataclass(frozen=True)
+class UnitIndex:
+    """The head of a unit's file."""
+
+    fingerprint: str
+    counts: dict[str, int]  # keypoints of each image
+    failed: dict[str, str]
+    signatures: dict[str, str]
+    retry: set[str]
+
+
+@dataclass(frozen=True)
 class UnitResult:
     """What one unit of extraction made: features of some images, reasons for the others."""
 
@@ -28,6 +39,11 @@ class UnitResult:
     failed: dict[str, str]
     signatures: dict[str, str]  # of every image's file, so that a file that changed is known
     retry: set[str] = field(default_factory=set)  # failed, but another try may cure it
+
+    def index(self, fingerprint: str) -> UnitIndex:
+        """The head of the file that `write_unit` makes of it."""
+        counts = {name: len(features.keypoints) for name, features in self.features.items()}
+        return UnitIndex(fingerprint, counts, self.failed, self.signatures, self.retry & self.failed.keys())
 
 
 def unit_path(folder: Path, unit: int) -> Path:
@@ -61,17 +77,6 @@ def write_unit(path: Path, result: UnitResult, fingerprint: str, dimension: int)
         "failed_reasons": list(result.failed.values()),
     }
     write_shard(path, arrays, {"fingerprint": fingerprint, "convention": "COLMAP: first pixel's centre is 0.5, 0.5"})
-
-
-@dataclass(frozen=True)
-class UnitIndex:
-    """The head of a unit's file."""
-
-    fingerprint: str
-    counts: dict[str, int]  # keypoints of each image
-    failed: dict[str, str]
-    signatures: dict[str, str]
-    retry: set[str]
 
 
 def read_index(path: Path) -> UnitIndex:

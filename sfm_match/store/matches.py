@@ -1,4 +1,4 @@
-"""Matches of a tile of pairs, packed."""
+"""Matches of a block of pairs, packed: one dataset for all pairs, offsets between them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,13 +21,12 @@ class Matches:
 
 
 @dataclass(frozen=True)
-class Tile:
-    """A tile's file in memory."""
+class BlockHead:
+    """Which pairs a file of matches holds, without their matches."""
 
     fingerprint: str
     images: dict[str, str]  # name -> signature of the file whose features were matched
     pairs: NDArray[np.int32]  # (P, 2) rows of `images`
-    matches: list[Matches]  # P; empty when only the head was read
 
     def pair_codes(self, rank: Mapping[str, int], signatures: Mapping[str, str]) -> NDArray[np.int64]:
         """(P,) `rank of the first * len(rank) + rank of the second`, or -1 where an image has changed since.
@@ -41,24 +40,41 @@ class Tile:
         return np.where((ranks >= 0).all(axis=1), ranks @ (len(rank), 1), -1)
 
 
-def write_tile(path: Path, tile: Tile) -> None:
-    counts = np.array([0, *(len(m.indices) for m in tile.matches)], np.int64)
+@dataclass(frozen=True)
+class PairBlock(BlockHead):
+    """A file of matches in memory: what one unit of matching made."""
+
+    matches: list[Matches]  # P
+
+
+def write_block(path: Path, block: PairBlock) -> None:
+    counts = np.array([0, *(len(m.indices) for m in block.matches)], np.int64)
     arrays: dict[str, NDArray[Any] | list[str]] = {
-        "names": list(tile.images),
-        "signatures": list(tile.images.values()),
-        "pairs": tile.pairs,
+        "names": list(block.images),
+        "signatures": list(block.images.values()),
+        "pairs": block.pairs,
         "offsets": counts.cumsum(),
-        "matches": np.concatenate((np.empty((0, 2), np.uint32), *(m.indices for m in tile.matches))),
-        "scores": np.concatenate((np.empty(0, np.float16), *(m.scores for m in tile.matches))),
+        "matches": np.concatenate((np.empty((0, 2), np.uint32), *(m.indices for m in block.matches))),
+        "scores": np.concatenate((np.empty(0, np.float16), *(m.scores for m in block.matches))),
     }
-    write_shard(path, arrays, {"fingerprint": tile.fingerprint})
+    write_shard(path, arrays, {"fingerprint": block.fingerprint})
 
 
-def read_tile(path: Path, *, head_only: bool = False) -> Tile:
+def read_head(path: Path) -> BlockHead:
+    """Raises ShardError where the file cannot be read."""
     with open_shard(path) as file:
         images = dict(zip(read_strings(file, "names"), read_strings(file, "signatures"), strict=True))
-        matches: list[Matches] = []
-        if not head_only:
-            indices, scores = file["matches"][()], file["scores"][()]
-            matches = [Matches(indices[a:b], scores[a:b]) for a, b in pairwise(file["offsets"][()].tolist())]
-        return Tile(str(file.attrs["fingerprint"]), images, file["pairs"][()], matches)
+        return BlockHead(str(file.attrs["fingerprint"]), images, file["pairs"][()])
+
+
+def read_matches(path: Path) -> list[Matches]:
+    """Of each pair of a file, in the order of its head's `pairs`. Raises ShardError where it cannot be read."""
+    with open_shard(path) as file:
+        indices, scores = file["matches"][()], file["scores"][()]
+        return [Matches(indices[a:b], scores[a:b]) for a, b in pairwise(file["offsets"][()].tolist())]
+
+
+def read_block(path: Path) -> PairBlock:
+    """Head and matches. Raises ShardError where the file cannot be read."""
+    head = read_head(path)
+    return PairBlock(head.fingerprint, head.images, head.pairs, read_matches(path))

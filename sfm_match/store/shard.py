@@ -1,7 +1,7 @@
 """Write-then-rename: a file that stands under its final name is whole.
 
-A unit's result is one file. A process killed while writing leaves a `.tmp-<pid>` beside it, never a broken result;
-measured with HDF5, appending to an open file loses all of it at a kill.
+A unit's result is one file. A process killed while writing leaves a `.tmp-HOST-PID-ID` beside it, never a broken
+result; measured with HDF5, appending to an open file loses all of it at a kill.
 """
 
 import contextlib
@@ -11,6 +11,8 @@ import json
 import os
 import re
 import shutil
+import socket
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,9 @@ from numpy.typing import NDArray
 from sfm_match.errors import SfmMatchError
 
 SCHEMA = 2  # of features and matches files
-TEMPORARY = ".tmp-"  # then the process: the name of what is not finished; deleted when a workspace is opened
+TEMPORARY = ".tmp-"  # in the name of what is not finished; deleted when a workspace is opened
 _LEFTOVER = re.compile(
-    r"(images\.json|pairs(-added)?\.txt|(failed|unregistered)\.csv|sfm-match\.json|sparse|[\d-]+(-\w+)?\.h5)\.tmp-\d+"
+    r"(images\.json|pairs(-added)?\.txt|(failed|unregistered)\.csv|sfm-match\.json|sparse|[\d-]+(-\w+)?\.h5)\.tmp-[\w.-]+"
 )
 
 
@@ -43,10 +45,16 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def temporary_name(name: str, what: str = "") -> str:
+    """Of what is to become `name`. No other process has it, on this machine or on another that shares the disk."""
+    host = re.sub(r"[^\w.-]", "_", socket.gethostname())
+    return f"{name}{TEMPORARY}{host}-{os.getpid()}-{what or uuid.uuid4().hex[:8]}"
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path; when the block ends well, that file durably becomes `path`."""
-    temporary = path.with_name(f"{path.name}{TEMPORARY}{os.getpid()}")
+    temporary = path.with_name(temporary_name(path.name))
     try:
         yield temporary
         commit(temporary, path)

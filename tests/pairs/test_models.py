@@ -24,7 +24,7 @@ def test_poses_take_the_nearest_that_look_the_same_way() -> None:
     assert flat(poses(centres, directions, 2)) == {tuple(sorted((i, (i + 1) % 36))) for i in range(36)}
     found = flat(poses(centres, directions, 36, rotation_threshold=25.0))
     assert found == {tuple(sorted((i, (i + k) % 36))) for i in range(36) for k in (1, 2)}
-    assert flat(poses(centres, directions, 36, 180.0, distance=0.9)) == flat(poses(centres, directions, 2))
+    assert flat(poses(centres, directions, 36, 180.0, pose_distance=0.9)) == flat(poses(centres, directions, 2))
     directions[7] *= -1  # back to back with its neighbours
     assert not {(6, 7), (7, 8)} & flat(poses(centres, directions, 2))
 

@@ -14,7 +14,7 @@ from pairs.covisibility import covisibility
 from pairs.exhaustive import exhaustive
 from pairs.loops import loop_detection
 from pairs.poses import poses
-from pairs.prune import Sketches, above, best, scored
+from pairs.prune import KeypointSubsets, above, best, scored
 from pairs.repair import repair
 from pairs.retrieval import retrieval
 from pairs.sequential import sequential
@@ -33,7 +33,7 @@ class World:
     vectors: np.ndarray  # (N, 1, V)
     observations: np.ndarray  # (N, P) bool
     verified: np.ndarray  # (E, 2)
-    sketches: Sketches
+    subsets: KeypointSubsets
 
     def reordered(self, order: np.ndarray) -> "World":
         """Image k of the new world is image order[k] of this one."""
@@ -45,7 +45,7 @@ class World:
             self.vectors[order],
             self.observations[order],
             places[self.verified],
-            Sketches(self.sketches.descriptors[order], self.sketches.places[order], self.sketches.counts[order]),
+            KeypointSubsets(self.subsets.descriptors[order], self.subsets.places[order], self.subsets.counts[order]),
         )
 
 
@@ -70,7 +70,7 @@ def made(names: list[str], seed: int) -> World:
         unit(rng.normal(size=(count, 1, 16))).astype(np.float32),
         observations,
         every[rng.random(len(every)) < 2 / count],
-        Sketches(descriptors, rng.uniform(-0.5, 0.5, (count, 16, 2)).astype(np.float16), counts),
+        KeypointSubsets(descriptors, rng.uniform(-0.5, 0.5, (count, 16, 2)).astype(np.float16), counts),
     )
 
 
@@ -80,7 +80,7 @@ def by_covisibility(world: World) -> Iterator[Block]:
 
 
 def by_score(world: World) -> Iterator[Block]:
-    scores = scored(exhaustive(len(world.names), 4), world.sketches)
+    scores = scored(exhaustive(len(world.names), 4), world.subsets)
     return above(scores, 0.3)
 
 
@@ -95,7 +95,7 @@ STRATEGIES: dict[str, Callable[[World], Iterator[Block]]] = {
     "transitive": lambda w: transitive(len(w.names), w.verified),
     "repair": lambda w: repair(w.vectors, w.verified, w.verified, 3),
     "above a score": by_score,
-    "best by score": lambda w: best(len(w.names), scored(exhaustive(len(w.names), 4), w.sketches, 2), 3),
+    "best by score": lambda w: best(len(w.names), scored(exhaustive(len(w.names), 4), w.subsets, 2), 3),
     "union": lambda w: union(len(w.names), [sequential(w.names, 2), retrieval(w.vectors, 2), spatial(w.positions, 3)]),
 }
 NAMES = st.lists(

@@ -7,19 +7,19 @@ import pytest
 
 from pairs import prune as module
 from pairs.exhaustive import exhaustive
-from pairs.prune import INVERSE_TEMPERATURE, KEYPOINTS, Sketches, above, best, relative, scored, spread
+from pairs.prune import INVERSE_TEMPERATURE, KEYPOINTS, KeypointSubsets, above, best, relative, scored, spread
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
-def sketches(counts: list[int], turns: int = 1, seed: int = 0) -> Sketches:
+def subsets(counts: list[int], turns: int = 1, seed: int = 0) -> KeypointSubsets:
     rng = np.random.default_rng(seed)
     descriptors = unit(rng.normal(size=(len(counts), turns, KEYPOINTS, 16))).astype(np.float16)
     for one, count in zip(descriptors, counts, strict=True):
         one[:, count:] = 0
-    return Sketches(
+    return KeypointSubsets(
         descriptors, rng.uniform(-0.5, 0.5, (len(counts), KEYPOINTS, 2)).astype(np.float16), np.array(counts)
     )
 
@@ -52,7 +52,7 @@ def turned(places: np.ndarray, turns: int) -> np.ndarray:
 @pytest.mark.parametrize("turns", [1, 4])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_scores_are_those_of_the_formula(turns: int, workers: int) -> None:
-    some = sketches([KEYPOINTS, 200, 17, 1, 0, KEYPOINTS, 90], turns)
+    some = subsets([KEYPOINTS, 200, 17, 1, 0, KEYPOINTS, 90], turns)
     d, at, n = some.descriptors, some.places, some.counts
     for block, scores in scored(exhaustive(7, 4), some, workers):
         for (i, j), score in zip(block.tolist(), scores.tolist(), strict=True):
@@ -66,7 +66,7 @@ def test_scores_are_those_of_the_formula(turns: int, workers: int) -> None:
 
 def test_the_same_things_in_the_same_order_score_higher() -> None:
     """Among equally alike images, those whose matches lie to one another as they do in the first."""
-    some = sketches([KEYPOINTS] * 3)
+    some = subsets([KEYPOINTS] * 3)
     some.descriptors[1:, 0] = some.descriptors[0, 0]
     angle, scale = 0.2, 0.8
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -78,7 +78,7 @@ def test_the_same_things_in_the_same_order_score_higher() -> None:
 
 def test_images_that_share_things_score_higher() -> None:
     rng = np.random.default_rng(0)
-    some = sketches([KEYPOINTS] * 6)
+    some = subsets([KEYPOINTS] * 6)
     shared = some.descriptors[0, 0, :60].astype(np.float32)
     some.descriptors[3, 0, 100:160] = unit(shared + 0.1 * rng.normal(size=shared.shape))
     some.places[3, 100:160] = some.places[0, :60]
@@ -88,7 +88,7 @@ def test_images_that_share_things_score_higher() -> None:
 
 
 def test_the_best_of_each_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    some = sketches([KEYPOINTS] * 12)
+    some = subsets([KEYPOINTS] * 12)
     whole = [(block, scores) for block, scores in scored(exhaustive(12, 3), some)]
     table = np.full((12, 12), -1.0)
     for block, scores in whole:

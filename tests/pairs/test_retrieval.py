@@ -70,7 +70,7 @@ def test_loops_are_looked_for_now_and_then_and_far_away() -> None:
     vectors = unit_vectors(40, 1, 12)
     vectors[31] = vectors[20]  # the way comes back at 31 to where it was at 20
     vectors[22] = vectors[20]  # a neighbour is no loop
-    found = flat(loop_detection(names, vectors, overlap=3, period=10, num_images=1))
+    found = flat(loop_detection(names, vectors, overlap=3, loop_detection_period=10, loop_detection_num_images=1))
     assert (20, 31) in found
     assert (20, 22) not in found
     assert len(found) == 4
@@ -79,5 +79,7 @@ def test_loops_are_looked_for_now_and_then_and_far_away() -> None:
 
 def test_neighbours_are_of_one_folder() -> None:
     names = ["a/0.jpg", "a/1.jpg", "b/0.jpg", "b/1.jpg"]
-    found = flat(loop_detection(names, unit_vectors(4, 1, 12), overlap=5, period=1, num_images=9))
+    found = flat(
+        loop_detection(names, unit_vectors(4, 1, 12), overlap=5, loop_detection_period=1, loop_detection_num_images=9)
+    )
     assert found == {(0, 2), (0, 3), (1, 2), (1, 3)}

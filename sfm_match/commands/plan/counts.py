@@ -1,7 +1,7 @@
-"""How many pairs a strategy will give, and in how many tiles they will be matched, without a list of them."""
+"""How many pairs a strategy will give, and in how many blocks they will be matched, without a list of them."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +10,9 @@ from pairs import Block, PairsError
 from pairs.auto import MOST, consecutive_share
 from sfm_match.errors import UsageError
 from sfm_match.options.pairs import PairsOptions
+from sfm_match.options.strategies import Strategy
 from sfm_match.stages.match_blocks import BLOCK
-from sfm_match.stages.strategies import Sources, retrieval_sides, streams
+from sfm_match.stages.strategies import Sources
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Counted:
 
     strategy: str  # as on the command line
     pairs: int
-    tiles: int  # of matching, at most: small ones are joined
+    blocks: int  # of matching, at most: small ones are joined
     exact: bool  # False: at most so many
 
     def shown(self) -> str:
@@ -33,26 +34,26 @@ def count_pairs(sources: Sources) -> Counted:
     Raises:
         UsageError: a strategy cannot serve these images.
     """
-    options, count = sources.options, len(sources.names)
-    parts = tuple(dict.fromkeys(options.parts()))
+    options, count = sources.options, sources.count
+    parts = options.parts()
     every = Counted(_named(options), count * (count - 1) // 2, _triangle(-(-count // BLOCK)), exact=True)
     if "exhaustive" in parts:
         found = every
     else:
         try:
-            found = _sum(every, [_of_part(part, sources, every) for part in parts])
+            found = _sum(every, [_of_strategy(strategy, sources, every) for strategy in sources.strategies()])
         except PairsError as error:
             raise UsageError(f"pairs: {error}") from error
     if not options.prune:
         return found
     most = found.pairs if options.prune_num_images is None else min(found.pairs, count * options.prune_num_images)
-    return dataclasses.replace(found, pairs=most, tiles=min(found.tiles, most), exact=False)
+    return dataclasses.replace(found, pairs=most, blocks=min(found.blocks, most), exact=False)
 
 
 def cheaper_ones(sources: Sources, than: int) -> list[Counted]:
     """Two ways with fewer pairs, those first that know something of the images."""
-    count, names = len(sources.names), sources.names
-    located = sum(header.location is not None for header in sources.collection.usable.values())
+    count, names = sources.count, sources.names
+    located = sum(header.location is not None for header in sources.job.collection.usable.values())
     ways: list[dict[str, object]] = []
     if consecutive_share(names) >= MOST:
         ways.append({"strategy": "sequential"})
@@ -76,44 +77,32 @@ def cheaper_ones(sources: Sources, than: int) -> list[Counted]:
     return found
 
 
-def _of_part(strategy: str, sources: Sources, every: Counted) -> Counted:
-    options, count = sources.options, len(sources.names)
-    if strategy == "retrieval":
-        queries, database = retrieval_sides(sources)
-        return _bound(len(queries) * min(options.num_images, len(database)), every)
-    found = _counted(streams(strategy, _without_loops(sources)), count)
-    if strategy == "sequential" and options.loop_detection:
-        asked = -(-count // options.loop_detection_period) * options.loop_detection_num_images
-        return _sum(every, [found, _bound(asked, every)])
-    return found
-
-
-def _without_loops(sources: Sources) -> Sources:
-    """Loops are looked for in features."""
-    return dataclasses.replace(sources, options=dataclasses.replace(sources.options, loop_detection=False))
+def _of_strategy(strategy: Strategy, sources: Sources, every: Counted) -> Counted:
+    if strategy.bound:
+        return _bound(sources.call(strategy.bound), every)
+    return _counted(sources.stream(strategy), sources.count)
 
 
 def _bound(pairs: int, every: Counted) -> Counted:
     pairs = min(pairs, every.pairs)
-    return Counted("", pairs, min(pairs, every.tiles), exact=False)
+    return Counted("", pairs, min(pairs, every.blocks), exact=False)
 
 
 def _sum(every: Counted, parts: list[Counted]) -> Counted:
     """Several strategies joined: at most all of theirs, and never more than all pairs."""
-    pairs, tiles = sum(part.pairs for part in parts), sum(part.tiles for part in parts)
+    pairs, blocks = sum(part.pairs for part in parts), sum(part.blocks for part in parts)
     exact = len(parts) == 1 and parts[0].exact
-    return Counted(every.strategy, min(pairs, every.pairs), min(tiles, every.tiles), exact)
+    return Counted(every.strategy, min(pairs, every.pairs), min(blocks, every.blocks), exact)
 
 
-def _counted(blocks: Iterable[Iterator[Block]], count: int) -> Counted:
+def _counted(stream: Iterator[Block], count: int) -> Counted:
     """As the strategy streams them."""
     pairs, side = 0, -(-count // BLOCK)
-    tiles: set[int] = set()
-    for stream in blocks:
-        for block in stream:
-            pairs += len(block)
-            tiles.update(np.unique(block.astype(np.int64) // BLOCK @ (side, 1)).tolist())
-    return Counted("", pairs, len(tiles), exact=True)
+    found: set[int] = set()
+    for some in stream:
+        pairs += len(some)
+        found.update(np.unique(some.astype(np.int64) // BLOCK @ (side, 1)).tolist())
+    return Counted("", pairs, len(found), exact=True)
 
 
 def _triangle(side: int) -> int:

@@ -2,35 +2,32 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from exports.config import FAMILY
-from sfm_match.api import StrPath, options_of_run, refuse_early
-from sfm_match.colmap.queries import count, read_note
+from sfm_match.api import StrPath
 from sfm_match.commands.plan.counts import Counted, cheaper_ones, count_pairs
 from sfm_match.commands.plan.measure import Measured, measure
-from sfm_match.errors import NothingDone, SfmMatchError
+from sfm_match.errors import NothingDone
 from sfm_match.features.extractor import chosen_model, images_a_batch
-from sfm_match.images.collection import UNIT_SIZE, Collection, look
+from sfm_match.images.collection import UNIT_SIZE, look
 from sfm_match.images.files import Header
 from sfm_match.job.concurrency import AHEAD
 from sfm_match.job.workspace import Workspace
 from sfm_match.models import Model
+from sfm_match.options.run import run_options
 from sfm_match.options.stages import ExtractOptions
 from sfm_match.refine.keypoints import PARTNERS
 from sfm_match.runtime.devices import choose, devices_of
 from sfm_match.runtime.gpus import gpus
 from sfm_match.runtime.planning import LANES, assumed_free
-from sfm_match.stages.extract import feature_facts, standing_features
-from sfm_match.stages.match import standing_matches
+from sfm_match.stages.base import STAGES, Job
 from sfm_match.stages.match_blocks import BLOCK, KEPT
 from sfm_match.stages.pairs import settled
-from sfm_match.stages.reconstruct import registered_before
 from sfm_match.stages.strategies import Sources
-from sfm_match.store.shard import fingerprint
 
 TOO_MANY = 100_000_000  # pairs; beyond, nobody means it
 _BYTES_PER_MATCH = 10  # in the files
@@ -46,10 +43,10 @@ class StagePlan:
     stage: str
     unit: str  # of what is counted
     total: int
-    standing: int  # done by an earlier run
+    done: int  # by an earlier run
     files: int  # units of work
     seconds: float | None  # None: not known beforehand
-    disk: int  # bytes that its results will take, with what stands
+    disk: int  # bytes that its results will take, with those that are there
 
 
 @dataclass(frozen=True)
@@ -86,10 +83,10 @@ class Plan:
         for way, seconds in zip(self.cheaper, self.cheaper_seconds, strict=True):
             lines.append(f"  cheaper    {way.shown()}, {_shown_time(seconds)} to match and verify")
         for one in self.stages:
-            standing = f", {one.standing:,} stand from before" if one.standing else ""
+            done = f", {one.done:,} up to date" if one.done else ""
             cost = _shown_time(one.seconds) + (f", {_shown_bytes(one.disk)}" if one.disk else "")
             files = f"{one.files:,} unit{'s' * (one.files != 1)}"
-            lines.append(f"{one.stage:<12} {one.total:,} {one.unit} in {files}{standing}: {cost}")
+            lines.append(f"{one.stage:<12} {one.total:,} {one.unit} in {files}{done}: {cost}")
         lines.append(f"disk         {_shown_bytes(self.disk)}")
         lines.append(f"memory       {_shown_bytes(self.memory)} at most")
         if self.gpu_memory is not None:
@@ -109,29 +106,27 @@ def plan(images: StrPath, workspace: StrPath = "workspace", *, overwrite: bool =
     Raises:
         UsageError, NothingDone: where `run` would refuse.
     """
-    every = options_of_run(options)
-    extracting, pairing, mapping = every.extract, every.pairs, every.reconstruct
+    every = run_options(options)
     place = Workspace(Path(workspace))  # not opened: that would make it, and lock it
-    collection = look(place, Path(images), extracting.masks, overwrite=overwrite)
+    collection = look(place, Path(images), every.extract.masks, overwrite=overwrite)
     if len(collection.usable) < 2:
         raise NothingDone(f"{collection.folder}: {len(collection.usable)} usable image, a pair needs two")
-    refuse_early(place, collection, every, overwrite=overwrite)
-    model = chosen_model(extracting)
-    place.check("extract", feature_facts(extracting, model), overwrite=overwrite)
-    chosen, reason = settled(collection, pairing)
-    sources = Sources(place, collection, chosen)
-    standing = _Standing() if overwrite else _standing(place, collection)
+    job = Job(place, collection, every, overwrite=overwrite)
+    wanted = [stage for stage in STAGES if stage.wanted(every)]
+    for stage in wanted:
+        stage.load().check(job)
+    chosen, reason = settled(collection, every.pairs)
+    sources = Sources(job, chosen)
+    done = {stage.name: 0 if overwrite else stage.load().status(job) for stage in wanted}
     counted = count_pairs(sources)
-    if standing.images == len(sources.names) and standing.pairs:  # the list stands, with what was added to it
-        counted = dataclasses.replace(counted, pairs=standing.pairs, exact=True)
+    if done["extract"] == sources.count and done["pairs"]:  # the list is there, with what was added to it
+        counted = dataclasses.replace(counted, pairs=done["pairs"], exact=True)
     cheaper = cheaper_ones(sources, counted.pairs)
     costs = measure(collection.folder, list(collection.usable), options)
-    stages = _stages(sources, counted, costs, standing)
-    if mapping.mapper != "none":
-        left = standing.registered == 0 or any(stage.seconds != 0 for stage in stages)
-        stages.append(
-            StagePlan("reconstruct", "images", len(sources.names), standing.registered, 1, None if left else 0.0, 0)
-        )
+    stages = _stages(sources, counted, costs, done)
+    if "reconstruct" in done:
+        left = done["reconstruct"] == 0 or any(stage.seconds != 0 for stage in stages)
+        stages.append(StagePlan("reconstruct", "images", sources.count, done["reconstruct"], 1, None if left else 0, 0))
     return Plan(
         len(collection.records),
         {name: record.error for name, record in collection.records.items() if record.error is not None},
@@ -140,8 +135,8 @@ def plan(images: StrPath, workspace: StrPath = "workspace", *, overwrite: bool =
         cheaper,
         [_times(way.pairs, costs.seconds_per_match, costs.seconds_per_verification) for way in cheaper],
         stages,
-        _memory(counted, costs, len(sources.names)),
-        gpu_memory(extracting, model, collection.usable.values()),
+        _memory(counted, costs, sources.count),
+        gpu_memory(every.extract, chosen_model(every.extract), collection.usable.values()),
         _refusal(counted, cheaper, costs),
     )
 
@@ -157,39 +152,12 @@ def gpu_memory(options: ExtractOptions, model: Model, headers: Iterable[Header])
     return int(LANES * batch * FAMILY[model.name].activations * max(map(math.prod, buckets)))
 
 
-@dataclass(frozen=True)
-class _Standing:
-    """What earlier runs left."""
-
-    images: int = 0  # with features
-    pairs: int = 0  # in pairs.txt
-    matched: int = 0
-    verified: int = 0  # pairs of the database
-    registered: int = 0  # images of the first model
-
-
-def _standing(place: Workspace, collection: Collection) -> _Standing:
-    record = place.record()
-    if "extract" not in record:
-        return _Standing()
-    features = standing_features(place, collection, fingerprint(record["extract"]))
-    pairs = matched = 0
-    if "match" in record:
-        try:
-            state = standing_matches(place, collection, features, record["match"])
-            pairs, matched = len(state.wanted), len(state.usable) - len(state.open_pairs)
-        except SfmMatchError:  # pairs.txt is gone, or of other images: it will be made anew
-            pass
-    verified = count(place.database).pairs if read_note(place.database, "inputs") is not None else 0
-    return _Standing(len(features.counts), pairs, matched, verified, registered_before(place.sparse))
-
-
-def _stages(sources: Sources, counted: Counted, costs: Measured, standing: _Standing) -> list[StagePlan]:
+def _stages(sources: Sources, counted: Counted, costs: Measured, done: Mapping[str, int]) -> list[StagePlan]:
     """What is left before the reconstruction."""
-    images, options = len(sources.names), sources.options
-    units = sources.collection.units()
-    unmatched = max(counted.pairs - standing.matched, 0)
-    unverified = counted.pairs if unmatched or standing.verified == 0 else 0  # the database is built as a whole
+    images, options = sources.count, sources.options
+    units = sources.job.collection.units()
+    unmatched = max(counted.pairs - done["match"], 0)
+    unverified = counted.pairs if unmatched or done["import"] == 0 else 0  # the database is built as a whole
     plain = dataclasses.replace(sources, options=dataclasses.replace(options, prune=False))
     scoring: float | None = 0.0
     if plain.needs_features:
@@ -197,25 +165,25 @@ def _stages(sources: Sources, counted: Counted, costs: Measured, standing: _Stan
     elif options.prune:
         scoring = _times(count_pairs(plain).pairs, costs.seconds_per_score)
     names = sum(len(name.encode()) + 1 for name in sources.names) // images
-    extracting = _times(max(images - standing.images, 0), costs.seconds_per_image)
+    extracting = _times(max(images - done["extract"], 0), costs.seconds_per_image)
     matching = _times(unmatched, costs.seconds_per_match)
     importing = _times(unverified, costs.seconds_per_verification)
     if importing is not None:
         importing += min(unverified, PARTNERS * images) * costs.seconds_per_adjustment
     stored = images * costs.database_bytes_per_image + counted.pairs * costs.database_bytes_per_pair
     return [
-        StagePlan("extract", "images", images, standing.images, len(units), extracting, images * costs.feature_bytes),
-        StagePlan("pairs", "pairs", counted.pairs, standing.pairs, 1, scoring, counted.pairs * 2 * names),
+        StagePlan("extract", "images", images, done["extract"], len(units), extracting, images * costs.feature_bytes),
+        StagePlan("pairs", "pairs", counted.pairs, done["pairs"], 1, scoring, counted.pairs * 2 * names),
         StagePlan(
             "match",
             "pairs",
             counted.pairs,
-            standing.matched,
-            counted.tiles,
+            done["match"],
+            counted.blocks,
             matching,
             counted.pairs * costs.match_bytes,
         ),
-        StagePlan("import", "pairs", counted.pairs, standing.verified, 1, importing, stored),
+        StagePlan("import", "pairs", counted.pairs, done["import"], 1, importing, stored),
     ]
 
 
@@ -223,11 +191,11 @@ def _memory(counted: Counted, costs: Measured, images: int) -> int:
     """Bytes: what the measurement took, beside what is held of a large job, stage by stage, and the lists of pairs."""
     extracted = AHEAD * UNIT_SIZE * costs.feature_bytes  # units that wait for the disk
     # of matching: descriptors as float32, twice as wide as on the disk, beside those that are kept
-    tile = 2 * BLOCK * 2 * costs.feature_bytes + min(KEPT, images * costs.feature_bytes)
+    block = 2 * BLOCK * 2 * costs.feature_bytes + min(KEPT, images * costs.feature_bytes)
     aligned = 0
     if costs.seconds_per_adjustment:
         aligned = min(counted.pairs, PARTNERS * images) * costs.match_bytes // _BYTES_PER_MATCH * _BYTES_PER_RELATION
-    return costs.peak_memory + max(extracted, tile, aligned) + counted.pairs * _BYTES_PER_PAIR
+    return costs.peak_memory + max(extracted, block, aligned) + counted.pairs * _BYTES_PER_PAIR
 
 
 def _refusal(counted: Counted, cheaper: list[Counted], costs: Measured) -> str | None:

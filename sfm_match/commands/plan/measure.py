@@ -14,7 +14,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from pairs.exhaustive import exhaustive
-from pairs.prune import KEYPOINTS, Sketches, scored
+from pairs.prune import KEYPOINTS, KeypointSubsets, scored
 from sfm_match import api
 from sfm_match.errors import NothingDone
 from sfm_match.job.progress import StageReport
@@ -113,7 +113,7 @@ def _seconds_per_score(width: int) -> float:
     rng = np.random.default_rng(0)
     descriptors = rng.normal(0, width**-0.5 if width else 0, (count, 1, KEYPOINTS, width)).astype(np.float16)
     places = rng.uniform(-0.5, 0.5, (count, KEYPOINTS, 2)).astype(np.float16)
-    sketches = Sketches(descriptors, places, np.full(count, KEYPOINTS))
+    sketches = KeypointSubsets(descriptors, places, np.full(count, KEYPOINTS))
     start = time.perf_counter()
     with threadpool_limits(1, "blas"):
         pairs = sum(len(block) for block, _ in scored(exhaustive(count), sketches, os.cpu_count() or 1))

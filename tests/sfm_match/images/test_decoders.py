@@ -27,7 +27,7 @@ from sfm_match.images.decoders import decoder_facts, find_decoder
 from sfm_match.images.files import ImageError, decode, read_header
 from sfm_match.models import find_model
 from sfm_match.options.stages import ExtractOptions
-from sfm_match.stages.extract import feature_facts
+from sfm_match.stages.extract import feature_inputs
 
 SIZE = (640, 480)
 OPTIONS = {"size": 256, "max_keypoints": 100}
@@ -112,9 +112,9 @@ def test_doctor_says_what_is_missing() -> None:
 def test_the_default_is_not_recorded(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workspaces from before there was a choice go on, and one decoder's features never mix with another's."""
     model = find_model("dedode-nano")
-    plain = feature_facts(ExtractOptions(), model)
+    plain = feature_inputs(ExtractOptions(), model)
     assert not [key for key in plain if "decoder" in key]
-    other = feature_facts(ExtractOptions(decoder="nvimgcodec"), model)
+    other = feature_inputs(ExtractOptions(decoder="nvimgcodec"), model)
     assert other == {**plain, "decoder": "nvimgcodec", "decoder_backend": "cpu"}
     decoders._backend.cache_clear()
     monkeypatch.setattr(decoders, "driver_present", lambda: True)

@@ -33,7 +33,7 @@ from sfm_match.runtime import EngineError, OutOfMemory, Part
 from sfm_match.runtime.planning import MOST_PAIRS, Range, ranges
 from sfm_match.stages.match_blocks import BLOCK
 from sfm_match.store.features import Features
-from sfm_match.store.matches import read_tile
+from sfm_match.store.matches import read_block
 
 if TYPE_CHECKING:
     from sfm_match.runtime.trt import TrtRuntime
@@ -446,7 +446,7 @@ def test_a_whole_job_on_the_gpu(
     assert "TensorRT 11.4.0.106" in matched.detail
     assert fake_gpu.launches > 0
     counts = [
-        sum(len(m.indices) for path in (tmp_path / where / "matches").glob("*.h5") for m in read_tile(path).matches)
+        sum(len(m.indices) for path in (tmp_path / where / "matches").glob("*.h5") for m in read_block(path).matches)
         for where in ("cpu", "gpu")
     ]
     assert abs(counts[0] - counts[1]) <= (0.05 if precision == "auto" else 0.005) * counts[0]

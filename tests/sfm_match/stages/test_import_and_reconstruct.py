@@ -11,9 +11,9 @@ from sfm_match import import_, reconstruct
 from sfm_match.errors import UsageError
 from sfm_match.images.collection import look
 from sfm_match.job.workspace import Workspace
-from sfm_match.stages.extract import standing_features
+from sfm_match.stages.state import scan_features
 from sfm_match.store.features import Features, UnitResult, write_unit
-from sfm_match.store.matches import Matches, Tile, write_tile
+from sfm_match.store.matches import Matches, PairBlock, write_block
 from sfm_match.store.shard import fingerprint, write_text
 
 EXTRACT, MATCH = {"model": "synthetic", "size": 1024}, {"threshold": 0.1}
@@ -59,10 +59,10 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pycolmap.
             indices = truth_database.read_matches(images[names[i]].image_id, images[names[j]].image_id)
             matches.append(Matches(indices.astype(np.uint32).reshape(-1, 2), np.ones(len(indices), np.float16)))
         matched = fingerprint([MATCH, fingerprint(EXTRACT)])
-        tile = Tile(matched, signatures, np.array(pairs, np.int32), matches)
-        write_tile(place.matches / "00000-00000-abc.h5", tile)
+        tile = PairBlock(matched, signatures, np.array(pairs, np.int32), matches)
+        write_block(place.matches / "00000-00000-abc.h5", tile)
         write_text(place.pairs, "".join(f"{names[i]}\t{names[j]}\n" for i, j in pairs))
-        assert not standing_features(place, collection, fingerprint(EXTRACT)).open_units
+        assert not scan_features(place, collection, EXTRACT).open_units
     truth_database.close()
     return work, truth, ",".join(map(str, camera.params))
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 import sfm_match
 from sfm_match.errors import NothingDone, UsageError
-from sfm_match.stages import tiles as module
-from sfm_match.stages.extract import FeatureSet
-from sfm_match.stages.match_blocks import BLOCK, TilePlan
-from sfm_match.store.matches import read_tile
+from sfm_match.stages import pair_blocks as module
+from sfm_match.stages.match_blocks import BLOCK, BlockPlan
+from sfm_match.stages.state import FeatureSet
+from sfm_match.store.matches import read_block
 
 SMALL = {"size": 256, "max_keypoints": 200}
 
@@ -23,15 +23,15 @@ def test_tiles_hold_every_pair_once(count: int, chosen: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     names = [f"{i:03d}.jpg" for i in range(count)]
     units = {name: i // 64 for i, name in enumerate(names)}
-    features = FeatureSet("f", dict.fromkeys(names, 1), units, dict.fromkeys(names, "1:1"), {}, {}, {})
+    features = FeatureSet(Path("f"), {}, dict.fromkeys(names, 1), units, dict.fromkeys(names, "1:1"))
     pairs = np.unique(np.sort(rng.integers(0, count, (chosen, 2)), axis=1), axis=0)
     pairs = pairs[pairs[:, 0] < pairs[:, 1]].astype(np.int64)
-    tiles = list(module.plan_tiles(Path("m"), "f", names, features, rng.permutation(pairs)))
+    tiles = list(module.plan_blocks(Path("m"), "f", names, features, rng.permutation(pairs)))
     found = [(list(t.images)[i], list(t.images)[j]) for t in tiles for i, j in t.pairs]
     assert sorted(found) == [(names[i], names[j]) for i, j in pairs]
     assert len({t.path for t in tiles}) == len(tiles)
     assert all(len(t.images) <= 2 * BLOCK for t in tiles)
-    again = list(module.plan_tiles(Path("m"), "f", names, features, pairs))
+    again = list(module.plan_blocks(Path("m"), "f", names, features, pairs))
     assert [t.path for t in again] == [t.path for t in tiles]  # names depend on the pairs, not on their order
 
 
@@ -67,16 +67,16 @@ def test_another_threshold_replaces(work: Path) -> None:
     assert (report.done, report.standing) == (9, 0)
     assert report.facts["matches"] < low
     for path in (work / "matches").iterdir():
-        assert min(float(m.scores.min()) for m in read_tile(path).matches if len(m.scores)) >= 0.5
+        assert min(float(m.scores.min()) for m in read_block(path).matches if len(m.scores)) >= 0.5
 
 
 def test_a_damaged_tile_is_made_anew(work: Path) -> None:
     sfm_match.match(work)
     (tile,) = (work / "matches").iterdir()
-    whole = read_tile(tile).matches
+    whole = read_block(tile).matches
     tile.write_bytes(tile.read_bytes()[:1000])
     assert sfm_match.match(work).done == 9
-    for one, other in zip(whole, read_tile(tile).matches, strict=True):
+    for one, other in zip(whole, read_block(tile).matches, strict=True):
         np.testing.assert_array_equal(one.indices, other.indices)
 
 
@@ -97,11 +97,11 @@ def test_pairs_of_vanished_images_are_explained(work: Path) -> None:
         sfm_match.match(work)
 
 
-def planned(pairs: np.ndarray, count: int) -> list[TilePlan]:
+def planned(pairs: np.ndarray, count: int) -> list[BlockPlan]:
     names = [f"{i:03d}.jpg" for i in range(count)]
     units = {name: i // 64 for i, name in enumerate(names)}
-    features = FeatureSet("f", dict.fromkeys(names, 1), units, dict.fromkeys(names, "1:1"), {}, {}, {})
-    return list(module.plan_tiles(Path("m"), "f", names, features, pairs.astype(np.int64)))
+    features = FeatureSet(Path("f"), {}, dict.fromkeys(names, 1), units, dict.fromkeys(names, "1:1"))
+    return list(module.plan_blocks(Path("m"), "f", names, features, pairs.astype(np.int64)))
 
 
 def test_small_tiles_are_joined() -> None:

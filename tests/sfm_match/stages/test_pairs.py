@@ -14,6 +14,7 @@ from pairs import auto
 from sfm_match.colmap.queries import verified_pairs
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.stages import strategies
+from sfm_match.stages.state import FeatureSet
 from sfm_match.store.pairs import read_pairs
 
 SMALL = {"size": 320, "max_keypoints": 400}
@@ -84,7 +85,7 @@ def test_pruning_asks_less_of_turned_images(
     asked = []
     keep = strategies.above
     monkeypatch.setattr(strategies, "above", lambda scored, least: asked.append(least) or keep(scored, 0.0))
-    monkeypatch.setattr(strategies.Sources, "turns", turns)  # descriptors are then taken as four short ones
+    monkeypatch.setattr(FeatureSet, "rotations", turns)  # descriptors are then taken as four short ones
     sfm_match.pairs(work, strategy="exhaustive", prune=True, overwrite=True)
     sfm_match.pairs(work, strategy="exhaustive", prune=True, prune_threshold=0.5, overwrite=True)
     assert asked == [expected, 0.5]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfm_match.store.features import Features, UnitResult, read_features, read_index, write_unit
-from sfm_match.store.matches import Matches, Tile, read_tile, write_tile
+from sfm_match.store.matches import Matches, PairBlock, read_block, read_head, write_block
 
 NAMES = st.lists(
     st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), min_size=1, max_size=20),
@@ -67,11 +67,10 @@ def test_matches(tmp_path_factory: pytest.TempPathFactory, counts: list[int]) ->
     pairs = np.array([(i, i + 1) for i in range(len(counts))], np.int32).reshape(-1, 2)
     matches = [Matches(rng.integers(0, 99, (n, 2)).astype(np.uint32), rng.random(n).astype(np.float16)) for n in counts]
     path = tmp_path_factory.mktemp("m") / "0.h5"
-    write_tile(path, Tile("print", images, pairs, matches))
-    tile, head = read_tile(path), read_tile(path, head_only=True)
+    write_block(path, PairBlock("print", images, pairs, matches))
+    tile, head = read_block(path), read_head(path)
     assert (tile.fingerprint, tile.images) == ("print", images) == (head.fingerprint, head.images)
     np.testing.assert_array_equal(tile.pairs, pairs)
-    assert not head.matches
     assert len(tile.matches) == len(matches)
     for read, written in zip(tile.matches, matches, strict=True):
         np.testing.assert_array_equal(read.indices, written.indices)

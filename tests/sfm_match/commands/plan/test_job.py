@@ -21,6 +21,7 @@ from sfm_match.models import find_model
 from sfm_match.options.pairs import PairsOptions
 from sfm_match.options.stages import ExtractOptions
 from sfm_match.runtime.devices import Choice, Gpu, gpus
+from sfm_match.stages.base import Job
 from sfm_match.stages.match_blocks import BLOCK
 from sfm_match.stages.strategies import Sources
 
@@ -47,7 +48,7 @@ def test_a_plan_is_what_the_run_does(photos: Path, tmp_path: Path) -> None:
     assert (before.images, list(before.failing)) == (7, ["broken.jpg"])
     assert (before.pairs.pairs, before.pairs.exact) == (9, True)
     assert [stage.stage for stage in before.stages] == ["extract", "pairs", "match", "import"]
-    assert all(stage.standing == 0 and stage.seconds is not None for stage in before.stages)
+    assert all(stage.done == 0 and stage.seconds is not None for stage in before.stages)
     assert before.memory > 100 << 20
     assert before.gpu_memory is None
 
@@ -60,12 +61,12 @@ def test_a_plan_is_what_the_run_does(photos: Path, tmp_path: Path) -> None:
     standing = snapshot(work)
     after = sfm_match.plan(photos, work, **options)
     assert snapshot(work) == standing  # nothing was written, not even a lock
-    assert [(stage.standing, stage.seconds) for stage in after.stages] == [(6, 0), (9, 0), (9, 0), (9, 0)]
+    assert [(stage.done, stage.seconds) for stage in after.stages] == [(6, 0), (9, 0), (9, 0), (9, 0)]
     sfm_match.pairs(work, strategy="transitive")
     more = sfm_match.plan(photos, work, **options).stages[2]
-    assert (more.total, more.standing) == (9 + 5, 9)  # each with the third and the fourth that follow: 3 + 2
+    assert (more.total, more.done) == (9 + 5, 9)  # each with the third and the fourth that follow: 3 + 2
     anew = sfm_match.plan(photos, work, overwrite=True, **{**options, "max_keypoints": 100})
-    assert all(stage.standing == 0 for stage in anew.stages)
+    assert all(stage.done == 0 for stage in anew.stages)
     with pytest.raises(UsageError, match="max_keypoints was 200, now 100"):
         sfm_match.plan(photos, work, **{**options, "max_keypoints": 100})
 
@@ -125,7 +126,8 @@ def sources(names: list[str], location: tuple[float, float, float] | None = None
             return {name: Header(640, 480, location=location) for name in names}
 
     collection = Headers(Path(), None, [], [], 0)
-    return Sources(Workspace(Path("nowhere")), collection, PairsOptions(**options))  # type: ignore[arg-type]
+    job = Job(Workspace(Path("nowhere")), collection)
+    return Sources(job, PairsOptions(**options))  # type: ignore[arg-type]
 
 
 def test_pairs_are_counted_without_a_list() -> None:

@@ -1,4 +1,4 @@
-"""Which pairs are matched together, and in which order: tiles of pairs that share images."""
+"""Which pairs are matched together, and in which order: blocks of pairs that share images."""
 
 from collections.abc import Iterator
 from itertools import groupby
@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from sfm_match.images.collection import UNIT_SIZE
 from sfm_match.stages import match_blocks
-from sfm_match.stages.extract import FeatureSet
-from sfm_match.stages.match_blocks import TilePlan
+from sfm_match.stages.match_blocks import BlockPlan
+from sfm_match.stages.state import FeatureSet
 from sfm_match.store.shard import fingerprint
 
 ROWS = 4  # blocks that stay in memory while the others pass
@@ -18,16 +18,17 @@ ROWS = 4  # blocks that stay in memory while the others pass
 Part = tuple[tuple[int, int], NDArray[np.int64]]  # two blocks, and (P, 2) pairs of places in the names
 
 
-def plan_tiles(
+def plan_blocks(
     folder: Path, expected: str, names: list[str], features: FeatureSet, pairs: NDArray[np.int64]
-) -> Iterator[TilePlan]:
+) -> Iterator[BlockPlan]:
     """Groups pairs by the blocks of their images; what is small is joined.
 
-    A tile has at most `2 * BLOCK` images and `BLOCK` squared pairs, so that a kill costs no more; two whole blocks make
-    one. Tiles go by `ROWS` rows of blocks, column by column: each block is read once in that many rows.
+    A block of pairs has at most `2 * BLOCK` images and `BLOCK` squared pairs, so that a kill costs no more; two whole
+    blocks of images make one. They go by `ROWS` rows of blocks, column by column: each block of images is read once in
+    that many rows.
 
     Args:
-        folder: of the tiles' files.
+        folder: of the files of matches.
         expected: fingerprint of the matches.
         names: of the collection.
         features: of the images.
@@ -51,11 +52,11 @@ def plan_tiles(
         local = place[part]
         digest = fingerprint([expected, images, local.tolist()])[:8]
         path = folder / f"{a:05d}-{b:05d}-{digest}.h5"
-        yield TilePlan(path, images, _first_group(block[used]), local)
+        yield BlockPlan(path, images, _first_group(block[used]), local)
 
 
 def _merged(parts: list[Part]) -> Iterator[Part]:
-    """Parts that follow one another as one, under the blocks of the first, as long as they make no large tile."""
+    """Parts that follow one another as one, under the blocks of the first, as long as they make no large one."""
     most = match_blocks.BLOCK
     held: list[Part] = []
     images: set[int] = set()

@@ -1,0 +1,104 @@
+"""What a stage is, the table of all stages, and the job that they hand on.
+
+A new stage is a module with `check`, `status` and `run`, a line in `STAGES`, and its options in `options`.
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, cast
+
+from sfm_match.images.collection import Collection
+from sfm_match.job.progress import OnProgress, Progress, StageReport
+from sfm_match.job.workspace import Workspace
+from sfm_match.options.run import RunOptions
+from sfm_match.stages.state import FeatureSet, MatchSet, all_extracted, all_matched, current_features, current_matches
+
+
+@dataclass
+class Job:
+    """A run over a workspace: its images, its options, and what its stages found, so that nothing is found twice."""
+
+    workspace: Workspace
+    collection: Collection
+    options: RunOptions = field(default_factory=RunOptions)
+    overwrite: bool = False  # replace results of other options
+    quiet: bool = True  # no progress on stderr
+    on_progress: OnProgress | None = None
+    found_features: FeatureSet | None = None  # by the stage that ran, or when they were first asked for
+    found_matches: MatchSet | None = None
+
+    @property
+    def features(self) -> FeatureSet:
+        """The features of the collection.
+
+        Raises:
+            NothingDone: there are none, or some images are still to be extracted.
+        """
+        if self.found_features is None:
+            self.found_features = current_features(self.workspace, self.collection)
+        return all_extracted(self.workspace, self.found_features)
+
+    @property
+    def matches(self) -> MatchSet:
+        """The matches of the pairs of `pairs.txt`.
+
+        Raises:
+            NothingDone: there are none, or some pairs are still to be matched.
+        """
+        if self.found_matches is None:
+            self.found_matches = current_matches(self.workspace, self.collection, self.features)
+        return all_matched(self.workspace, self.found_matches)
+
+    def progress(self, what: str, total: int, unit: str) -> Progress:
+        """Of a stage, or of a part of it."""
+        return Progress(what, total, unit, quiet=self.quiet, on_progress=self.on_progress)
+
+
+class StageModule(Protocol):
+    """What the module of a stage has."""
+
+    def check(self, job: Job) -> None:
+        """Raises what `run` would raise and can be known before the stages before it have run. Writes nothing."""
+
+    def status(self, job: Job) -> int:
+        """How many images or pairs are up to date. Looks at an unopened workspace, too, and writes nothing."""
+
+    def run(self, job: Job) -> StageReport:
+        """Does what is not up to date."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A line of the table."""
+
+    name: str  # of the command
+    module: str  # a `StageModule`
+    unit: str  # what its reports count
+    result: Callable[[Workspace], Path]  # what it leaves
+    wanted: Callable[[RunOptions], bool] = lambda _: True  # whether `run` runs it
+
+    def load(self) -> StageModule:
+        """Its module, which may be slow to import."""
+        return cast(StageModule, importlib.import_module(self.module))
+
+
+STAGES = (
+    Stage("extract", "sfm_match.stages.extract", "images", lambda place: place.features),
+    Stage("pairs", "sfm_match.stages.pairs", "pairs", lambda place: place.pairs),
+    Stage("match", "sfm_match.stages.match", "pairs", lambda place: place.matches),
+    Stage("import", "sfm_match.stages.import_", "pairs", lambda place: place.database),
+    Stage(
+        "reconstruct",
+        "sfm_match.stages.reconstruct",
+        "images",
+        lambda place: place.sparse,
+        lambda options: options.reconstruct.mapper != "none",
+    ),
+)
+
+
+def stage(name: str) -> StageModule:
+    """The module of a stage, by the name of its command."""
+    return next(one for one in STAGES if one.name == name).load()
