@@ -4,7 +4,7 @@
 
 Three lists of pairs: all pairs of 1,024 images, a retrieval's (20 partners each of 4,096 images, at random), a video's
 (10 neighbours each of 4,096 images). Before: each two blocks of images a tile, in the order of blocks, each tile's
-images read and sent for it alone. Now: `stages.pair_blocks`, `DescriptorCache`, the groups that `BlockMatcher` keeps.
+images read and sent for it alone. Now: `stages.pair_blocks`, `FeatureCache`, the groups that `BlockMatcher` keeps.
 """
 
 import argparse
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from sfm_match.images.collection import UNIT_SIZE
 from sfm_match.matching.on_device import GROUPS
-from sfm_match.stages.match_blocks import BLOCK, KEPT
+from sfm_match.stages.feature_cache import KEPT
+from sfm_match.stages.match_blocks import BLOCK
 from sfm_match.stages.pair_blocks import plan_blocks
 from sfm_match.stages.state import FeatureSet
 

@@ -18,6 +18,7 @@ from gpu.plan import BASELINE, LeftOut, Work
 from gpu.roofs import Roof, matching_roof, network_roof
 from sfm_match.features import device_graphs as parts
 from sfm_match.job.progress import Clock
+from sfm_match.matching.matcher import DescriptorsOnly
 from sfm_match.matching.on_device import GROUPS, MORE, BlockMatcher, packed
 from sfm_match.runtime import Runtime
 from sfm_match.runtime.planning import pairs_a_call
@@ -167,13 +168,13 @@ def _tile(
     pairs: NDArray[np.int32],
     groups: tuple[tuple[str, ...], tuple[str, ...]],
 ) -> int:
-    """A tile as in a row of tiles: its first group is on the device from the tile before, its second one is not."""
+    """A block as in a row of blocks: its first group is on the device from the one before, its second one is not."""
 
     def read(names: Sequence[str]) -> list[NDArray[np.float16]]:
         numbers = (tuple(map(int, name.split())) for name in names)
         return [block[i if group == 0 else len(block) // 2 + i] for group, i in numbers]
 
-    return len(matcher.match(groups, read, pairs))
+    return len(matcher.match(groups, DescriptorsOnly(read), pairs))
 
 
 def _kernel(work: Work, engine: Runtime, block: list[NDArray[np.float16]], count: int) -> float:

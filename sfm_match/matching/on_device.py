@@ -12,20 +12,20 @@ from numpy.typing import NDArray
 
 from exports.config import PADDING
 from sfm_match.features import device_graphs as parts
+from sfm_match.matching.matcher import DescriptorsOnly, ImageFeatures, Names
 from sfm_match.runtime import OutOfMemory, Runtime, Value
 from sfm_match.runtime.planning import pairs_a_call
 from sfm_match.store.matches import Matches
 
 MORE = 8  # columns beside a descriptor: two that count, and rows stay multiples of 16 bytes, as tensor cores want them
 STEP = 1024  # keypoints to which blocks are filled up, so that a collection that grows needs no engine of its own
-GROUPS = 4  # on the device for each thread, of half a tile's images each: 69 MB of 32 x 4096 x 264 float16
-
-Names = tuple[str, ...]
-Read = Callable[[Sequence[str]], Sequence[NDArray[np.float16]]]
+GROUPS = 4  # on the device for each thread, of half a block's images each: 69 MB of 32 x 4096 x 264 float16
 
 
 class BlockMatcher:
-    """Matches the pairs of a tile on a device."""
+    """Matches the pairs of a block on a device: a `matcher.Matcher`."""
+
+    on_device = True
 
     def __init__(
         self,
@@ -37,16 +37,19 @@ class BlockMatcher:
         keypoints: int,
         dimension: int,
         advance: Callable[[int], None] = lambda _: None,
+        engine: str = "",
     ) -> None:
         """
         Args:
             runtime: the engine.
             threshold, inverse_temperature: as in `dual_softmax.match_descriptors`.
-            images: of a tile, at most; an even number.
+            images: of a block, at most; an even number.
             keypoints: of an image, at most.
             dimension: of a descriptor.
             advance: told how many pairs are done.
+            engine: what runs, in words.
         """
+        self.engine, self.lanes = engine, runtime.lanes
         self._runtime, self._threshold, self._inverse_temperature = runtime, threshold, inverse_temperature
         self._keypoints, self._advance = -(-keypoints // STEP) * STEP, advance
         self._pairs = pairs_a_call(runtime.free_memory(), self._keypoints)
@@ -61,16 +64,10 @@ class BlockMatcher:
         """What the engine chose to match with, where it had a choice; empty otherwise."""
         return str(getattr(self._session, "note", ""))
 
-    def match(self, groups: Sequence[Names], read: Read, pairs: NDArray[np.int32]) -> list[Matches]:
-        """
-        Args:
-            groups: names of the tile's images, in two groups of at most half a tile's images; the second may be empty.
-            read: descriptors of images, (N, D) float16 each, unit length; asked only for groups that are not on the
-                device any more.
-            pairs: (P, 2) places in the tile: in the first group, then in the second.
+    def match(self, groups: Sequence[Names], images: ImageFeatures, pairs: NDArray[np.int32]) -> list[Matches]:
+        """As `Matcher.match`; at most half a block's images make a group.
 
-        Returns:
-            As `dual_softmax.match_descriptors`, of each pair.
+        Descriptors are asked for only of groups that are not on the device any more.
 
         Raises:
             OutOfMemory: the device has no memory for one pair.
@@ -79,7 +76,7 @@ class BlockMatcher:
         first, second = groups
         offset = self._half - len(first)  # a group takes half of the block, however many images it has
         pairs = np.where(pairs < len(first), pairs, pairs + offset).astype(np.int64)
-        both = {"first": self._group(first, read), "second": self._group(second or first, read)}
+        both = {"first": self._group(first, images), "second": self._group(second or first, images)}
         block = self._join.run(both)["descriptors"]
         temperature = engine.put("inverse_temperature", np.array([self._inverse_temperature], np.float32))
         found: list[Matches] = []
@@ -107,14 +104,15 @@ class BlockMatcher:
         self._mine.__dict__.pop("held", None)  # their names say nothing
         places = tuple(map(str, range(len(descriptors))))
         groups = places[: self._half], places[self._half :]
-        return self.match(groups, lambda names: [descriptors[int(name)] for name in names], pairs)
+        images = DescriptorsOnly(lambda names: [descriptors[int(name)] for name in names])
+        return self.match(groups, images, pairs)
 
-    def _group(self, names: Names, read: Read) -> Value:
+    def _group(self, names: Names, images: ImageFeatures) -> Value:
         """(half, N, D + MORE) on the device: from there where this thread used it lately, otherwise put there."""
         held: OrderedDict[Names, tuple[str, Value]] = self._mine.__dict__.setdefault("held", OrderedDict())
         if names not in held:
             slot = f"group {len(held)}" if len(held) < GROUPS else held.popitem(last=False)[1][0]
-            held[names] = slot, self._runtime.put(slot, packed(read(names), self._keypoints, self._half))
+            held[names] = slot, self._runtime.put(slot, packed(images.descriptors(names), self._keypoints, self._half))
         held.move_to_end(names)
         return held[names][1]
 

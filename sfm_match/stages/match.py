@@ -16,13 +16,14 @@ from sfm_match.errors import NothingDone, SfmMatchError
 from sfm_match.job.executor import done_units, threads_each
 from sfm_match.job.progress import Clock, StageReport
 from sfm_match.job.workspace import Workspace
+from sfm_match.matching.matcher import MatchSettings
 from sfm_match.models import match_threshold
 from sfm_match.options.stages import MatchOptions
 from sfm_match.runtime.devices import devices_of
 from sfm_match.stages.base import Job
-from sfm_match.stages.match_blocks import BlockReceipt, MatchContext, match_blocks
+from sfm_match.stages.match_blocks import BLOCK, BlockReceipt, MatchContext, match_blocks
 from sfm_match.stages.pair_blocks import plan_blocks
-from sfm_match.stages.state import FeatureSet, scan_matches
+from sfm_match.stages.state import scan_matches
 from sfm_match.store.matches import BlockHead
 
 ALGORITHM = 4  # raise it when the same features and options come to give other matches
@@ -76,7 +77,7 @@ def run(job: Job) -> StageReport:
     try:
         if plans:
             devices = devices_of(options.device, options.devices)
-            context = _context(features, options, inputs["threshold"], before.fingerprint, workers=len(devices))
+            context = _context(job, inputs["threshold"], before.fingerprint, workers=len(devices))
             receipts += done_units(
                 devices, partial(match_blocks, context), plans, workspace.matches, progress.advance, clock
             )
@@ -101,21 +102,19 @@ def run(job: Job) -> StageReport:
     )
 
 
-def _context(
-    features: FeatureSet, options: MatchOptions, threshold: float, expected: str, workers: int
-) -> MatchContext:
+def _context(job: Job, threshold: float, expected: str, workers: int) -> MatchContext:
     """What the workers need to know."""
-    return MatchContext(
-        features.folder,
-        features.units,
-        expected,
+    features, options = job.features, job.options.match
+    settings = MatchSettings(
         dataclasses.replace(options, workers=threads_each(options.workers, workers)),
         threshold,
         features.rotations,
         max(features.counts.values()),
         FAMILY[features.inputs["model"]].descriptor.prototypes,
-        workers,
+        BLOCK,
     )
+    sizes = {name: (header.width, header.height) for name, header in features.headers(job.collection).items()}
+    return MatchContext(features.folder, features.units, sizes, expected, "dual-softmax", settings, workers)
 
 
 def _remove_useless(workspace: Workspace, useful: Mapping[Path, BlockHead]) -> None:

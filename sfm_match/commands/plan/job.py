@@ -25,7 +25,8 @@ from sfm_match.runtime.devices import choose, devices_of
 from sfm_match.runtime.gpus import gpus
 from sfm_match.runtime.planning import LANES, assumed_free
 from sfm_match.stages.base import STAGES, Job
-from sfm_match.stages.match_blocks import BLOCK, KEPT
+from sfm_match.stages.feature_cache import KEPT
+from sfm_match.stages.match_blocks import BLOCK
 from sfm_match.stages.pairs import settled
 from sfm_match.stages.strategies import Sources
 

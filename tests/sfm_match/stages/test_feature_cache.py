@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sfm_match.stages.match_blocks import KEPT, DescriptorCache, kept_bytes
+from sfm_match.stages.feature_cache import KEPT, FeatureCache, kept_bytes
 from sfm_match.store.features import Features, UnitResult, unit_path, write_unit
 from sfm_match.store.shard import ShardError
 
@@ -31,30 +31,30 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_read_once_and_in_the_order_asked_for(folder: Path) -> None:
-    cache = DescriptorCache(folder, {f"{unit}{n}": unit for unit in range(2) for n in range(3)})
+    cache = FeatureCache(folder, {f"{unit}{n}": unit for unit in range(2) for n in range(3)})
     for names in (["12", "00"], ["00", "01", "12"], ["01"]):
-        assert [int(found[0, 0]) for found in cache.get(names)] == [int(name) for name in names]
+        assert [int(found[0, 0]) for found in cache.descriptors(names)] == [int(name) for name in names]
     assert cache.read == 3
 
 
 def test_the_longest_unused_go(folder: Path) -> None:
-    cache = DescriptorCache(folder, {f"{unit}{n}": unit for unit in range(2) for n in range(3)}, limit=2 * SIZE)
-    cache.get(["00", "01"])
-    cache.get(["00"])
-    cache.get(["10"])  # 01 goes
+    cache = FeatureCache(folder, {f"{unit}{n}": unit for unit in range(2) for n in range(3)}, limit=2 * SIZE)
+    cache.descriptors(["00", "01"])
+    cache.descriptors(["00"])
+    cache.descriptors(["10"])  # 01 goes
     assert cache.read == 3
-    cache.get(["00", "10"])
+    cache.descriptors(["00", "10"])
     assert cache.read == 3
-    assert len(cache.get(["00", "01", "02", "10"])) == 4  # more than the limit: given all the same
+    assert len(cache.descriptors(["00", "01", "02", "10"])) == 4  # more than the limit: given all the same
     assert cache.read == 5
     assert cache._bytes == sum(one.nbytes for one in cache._held.values()) <= 2 * SIZE
 
 
 def test_a_file_that_is_gone(folder: Path) -> None:
     unit_path(folder, 1).unlink()
-    cache = DescriptorCache(folder, {"00": 0, "10": 1})
+    cache = FeatureCache(folder, {"00": 0, "10": 1})
     with pytest.raises(ShardError, match="00001"):
-        cache.get(["00", "10"])
+        cache.descriptors(["00", "10"])
 
 
 def test_memory_is_shared_by_workers() -> None:

@@ -1,0 +1,81 @@
+"""Features of images for a matcher, from files: what was asked for last stays in memory."""
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfm_match.matching.matcher import Descriptors
+from sfm_match.store.features import read_features, unit_path
+
+KEPT = 1 << 29  # bytes of descriptors in memory: 7 blocks of 32 images with 4096 x 256 float16
+SHARE = 8  # with a GPU, this part of the machine's memory where that is more: reading would hold it up
+
+
+def kept_bytes(*, on_device: bool, workers: int) -> int:
+    """Bytes of descriptors that each of the workers keeps in memory."""
+    if not on_device or not hasattr(os, "sysconf"):  # Windows does not tell
+        return KEPT
+    return max(KEPT, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // (SHARE * workers))
+
+
+class FeatureCache:
+    """Reads features. Descriptors of the images that were asked for last are kept. Several threads may ask."""
+
+    def __init__(
+        self,
+        folder: Path,
+        units: Mapping[str, int],
+        sizes: Mapping[str, tuple[int, int]] | None = None,
+        limit: int = KEPT,
+    ) -> None:
+        """
+        Args:
+            folder: of features.
+            units: image -> unit that holds its features.
+            sizes: image -> (width, height), raw pixels.
+            limit: bytes of descriptors to keep.
+        """
+        self._folder, self._units, self._sizes, self._limit = folder, units, sizes or {}, limit
+        self._held: OrderedDict[str, Descriptors] = OrderedDict()  # the latest used last
+        self._bytes = 0
+        self._one_at_a_time = Lock()
+        self.read = 0  # images whose descriptors came from files
+
+    def descriptors(self, names: Sequence[str]) -> list[Descriptors]:
+        """(N, D) of each image. Raises ShardError where a file cannot be read."""
+        with self._one_at_a_time:  # HDF5 reads one at a time, too
+            found = {name: self._held[name] for name in names if name in self._held}
+            for name in found:
+                self._held.move_to_end(name)
+            for unit, missing in self._by_unit(name for name in names if name not in found).items():
+                for name, features in read_features(unit_path(self._folder, unit), missing).items():
+                    found[name] = self._held[name] = features.descriptors
+                    self._bytes += features.descriptors.nbytes
+                self.read += len(missing)
+            while self._bytes > self._limit:
+                self._bytes -= self._held.popitem(last=False)[1].nbytes
+            return [found[name] for name in names]
+
+    def keypoints(self, names: Sequence[str]) -> list[NDArray[np.float32]]:
+        """(N, 2) of each image, raw pixels. Raises ShardError where a file cannot be read."""
+        found = {}
+        with self._one_at_a_time:
+            for unit, mine in self._by_unit(names).items():
+                for name, features in read_features(unit_path(self._folder, unit), mine, descriptors=False).items():
+                    found[name] = features.keypoints
+        return [found[name] for name in names]
+
+    def sizes(self, names: Sequence[str]) -> list[tuple[int, int]]:
+        """(width, height) of each image, raw pixels."""
+        return [self._sizes[name] for name in names]
+
+    def _by_unit(self, names: Iterable[str]) -> dict[int, list[str]]:
+        units: dict[int, list[str]] = {}
+        for name in names:
+            units.setdefault(self._units[name], []).append(name)
+        return units
