@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sfm_match.matching.dual_softmax import match_descriptors
+from sfm_match.matching.matcher import DescriptorsOnly
 from sfm_match.matching.on_device import BlockMatcher
 from sfm_match.runtime import OutOfMemory, Runtime
 from sfm_match.runtime.ort import OrtRuntime
@@ -96,7 +97,7 @@ def test_groups_stay_on_the_device(tmp_path: Path) -> None:
         mine, other = groups[first], groups[second] if second != first else ()
         names = [*mine, *other]
         pairs = np.array([(0, len(names) - 1), (len(names) - 2, 1)], np.int32)
-        for (i, j), ours in zip(pairs, matcher.match([mine, other], reading, pairs), strict=True):
+        for (i, j), ours in zip(pairs, matcher.match([mine, other], DescriptorsOnly(reading), pairs), strict=True):
             theirs = match_descriptors(*(views[names[n]].astype(np.float32) for n in (i, j)), 0.1)
             np.testing.assert_array_equal(ours.indices, theirs.indices)
     # group 0 is sent twice: 4, 3 and 5 came between
