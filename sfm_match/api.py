@@ -3,17 +3,16 @@
 Options are given by name, as an option group, or both: then names go before. A run's are those of all stages.
 """
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sfm_match.errors import NothingDone, UsageError, nearest
+from sfm_match.errors import NothingDone
 from sfm_match.images.collection import Collection, look
 from sfm_match.job.progress import OnProgress, StageReport
 from sfm_match.job.workspace import Workspace
-from sfm_match.options.base import Options
+from sfm_match.options.base import Options, options_of
 from sfm_match.options.pairs import PairsOptions
 from sfm_match.options.run import RunOptions, run_options
 from sfm_match.options.stages import ExtractOptions, ImportOptions, MatchOptions, ReconstructOptions
@@ -44,8 +43,8 @@ def extract(
         on_progress: told how far it is.
         **keywords: options by name.
     """
-    chosen = _chosen(ExtractOptions, options, keywords)
-    with Workspace(Path(workspace)) as place:
+    chosen = _chosen("extract", ExtractOptions, options, keywords)
+    with Workspace(Path(workspace), overwrite=overwrite) as place:
         collection = look(place, Path(images), chosen.masks, overwrite=overwrite)
         job = Job(place, collection, RunOptions(extract=chosen), overwrite, quiet, on_progress)
         if chosen.dummy_network:
@@ -69,7 +68,7 @@ def pairs(
 
     With `images`, the folder is looked at first: pairs can be made before images are extracted.
     """
-    chosen = _chosen(PairsOptions, options, keywords)
+    chosen = _chosen("pairs", PairsOptions, options, keywords)
     with Workspace(Path(workspace)) as place:
         if images is None:
             collection = Collection.load(place)
@@ -91,7 +90,7 @@ def match(
     **keywords: Any,
 ) -> StageReport:
     """Matches of every pair of `pairs.txt`. Arguments are those of `extract`."""
-    chosen = RunOptions(match=_chosen(MatchOptions, options, keywords))
+    chosen = RunOptions(match=_chosen("match", MatchOptions, options, keywords))
     with _opened(workspace) as (place, collection):
         return stage("match").run(Job(place, collection, chosen, overwrite, quiet, on_progress))
 
@@ -106,7 +105,7 @@ def import_(
     **keywords: Any,
 ) -> StageReport:
     """Builds and verifies `database.db`. Arguments are those of `extract`."""
-    chosen = RunOptions(import_=_chosen(ImportOptions, options, keywords))
+    chosen = RunOptions(import_=_chosen("import", ImportOptions, options, keywords))
     with _opened(workspace) as (place, collection):
         return stage("import").run(Job(place, collection, chosen, overwrite, quiet, on_progress))
 
@@ -119,9 +118,7 @@ def reconstruct(
     **keywords: Any,
 ) -> StageReport:
     """Builds `sparse/0` ... Arguments are those of `extract`."""
-    mapping = _chosen(ReconstructOptions, options, keywords)
-    if mapping.mapper == "none":
-        raise UsageError("--mapper none: belongs to `run`; accepted here are incremental, global")
+    mapping = _chosen("reconstruct", ReconstructOptions, options, keywords)
     with _opened(workspace) as (place, collection):
         return stage("reconstruct").run(Job(place, collection, RunOptions(reconstruct=mapping), overwrite))
 
@@ -161,7 +158,7 @@ def run(
     chosen = run_options(keywords, extract, pairs, match, import_, reconstruct)
     wanted = [one for one in STAGES if one.wanted(chosen)]
     reports: list[StageReport] = []
-    with Workspace(Path(workspace)) as place:
+    with Workspace(Path(workspace), overwrite=overwrite) as place:
         collection = look(place, Path(images), chosen.extract.masks, overwrite=overwrite)
         job = Job(place, collection, chosen, overwrite, quiet, on_progress)
         first, *others = [one.load() for one in wanted]
@@ -181,12 +178,10 @@ def run(
     return reports
 
 
-def _chosen(group: type[T], options: T | None, keywords: Mapping[str, Any]) -> T:
-    known = [f.name for f in dataclasses.fields(group)]
-    for name in keywords:
-        if name not in known:
-            raise UsageError(f"unknown option '{name}'{nearest(name, known)}; accepted are {', '.join(known)}")
-    return dataclasses.replace(options or group(), **keywords)
+def _chosen(command: str, group: type[T], options: T | None, keywords: Mapping[str, Any]) -> T:
+    chosen = group.from_mapping(options_of(command, [group], keywords), options)
+    chosen.check_for(command)
+    return chosen
 
 
 @contextmanager

@@ -9,69 +9,111 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from sfm_match.colmap import let_colmap_speak
 from sfm_match.errors import SfmMatchError
-from sfm_match.options.base import Options, dashed, run_name
+from sfm_match.options.base import Options, about, aliases_of, fields_of, flag, resolve_aliases
 
 SOME_FAILED, WRONG_USE, NOTHING, INTERRUPTED = 1, 2, 3, 130
+GENERAL = "General"  # options that are no stage's
 
-AsJson = Annotated[bool, typer.Option("--json", help="one JSON object a stage on stdout")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout instead of text")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="tracebacks, and COLMAP's own log")]
 
 
-def _fields_as_parameters(group: type[Options], *, in_run: bool) -> list[inspect.Parameter]:
-    parameters = []
-    for f in dataclasses.fields(group):
-        name = run_name(f) if in_run else f.name
-        switch = f.type in (bool, bool | None)
-        declaration = f"--{dashed(name)}/--no-{dashed(name)}" if switch else f"--{dashed(name)}"
-        choices = f.metadata["choices"]
-        text = f.metadata["help"] + (f" ({', '.join(choices)})" if choices else "")
-        kind: Any = f.type
-        annotation = Annotated[kind, typer.Option(declaration, help=text)]
-        parameters.append(
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=annotation)
-        )
-    return parameters
+class GroupedCommand(TyperCommand):
+    """Lists options in groups, each under its help panel's name, in plain text: rich would double the start-up time."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                other = "Arguments" if param.param_type_name == "argument" else GENERAL
+                groups.setdefault(getattr(param, "rich_help_panel", None) or other, []).append(record)
+        for title, records in groups.items():
+            with formatter.section(title if len(groups) > 1 else "Options"):
+                formatter.write_dl(records)
 
 
-def with_options(*groups: type[Options], in_run: bool = False) -> Callable[[Callable[..., Any]], Callable[..., None]]:
+def _parameters(command: str, groups: tuple[type[Options], ...]) -> list[inspect.Parameter]:
+    """An option each, and a hidden one for each earlier name. All are None where they are not given."""
+    fields = fields_of(command, groups)
+    title = {f.name: group.title for group in reversed(groups) for f in dataclasses.fields(group)}
+    parameters = [_parameter(f.name, f, command, rich_help_panel=title[f.name]) for f in fields.values()]
+    hidden = [_parameter(alias, fields[name], command, hidden=True) for alias, name in aliases_of(fields).items()]
+    return parameters + hidden
+
+
+def _parameter(name: str, f: "dataclasses.Field[Any]", command: str, **shown: Any) -> inspect.Parameter:
+    switch = f.type in (bool, bool | None)
+    declaration = f"{flag(name)}/{flag('no-' + name)}" if switch else flag(name)
+    choices = about(f).choices_in(command)
+    if choices:
+        shown["autocompletion"] = lambda incomplete: [choice for choice in choices if choice.startswith(incomplete)]
+        if not about(f).joined:
+            shown["metavar"] = "|".join(choices)
+    kind: Any = f.type
+    annotation = Annotated[kind | None, typer.Option(declaration, help=_help(f, choices), **shown)]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _help(f: "dataclasses.Field[Any]", choices: tuple[str, ...]) -> str:
+    """With the default, as the command line's own options show theirs."""
+    text = about(f).help
+    if about(f).joined:
+        text += f": {', '.join(choices)}, or several joined by +"
+    default: Any = f.default
+    if default is None:
+        default = about(f).default
+    elif isinstance(default, bool):
+        default = "on" if default else "off"
+    elif isinstance(default, float):
+        default = f"{default:g}"
+    return f"{text}  [default: {default}]" if default != "" else text
+
+
+def with_options(*groups: type[Options]) -> Callable[[Callable[..., Any]], Callable[..., None]]:
     """Gives a command the options of some groups, and turns errors into a line and an exit status.
 
-    The command takes its own parameters and `**options`; it returns whether something failed on the way, or None.
+    The command takes its own parameters and `**options`; it returns whether something failed on the way, or None. Its
+    name is the function's: `export_engine` is `export engine`. Where it has a parameter `config`, the options that it
+    holds are the defaults of those that the command line does not give.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., None]:
-        own = inspect.signature(command).parameters.values()
-        parameters = [p for p in own if p.kind is not inspect.Parameter.VAR_KEYWORD]
-        for group in groups:
-            known = {p.name for p in parameters}  # stages may share one, as --device
-            parameters += [p for p in _fields_as_parameters(group, in_run=in_run) if p.name not in known]
+        name = command.__name__.rstrip("_").replace("_", " ")
+        fields = fields_of(name, groups)
+        own = [p for p in inspect.signature(command).parameters.values() if p.kind is not p.VAR_KEYWORD]
         verbose_option = inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Verbose)
+        parameters = [*own, verbose_option, *_parameters(name, groups)]
+        names = {p.name for p in own}
 
         def call(verbose: bool, **arguments: Any) -> None:
             if verbose:
                 let_colmap_speak()
+            given = {key: value for key, value in arguments.items() if key not in names and value is not None}
             try:
-                failed = command(**arguments)
+                options = (arguments.get("config") or {}) | resolve_aliases(given, fields)
+                failed = command(**{key: arguments[key] for key in names - {"config"}}, **options)
             except SfmMatchError as error:
                 _complain(str(error), verbose)
                 raise typer.Exit(error.exit_status) from None
             except (OSError, sqlite3.Error) as error:  # a full disk, a folder without permission
-                _complain(f"{error}; what is done stands", verbose)
+                _complain(f"{error}; completed work is kept", verbose)
                 raise typer.Exit(NOTHING) from None
             except Exception as error:  # noqa: BLE001 - a bug of ours; the user gets a line all the same
                 _complain(f"internal error, please report it: {type(error).__name__}: {error}", verbose)
                 raise typer.Exit(NOTHING) from None
             except KeyboardInterrupt:
-                _complain("interrupted; what is done stands, the same command goes on from here", verbose)
+                _complain("interrupted; completed work is kept, the same command resumes where it stopped", verbose)
                 raise typer.Exit(INTERRUPTED) from None
             if failed:
                 raise typer.Exit(SOME_FAILED)
 
         call.__name__, call.__doc__ = command.__name__, command.__doc__
-        keyword = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*parameters, verbose_option)]
+        keyword = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
         call.__signature__ = inspect.Signature(keyword)  # type: ignore[attr-defined]
         call.__annotations__ = {p.name: p.annotation for p in keyword}
         return call

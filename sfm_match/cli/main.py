@@ -1,22 +1,23 @@
 """The command line: parses, calls, prints.
 
-Options come from the dataclasses of `config`, so that a command, `run`, its YAML and the Python function cannot differ.
+Options come from the dataclasses of `options`: a command, `run`, its YAML and the Python function cannot differ.
 """
 
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sfm_match import __version__
 from sfm_match.cli import networks as cli_networks
-from sfm_match.cli.base import INTERRUPTED, WRONG_USE, AsJson, with_options
+from sfm_match.cli.base import INTERRUPTED, WRONG_USE, AsJson, GroupedCommand, with_options
 from sfm_match.errors import SfmMatchError, UsageError
-from sfm_match.job.progress import StageReport
 from sfm_match.options.pairs import PairsOptions
 from sfm_match.options.stages import (
     GROUPS,
+    OF_RUN,
     ExtractOptions,
     ImportOptions,
     MatchOptions,
@@ -24,11 +25,13 @@ from sfm_match.options.stages import (
     read_job,
 )
 
+if TYPE_CHECKING:
+    from sfm_match.job.progress import StageReport  # its progress bar is not needed for a help text
+
 app = typer.Typer(
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help="A folder of photographs becomes a COLMAP model, with DeDoDe features.",
     epilog="Exit status: 0 done, 1 some images failed (failed.csv) or too few are "
     "registered (--min-registered), 2 wrong use, 3 nothing could be done, "
@@ -41,11 +44,27 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace results th
 WORKSPACE = Path("workspace")
 
 
-def _show(report: StageReport, as_json: bool) -> None:
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"sfm-match {__version__}")
+        raise typer.Exit()
+
+
+@app.callback(invoke_without_command=True)
+def _without_command(
+    context: typer.Context,
+    _version: Annotated[
+        bool, typer.Option("--version", help="print the version", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    cli_networks.help_without_command(context)
+
+
+def _show(report: "StageReport", as_json: bool) -> None:
     print(json.dumps(report.as_json()) if as_json else report.line(), flush=True)
 
 
-@app.command()
+@app.command(cls=GroupedCommand)
 @with_options(ExtractOptions)
 def extract(
     images: Images,
@@ -62,11 +81,11 @@ def extract(
     return report.failed > 0
 
 
-@app.command()
+@app.command(cls=GroupedCommand)
 @with_options(PairsOptions)
 def pairs(
     workspace: Place = WORKSPACE,
-    images: Annotated[Path | None, typer.Option("--images", help="look at this folder first")] = None,
+    images: Annotated[Path | None, typer.Option("--images", help="scan this folder for new images first")] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     **options: Any,
@@ -77,7 +96,7 @@ def pairs(
     _show(api.pairs(workspace, images, overwrite=overwrite, quiet=False, **options), as_json)
 
 
-@app.command()
+@app.command(cls=GroupedCommand)
 @with_options(MatchOptions)
 def match(
     workspace: Place = WORKSPACE,
@@ -91,7 +110,7 @@ def match(
     _show(api.match(workspace, overwrite=overwrite, quiet=False, **options), as_json)
 
 
-@app.command(name="import")
+@app.command(name="import", cls=GroupedCommand)
 @with_options(ImportOptions)
 def import_(
     workspace: Place = WORKSPACE,
@@ -105,7 +124,7 @@ def import_(
     _show(api.import_(workspace, overwrite=overwrite, quiet=False, **options), as_json)
 
 
-@app.command()
+@app.command(cls=GroupedCommand)
 @with_options(ReconstructOptions)
 def reconstruct(
     workspace: Place = WORKSPACE,
@@ -121,16 +140,17 @@ def reconstruct(
     return bool(report.facts["too_few"])
 
 
-def _read_config(context: typer.Context, path: Path | None) -> Path | None:
-    """The file's values become the defaults, so that the command line wins over them."""
-    if path is not None:
-        try:
-            job = read_job(path)
-            context.default_map = {"as_json" if key == "json" else key: value for key, value in job.items()}
-        except SfmMatchError as error:
-            print(f"sfm-match: {error}", file=sys.stderr)
-            raise typer.Exit(error.exit_status) from None
-    return path
+def _read_config(context: typer.Context, path: Path | None) -> dict[str, Any]:
+    """The options of the stages. The file's other values become defaults here: the command line wins over them."""
+    if path is None:
+        return {}
+    try:
+        job = read_job(path)
+    except SfmMatchError as error:
+        print(f"sfm-match: {error}", file=sys.stderr)
+        raise typer.Exit(error.exit_status) from None
+    context.default_map = {"as_json" if key == "json" else key: job.pop(key) for key in OF_RUN.keys() & job.keys()}
+    return job
 
 
 Config = Annotated[
@@ -138,17 +158,17 @@ Config = Annotated[
 ]
 
 
-@app.command()
-@with_options(*GROUPS, in_run=True)
+@app.command(cls=GroupedCommand)
+@with_options(*GROUPS)
 def run(
     images: Images,
     workspace: Place = WORKSPACE,
-    _config: Config = None,
+    config: Config = None,  # noqa: ARG001 - `with_options` reads it
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     **options: Any,
 ) -> bool:
-    """All stages: extract, pairs, match, import, reconstruct. Goes on where an earlier run stopped."""
+    """All stages: extract, pairs, match, import, reconstruct. Resumes where an earlier run stopped."""
     from sfm_match import api
 
     reports = api.run(
@@ -162,20 +182,16 @@ def run(
     if not as_json:
         computed = any(report.done for report in reports)
         seconds = sum(report.seconds for report in reports)
-        print(
-            f"done in {seconds:.1f} s: {workspace}"
-            if computed
-            else f"everything stands, nothing recomputed: {workspace}"
-        )
+        print(f"done in {seconds:.1f} s: {workspace}" if computed else f"up to date: {workspace}")
     return reports[0].failed > 0 or reports[-1].facts.get("too_few", False)
 
 
-@app.command()
-@with_options(*GROUPS, in_run=True)
+@app.command(cls=GroupedCommand)
+@with_options(*GROUPS)
 def plan(
     images: Images,
     workspace: Place = WORKSPACE,
-    _config: Config = None,
+    config: Config = None,  # noqa: ARG001 - `with_options` reads it
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     **options: Any,
@@ -189,7 +205,7 @@ def plan(
         raise UsageError(found.refusal)
 
 
-@app.command()
+@app.command(cls=GroupedCommand)
 @with_options()
 def demo(
     workspace: Place = Path("demo"),
@@ -202,39 +218,35 @@ def demo(
     print(result.line())
 
 
-@app.command()
+@app.command(cls=GroupedCommand)
 @with_options()
 def doctor(
-    workspace: Annotated[Path | None, typer.Option("--workspace", help="look at this job, too")] = None,
+    workspace: Annotated[Path | None, typer.Option("--workspace", help="check this job, too")] = None,
     repair: Annotated[bool, typer.Option("--repair", help="delete result files that cannot be read")] = False,
     as_json: AsJson = False,
 ) -> bool:
-    """What this machine has and lacks, what a workspace needs next."""
-    from sfm_match.commands.doctor import doctor as look
+    """What this machine has and lacks, and what a workspace needs next."""
+    from sfm_match.commands.doctor import doctor as check
 
-    health = look(workspace, repair=repair)
+    health = check(workspace, repair=repair)
     print(json.dumps(health.as_json()) if as_json else "\n".join(health.lines()))
     return health.trouble
 
 
-app.command()(cli_networks.infer)
-app.command()(cli_networks.bench)
+app.command(cls=GroupedCommand)(cli_networks.infer)
+app.command(cls=GroupedCommand)(cli_networks.bench)
 app.add_typer(cli_networks.models, name="models")
 app.add_typer(cli_networks.export, name="export")
 
 
 def main() -> None:
-    """Errors of the command line's grammar, too, are one line."""
-    usage_error: Any = typer.BadParameter.__bases__[0]  # typer carries its own click, under no public name
+    """The command line, with errors of its grammar in one line, too."""
     try:
         status = app(prog_name="sfm-match", standalone_mode=False)
-    except usage_error as error:
+    except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         where = context.command_path if context is not None else "sfm-match"
-        if len(sys.argv) == 1 and context is not None:
-            print(context.get_help())
-        else:
-            print(f"{where}: {' '.join(error.format_message().split())} (see {where} --help)", file=sys.stderr)
+        print(f"{where}: {' '.join(error.format_message().split())} (see {where} --help)", file=sys.stderr)
         sys.exit(WRONG_USE)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)

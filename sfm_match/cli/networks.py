@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from sfm_match.cli.base import AsJson, with_options
+from sfm_match.cli.base import WRONG_USE, AsJson, GroupedCommand, with_options
 from sfm_match.errors import UsageError
 from sfm_match.options.stages import ExtractOptions, MatchOptions
 
 WeightsDir = Annotated[
     Path | None,
-    typer.Option("--weights-dir", help="folder of weights; without: SFM_MATCH_WEIGHTS, or the cache"),
+    typer.Option("--weights-dir", help="folder of weights  [default: SFM_MATCH_WEIGHTS, or the cache]"),
 ]
 ModelName = Annotated[str, typer.Argument(metavar="NAME", help="a model")]
 RandomWeights = Annotated[
@@ -22,7 +22,14 @@ RandomWeights = Annotated[
 ]
 
 
-@with_options(ExtractOptions, MatchOptions, in_run=True)
+def help_without_command(context: typer.Context) -> None:
+    """What a group of commands does when none is named."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(WRONG_USE)
+
+
+@with_options(ExtractOptions, MatchOptions)
 def infer(
     image_a: Annotated[Path, typer.Argument(metavar="A", help="an image")],
     image_b: Annotated[Path, typer.Argument(metavar="B", help="another")],
@@ -31,7 +38,12 @@ def infer(
         bool, typer.Option("--end2end", help="through one network from images to matches, both images in A's shape")
     ] = False,
     adjust_keypoints: Annotated[
-        bool, typer.Option(help="move B's points to where the photographs around the matches fit; not with --end2end")
+        bool,
+        typer.Option(
+            help="move B's points to where the image patches around the matches align; not with --end2end  "
+            "[default: on]",
+            show_default=False,
+        ),
     ] = True,
     as_json: AsJson = False,
     **options: Any,
@@ -43,13 +55,14 @@ def infer(
     print(json.dumps(result.as_json()) if as_json else result.line())
 
 
-models = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The models and their weights.")
+models = typer.Typer(rich_markup_mode=None, help="The models and their weights.")
+models.callback(invoke_without_command=True)(help_without_command)
 
 
 @models.command(name="list")
 @with_options()
 def list_models(weights_dir: WeightsDir = None) -> None:
-    """Every model, and what of it is here."""
+    """Every model, and which of its files are here."""
     from sfm_match.models import BUILT_IN, zoo
 
     folder = zoo.weights_dir(weights_dir)
@@ -62,7 +75,7 @@ def list_models(weights_dir: WeightsDir = None) -> None:
 @models.command()
 @with_options()
 def download(name: ModelName, weights_dir: WeightsDir = None) -> None:
-    """Fetches a model's weights; goes on where an earlier attempt stopped."""
+    """Fetches a model's weights; resumes where an earlier attempt stopped."""
     from sfm_match.models import zoo
 
     folder = zoo.weights_dir(weights_dir)
@@ -101,7 +114,8 @@ def path(name: ModelName, weights_dir: WeightsDir = None) -> None:
         print(zoo.weights_dir(weights_dir) / file.name)
 
 
-export = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Networks to files that run without torch.")
+export = typer.Typer(rich_markup_mode=None, help="Networks to files that run without torch.")
+export.callback(invoke_without_command=True)(help_without_command)
 
 
 @export.command(name="onnx")
@@ -117,13 +131,13 @@ def export_onnx(
     fp16: Annotated[bool, typer.Option("--fp16", help="half-precision weights")] = False,
     end2end: Annotated[bool, typer.Option("--end2end", help="one file from images to matches")] = False,
     weights: Annotated[
-        list[Path] | None, typer.Option("--weights", help="checkpoint; once a network; without: the downloaded ones")
+        list[Path] | None, typer.Option("--weights", help="checkpoint; once a network  [default: the downloaded ones]")
     ] = None,
     weights_dir: WeightsDir = None,
     random_weights: RandomWeights = False,
     as_json: AsJson = False,
 ) -> bool:
-    """A model's networks to ONNX, each with a record of how near it comes to torch."""
+    """A model's networks to ONNX, each compared with torch."""
     try:
         from exports.command import END_TO_END, SEPARATE
         from exports.command import export_onnx as run_export
@@ -169,7 +183,7 @@ def export_onnx(
     return failed
 
 
-@export.command(name="engine")
+@export.command(name="engine", cls=GroupedCommand)
 @with_options(ExtractOptions)
 def export_engine(
     images: Annotated[Path | None, typer.Option("--images", help="folder whose images' shapes are taken")] = None,
@@ -183,7 +197,7 @@ def export_engine(
     try:
         wanted = [(int(w), int(h)) for w, h in (one.lower().split("x") for one in (shapes or "").split(",") if one)]
     except ValueError:
-        raise UsageError(f"--shapes {shapes}: accepted are WxH with commas between, 1024x768,768x1024") from None
+        raise UsageError(f"--shapes {shapes}: must be WxH, separated by commas, as 1024x768,768x1024") from None
     for served in build_engines(images, wanted, ExtractOptions(**options)):
         facts = dataclasses.asdict(served)
         print(json.dumps(facts) if as_json else f"(images, height, width) {served.least} to {served.largest}: ready")
@@ -192,7 +206,8 @@ def export_engine(
 @with_options()
 def bench(
     images: Annotated[
-        Path | None, typer.Option("--images", help="folder of image pairs, two by two by name; without: rendered ones")
+        Path | None,
+        typer.Option("--images", help="folder of image pairs, two by two by name  [default: rendered ones]"),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="folder for bench.json, bench.md and bench.png")] = None,
     model: Annotated[str, typer.Option("--model", help="see `sfm-match models list`")] = "dedode-nano",
@@ -214,7 +229,7 @@ def bench(
     try:
         counts = [int(count) for count in num_keypoints.split(",")]
     except ValueError:
-        raise UsageError(f"--num-keypoints {num_keypoints}: accepted are whole numbers with commas between") from None
+        raise UsageError(f"--num-keypoints {num_keypoints}: must be whole numbers separated by commas") from None
     result = run_bench(
         images,
         model=model,

@@ -8,7 +8,7 @@ from typing import Any
 
 from sfm_match.errors import NothingDone
 from sfm_match.images import decoders
-from sfm_match.job.workspace import Workspace
+from sfm_match.job.workspace import RecordError, Workspace
 from sfm_match.models import BUILT_IN, find_model, zoo
 from sfm_match.options.devices import DEVICES
 from sfm_match.options.stages import NVIMGCODEC
@@ -120,8 +120,20 @@ def _models() -> list[Finding]:
 def _workspace(folder: Path, *, repair: bool) -> list[Finding]:
     if not folder.is_dir():
         raise NothingDone(f"--workspace {folder}: no such folder")
-    with Workspace(folder) as place:
-        found = [Finding("workspace", str(folder))]
+    try:
+        return _results(Workspace(folder), repair=repair)
+    except RecordError as error:
+        return [Finding("workspace", str(error), trouble=True)]
+
+
+def _results(workspace: Workspace, *, repair: bool) -> list[Finding]:
+    """What the stages left.
+
+    Raises:
+        RecordError: the workspace is another version's.
+    """
+    with workspace as place:
+        found = [Finding("workspace", str(place.folder))]
         for kind in (place.features, place.matches):
             files = sorted(kind.glob("*.h5"))
             damaged = [path for path in files if not _readable(path)]

@@ -20,7 +20,7 @@ from sfm_match.job.progress import Clock
 from sfm_match.matching.dual_softmax import match_turned
 from sfm_match.models import check_name
 from sfm_match.models.prepared import exported_file
-from sfm_match.options.base import dashed
+from sfm_match.options.base import flag, options_of
 from sfm_match.options.stages import ExtractOptions, MatchOptions
 from sfm_match.refine.patch_alignment import align_photographs, see
 from sfm_match.runner import DeDoDeRunner
@@ -86,9 +86,8 @@ def infer(
         UsageError: an option it does not take.
         NothingDone: an image cannot be read.
     """
+    options = options_of("infer", (ExtractOptions, MatchOptions), options)
     extracting, matching = ExtractOptions.from_mapping(options), MatchOptions.from_mapping(options)
-    if extracting.masks is not None:
-        raise UsageError("--masks: belongs to `extract` and `run`, where images have names")
     decoder = find_decoder(extracting.decoder, extracting.device)
     images = [_load(Path(path), decoder) for path in (image_a, image_b)]
     if end2end:
@@ -124,7 +123,7 @@ def _in_stages(
     frames = [image.header.frame(extracting.size, model.divisor) for image in images]
     extractor = Extractor(model, extracting, Counter(frame.bucket for frame in frames))
     features = [_features(extractor, image, frame) for image, frame in zip(images, frames, strict=True)]
-    threshold = matching.threshold if matching.threshold is not None else model.match_threshold
+    threshold = matching.match_threshold if matching.match_threshold is not None else model.match_threshold
     first, second = (f.descriptors.astype(np.float32) for f in features)
     matches = match_turned(first, second, ROTATIONS if extracting.turns else 1, threshold, matching.inverse_temperature)
     a = features[0].keypoints[matches.indices[:, 0]]
@@ -149,7 +148,7 @@ def _end_to_end(images: list[_Image], extracting: ExtractOptions, matching: Matc
     check_name(extracting.model)
     member = FAMILY[extracting.model]
     least = member.match_threshold
-    threshold = least if matching.threshold is None else matching.threshold
+    threshold = least if matching.match_threshold is None else matching.match_threshold
     if threshold < least or matching.inverse_temperature != MatchOptions.inverse_temperature:
         raise UsageError(
             f"--end2end: the file matches at --inverse-temperature {MatchOptions.inverse_temperature:g} and keeps "
@@ -160,9 +159,9 @@ def _end_to_end(images: list[_Image], extracting: ExtractOptions, matching: Matc
         raise UsageError(f"--device {extracting.device}: accepted with --end2end are auto, cpu, cuda")
     providers = ("CPUExecutionProvider",) if device == "cpu" else ("CUDAExecutionProvider", "CPUExecutionProvider")
     plain = ExtractOptions()
-    for name in ("turns", "threshold", "border", "subpixel"):
+    for name in ("turns", "detection_threshold", "border", "subpixel"):
         if getattr(extracting, name) != getattr(plain, name):
-            raise UsageError(f"--end2end: the file chooses keypoints as published and takes no --{dashed(name)}")
+            raise UsageError(f"--end2end: the file chooses keypoints as published and takes no {flag(name)}")
     width, height = images[0].header.frame(extracting.size, member.alignment).bucket
     count = min(extracting.max_keypoints, width * height)
     path = exported_file(extracting.model, "end2end", chosen_weights(extracting), count)

@@ -207,7 +207,7 @@ def selection(model: Model, options: ExtractOptions) -> Selection:
     radius = 0 if model.published and not options.subpixel else model.nms_radius
     return Selection(
         options.max_keypoints,
-        options.threshold,
+        options.detection_threshold,
         options.border,
         radius,
         options.subpixel,

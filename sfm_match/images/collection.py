@@ -17,12 +17,11 @@ from typing import Any
 
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError
 from sfm_match.images.files import Header, ImageError, read_headers, scan
-from sfm_match.job.workspace import Workspace
+from sfm_match.job.workspace import ANEW, RecordError, Workspace
 from sfm_match.store.shard import write_text
 
 UNIT_SIZE = 64  # images; what a kill costs at most, and what a file holds
-SCHEMA = 3
-_WITHOUT_GPS = 2  # a schema whose headers are read again
+SCHEMA = 3  # of images.json
 
 
 @dataclass(frozen=True)
@@ -72,31 +71,31 @@ class Collection:
 
     @classmethod
     def load(cls, workspace: Workspace) -> "Collection":
-        """Raises NothingDone when no image was ever registered here."""
+        """The collection that an earlier command left.
+
+        Raises:
+            NothingDone: no image was ever registered here.
+            RecordError: the file is of another version.
+            SfmMatchError: the file is damaged.
+        """
         path = workspace.collection
         if not path.exists():
             raise NothingDone(f"{workspace.folder}: no images yet; run `sfm-match extract --images DIR` first")
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
-            if stored["schema"] not in (SCHEMA, _WITHOUT_GPS):
-                raise SfmMatchError(f"{path}: schema {stored['schema']}, this version reads {SCHEMA}")
+            if stored["schema"] != SCHEMA:
+                raise RecordError(
+                    f"{path}: made by another version of sfm-match (schema {stored['schema']}, this one reads "
+                    f"{SCHEMA}); {ANEW}"
+                )
             present, absent = (
                 [ImageRecord(**{**r, "header": r["header"] and _header(r["header"])}) for r in stored[key]]
                 for key in ("images", "absent")
             )
             masks = Path(stored["masks"]) if stored["masks"] else None
-            collection = cls(Path(stored["folder"]), masks, present, absent, stored["next_unit"])
-            return collection if stored["schema"] == SCHEMA else collection._read_again()
+            return cls(Path(stored["folder"]), masks, present, absent, stored["next_unit"])
         except (ValueError, KeyError, TypeError) as error:
             raise SfmMatchError(f"{path}: damaged ({error}); delete it and run again") from error
-
-    def _read_again(self) -> "Collection":
-        """The same images in the same units, with what headers tell by now."""
-        known = [record for record in self.records.values() if record.header is not None]
-        found = read_headers(self.folder, [record.name for record in known])
-        fresh = {r.name: h for r, h in zip(known, found, strict=True) if isinstance(h, Header)}
-        records = [dataclasses.replace(r, header=fresh.get(r.name, r.header)) for r in self.records.values()]
-        return Collection(self.folder, self.masks, records, self._absent, self._next_unit)
 
     def save(self, workspace: Workspace) -> None:
         stored = {
@@ -143,7 +142,7 @@ def _shape(header: Header) -> tuple[float, int]:
 
 
 def _header(stored: dict[str, Any]) -> Header:
-    location = stored.get("location")
+    location = stored["location"]
     return Header(**{**stored, "location": tuple(location) if location else None})
 
 
@@ -151,12 +150,17 @@ def look(workspace: Workspace, images: Path, masks: Path | None, *, overwrite: b
     """The workspace's collection, brought up to date with a folder but not saved.
 
     Raises:
-        UsageError: the workspace holds the images of another folder.
+        UsageError: the workspace holds the images of another folder, or was made by another version.
     """
     images, masks = images.resolve(), masks.resolve() if masks else None
-    if not workspace.collection.exists():
+    try:
+        known = Collection.load(workspace) if workspace.collection.exists() else None
+    except RecordError:
+        if not overwrite:
+            raise
+        known = None
+    if known is None:
         return Collection(images, masks, [], [], 0).updated(images, masks)
-    known = Collection.load(workspace)
     updated = known.updated(images, masks)
     moved = all(updated.unit_of(name) == record.unit for name, record in known.records.items())
     if known.folder == images or moved:  # a folder that was moved brings every image back as it was

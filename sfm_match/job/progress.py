@@ -107,7 +107,7 @@ class StageReport:
         elif self.standing:
             parts = [f"{self.stage}: nothing to do"]
         if self.standing:
-            parts.append(f"{self.standing:,} {self.unit} stand from before")
+            parts.append(f"{self.standing:,} {self.unit} up to date")
         if self.failed:
             parts.append(f"{self.failed:,} failed (failed.csv)")
         text = ", ".join(parts)

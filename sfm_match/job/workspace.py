@@ -1,5 +1,6 @@
 """The folder of a job: its paths, its lock, and the record of the options each stage ran with."""
 
+import itertools
 import json
 from pathlib import Path
 from types import TracebackType
@@ -8,7 +9,12 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from sfm_match.errors import SfmMatchError, UsageError
+from sfm_match.options.base import flag
+from sfm_match.options.stages import OPTION_NAMES
 from sfm_match.store.shard import remove_leftovers, write_text
+
+SCHEMA = 1  # of the record; raise it when the results of earlier versions are no longer what this one would make
+ANEW = "choose another --workspace, or begin anew with `sfm-match extract --overwrite` or `run --overwrite`"
 
 
 def made_by() -> dict[str, str]:
@@ -25,21 +31,26 @@ def made_by() -> dict[str, str]:
     }
 
 
-def _said(facts: dict[str, Any], others: dict[str, Any], key: str) -> Any:
-    """A value of a record. Yes and no are left out where they do what was done before there was a choice."""
-    other = others.get(key)
-    return facts.get(key, not other if isinstance(other, bool) else None)
-
-
 class WorkspaceBusy(SfmMatchError):
     """Another process works here."""
+
+
+class RecordError(UsageError):
+    """A workspace whose record is damaged, or of another version of the program."""
 
 
 class Workspace:
     """A job's folder, locked while it is open."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, overwrite: bool = False) -> None:
+        """
+        Args:
+            folder: of the job; made when the workspace is opened.
+            overwrite: begin anew where the record is damaged or of another version. Features and matches of before are
+                told by their fingerprints and replaced; what carries none is moved to `earlier-1` at the first note.
+        """
         self.folder = folder
+        self._overwrite = overwrite
         self.collection = folder / "images.json"
         self.features = folder / "features"
         self.pairs = folder / "pairs.txt"
@@ -54,6 +65,13 @@ class Workspace:
         self._lock = FileLock(folder / ".lock")
 
     def __enter__(self) -> Self:
+        """Locks the folder.
+
+        Raises:
+            WorkspaceBusy: another process works here.
+            RecordError: another version of the program worked here.
+            UsageError: the folder cannot be made or written.
+        """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
@@ -61,6 +79,11 @@ class Workspace:
             raise WorkspaceBusy(f"{self.folder}: another sfm-match works here; wait for it or stop it") from None
         except OSError as error:
             raise UsageError(f"--workspace {self.folder}: {error.strerror}") from error
+        try:
+            self.record()
+        except RecordError:
+            self._lock.release()
+            raise
         for folder in (self.folder, self.features, self.matches, self.aligned):
             remove_leftovers(folder)
         return self
@@ -71,14 +94,27 @@ class Workspace:
         self._lock.release()
 
     def record(self) -> dict[str, Any]:
-        """Stage -> what it ran with."""
+        """Stage -> what it ran with. Empty where nothing ran, or where the job begins anew.
+
+        Raises:
+            RecordError: the record is damaged, or of another version.
+        """
         if not self._record.exists():
             return {}
         try:
-            record = json.loads(self._record.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise SfmMatchError(f"{self._record}: not readable; run with --overwrite after deleting it") from error
-        return dict(record)
+            record: Any = json.loads(self._record.read_text(encoding="utf-8"))
+        except ValueError:
+            record = None
+        if isinstance(record, dict) and record.get("schema") == SCHEMA:
+            return record
+        if self._overwrite:
+            return {}
+        if not isinstance(record, dict):
+            raise RecordError(f"{self._record}: damaged; {ANEW}")
+        raise RecordError(
+            f"{self.folder}: made by another version of sfm-match (schema {record.get('schema', 'unknown')}, "
+            f"this one reads {SCHEMA}); {ANEW}"
+        )
 
     def check(self, stage: str, facts: dict[str, Any], *, overwrite: bool) -> None:
         """Refuses to mix what a stage left with something else.
@@ -89,9 +125,7 @@ class Workspace:
         before = self.record().get(stage)
         if before is not None and before != facts and not overwrite:
             changed = sorted(k for k in {*before, *facts} if before.get(k) != facts.get(k))
-            shown = ", ".join(
-                f"{key} was {_said(before, facts, key)}, now {_said(facts, before, key)}" for key in changed
-            )
+            shown = ", ".join(f"{_name(k)} was {_shown(before.get(k))}, now {_shown(facts.get(k))}" for k in changed)
             raise UsageError(
                 f"{self.folder}: {stage} ran with other options ({shown}); "
                 "give those options again, add --overwrite to replace its results, or choose another --workspace"
@@ -100,5 +134,28 @@ class Workspace:
     def note(self, key: str, facts: dict[str, Any]) -> None:
         """Writes one entry of the record."""
         record = self.record()
+        if not record and self._record.exists():
+            self._set_aside()
         if record.get(key) != facts:
-            write_text(self._record, json.dumps({**record, key: facts}, indent=1) + "\n")
+            write_text(self._record, json.dumps({"schema": SCHEMA, **record, key: facts}, indent=1) + "\n")
+
+    def _set_aside(self) -> None:
+        """Moves results of another version that later stages would take for their own. Nothing is deleted."""
+        aside = next(path for n in itertools.count(1) if not (path := self.folder / f"earlier-{n}").exists())
+        aside.mkdir()
+        journals = (self.database.with_name(self.database.name + end) for end in ("-wal", "-shm"))
+        for path in (self.pairs, self.added_pairs, self.database, *journals, self.sparse, self.unregistered):
+            if path.exists():
+                path.rename(aside / path.name)
+
+
+def _name(key: str) -> str:
+    """An entry of a record: options by their flags."""
+    return flag(key) if key in OPTION_NAMES else key
+
+
+def _shown(value: Any) -> str:
+    """A value of a record, in words where JSON has none that people use."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "none" if value is None else str(value)

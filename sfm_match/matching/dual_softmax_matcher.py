@@ -67,7 +67,7 @@ class HostMatcher:
         matches = []
         # one BLAS thread a pair and pairs in parallel: blocks this small lose to barriers
         with threadpool_limits(1, "blas"):
-            pool = ThreadPoolExecutor(threads_each(settings.options.workers))
+            pool = ThreadPoolExecutor(threads_each(settings.options.match_workers))
             try:
                 for result in pool.map(one, pairs):
                     matches.append(result)

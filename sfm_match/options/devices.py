@@ -18,5 +18,5 @@ def split_device(name: str) -> tuple[str, int]:
     if engine not in DEVICES:
         raise UsageError(f"--device {name}: accepted values are {', '.join(DEVICES)}{nearest(engine, DEVICES)}")
     if colon and not index.isdecimal():
-        raise UsageError(f"--device {name}: accepted is {engine}, or the number of a GPU after it, as {engine}:1")
+        raise UsageError(f"--device {name}: must be {engine}, or {engine} and the number of a GPU, as {engine}:1")
     return engine, int(index or 0)

@@ -1,12 +1,10 @@
 """The options of a whole run."""
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sfm_match.errors import UsageError, nearest
-from sfm_match.options.base import run_name
+from sfm_match.options.base import Options, options_of
 from sfm_match.options.pairs import PairsOptions
 from sfm_match.options.stages import GROUPS, ExtractOptions, ImportOptions, MatchOptions, ReconstructOptions
 
@@ -21,6 +19,10 @@ class RunOptions:
     import_: ImportOptions = field(default_factory=ImportOptions)
     reconstruct: ReconstructOptions = field(default_factory=ReconstructOptions)
 
+    def groups(self) -> tuple[Options, ...]:
+        """Of each stage, in their order."""
+        return self.extract, self.pairs, self.match, self.import_, self.reconstruct
+
 
 def run_options(
     keywords: Mapping[str, Any],
@@ -29,29 +31,29 @@ def run_options(
     match: MatchOptions | None = None,
     import_: ImportOptions | None = None,
     reconstruct: ReconstructOptions | None = None,
+    *,
+    command: str = "run",
 ) -> RunOptions:
     """Options given by name, by stage, or both: then names go before.
 
     Args:
         keywords: of any stage, by name.
         extract, pairs, match, import_, reconstruct: of a stage; `pairs` may be the name of a strategy.
+        command: that they are for, in messages.
 
     Raises:
         UsageError: an unknown name, or a value that is not accepted.
     """
-    known = [run_name(f) for group in GROUPS for f in dataclasses.fields(group)]
-    for name in keywords:
-        if name not in known:
-            raise UsageError(f"run: unknown option '{name}'{nearest(name, known)}")
     if isinstance(pairs, str):
         pairs = PairsOptions(strategy=pairs)
+    given = options_of(command, GROUPS, keywords)
     chosen = RunOptions(
-        ExtractOptions.from_mapping(keywords, extract),
-        PairsOptions.from_mapping(keywords, pairs),
-        MatchOptions.from_mapping(keywords, match),
-        ImportOptions.from_mapping(keywords, import_),
-        ReconstructOptions.from_mapping(keywords, reconstruct),
+        ExtractOptions.from_mapping(given, extract),
+        PairsOptions.from_mapping(given, pairs),
+        MatchOptions.from_mapping(given, match),
+        ImportOptions.from_mapping(given, import_),
+        ReconstructOptions.from_mapping(given, reconstruct),
     )
-    if chosen.extract.dummy_network:
-        raise UsageError("--dummy-network: belongs to `extract`")
+    for group in chosen.groups():
+        group.check_for(command)
     return chosen

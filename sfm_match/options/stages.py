@@ -3,25 +3,42 @@
 The command line, the YAML file of `run` and the Python functions are all made from these dataclasses.
 """
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from sfm_match.errors import UsageError, nearest
 from sfm_match.options.base import AUTO as AUTO
-from sfm_match.options.base import Options, kinds_of, option, require, run_name
+from sfm_match.options.base import (
+    WHOLE_RUNS,
+    Options,
+    Refused,
+    aliases_of,
+    as_type,
+    converted,
+    fields_of,
+    option,
+    require,
+    resolve_aliases,
+)
 from sfm_match.options.devices import DEVICES, EVERY_GPU, split_device
 from sfm_match.options.pairs import PairsOptions
 
 PILLOW, NVIMGCODEC = "pillow", "nvimgcodec"
 DECODERS = (PILLOW, NVIMGCODEC)
-_DEVICE = f"{', '.join(DEVICES)}; auto takes the fastest that is here; cuda:1 is the second GPU"
-_SEVERAL = f"devices to use at once, a process each: {EVERY_GPU} (every GPU), or a list, cuda:0,cuda:1"
+_DEVICE = (
+    f"where networks run and pairs are matched: {', '.join(DEVICES)}; auto takes the fastest available one, "
+    "cuda:1 is the second GPU"
+)
+_SEVERAL = f"several devices at once, a process each: {EVERY_GPU} (every GPU), or a list, cuda:0,cuda:1"
+_ENGINE = "export engine"  # it needs shapes and networks, not photographs' content
+_TWO_IMAGES = Refused(("infer",))
+_ONLY_JOBS = Refused(("infer", _ENGINE))
+_NO_ENGINE = Refused((_ENGINE,))
 
 
 def _check_devices(device: str, devices: str | None) -> None:
-    """Raises UsageError where a name is none of a device."""
+    """Raises UsageError where a name is not a device's."""
     split_device(device)
     if devices is not None and devices != EVERY_GPU:
         for name in devices.split(","):
@@ -30,99 +47,127 @@ def _check_devices(device: str, devices: str | None) -> None:
 
 @dataclass(frozen=True)
 class ExtractOptions(Options):
+    """Which network describes the images, at which size, how many keypoints it keeps, and on what it runs."""
+
+    title: ClassVar[str] = "Extraction"
+
     model: str = option("dedode-nano", "network; `dedode-nano` is built in, `sfm-match models list` names the others")
-    weights: str | None = option(None, "checkpoints of the network, FILE[,FILE]", identity=False)
-    weights_dir: Path | None = option(
-        None, "folder of weights; without: SFM_MATCH_WEIGHTS, or the cache", identity=False
-    )
-    random_weights: bool = option(False, "seeded weights that match nothing, for checks of memory", identity=False)
     size: int = option(1024, "long side of an image at the network, pixels; smaller images are not enlarged")
     max_keypoints: int = option(4096, "keypoints kept per image, the strongest first")
-    batch: str = option(AUTO, "images per network call, or auto", identity=False)
-    device: str = option(AUTO, f"where networks run and pairs are matched; {_DEVICE}", identity=False)
-    devices: str | None = option(None, _SEVERAL, identity=False)
+    device: str = option(AUTO, _DEVICE, identity=False, refused=_NO_ENGINE)
     precision: str = option(AUTO, "number format of the network", choices=(AUTO, "fp32", "fp16"))
-    threshold: float = option(
-        0.0, "least detection probability (softmax over the image's pixels)", in_run="detection_threshold"
+    masks: Path | None = option(
+        None, "folder of masks, NAME.png for image NAME; black hides (COLMAP's convention)", refused=_ONLY_JOBS
     )
-    all_keypoints: bool = option(
-        False, "up to --max-keypoints in any image; default: as many as the network can tell apart", formerly=True
-    )
-    border: int = option(4, "no keypoint closer to the image's edge than this, network pixels")
-    subpixel: bool = option(True, "refine keypoints by a soft-argmax over the detector's logits")
     turns: bool = option(
         False,
-        "describe images in four quarter turns, for pictures at any rotation, as from drones; four times slower",
-        formerly=False,
+        "describe images in four rotations, for pictures at any rotation, as from drones; four times slower",
     )
-    masks: Path | None = option(None, "folder of masks, NAME.png for image NAME; black hides (COLMAP's convention)")
-    workers: int = option(0, "decoding threads; 0: one per core", identity=False)
-    reduced_decode: bool = option(
-        True, "decode large JPEGs at 1/2, 1/4 or 1/8 where --size needs no more", formerly=False
+    batch: str = option(AUTO, "images per network call, or auto", identity=False)
+    devices: str | None = option(None, _SEVERAL, identity=False, refused=_ONLY_JOBS)
+    workers: int = option(0, "decoding threads; 0: one per core", identity=False, refused=_ONLY_JOBS)
+    detection_threshold: float = option(
+        0.0,
+        "least detection probability (softmax over the image's pixels)",
+        aliases=("threshold",),
+        refused=_NO_ENGINE,
+    )
+    border: int = option(4, "no keypoint closer to the image's edge than this, network pixels", refused=_NO_ENGINE)
+    subpixel: bool = option(True, "refine keypoints by a soft-argmax over the detector's logits")
+    all_keypoints: bool = option(
+        False,
+        "up to --max-keypoints in any image, beyond what the network can tell apart",
+        refused=_NO_ENGINE,
     )
     decoder: str = option(
         PILLOW,
         "what decodes JPEGs; nvimgcodec: NVIDIA's nvImageCodec, on the GPU where there is one; pixels differ",
         choices=DECODERS,
-        formerly=PILLOW,
+        refused=_NO_ENGINE,
     )
-    dummy_network: bool = option(False, "only read images, to see how fast they come; not in `run`", identity=False)
+    reduced_decode: bool = option(
+        True, "decode large JPEGs at 1/2, 1/4 or 1/8 where --size needs no more", refused=_ONLY_JOBS
+    )
+    weights: str | None = option(None, "checkpoints of the network, FILE[,FILE]", identity=False)
+    weights_dir: Path | None = option(
+        None, "folder of weights", identity=False, default_is="SFM_MATCH_WEIGHTS, or the cache"
+    )
+    random_weights: bool = option(False, "seeded weights that match nothing, to check memory", identity=False)
+    dummy_network: bool = option(
+        False,
+        "only read images, to measure how fast they come",
+        identity=False,
+        refused=Refused((*WHOLE_RUNS, "infer", _ENGINE)),
+    )
 
     def validate(self) -> None:
-        require(self.size >= 64, f"--size {self.size}: accepted are 64 pixels and more")
-        require(self.max_keypoints >= 1, f"--max-keypoints {self.max_keypoints}: accepted are 1 and more")
+        require(self.size >= 64, f"--size {self.size}: must be at least 64 pixels")
+        require(self.max_keypoints >= 1, f"--max-keypoints {self.max_keypoints}: must be at least 1")
         valid = self.batch == AUTO or (self.batch.isdecimal() and int(self.batch) >= 1)
-        require(valid, f"--batch {self.batch}: accepted are auto and whole numbers from 1")
+        require(valid, f"--batch {self.batch}: must be auto, or a whole number of at least 1")
         _check_devices(self.device, self.devices)
-        require(0 <= self.threshold < 1, f"--threshold {self.threshold}: accepted is a probability from 0 up to 1")
-        require(self.border >= 0, f"--border {self.border}: accepted are 0 pixels and more")
-        require(self.workers >= 0, f"--workers {self.workers}: accepted are 0 (one per core) and more")
+        least = self.detection_threshold
+        require(0 <= least < 1, f"--detection-threshold {least}: must be a probability, at least 0 and below 1")
+        require(self.border >= 0, f"--border {self.border}: must be at least 0 pixels")
+        require(self.workers >= 0, f"--workers {self.workers}: must be at least 0 (0: one per core)")
         if self.masks is not None and not self.masks.is_dir():
             raise UsageError(f"--masks {self.masks}: no such folder")
 
 
 @dataclass(frozen=True)
 class MatchOptions(Options):
-    threshold: float | None = option(
-        None, "least dual-softmax probability of a match; without: the model's own", in_run="match_threshold"
+    """Which descriptors match one another, and where pairs are matched."""
+
+    title: ClassVar[str] = "Matching"
+
+    match_threshold: float | None = option(
+        None,
+        "least dual-softmax probability of a match",
+        default_is="the model's",
+        aliases=("threshold",),
     )
-    inverse_temperature: float = option(20.0, "of the dual softmax")
-    device: str = option(AUTO, f"where networks run and pairs are matched; {_DEVICE}", identity=False)
-    devices: str | None = option(None, _SEVERAL, identity=False)
-    workers: int = option(0, "matching threads; 0: one per core", identity=False, in_run="match_workers")
+    device: str = option(AUTO, _DEVICE, identity=False, refused=_NO_ENGINE)
+    devices: str | None = option(None, _SEVERAL, identity=False, refused=_ONLY_JOBS)
+    match_workers: int = option(
+        0, "matching threads; 0: one per core", identity=False, aliases=("workers",), refused=_TWO_IMAGES
+    )
+    inverse_temperature: float = option(20.0, "inverse temperature of the dual softmax")
 
     def validate(self) -> None:
-        if self.threshold is not None:
-            message = f"--threshold {self.threshold}: accepted is a probability above 0 and below 1"
-            require(0 < self.threshold < 1, message)
+        least = self.match_threshold
+        message = f"--match-threshold {least}: must be a probability, above 0 and below 1"
+        require(least is None or 0 < least < 1, message)
         _check_devices(self.device, self.devices)
         # exp(t (cos - 1)) must not underflow in float32 at cos = -1
-        message = f"--inverse-temperature {self.inverse_temperature}: accepted are values above 0 and up to 40"
+        message = f"--inverse-temperature {self.inverse_temperature}: must be above 0 and at most 40"
         require(0 < self.inverse_temperature <= 40, message)
-        require(self.workers >= 0, f"--workers {self.workers}: accepted are 0 (one per core) and more")
+        require(self.match_workers >= 0, f"--match-workers {self.match_workers}: must be at least 0 (0: one per core)")
 
 
 @dataclass(frozen=True)
 class ImportOptions(Options):
+    """The cameras of the database, and how matches are verified."""
+
+    title: ClassVar[str] = "Import"
+
     camera_mode: str = option(AUTO, "which images share a camera", choices=(AUTO, "single", "per-folder", "per-image"))
     camera_model: str = option("SIMPLE_RADIAL", "COLMAP camera model")
-    camera_params: str | None = option(None, "intrinsics of every camera, COLMAP's order, commas between")
+    camera_params: str | None = option(None, "intrinsics of every camera, in COLMAP's order, separated by commas")
     verify: bool = option(True, "geometric verification of the matches")
+    adjust_keypoints: bool = option(
+        True, "move verified keypoints to where the image patches around them align, below the pixel"
+    )
     accept_pairs: str = option(
         AUTO,
         "auto: pairs whose matches and geometry are more than chance; all: every pair of 15 inliers, as COLMAP does",
         choices=(AUTO, "all"),
-        formerly="all",
-    )
-    adjust_keypoints: bool = option(
-        True, "move verified keypoints to where the photographs around them fit one another", formerly=False
     )
 
     def identity(self) -> dict[str, Any]:
         chosen = super().identity()
         if not self.verify:
             for name in ("adjust_keypoints", "accept_pairs"):  # only what is verified is judged and adjusted
-                chosen.pop(name, None)
+                del chosen[name]
         return chosen
 
     def validate(self) -> None:
@@ -130,35 +175,42 @@ class ImportOptions(Options):
             try:
                 [float(p) for p in self.camera_params.split(",")]
             except ValueError:
-                message = f"--camera-params {self.camera_params}: accepted are numbers with commas between"
+                message = f"--camera-params {self.camera_params}: must be numbers separated by commas"
                 raise UsageError(message) from None
 
 
 @dataclass(frozen=True)
 class ReconstructOptions(Options):
+    """The mapper, what it refines, and which models are kept."""
+
+    title: ClassVar[str] = "Reconstruction"
+
     mapper: str = option(
-        "incremental", "kind of reconstruction; none belongs to `run`", choices=("incremental", "global", "none")
+        "incremental",
+        "kind of reconstruction",
+        choices=("incremental", "global", "none"),
+        refused=Refused(("reconstruct",), ("none",)),
     )
     refine_focal_length: bool | None = option(
-        None, "refine focal lengths and distortion; without: only where --camera-params did not give them"
+        None, "refine focal lengths and distortion", default_is="only where --camera-params does not give them"
     )
-    robust_refinement: bool = option(True, "end with a bundle adjustment in which wrong observations weigh little")
-    min_model_size: int = option(3, "smaller models are given up, images")
     min_registered: float = option(
         0.0, "exit status 1 where a smaller share of all images is registered", identity=False
     )
-    seed: int = option(0, "of every random choice")
+    min_model_size: int = option(3, "smaller models are dropped, images")
     mapper_threads: int = option(
         0, "threads of the mapper; 0: one per core; with 1, equal inputs give equal models", identity=False
     )
+    seed: int = option(0, "of every random choice")
+    robust_refinement: bool = option(True, "end with a bundle adjustment that uses a robust (Cauchy) loss")
 
     def validate(self) -> None:
-        require(self.min_model_size >= 2, f"--min-model-size {self.min_model_size}: accepted are 2 and more")
+        require(self.min_model_size >= 2, f"--min-model-size {self.min_model_size}: must be at least 2")
         share = self.min_registered
         require(0 <= share <= 1, f"--min-registered {share}: must be a share from 0 to 1")
-        require(self.seed >= 0, f"--seed {self.seed}: accepted are 0 and more")
+        require(self.seed >= 0, f"--seed {self.seed}: must be at least 0")
         threads = self.mapper_threads
-        require(threads >= 0, f"--mapper-threads {threads}: accepted are 0 (one per core) and more")
+        require(threads >= 0, f"--mapper-threads {threads}: must be at least 0 (0: one per core)")
 
 
 GROUPS: tuple[type[Options], ...] = (
@@ -168,13 +220,17 @@ GROUPS: tuple[type[Options], ...] = (
     ImportOptions,
     ReconstructOptions,
 )
+OPTION_NAMES = frozenset(f.name for group in GROUPS for f in fields(group))
+# what the YAML of `run` takes beside the options of stages
+OF_RUN: dict[str, Any] = {"images": Path, "workspace": Path, "overwrite": bool, "json": bool, "verbose": bool}
 
 
 def read_job(path: Path) -> dict[str, Any]:
-    """The YAML of `run --config`: the options of `run`, with - or _ in names.
+    """The YAML of `run --config`: the options of `run` by their present names. The file may write them with - or _.
 
     Raises:
-        UsageError: the file cannot be read, or names an unknown option (with the nearest known one).
+        UsageError: the file cannot be read, names an unknown option (with the nearest known one), gives a value of
+            another type, or gives two values for one option.
     """
     import yaml
 
@@ -186,28 +242,18 @@ def read_job(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict):
         raise UsageError(f"--config {path}: expected `option: value` lines")
-    fields = {run_name(f): f for group in GROUPS for f in dataclasses.fields(group)}
-    others: dict[str, Any] = {"images": Path, "workspace": Path, "overwrite": bool, "json": bool, "verbose": bool}
-    known = {*fields, *others}
+    known = fields_of("run", GROUPS)
+    aliases = aliases_of(known)
     job = {}
     for key, value in content.items():
-        name = str(key).replace("-", "_")
-        if name not in known:
-            hint = nearest(name, known)
-            raise UsageError(f"--config {path}: unknown option '{key}'{hint}")
-        job[name] = _from_yaml(path, str(key), value, fields[name].type if name in fields else others[name])
-    return job
-
-
-def _from_yaml(path: Path, key: str, value: Any, kind: Any) -> Any:
-    """YAML's value as the option's type: a list or a number may stand for a string."""
-    kinds = kinds_of(kind)
-    if value is None and type(None) in kinds:
-        return None
-    wanted = next(k for k in kinds if k is not type(None))
-    if wanted in (str, Path) and value is not None and not isinstance(value, dict):
-        return wanted(",".join(map(str, value)) if isinstance(value, list) else str(value))
-    right = isinstance(value, int | float) if wanted is float else isinstance(value, wanted)
-    if not right or (isinstance(value, bool) and wanted is not bool):
-        raise UsageError(f"--config {path}: {key}: expected {wanted.__name__}, found {value!r}")
-    return wanted(value)
+        name, where = str(key).replace("-", "_"), f"--config {path}: {key}"
+        if name in OF_RUN:
+            job[name] = as_type(value, OF_RUN[name], where)
+        elif (present := aliases.get(name, name)) in known:
+            job[name] = converted(value, known[present], where)
+        else:
+            raise UsageError(f"--config {path}: unknown option '{key}'{nearest(name, [*known, *OF_RUN])}")
+    try:
+        return resolve_aliases(job, known)
+    except UsageError as error:
+        raise UsageError(f"--config {path}: {error}") from None

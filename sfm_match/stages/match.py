@@ -32,8 +32,8 @@ _FILE_NAME = re.compile(r"\d{5,}-\d{5,}-[0-9a-f]{8}\.h5")
 
 def match_inputs(options: MatchOptions, model: str) -> dict[str, Any]:
     """Everything that matches depend on, beside the features."""
-    threshold = options.threshold if options.threshold is not None else match_threshold(model)
-    return {**options.identity(), "threshold": threshold, "algorithm": ALGORITHM}
+    least = options.match_threshold if options.match_threshold is not None else match_threshold(model)
+    return {**options.identity(), "match_threshold": least, "algorithm": ALGORITHM}
 
 
 def check(job: Job) -> None:
@@ -77,7 +77,7 @@ def run(job: Job) -> StageReport:
     try:
         if plans:
             devices = devices_of(options.device, options.devices)
-            context = _context(job, inputs["threshold"], before.fingerprint, workers=len(devices))
+            context = _context(job, inputs["match_threshold"], before.fingerprint, workers=len(devices))
             receipts += done_units(
                 devices, partial(match_blocks, context), plans, workspace.matches, progress.advance, clock
             )
@@ -106,7 +106,7 @@ def _context(job: Job, threshold: float, expected: str, workers: int) -> MatchCo
     """What the workers need to know."""
     features, options = job.features, job.options.match
     settings = MatchSettings(
-        dataclasses.replace(options, workers=threads_each(options.workers, workers)),
+        dataclasses.replace(options, match_workers=threads_each(options.match_workers, workers)),
         threshold,
         features.rotations,
         max(features.counts.values()),

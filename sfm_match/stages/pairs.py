@@ -22,7 +22,6 @@ from sfm_match.images.collection import Collection
 from sfm_match.job.progress import Clock, StageReport
 from sfm_match.options.base import AUTO
 from sfm_match.options.pairs import PairsOptions
-from sfm_match.options.strategies import SECOND_ROUND
 from sfm_match.stages.base import Job
 from sfm_match.stages.image_summaries import ALGORITHM
 from sfm_match.stages.strategies import Sources, Tally, all_pairs
@@ -38,11 +37,6 @@ def check(job: Job) -> None:
     options = job.options.pairs
     if job.found_features is not None or len(job.collection.usable) < 2:  # known already, or said by the first stage
         return
-    if options.second_round:
-        raise UsageError(
-            f"--strategy {options.strategy}: {' and '.join(SECOND_ROUND)} are second rounds; run with another "
-            f"strategy, then `sfm-match pairs --strategy {options.strategy}`, then the same run again"
-        )
     job.workspace.check("pairs", _inputs_of(options), overwrite=job.overwrite)
     sources = Sources(job, settled(job.collection, options)[0])
     try:

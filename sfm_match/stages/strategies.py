@@ -21,8 +21,7 @@ from pairs.union import union
 from sfm_match.colmap.model_io import read_observations, read_poses
 from sfm_match.colmap.queries import read_note, verified_pairs
 from sfm_match.errors import NothingDone
-from sfm_match.options.pairs import PairsOptions
-from sfm_match.options.strategies import LOOP_DETECTION, STRATEGIES, Strategy
+from sfm_match.options.pairs import LOOP_DETECTION, STRATEGIES, PairsOptions, Strategy
 from sfm_match.stages.base import Job
 from sfm_match.stages.image_summaries import image_vectors, keypoint_subsets
 from sfm_match.stages.state import FeatureSet

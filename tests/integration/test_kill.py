@@ -97,4 +97,4 @@ def test_what_stood_before_the_kill_is_not_computed_again(rendered: Path, tmp_pa
     job(rendered, tmp_path, KILLS["extract, whole file not yet renamed"][0])
     resumed = job(rendered, tmp_path)
     assert "extract 4 images" in resumed.stdout
-    assert "2 images stand from before" in resumed.stdout
+    assert "2 images up to date" in resumed.stdout

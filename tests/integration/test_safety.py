@@ -69,7 +69,7 @@ def test_a_refused_command_changes_nothing(work: Path, photos: Path, tmp_path: P
             sfm_match.extract(photos, work, **wrong)
     with pytest.raises(UsageError, match="camera-model"):
         sfm_match.import_(work, camera_model="FISH", overwrite=True)
-    with pytest.raises(UsageError, match=r"strategy was auto, now exhaustive"):
+    with pytest.raises(UsageError, match=r"--strategy was auto, now exhaustive"):
         sfm_match.pairs(work, strategy="exhaustive")
     assert snapshot(work) == before
     assert sfm_match.import_(work).done == 0
@@ -168,7 +168,7 @@ def test_given_intrinsics_survive_a_kill_right_after_the_rename(photos: Path, tm
     sfm_match.reconstruct(tmp_path / "work")
     (model,) = pycolmap.Reconstruction(str(tmp_path / "work" / "sparse" / "0")).cameras.values()
     assert model.params.tolist() == [800, 800, 480, 360]
-    with pytest.raises(UsageError, match="camera_params was"):
+    with pytest.raises(UsageError, match="--camera-params was"):
         sfm_match.import_(tmp_path / "work", camera_mode="single", camera_model="PINHOLE", camera_params="700,700,1,1")
 
 
@@ -226,7 +226,7 @@ def test_photographs_that_went_away_are_explained(work: Path, photos: Path) -> N
 def test_unknown_options_name_the_nearest(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"unknown option 'max_keypoint' \(did you mean 'max_keypoints'\?\)"):
         sfm_match.extract(photos, tmp_path / "w", max_keypoint=3)
-    with pytest.raises(UsageError, match=r"--pairs exhausting: accepted"):
+    with pytest.raises(UsageError, match=r"--strategy exhausting: accepted"):
         sfm_match.run(photos, tmp_path / "w", pairs="exhausting")
     with pytest.raises(UsageError, match=r"PINHOLE takes 4 numbers .*, found 1"):
         sfm_match.run(photos, tmp_path / "w", camera_model="PINHOLE", camera_params="3")

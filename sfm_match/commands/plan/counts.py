@@ -9,8 +9,7 @@ import numpy as np
 from pairs import Block, PairsError
 from pairs.auto import MOST, consecutive_share
 from sfm_match.errors import UsageError
-from sfm_match.options.pairs import PairsOptions
-from sfm_match.options.strategies import Strategy
+from sfm_match.options.pairs import PairsOptions, Strategy
 from sfm_match.stages.match_blocks import BLOCK
 from sfm_match.stages.strategies import Sources
 

@@ -107,8 +107,9 @@ def plan(images: StrPath, workspace: StrPath = "workspace", *, overwrite: bool =
     Raises:
         UsageError, NothingDone: where `run` would refuse.
     """
-    every = run_options(options)
-    place = Workspace(Path(workspace))  # not opened: that would make it, and lock it
+    every = run_options(options, command="plan")
+    place = Workspace(Path(workspace), overwrite=overwrite)  # not opened: that would make it, and lock it
+    place.record()  # refuses another version's, as opening does
     collection = look(place, Path(images), every.extract.masks, overwrite=overwrite)
     if len(collection.usable) < 2:
         raise NothingDone(f"{collection.folder}: {len(collection.usable)} usable image, a pair needs two")
@@ -123,7 +124,7 @@ def plan(images: StrPath, workspace: StrPath = "workspace", *, overwrite: bool =
     if done["extract"] == sources.count and done["pairs"]:  # the list is there, with what was added to it
         counted = dataclasses.replace(counted, pairs=done["pairs"], exact=True)
     cheaper = cheaper_ones(sources, counted.pairs)
-    costs = measure(collection.folder, list(collection.usable), options)
+    costs = measure(collection.folder, list(collection.usable), every)
     stages = _stages(sources, counted, costs, done)
     if "reconstruct" in done:
         left = done["reconstruct"] == 0 or any(stage.seconds != 0 for stage in stages)
@@ -204,7 +205,7 @@ def _refusal(counted: Counted, cheaper: list[Counted], costs: Measured) -> str |
     if counted.pairs <= TOO_MANY:
         return None
     seconds = _times(counted.pairs, costs.seconds_per_match, costs.seconds_per_verification)
-    others = ", or ".join(f"`--pairs {way.strategy}` ({way.pairs:,} pairs)" for way in cheaper)
+    others = ", or ".join(f"`--strategy {way.strategy}` ({way.pairs:,} pairs)" for way in cheaper)
     return f"{counted.shown()} would take {_shown_time(seconds)} here; choose {others}, or another list of pairs"
 
 

@@ -6,9 +6,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -18,11 +17,9 @@ from pairs.prune import KEYPOINTS, KeypointSubsets, scored
 from sfm_match import api
 from sfm_match.errors import NothingDone
 from sfm_match.job.progress import StageReport
-from sfm_match.options.base import run_name
-from sfm_match.options.pairs import PairsOptions
+from sfm_match.options.run import RunOptions
 from sfm_match.refine.keypoints import UNIT
 
-_LEFT_OUT = {*(run_name(f) for f in fields(PairsOptions)), "masks", "camera_mode"}  # would not fit a few images
 PHOTOGRAPHS = 6  # half of them neighbours by name, which are likely to match
 
 
@@ -52,8 +49,8 @@ def sample_of(names: Sequence[str], count: int = PHOTOGRAPHS) -> list[str]:
     return list(dict.fromkeys([*names[middle : middle + near], *spread]))
 
 
-def measure(folder: Path, names: Sequence[str], options: dict[str, Any]) -> Measured:
-    """Extracts, matches and verifies a few images with these options of `run`.
+def measure(folder: Path, names: Sequence[str], options: RunOptions) -> Measured:
+    """Extracts, matches and verifies a few images with these options.
 
     Raises:
         UsageError, NothingDone: as `run` would, where the model or the device is not there.
@@ -65,9 +62,16 @@ def measure(folder: Path, names: Sequence[str], options: dict[str, Any]) -> Meas
             shutil.copyfile(folder / name, photographs / f"{number:03d}{Path(name).suffix}")
         reports: dict[str, StageReport] = {}
         try:
-            few = {name: value for name, value in options.items() if name not in _LEFT_OUT}
-            few |= {"pairs": "exhaustive", "mapper": "none"}
-            api.run(photographs, workspace, on_report=lambda r: reports.update({r.stage: r}), **few)
+            api.run(
+                photographs,
+                workspace,
+                extract=replace(options.extract, masks=None),  # for other names
+                pairs="exhaustive",
+                match=options.match,
+                import_=replace(options.import_, camera_mode="auto"),  # one for all would not fit a few images
+                reconstruct=replace(options.reconstruct, mapper="none"),
+                on_report=lambda report: reports.update({report.stage: report}),
+            )
         except NothingDone:
             if "extract" not in reports:  # not one image could be used, or there is no model: the job would say so, too
                 raise

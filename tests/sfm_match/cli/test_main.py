@@ -47,13 +47,13 @@ def test_run_after_the_stages_computes_nothing(finished: Path, rendered: Path) -
     again = sfm_match("run", "--images", rendered, "--workspace", finished, *options)
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("nothing to do") == 5
-    assert again.stdout.splitlines()[-1].startswith("everything stands, nothing recomputed")
+    assert again.stdout.splitlines()[-1].startswith("up to date: ")
 
 
 def test_changed_options_are_refused(finished: Path, rendered: Path) -> None:
     result = sfm_match("extract", "--images", rendered, "--workspace", finished, "--size", "640")
     assert result.returncode == 2
-    assert "size was 512, now 640" in result.stderr
+    assert "--size was 512, now 640" in result.stderr
     assert "--overwrite" in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
@@ -79,7 +79,7 @@ def test_growth_and_overwrite(rendered: Path, tmp_path: Path) -> None:
     grown = sfm_match("run", "--images", images, "--workspace", work, *options)
     assert "extract 1 images" in grown.stdout, grown.stderr
     assert "match 3 pairs" in grown.stdout
-    assert "3 pairs stand from before" in grown.stdout
+    assert "3 pairs up to date" in grown.stdout
     assert "import 6 pairs" in grown.stdout
     fewer = ["--max-keypoints", "500", "--mapper", "none", "--size", "512"]
     assert sfm_match("run", "--images", images, "--workspace", work, *fewer).returncode == 2
@@ -87,7 +87,7 @@ def test_growth_and_overwrite(rendered: Path, tmp_path: Path) -> None:
     assert anew.returncode == 0, anew.stderr
     assert "extract 4 images" in anew.stdout
     assert "match 6 pairs" in anew.stdout
-    assert anew.stdout.count("stand from before") == 1  # the pairs, which depend on neither option
+    assert anew.stdout.count("up to date") == 1  # the pairs, which depend on neither option
 
 
 @pytest.mark.parametrize("command", ["extract", "run"])
@@ -122,8 +122,12 @@ def test_bad_files_are_listed_and_the_job_goes_on(command: str, rendered: Path, 
         (["match", "--workspace", "EMPTY"], 3, "no images yet"),
         (["pairs", "--strategy", "list", "--workspace", "EMPTY"], 2, "--match-list-path"),
         (["pairs", "--strategy", "sequental", "--workspace", "EMPTY"], 2, "did you mean 'sequential'?"),
-        (["pairs", "--strategy", "auto+spatial", "--workspace", "EMPTY"], 2, "auto stands alone"),
-        (["reconstruct", "--mapper", "none", "--workspace", "EMPTY"], 2, "accepted here are incremental, global"),
+        (["pairs", "--strategy", "auto+spatial", "--workspace", "EMPTY"], 2, "auto cannot be joined"),
+        (
+            ["reconstruct", "--mapper", "none", "--workspace", "EMPTY"],
+            2,
+            "of `reconstruct` are incremental, global",
+        ),
         (["run", "--images", "EMPTY", "--config", "/nowhere.yaml"], 2, "/nowhere.yaml"),
         (["demo", "--views", "2"], 2, "accepted are 4 and more"),
     ],
@@ -176,9 +180,9 @@ def test_interrupt_keeps_what_is_done_and_says_how_to_go_on(rendered: Path, tmp_
     options = ["extract", "--images", rendered, "--workspace", tmp_path, *SMALL]
     result = sfm_match(*options, before=interrupt)
     assert result.returncode == 130
-    assert "the same command goes on from here" in result.stderr
+    assert "completed work is kept, the same command resumes where it stopped" in result.stderr
     again = sfm_match(*options)
-    assert "nothing to do, 6 images stand from before" in again.stdout, again.stderr
+    assert "nothing to do, 6 images up to date" in again.stdout, again.stderr
 
 
 def test_pairs_by_gps_and_by_order(rendered: Path, tmp_path: Path) -> None:
@@ -219,7 +223,7 @@ def test_devices_that_are_not_here_are_refused(rendered: Path, tmp_path: Path) -
     assert "--device tensorrt: no NVIDIA GPU with a driver" in engine.stderr
     shapes = sfm_match("export", "engine", "--shapes", "64-64")
     assert shapes.returncode == 2
-    assert "--shapes 64-64: accepted are WxH with commas between" in shapes.stderr
+    assert "--shapes 64-64: must be WxH, separated by commas" in shapes.stderr
 
 
 def test_the_same_device_serves_both_stages_of_run(rendered: Path, tmp_path: Path) -> None:

@@ -109,11 +109,11 @@ def test_doctor_says_what_is_missing() -> None:
     assert "pip install 'sfm-match[nvimgcodec]'" in line
 
 
-def test_the_default_is_not_recorded(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workspaces from before there was a choice go on, and one decoder's features never mix with another's."""
+def test_the_decoder_is_recorded(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One decoder's features never mix with another's."""
     model = find_model("dedode-nano")
     plain = feature_inputs(ExtractOptions(), model)
-    assert not [key for key in plain if "decoder" in key]
+    assert [key for key in plain if "decoder" in key] == ["decoder"]
     other = feature_inputs(ExtractOptions(decoder="nvimgcodec"), model)
     assert other == {**plain, "decoder": "nvimgcodec", "decoder_backend": "cpu"}
     decoders._backend.cache_clear()
@@ -205,7 +205,7 @@ def test_a_job_records_its_decoder_and_refuses_another(fake: Fake, tmp_path: Pat
     noise(tmp_path)
     noise(tmp_path, "b.jpg")
     sfm_match.extract(tmp_path, tmp_path / "work", decoder="nvimgcodec", **OPTIONS)
-    with pytest.raises(UsageError, match="decoder was nvimgcodec, now None"):
+    with pytest.raises(UsageError, match="--decoder was nvimgcodec, now pillow"):
         sfm_match.extract(tmp_path, tmp_path / "work", **OPTIONS)
     record = json.loads((tmp_path / "work" / "sfm-match.json").read_text())["extract"]
     assert (record["decoder"], record["decoder_backend"]) == ("nvimgcodec", "cpu")

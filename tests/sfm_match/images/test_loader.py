@@ -93,7 +93,7 @@ def test_a_fraction_is_a_setting_and_never_mixes(tmp_path: Path) -> None:
         Image.fromarray(noise).save(tmp_path / f"{name}.jpg", quality=95)
     options = {"size": 256, "max_keypoints": 200}
     sfm_match.extract(tmp_path, tmp_path / "work", **options)
-    with pytest.raises(UsageError, match="reduced_decode was True, now False"):
+    with pytest.raises(UsageError, match="--reduced-decode was on, now off"):
         sfm_match.extract(tmp_path, tmp_path / "work", reduced_decode=False, **options)
 
 
@@ -103,5 +103,5 @@ def test_dummy_network_only_reads(rendered: Path, tmp_path: Path) -> None:
     assert report.stage == "load"
     assert not list((tmp_path / "work").glob("*.json"))
     assert not (tmp_path / "work" / "features").exists()
-    with pytest.raises(UsageError, match="--dummy-network: belongs to `extract`"):
+    with pytest.raises(UsageError, match="--dummy-network: not an option of `run`"):
         sfm_match.run(rendered, tmp_path / "work", dummy_network=True)

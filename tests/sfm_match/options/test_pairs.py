@@ -1,4 +1,4 @@
-"""Options of `pairs`: what is accepted, and what is recorded."""
+"""Options of `pairs`: what is accepted where, and what is recorded."""
 
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,18 @@ from sfm_match.options.pairs import STRATEGIES, PairsOptions
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"strategy": "retreival"}, "accepted are auto, exhaustive.*did you mean 'retrieval'"),
-        ({"strategy": "auto+retrieval"}, "auto stands alone"),
-        ({"strategy": "poses"}, "--reference-model DIR belongs to the strategies `poses` and `covisibility`"),
+        ({"strategy": "retreival"}, "accepted values are auto, exhaustive.*did you mean 'retrieval'"),
+        ({"strategy": "auto+retrieval"}, "auto cannot be joined with other strategies"),
+        ({"strategy": "poses"}, "--reference-model belongs to the strategies poses and covisibility"),
         ({"reference_model": "."}, "--reference-model DIR belongs to"),
         ({"strategy": "poses", "reference_model": "/nowhere"}, "--reference-model /nowhere: no such folder"),
         ({"strategy": "retrieval", "db_list": "/nowhere"}, "--db-list /nowhere: no such file"),
-        ({"num_images": 0}, "--num-images 0: accepted are 1 and more"),
-        ({"loop_detection_period": 0}, "--loop-detection-period 0: accepted are 1 and more"),
-        ({"prune_num_images": 0}, "--prune-num-images 0: accepted are 1 and more"),
-        ({"prune_threshold": -1.0}, "--prune-threshold -1.0: accepted are scores from 0"),
-        ({"rotation_threshold": 200.0}, "--rotation-threshold 200.0: accepted are degrees"),
-        ({"pose_distance": 0.0}, "--pose-distance 0.0: accepted are distances above 0"),
+        ({"num_images": 0}, "--num-images 0: must be at least 1"),
+        ({"loop_detection_period": 0}, "--loop-detection-period 0: must be at least 1"),
+        ({"prune_num_images": 0}, "--prune-num-images 0: must be at least 1"),
+        ({"prune_threshold": -1.0}, "--prune-threshold -1.0: must be at least 0"),
+        ({"rotation_threshold": 200.0}, "--rotation-threshold 200.0: must be above 0 and at most 180 degrees"),
+        ({"pose_distance": 0.0}, "--pose-distance 0.0: must be above 0"),
     ],
 )
 def test_errors_name_what_is_accepted(options: dict[str, Any], message: str) -> None:
@@ -38,10 +38,14 @@ def test_second_rounds() -> None:
     assert not PairsOptions(strategy="sequential+retrieval").second_round
 
 
-def test_new_options_are_recorded_where_they_are_used(tmp_path: Path) -> None:
-    plain = PairsOptions(strategy="retrieval").identity()
-    assert "num_images" not in plain
-    assert plain["overlap"] == 10
-    assert PairsOptions(strategy="retrieval", num_images=10).identity() == {**plain, "num_images": 10}
+def test_every_option_is_recorded(tmp_path: Path) -> None:
     chosen = PairsOptions(strategy="poses", reference_model=tmp_path).identity()
-    assert chosen["reference_model"] == str(tmp_path)
+    assert (chosen["num_images"], chosen["reference_model"]) == (20, str(tmp_path))
+
+
+def test_a_run_has_no_second_rounds() -> None:
+    PairsOptions(strategy="sequential+repair").check_for("pairs")
+    with pytest.raises(UsageError, match=r"`run` are .*, list; .* `sfm-match pairs --strategy sequential\+repair`"):
+        PairsOptions(strategy="sequential+repair").check_for("run")
+    with pytest.raises(UsageError, match="--repair-pairs: not an option of `plan`"):
+        PairsOptions(repair_pairs=3).check_for("plan")

@@ -60,9 +60,9 @@ def test_the_report_says_which_kernels_matched(work: Path, monkeypatch: pytest.M
 
 
 def test_another_threshold_replaces(work: Path) -> None:
-    low = sfm_match.match(work, threshold=0.05).facts["matches"]
-    with pytest.raises(UsageError, match=r"threshold was 0.05, now 0.5"):
-        sfm_match.match(work, threshold=0.5)
+    low = sfm_match.match(work, match_threshold=0.05).facts["matches"]
+    with pytest.raises(UsageError, match=r"--match-threshold was 0.05, now 0.5"):
+        sfm_match.match(work, match_threshold=0.5)
     report = sfm_match.match(work, threshold=0.5, overwrite=True)
     assert (report.done, report.standing) == (9, 0)
     assert report.facts["matches"] < low

@@ -67,7 +67,7 @@ def test_a_plan_is_what_the_run_does(photos: Path, tmp_path: Path) -> None:
     assert (more.total, more.done) == (9 + 5, 9)  # each with the third and the fourth that follow: 3 + 2
     anew = sfm_match.plan(photos, work, overwrite=True, **{**options, "max_keypoints": 100})
     assert all(stage.done == 0 for stage in anew.stages)
-    with pytest.raises(UsageError, match="max_keypoints was 200, now 100"):
+    with pytest.raises(UsageError, match="--max-keypoints was 200, now 100"):
         sfm_match.plan(photos, work, **{**options, "max_keypoints": 100})
 
 
@@ -105,7 +105,7 @@ def test_too_many_pairs_are_refused_with_the_alternatives(
     found = sfm_match.plan(photos, tmp_path / "work", pairs="exhaustive", **SMALL)
     assert found.refusal is not None
     assert "exhaustive: 15 pairs would take" in found.refusal
-    assert "choose `--pairs sequential" in found.refusal
+    assert "choose `--strategy sequential" in found.refusal
     monkeypatch.setattr("sys.argv", ["sfm-match", "plan", "--images", str(photos), "--workspace", str(tmp_path / "w")])
     from sfm_match.cli.main import main
 
