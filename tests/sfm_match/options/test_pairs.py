@@ -15,7 +15,7 @@ from sfm_match.options.pairs import STRATEGIES, PairsOptions
         ({"strategy": "retreival"}, "accepted values are auto, exhaustive.*did you mean 'retrieval'"),
         ({"strategy": "auto+retrieval"}, "auto cannot be joined with other strategies"),
         ({"strategy": "poses"}, "--reference-model belongs to the strategies poses and covisibility"),
-        ({"reference_model": "."}, "--reference-model DIR belongs to"),
+        ({"reference_model": "."}, "--reference-model belongs to"),
         ({"strategy": "poses", "reference_model": "/nowhere"}, "--reference-model /nowhere: no such folder"),
         ({"strategy": "retrieval", "db_list": "/nowhere"}, "--db-list /nowhere: no such file"),
         ({"num_images": 0}, "--num-images 0: must be at least 1"),

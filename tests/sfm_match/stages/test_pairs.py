@@ -132,7 +132,7 @@ def test_pairs_of_a_model(work: Path) -> None:
     image = smaller.find_image_with_name(names[2])
     smaller.deregister_frame(image.frame_id)
     smaller.write(str(moved))
-    with pytest.raises(UsageError, match="reference_model was"):
+    with pytest.raises(UsageError, match="--reference-model was"):
         sfm_match.pairs(work, strategy="poses", reference_model=moved, num_matched=1)
     sfm_match.pairs(work, strategy="poses", reference_model=moved, num_matched=5, overwrite=True)
     assert not any(2 in pair for pair in written(work))
@@ -148,7 +148,7 @@ def test_prefixes_and_lists_of_names(work: Path, tmp_path: Path) -> None:
     sfm_match.pairs(work, overwrite=True, **options)
     assert written(work) == {(0, j) for j in range(1, 6) if names[j].startswith(names[0][:-5])}
     (tmp_path / "queries.txt").write_text(f"# other\n{names[0]}\n")
-    with pytest.raises(UsageError, match="query_list was"):
+    with pytest.raises(UsageError, match="--query-list was"):
         sfm_match.pairs(work, **options)
     (tmp_path / "queries.txt").write_text("nobody.jpg\n")
     with pytest.raises(UsageError, match=r"names are not in the collection: 'nobody.jpg'"):

@@ -91,7 +91,7 @@ def test_the_command(photos: Path, tmp_path: Path) -> None:
     assert "reconstruct  6 images in 1 unit: time not known beforehand" in said.stdout
     assert "GPU" not in said.stdout
     told = json.loads(command("plan", *options, "--json", "--pairs", "retrieval", "--num-images", "1").stdout)
-    assert told["pairs"] == {"strategy": "retrieval --num-images 1", "pairs": 6, "tiles": 1, "exact": False}
+    assert told["pairs"] == {"strategy": "retrieval --num-images 1", "pairs": 6, "blocks": 1, "exact": False}
     job = tmp_path / "job.yaml"
     job.write_text("pairs: sequential\noverlap: 1\n")
     assert "sequential --overlap 1: 5 pairs" in command("plan", *options, "--config", job).stdout
@@ -152,13 +152,13 @@ def test_pairs_are_counted_without_a_list() -> None:
     assert [way.strategy for way in cheaper] == ["sequential", "retrieval"]
 
 
-def test_tiles_are_counted_as_they_will_be() -> None:
+def test_blocks_are_counted_as_they_will_be() -> None:
     names = [f"{i:03d}.jpg" for i in range(150)]
     for options in ({"strategy": "sequential", "overlap": 40}, {"strategy": "exhaustive"}):
         counted = count_pairs(sources(names, **options))
         pairs = [p for p in combinations(range(150), 2) if options["strategy"] == "exhaustive" or p[1] - p[0] <= 40]
         assert counted.pairs == len(pairs)
-        assert counted.tiles == len({(i // BLOCK, j // BLOCK) for i, j in pairs})
+        assert counted.blocks == len({(i // BLOCK, j // BLOCK) for i, j in pairs})
     assert sum(len(block) for block in exhaustive(150)) == counted.pairs
 
 
