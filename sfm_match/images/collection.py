@@ -1,7 +1,7 @@
 """The images of a job and the units they belong to.
 
-A unit, once given, keeps its images: growth appends units, so that standing results stay true. An image whose file
-changed gets a new unit; the row in its old unit is then nobody's.
+A unit keeps its images: growth appends units, so that results of earlier runs stay valid. An image whose file changed
+gets a new unit; the row in its old unit is then unused.
 
 New images go into units by shape, so that the batches of a unit are full: 4,178 photographs of many kinds take 282
 network calls of up to 16 images, 442 where units go by name, 272 at the least.
@@ -66,7 +66,7 @@ class Collection:
         return record.unit if record is not None else None
 
     def emptied(self) -> "Collection":
-        """No images, but unit numbers go on: standing files are never taken for new ones."""
+        """No images, but unit numbers continue: files of earlier units are never taken for new ones."""
         return Collection(self.folder, self.masks, [], [], self._next_unit)
 
     @classmethod
@@ -111,7 +111,7 @@ class Collection:
             write_text(workspace.collection, text)
 
     def updated(self, images: Path, masks: Path | None) -> "Collection":
-        """The collection after a look at the folder: new and changed images in new units, vanished ones set aside."""
+        """The collection after a scan of the folder: new and changed images in new units, vanished ones set aside."""
         facts = scan(images, masks)
         known = {r.name: r for r in (*self._absent, *self.records.values()) if r.header is not None}
         kept = [r for f in facts if (r := known.get(f.name)) is not None and r.signature == f.signature]

@@ -45,7 +45,7 @@ def features(batch: Loaded, runtime: Runtime | None, **options) -> dict[str, Fea
     [
         {},
         {"subpixel": False, "border": 0},
-        {"max_keypoints": 300, "threshold": 1e-5},
+        {"max_keypoints": 300, "detection_threshold": 1e-5},
         {"turns": True, "max_keypoints": 300},
         {"max_keypoints": 9000},
     ],
