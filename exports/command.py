@@ -1,11 +1,9 @@
-"""`export onnx`: a member of the family to its files, each with its parity record."""
+"""`export onnx`: a model of the registry to its files, each with its parity record."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from exports.config import FAMILY, Member
-from exports.family import Networks, load_networks, random_networks
 from exports.half_precision import halved
 from exports.networks import Matcher
 from exports.onnx_export import (
@@ -17,6 +15,8 @@ from exports.onnx_export import (
     export_matcher,
 )
 from exports.parity import Parity, check_parity
+from exports.registry import FAMILY, ModelSpec
+from exports.weights import Networks, load_networks, random_networks
 
 SEPARATE = ("detector", "descriptor", "matcher")
 END_TO_END = ("end2end",)
@@ -55,10 +55,10 @@ def export_onnx(
     Raises:
         ValueError: an unknown model, sizes or counts that it does not take, weights that do not fit.
     """
-    member, networks, source = _networks(model, weights, random_weights=random_weights, shapes=shapes)
+    spec, networks, source = _networks(model, weights, random_weights=random_weights, shapes=shapes)
     halves = _halved(networks) if half else None
     used = halves or networks
-    matcher = Matcher(threshold=member.match_threshold)
+    matcher = Matcher(threshold=spec.match_threshold)
     where = "" if shapes.dynamic_size else f"_{shapes.size[0]}x{shapes.size[1]}"
     end = "_fp16.onnx" if half else ".onnx"
 
@@ -70,8 +70,8 @@ def export_onnx(
             shapes,
             half=halves,
             weights=source,
-            divisor=member.divisor,
-            match_threshold=member.match_threshold,
+            divisor=spec.divisor,
+            match_threshold=spec.match_threshold,
         )
         return Exported(path, record)
 
@@ -87,7 +87,7 @@ def export_onnx(
             yield checked(path, "descriptor")
         elif part == "matcher":
             path = out / f"{model}_matcher.onnx"
-            export_matcher(matcher, member.descriptor.prototypes, path)
+            export_matcher(matcher, spec.dimension, path)
             yield Exported(path, None)
         else:
             path = out / f"{model}_end2end{where}_{count}{end}"
@@ -116,13 +116,13 @@ def export_pipeline(
         ValueError: an unknown model, weights that do not fit.
     """
     shapes = any_size(model)
-    member, networks, source = _networks(model, weights, random_weights=random_weights, shapes=shapes)
+    spec, networks, source = _networks(model, weights, random_weights=random_weights, shapes=shapes)
     halves = _halved(networks) if half else None
     used = halves or networks
     export_dense_detector(used.detector, detector, shapes)
     export_descriptor(used.descriptor, descriptor, shapes)
     return [
-        Exported(path, check_parity(path, kind, networks, shapes, half=halves, weights=source, divisor=member.divisor))
+        Exported(path, check_parity(path, kind, networks, shapes, half=halves, weights=source, divisor=spec.divisor))
         for path, kind in ((detector, "dense detector"), (descriptor, "descriptor"))
     ]
 
@@ -137,12 +137,12 @@ def any_size(model: str, num_keypoints: int = Shapes.num_keypoints) -> Shapes:
     Raises:
         ValueError: an unknown model.
     """
-    divisor = _member(model).divisor
+    divisor = _spec(model).divisor
     side = -(-TRACED // divisor) * divisor
     return Shapes((side, 2 * side), 2, dynamic_size=True, dynamic_batch=True, num_keypoints=num_keypoints)
 
 
-def _member(model: str) -> Member:
+def _spec(model: str) -> ModelSpec:
     if model not in FAMILY:
         raise ValueError(f"--model {model}: accepted are {', '.join(FAMILY)}")
     return FAMILY[model]
@@ -150,12 +150,12 @@ def _member(model: str) -> Member:
 
 def _networks(
     model: str, weights: list[Path] | None, *, random_weights: bool, shapes: Shapes
-) -> tuple[Member, Networks, str]:
+) -> tuple[ModelSpec, Networks, str]:
     """The networks, and in words where their weights come from. Raises ValueError for what does not fit together."""
-    member = _member(model)
+    spec = _spec(model)
     if random_weights == bool(weights):
         raise ValueError(f"--model {model}: accepted are either --weights FILE (once a network) or --random-weights")
-    shapes.validate(member.divisor)
+    shapes.validate(spec.divisor)
     if not weights:
-        return member, random_networks(member), "random, seed 0"
-    return member, load_networks(member, weights), ", ".join(path.name for path in weights)
+        return spec, random_networks(spec), "random, seed 0"
+    return spec, load_networks(spec, weights), ", ".join(path.name for path in weights)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from exports.config import DINOV2_HEADS, DINOV2_PATCH
+from exports.architectures import DINOV2_HEADS, DINOV2_PATCH
 
 _TRAINED_GRID = 37  # patches a side: 518 pixels
 

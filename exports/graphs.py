@@ -11,9 +11,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from exports.config import CAPACITIES, CONTRAST_RADIUS, MODES, NEVER, OUTSIDE, WANTED, select_file
+from exports.graph_constants import (
+    CAPACITIES,
+    CONTRAST_RADIUS,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    MODES,
+    NEVER,
+    OUTSIDE,
+    VALID,
+    select_file,
+)
 from exports.keypoints import exact_topk, smooth
-from exports.networks import IMAGENET_MEAN, IMAGENET_STD
 
 WINDOW = 2  # pixels each way of the soft-argmax
 LEAST = 1e-30  # a sum of padding is 0; by `clamp_min`, because the exporter drops the addition of so little
@@ -48,8 +57,9 @@ class Select(nn.Module):
 
         Args:
             logits: (B, 1, H, W) float32, padded images.
-            ground: (B, H, W) uint8: `OUTSIDE` in the padding, `HIDDEN` where no keypoint is wanted (the border, a
-                mask), `WANTED` elsewhere.
+            ground: (B, H, W) uint8, the valid mask: `OUTSIDE` in the padding, `MASKED` where no keypoint is wanted (the
+                border, a mask), `VALID` elsewhere. It keeps its old name: the exporter takes the sizes from the input
+                that comes last in the alphabet, so that with another name the files would be other files.
             log_threshold: (1,) float32, logarithm of the least probability.
             least_contrast: (1,) float32, least logit over the lowest within `CONTRAST_RADIUS`.
 
@@ -57,24 +67,24 @@ class Select(nn.Module):
             keypoints (B, K, 2) in [-1, 1] (outer edges of the padded image), points (B, K, 2) network pixels, scores
             (B, K), descending, counts (B,) int64: rows that hold a keypoint, finite (B,) int64: 1 where every logit is.
         """
-        ground = ground.to(torch.int32)
+        valid_mask = ground.to(torch.int32)
         # NaN fails both comparisons; TensorRT has no ReduceAll
         finite = ((logits < 1e30) & (logits > NEVER)).to(torch.int32).flatten(1).amin(dim=1).to(torch.int64)
         height, width = logits.shape[2], logits.shape[3]
-        inside = torch.where(ground > OUTSIDE, logits[:, 0], NEVER)  # (B, H, W)
+        inside = torch.where(valid_mask > OUTSIDE, logits[:, 0], NEVER)  # (B, H, W)
         peak = inside.amax(dim=(1, 2), keepdim=True)
         log_total = peak + (inside - peak).exp().sum(dim=(1, 2), keepdim=True).log()
-        allowed = (ground == WANTED) & (inside > log_total + log_threshold)
+        allowed = (valid_mask == VALID) & (inside > log_total + log_threshold)
         if self.nms_radius:
             side = 2 * self.nms_radius + 1
             allowed = allowed & (F.max_pool2d(inside[:, None], side, 1, self.nms_radius)[:, 0] == inside)
         # the lowest of the image around each pixel; padding counts as high
-        upside_down = torch.where(ground > OUTSIDE, -inside, NEVER)[:, None]
+        upside_down = torch.where(valid_mask > OUTSIDE, -inside, NEVER)[:, None]
         lowest = -F.max_pool2d(upside_down, 2 * CONTRAST_RADIUS + 1, 1, CONTRAST_RADIUS)[:, 0]
         allowed = allowed & (inside - lowest >= least_contrast)
         rank = inside
         if self.coverage:
-            probability = torch.where(ground > OUTSIDE, ((inside - log_total).exp() + 1e-6) * 10000, 0.0)
+            probability = torch.where(valid_mask > OUTSIDE, ((inside - log_total).exp() + 1e-6) * 10000, 0.0)
             rank = inside - 0.5 * smooth(probability).clamp_min(1e-8).log()  # see `LEAST`
         rank = torch.where(allowed, rank, NEVER).flatten(1)
         rank = F.pad(rank, (0, self.capacity), value=NEVER)  # images smaller than the capacity
@@ -86,10 +96,10 @@ class Select(nn.Module):
         points = torch.stack((columns, rows), dim=-1).float() + 0.5
         if self.subpixel:
             refined = points + _soft_argmax(inside, rows, columns)
-            # one that would leave its ground stays at its pixel
+            # one that would leave the valid area stays at its pixel
             at = refined.floor().to(torch.int64)
             flat = at[..., 1].clamp(0, height - 1) * width + at[..., 0].clamp(0, width - 1)
-            stays = ground.flatten(1).gather(1, flat) == WANTED
+            stays = valid_mask.flatten(1).gather(1, flat) == VALID
             points = torch.where(stays[..., None], refined, points)
         scores = torch.where(found, (strength - log_total[:, 0]).exp(), 0.0)
         x, y = points[..., 0] * (2.0 / width) - 1, points[..., 1] * (2.0 / height) - 1
@@ -196,7 +206,7 @@ def export_graphs(folder: Path) -> None:
     export_module(
         Normalise(), {"pixels": pixels}, {"pixels": {0: "batch", **size}}, ["image"], folder / "normalise.onnx"
     )
-    inputs = {"logits": torch.randn(2, 1, 64, 96), "ground": torch.full((2, 64, 96), WANTED, dtype=torch.uint8)}
+    inputs = {"logits": torch.randn(2, 1, 64, 96), "ground": torch.full((2, 64, 96), VALID, dtype=torch.uint8)}
     inputs |= {"log_threshold": torch.tensor([NEVER]), "least_contrast": torch.tensor([0.0])}
     dynamic = {"logits": {0: "batch", 2: "height", 3: "width"}, "ground": {0: "batch", **size}}
     dynamic |= {"log_threshold": {}, "least_contrast": {}}

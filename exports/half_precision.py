@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from exports.family import Networks
 from exports.keypoints import Logits, pixel_overlap, strongest
 from exports.networks import DeDoDe, Describe
+from exports.weights import Networks
 
 M = TypeVar("M", bound=nn.Module)
 # What half precision keeps of a faithful network, also with random weights; keypoints whose scores nearly tie move.

@@ -7,11 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from exports.config import Level, NetworkConfig
+from exports.architectures import Level, NetworkConfig
 from exports.dinov2 import DINOv2
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class VGG19(nn.Module):

@@ -25,9 +25,9 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from exports.family import Networks
 from exports.keypoints import Detect, Logits
 from exports.networks import DeDoDe, Describe, Matcher
+from exports.weights import Networks
 
 OPSET = 20
 MATCHES = ["matches_A", "matches_B", "batch_ids", "indices", "scores"]

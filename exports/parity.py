@@ -14,11 +14,11 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from exports.family import Networks
 from exports.half_precision import COSINE, OVERLAP, InHalf, compare_in_half
 from exports.keypoints import Detect, pixel_overlap
 from exports.networks import Describe, Matcher
 from exports.onnx_export import EndToEnd, PairMatcher, Shapes
+from exports.weights import Networks
 
 FLOAT_OVERLAP, FLOAT_COSINE = 0.99, 0.99999  # what a faithful file reaches, also with random weights
 _SEED = 0

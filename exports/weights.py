@@ -1,4 +1,4 @@
-"""A member of the family with weights: published checkpoints, or seeded random ones for checks."""
+"""A model's networks with weights: published checkpoints, or seeded random ones for checks."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,8 +7,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from exports.config import Member
 from exports.networks import DeDoDe
+from exports.registry import ModelSpec
 
 _CALIBRATION = 128  # pixels at least; on smaller maps the statistics of a batch are no rule for the next
 
@@ -19,17 +19,17 @@ class WeightsError(ValueError):
 
 @dataclass(frozen=True)
 class Networks:
-    """A member with weights, ready for inference."""
+    """A detector and a descriptor with weights, ready for inference."""
 
     detector: DeDoDe
     descriptor: DeDoDe
 
 
-def random_networks(member: Member, seed: int = 0) -> Networks:
+def random_networks(spec: ModelSpec, seed: int = 0) -> Networks:
     """Seeded weights for shape checks and tests, with batch norms that fit noise, so that descriptors differ."""
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
-        networks = Networks(DeDoDe(member.detector), DeDoDe(member.descriptor))
+        networks = Networks(DeDoDe(spec.detector), DeDoDe(spec.descriptor))
         for network in (networks.detector, networks.descriptor):
             norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
             for norm in norms:
@@ -42,15 +42,15 @@ def random_networks(member: Member, seed: int = 0) -> Networks:
     return networks
 
 
-def load_networks(member: Member, files: list[Path]) -> Networks:
+def load_networks(spec: ModelSpec, files: list[Path]) -> Networks:
     """Loads checkpoints, told apart by what they hold: a detector, a descriptor, a DINOv2.
 
     Raises:
         WeightsError: a file cannot be read or fits nothing, or a network is left without weights.
     """
-    networks = Networks(DeDoDe(member.detector).eval(), DeDoDe(member.descriptor).eval())
+    networks = Networks(DeDoDe(spec.detector).eval(), DeDoDe(spec.descriptor).eval())
     parts: dict[str, nn.Module] = {"detector": networks.detector, "descriptor": networks.descriptor}
-    if member.descriptor.encoder == "vgg19+dinov2":
+    if spec.descriptor.encoder == "vgg19+dinov2":
         parts["DINOv2"] = networks.descriptor.encoder.dinov2
     missing = dict(parts)
     for file in files:

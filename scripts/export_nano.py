@@ -1,7 +1,7 @@
 """Writes the package's dedode-nano from a training checkpoint.
 
 python scripts/export_nano.py runs/nano/checkpoint.pt --version 1
-python scripts/export_nano.py sfm_match/models/dedode_nano_v2 --version N     # of weights that are there
+python scripts/export_nano.py sfm_match/models/dedode_nano --version N     # of a folder with .safetensors
 """
 
 import argparse
@@ -13,10 +13,10 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from exports.config import FAMILY
 from exports.half_precision import halved
 from exports.networks import DeDoDe
 from exports.onnx_export import export_dense_detector, export_descriptor
+from exports.registry import FAMILY
 
 PACKAGE = Path(__file__).parents[1] / "sfm_match" / "models" / "dedode_nano"
 
@@ -44,7 +44,7 @@ def load(nets: nn.ModuleDict, source: Path) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, help="a training checkpoint, or a folder of a version in the package")
+    parser.add_argument("source", type=Path, help="a training checkpoint, or a folder of weights as in the package")
     parser.add_argument("--version", required=True, help="of the weights, as the manifest and results name them")
     parser.add_argument("--out", type=Path, default=PACKAGE)
     options = parser.parse_args()
@@ -63,12 +63,6 @@ def main() -> None:
     manifest = {
         "version": options.version,
         "steps": steps,
-        "divisor": nano.alignment,
-        "dimension": nano.descriptor.prototypes,
-        "match_threshold": nano.match_threshold,
-        "pixels_per_keypoint": nano.pixels_per_keypoint,
-        "least_contrast": nano.least_contrast,
-        "nms_radius": 2,
         "sha256": digests,
         "sha256_fp16": half_digests,
     }

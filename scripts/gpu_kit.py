@@ -28,7 +28,6 @@ MODELS = ("dedode-l-b",)  # nano comes with the sources
 LIMIT = 64 << 20  # bytes
 TEMPLATES = ROOT / "scripts" / "gpu" / "kit"  # run.sh, WHEELS.txt
 LEFT_BEHIND = ("tests/data", "docs", "scripts/benchmarks/results", "scripts/evaluation", ".ci", ".github")
-OLD_MODELS = ("dedode_nano_v1", "dedode_nano_v2", "dedode_nano_v3")
 
 
 class KitError(Exception):
@@ -54,10 +53,6 @@ def copy_sources(folder: Path, commit: str) -> None:
     archive.unlink()
     for name in LEFT_BEHIND:
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in OLD_MODELS:  # their manifests stay: the package reads all of them
-        for file in (folder / "sfm_match" / "models" / name).glob("*"):
-            if file.suffix in (".onnx", ".safetensors"):
-                file.unlink()
 
 
 def export_networks(folder: Path, models: list[str], weights: list[Path]) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
     python scripts/train_nano.py --images DIR [DIR ...] --out runs/nano --steps 1600
 
-    python scripts/train_nano.py --images DIR [DIR ...] --out runs/nano4 --steps 2400 --teacher VERSION_FOLDER ...
+    python scripts/train_nano.py --images DIR [DIR ...] --out runs/nano4 --steps 2400 --teacher FOLDER ...
 
-The second trains the detector alone, to say at once what a version of the package says on average over mirrored and
+The second trains the detector alone, to say at once what earlier weights say on average over mirrored and
 shifted pictures. Both resume from `OUT/checkpoint.pt` when that stands; `OUT/log.jsonl` holds one line every --every
 steps. Then `python scripts/export_nano.py runs/nano/checkpoint.pt --version N` writes the ONNX files of the package.
 """
@@ -33,7 +33,7 @@ from nano.validation import validate
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from exports.config import DESCRIPTOR_NANO, DETECTOR_NANO
+from exports.architectures import DESCRIPTOR_NANO, DETECTOR_NANO
 from exports.networks import ConvRefiner, DeDoDe
 
 AVERAGE_DECAY = 0.998  # of the weights that ship: an average over the last 500 steps or so
@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="pairs a step")
     parser.add_argument("--size", type=int, default=256, help="side of a view, pixels")
     parser.add_argument("--init", type=Path, help="checkpoint to start from, where names and shapes agree")
-    parser.add_argument("--teacher", type=Path, help="folder of a version in the package, to learn its mean from")
+    parser.add_argument("--teacher", type=Path, help="folder of weights as in the package, to learn their mean from")
     parser.add_argument("--scales", help="weights of the smaller pictures, as 0.5,0.25; default: as shipped")
     parser.add_argument("--localise", type=float, default=1.0, help="weight of the localisation loss")
     parser.add_argument("--hard-from", type=int, default=2500, help="step from which views differ more")

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import torch
 
-from exports.config import FAMILY
-from exports.family import Networks, load_networks, random_networks
 from exports.half_precision import InHalf, compare_in_half, enlarge_activations, halved
 from exports.networks import DeDoDe
+from exports.registry import FAMILY
+from exports.weights import Networks, load_networks, random_networks
 from sfm_match.models import BUILT_IN
 
 PARTS = ("detector", "descriptor")

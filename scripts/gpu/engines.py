@@ -104,7 +104,7 @@ def _nodes(work: Work, name: str) -> Mapping[str, Any]:
     image = rng.normal(size=(2, 3, side, side)).astype(np.float32)
     made = parts.on_device(model, how, capacity, ranges({(side, side): 1000}, 2))
     places = rng.uniform(-1, 1, (2, capacity, 2)).astype(np.float32)
-    block = rng.normal(size=(3, 1024, model.dimension + MORE)).astype(np.float16)
+    block = rng.normal(size=(3, 1024, model.spec.dimension + MORE)).astype(np.float16)
     part, feeds = {
         "normalise": (made.normalise, {"pixels": np.zeros((2, side, side, 3), np.uint8)}),
         "detector": (made.detector, {"image": image}),
@@ -121,13 +121,13 @@ def _nodes(work: Work, name: str) -> Mapping[str, Any]:
         "stored": (
             made.stored,
             {
-                "descriptors": rng.normal(size=(2, capacity, model.dimension)).astype(np.float32),
+                "descriptors": rng.normal(size=(2, capacity, model.spec.dimension)).astype(np.float32),
                 "counts": np.full(2, capacity),
             },
         ),
-        "join": (parts.join_groups(3, 1024, model.dimension + MORE), {"first": block, "second": block}),
+        "join": (parts.join_groups(3, 1024, model.spec.dimension + MORE), {"first": block, "second": block}),
         "match": (
-            parts.match_block(3, 1024, model.dimension + MORE, 2),
+            parts.match_block(3, 1024, model.spec.dimension + MORE, 2),
             {
                 "descriptors": block,
                 "pairs": np.array([[0, 1], [1, 2]]),

@@ -13,11 +13,11 @@ from onnx.external_data_helper import set_external_data
 from torch import Tensor, nn
 
 from exports.command import any_size
-from exports.config import FAMILY
-from exports.family import Networks, load_networks, random_networks
 from exports.half_precision import halved
 from exports.networks import DeDoDe
 from exports.onnx_export import export_dense_detector, export_descriptor
+from exports.registry import FAMILY
+from exports.weights import Networks, load_networks, random_networks
 from gpu.weights import SUFFIX, FilePlan, TensorPlan, made, norm_after, tensors_of, write_recipe
 
 _SMALL = 256  # bytes; a smaller tensor stays in the file
@@ -34,7 +34,7 @@ def export_without_weights(model: str, folder: Path, weights: list[Path]) -> dic
     """Both networks of a model in both precisions, `recipe.json`, and the checkpoints where there are any.
 
     Args:
-        model: a name of `exports.config.FAMILY`.
+        model: a name of `exports.registry.FAMILY`.
         folder: where; made here.
         weights: checkpoints, carried in half precision; none: random ones, which are not carried.
 
@@ -45,15 +45,15 @@ def export_without_weights(model: str, folder: Path, weights: list[Path]) -> dic
         ExportError: a tensor cannot be made again from the parameter that it came from.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    member = FAMILY[model]
+    spec = FAMILY[model]
     source = ", ".join(path.name for path in weights) + ", in half precision" if weights else "random, seed 0"
     if weights:
-        for name, network in _pair(load_networks(member, weights)).items():
+        for name, network in _pair(load_networks(spec, weights)).items():
             state = {key: carried(key, value) for key, value in network.state_dict().items()}
             torch.save(state, folder / f"{name}.pt")
-        networks = load_networks(member, sorted(folder.glob("*.pt")))
+        networks = load_networks(spec, sorted(folder.glob("*.pt")))
     else:
-        networks = random_networks(member)
+        networks = random_networks(spec)
     shapes = any_size(model)
     files: dict[str, FilePlan] = {}
     for half in (False, True):

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from exports.config import FAMILY
-from exports.family import Networks, load_networks, random_networks
+from exports.registry import FAMILY
+from exports.weights import Networks, load_networks, random_networks
 from gpu import bare, weights
 from gpu.plan import FUSED, ROOT, LeftOut, Settings, Work
 from sfm_match.errors import NothingDone
@@ -67,7 +67,7 @@ def model(name: str, engine: str, *, half: bool) -> Model:
     """
     if name in BUILT_IN:
         return find_model(name, half=half)
-    files, member = checkpoints(name), FAMILY[name]
+    files = checkpoints(name)
     detector, descriptor = (EXPORTED / name / file for file in _NAMES[half])
     if engine != "torch" and not (detector.is_file() and descriptor.is_file()):
         bare.require("onnx", "onnxscript", "onnxruntime", "h5py")
@@ -76,17 +76,10 @@ def model(name: str, engine: str, *, half: bool) -> Model:
         weights.fill(EXPORTED / name, networks(name))
     return Model(
         name=name,
+        spec=FAMILY[name],
         source={},
         detector=detector,
         descriptor=descriptor,
-        divisor=member.alignment,
-        dimension=member.descriptor.prototypes,
-        match_threshold=member.match_threshold,
-        pixels_per_keypoint=member.pixels_per_keypoint,
-        least_contrast=member.least_contrast,
-        nms_radius=1,
-        published=True,
-        cpu_batch=1,
         half=half,
         weights=files,
     )

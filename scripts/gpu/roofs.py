@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from exports.config import FAMILY
 from exports.keypoints import Logits
 from exports.networks import DeDoDe, Describe
+from exports.registry import FAMILY
 
 MATCHING_PASSES = 3  # over the float32 matrix of a pair: the product writes it, sums read it, maxima read it
 _PRODUCTS = ("conv2d", "linear", "matmul", "mm", "bmm", "addmm", "scaled_dot_product_attention")
@@ -70,15 +70,15 @@ def network_roof(model: str, height: int, width: int, keypoints: int, *, half: b
     """Of the detector and the descriptor of a model, for one image.
 
     Args:
-        model: a name of `exports.config.FAMILY`.
+        model: a name of `exports.registry.FAMILY`.
         height, width: of the padded image, pixels.
         keypoints: at which descriptors are sampled.
         half: two bytes an element, else four.
     """
-    member = FAMILY[model]
+    spec = FAMILY[model]
     with torch.device("meta"):
         image, places = torch.zeros(1, 3, height, width), torch.zeros(1, keypoints, 2)
-        detector, descriptor = Logits(DeDoDe(member.detector)), Describe(DeDoDe(member.descriptor))
+        detector, descriptor = Logits(DeDoDe(spec.detector)), Describe(DeDoDe(spec.descriptor))
     return Roof(_layers(detector, (image,), half=half) + _layers(descriptor, (image, places), half=half))
 
 

@@ -11,7 +11,7 @@ from gpu import networks
 from gpu.networks import side_of, square, wait
 from gpu.plan import LeftOut, Work
 from sfm_match.features import device_graphs as parts
-from sfm_match.features.extractor import ground_of, selection
+from sfm_match.features.extractor import selection, valid_mask_of
 from sfm_match.options.stages import ExtractOptions
 from sfm_match.runtime import Runtime
 from sfm_match.runtime.planning import ranges
@@ -61,15 +61,16 @@ class Steps:
 
         bucket = batch.images.shape[2], batch.images.shape[1]
         pairs = zip(batch.items, batch.masks, strict=True)
-        ground = np.stack([ground_of(item.frame, bucket, self._how.border, mask) for item, mask in pairs])
+        valid_mask = np.stack([valid_mask_of(item.frame, bucket, self._how.border, mask) for item, mask in pairs])
         small = {"log_threshold": np.array([-1e30], np.float32), "least_contrast": np.zeros(1, np.float32)}
         pixels = timed("put", lambda: engine.put("pixels", batch.images))
-        put = timed("put", lambda: {name: engine.put(name, one) for name, one in {**small, "ground": ground}.items()})
+        feeds = {**small, "ground": valid_mask}
+        put = timed("put", lambda: {name: engine.put(name, one) for name, one in feeds.items()})
         image = timed("normalise", lambda: self._normalise.run({"pixels": pixels}))["image"]
         logits = timed("detector", lambda: self._detector.run({"image": image}))["logits"]
         chosen = timed("select", lambda: self._select.run({"logits": logits, **put}))
-        feeds = {"image": image, "keypoints": chosen["keypoints"]}
-        described = timed("descriptor", lambda: self._descriptor.run(feeds))["descriptors"]
+        placed = {"image": image, "keypoints": chosen["keypoints"]}
+        described = timed("descriptor", lambda: self._descriptor.run(placed))["descriptors"]
         last = {"descriptors": described, "counts": chosen["counts"]}
         stored = timed("stored", lambda: self._stored.run(last))
         results = [*stored.values(), *(chosen[name] for name in parts.SELECTED[1:])]

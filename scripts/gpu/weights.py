@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from exports.family import Networks
+from exports.weights import Networks
 
 RECIPE = "recipe.json"
 SUFFIX = ".weights"  # of the file with a network's external data

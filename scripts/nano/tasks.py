@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from exports.networks import IMAGENET_MEAN, IMAGENET_STD
+from exports.graph_constants import IMAGENET_MEAN, IMAGENET_STD
 from nano import losses
 from nano.distillation import Teacher, divergence
 from nano.losses import Overlap

@@ -10,15 +10,15 @@ from evaluation.methods import Described, Indices, cosines
 from numpy.typing import NDArray
 from torch import nn
 
-from exports.config import FAMILY
 from exports.networks import Describe
+from exports.registry import FAMILY
 from sfm_match.features.keypoint_selection import Selection, select_keypoints
 from sfm_match.images.coordinates import normalised_from_network, plan_frame
 from sfm_match.images.loader import normalise, to_network
 from sfm_match.matching.dual_softmax import match_descriptors
 
 _NANO = FAMILY["dedode-nano"]
-_HOW = Selection(max_keypoints=2048, threshold=0.0, border=4, nms_radius=2, subpixel=True)
+_HOW = Selection(max_keypoints=2048, threshold=0.0, border=4, nms_radius=_NANO.nms_radius, subpixel=True)
 FIGURES = ("mma@1", "mma@3", "mma@5", "repeatability@1", "repeatability@3")
 
 

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from exports.config import FAMILY
+from exports.registry import FAMILY
 from sfm_match.commands.bench_rows import EngineRow, Row, TorchRow
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError
 from sfm_match.features.extractor import runtime_for
@@ -201,7 +201,7 @@ def _absent(backends: Sequence[str]) -> dict[str, str]:
     absent: dict[str, str] = {}
     if "torch" in backends:
         try:
-            import exports.family  # noqa: F401
+            import exports.weights  # noqa: F401
         except ImportError as error:
             absent["torch"] = f"{error}; pip install 'sfm-match[export]'"
     for backend, device in (("tensorrt", "tensorrt"), ("ort", "cuda")):

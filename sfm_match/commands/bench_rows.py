@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from exports.config import FAMILY
+from exports.registry import FAMILY
 from sfm_match.errors import UsageError
 from sfm_match.models import Weights
 from sfm_match.models.prepared import exported_file, sources
@@ -41,7 +41,7 @@ class EngineRow:
         self, runtime: Runtime, model: str, weights: Weights, keypoints: int, size: tuple[int, int], *, half: bool
     ) -> None:
         self._runtime = runtime
-        shape, dimension = (1, 3, *size), FAMILY[model].descriptor.prototypes
+        shape, dimension = (1, 3, *size), FAMILY[model].dimension
         placed, described = (1, keypoints, 2), (1, keypoints, dimension)
         matched = {f"{name}_{side}": s for name, s in zip(_MATCHED, (placed, described), strict=True) for side in "AB"}
 
@@ -85,9 +85,9 @@ class TorchRow:
     def __init__(self, model: str, weights: Weights, keypoints: int, *, amp: bool) -> None:
         import torch
 
-        from exports.family import load_networks, random_networks
         from exports.keypoints import Detect
         from exports.networks import Describe, Matcher
+        from exports.weights import load_networks, random_networks
 
         self._torch = torch
         self._device = "cuda" if torch.cuda.is_available() else "cpu"

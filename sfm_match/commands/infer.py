@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from exports.config import FAMILY
+from exports.registry import FAMILY
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.features.extractor import ROTATIONS, Extractor, chosen_model, chosen_weights
 from sfm_match.images.coordinates import Frame, orient
@@ -123,7 +123,7 @@ def _in_stages(
     frames = [image.header.frame(extracting.size, model.divisor) for image in images]
     extractor = Extractor(model, extracting, Counter(frame.bucket for frame in frames))
     features = [_features(extractor, image, frame) for image, frame in zip(images, frames, strict=True)]
-    threshold = matching.match_threshold if matching.match_threshold is not None else model.match_threshold
+    threshold = matching.match_threshold if matching.match_threshold is not None else model.spec.match_threshold
     first, second = (f.descriptors.astype(np.float32) for f in features)
     matches = match_turned(first, second, ROTATIONS if extracting.turns else 1, threshold, matching.inverse_temperature)
     a = features[0].keypoints[matches.indices[:, 0]]

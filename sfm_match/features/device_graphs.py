@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from exports.config import CAPACITIES, FAMILY, MODES, select_file
+from exports.graph_constants import CAPACITIES, MODES, select_file
 from sfm_match.features.keypoint_selection import Selection
 from sfm_match.models import Model
 from sfm_match.runtime import GRAPHS, Part, Shape, Shapes
@@ -16,12 +16,11 @@ SELECTED = ("keypoints", "points", "scores", "counts", "finite")
 
 def _network(model: Model, part: str) -> Any:
     """A network of the model in torch, float32."""
-    from exports.family import load_networks, random_networks
     from exports.keypoints import Logits
     from exports.networks import Describe
+    from exports.weights import load_networks, random_networks
 
-    member = FAMILY[model.name]
-    networks = load_networks(member, list(model.weights)) if model.weights else random_networks(member)
+    networks = load_networks(model.spec, list(model.weights)) if model.weights else random_networks(model.spec)
     return Logits(networks.detector) if part == "detector" else Describe(networks.descriptor)
 
 
@@ -65,7 +64,7 @@ def capacity_for(max_keypoints: int) -> int | None:
 
 
 def select(how: Selection, capacity: int, ranges: Sequence[Range]) -> Part:
-    """logits, ground (B, H, W) uint8, log_threshold (1,), least_contrast (1,) -> `SELECTED`."""
+    """logits, ground (the valid mask, (B, H, W) uint8), log_threshold (1,), least_contrast (1,) -> `SELECTED`."""
     key = how.nms_radius, how.coverage, how.subpixel
     profiles = [{"logits": r.shapes(before=(1,)), "ground": r.shapes()} for r in ranges]
     return Part(
@@ -78,7 +77,7 @@ def select(how: Selection, capacity: int, ranges: Sequence[Range]) -> Part:
 
 def stored(model: Model, ranges: Sequence[Range], keypoints: int) -> Part:
     """descriptors (B, K, D) float32, counts (B,) -> stored (B, K, D) float16, described (B,): 1 where all is finite."""
-    profiles = [{"descriptors": r.rows(keypoints, model.dimension), "counts": r.rows()} for r in ranges]
+    profiles = [{"descriptors": r.rows(keypoints, model.spec.dimension), "counts": r.rows()} for r in ranges]
     make = partial(_graph, "StoredDescriptors")
     return Part(GRAPHS / "stored.onnx", make, ("stored", "described"), profiles=profiles)
 

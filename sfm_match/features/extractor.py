@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from exports.config import FAMILY, HIDDEN, NEVER, WANTED
+from exports.graph_constants import MASKED, NEVER, VALID
 from sfm_match.errors import UsageError
 from sfm_match.features import device_graphs as parts
 from sfm_match.features.keypoint_selection import Selection, select_keypoints
@@ -62,11 +62,10 @@ def images_a_batch(model: Model, asked: str, buckets: Collection[tuple[int, int]
     """
     # an engine for several shapes is built for the widest and the tallest at once
     width, height = (max(sides, default=1) for sides in ([b[0] for b in buckets], [b[1] for b in buckets]))
-    member = FAMILY[model.name]
-    largest = member.largest_tensor(width * height)
+    largest = model.spec.largest_tensor(width * height)
     if asked != AUTO:
         return min(int(asked), most_a_call(largest))
-    return images_a_call(free, width * height, member.activations, largest)
+    return images_a_call(free, width * height, model.spec.activations, largest)
 
 
 def devices_for(options: ExtractOptions) -> list[str]:
@@ -122,7 +121,7 @@ class Extractor:
 
     def _batch(self) -> int:
         if not self._runtime.on_device:
-            return self.model.cpu_batch if self._options.batch == AUTO else int(self._options.batch)
+            return self.model.spec.cpu_batch if self._options.batch == AUTO else int(self._options.batch)
         return images_a_batch(self.model, self._options.batch, self._buckets, self._runtime.free_memory())
 
     def _make(self, model: Model, served: Sequence[Range]) -> _Networks:
@@ -141,7 +140,7 @@ class Extractor:
     @property
     def width(self) -> int:
         """Of a row of descriptors."""
-        return (ROTATIONS if self._options.turns else 1) * self.model.dimension
+        return (ROTATIONS if self._options.turns else 1) * self.model.spec.dimension
 
     @property
     def engine(self) -> str:
@@ -204,16 +203,16 @@ def _rows(batch: Loaded, rows: Sequence[int]) -> Loaded:
 def selection(model: Model, options: ExtractOptions) -> Selection:
     """How the model's keypoints are chosen."""
     # a published network without refinement gives the published keypoints, which may be neighbours
-    radius = 0 if model.published and not options.subpixel else model.nms_radius
+    radius = 0 if model.spec.published and not options.subpixel else model.spec.nms_radius
     return Selection(
         options.max_keypoints,
         options.detection_threshold,
         options.border,
         radius,
         options.subpixel,
-        model.published,
-        0 if options.all_keypoints else model.pixels_per_keypoint,
-        0.0 if options.all_keypoints else model.least_contrast,
+        model.spec.published,
+        0 if options.all_keypoints else model.spec.pixels_per_keypoint,
+        0.0 if options.all_keypoints else model.spec.least_contrast,
     )
 
 
@@ -283,9 +282,9 @@ class _OnDevice:
     def features(self, batch: Loaded, clock: Clock) -> Found:
         engine = self._runtime
         bucket = batch.images.shape[2], batch.images.shape[1]
-        ground = np.stack(
+        valid_mask = np.stack(
             [
-                ground_of(item.frame, bucket, self._how.border, mask)
+                valid_mask_of(item.frame, bucket, self._how.border, mask)
                 for item, mask in zip(batch.items, batch.masks, strict=True)
             ]
         )
@@ -295,7 +294,7 @@ class _OnDevice:
             selected = self._select.run(
                 {
                     "logits": self._detector.run({"image": image})["logits"],
-                    "ground": engine.put("ground", ground),
+                    "ground": engine.put("ground", valid_mask),
                     "log_threshold": engine.put("log_threshold", np.array([least], np.float32)),
                     "least_contrast": engine.put("least_contrast", np.array([self._how.least_contrast], np.float32)),
                 }
@@ -312,8 +311,10 @@ class _OnDevice:
         return found
 
 
-def ground_of(frame: Frame, bucket: tuple[int, int], border: int, mask: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
-    """(H, W) of the padded image: where keypoints may be (`exports.config.OUTSIDE`, `HIDDEN`, `WANTED`).
+def valid_mask_of(
+    frame: Frame, bucket: tuple[int, int], border: int, mask: NDArray[np.uint8] | None
+) -> NDArray[np.uint8]:
+    """(H, W) of the padded image: where keypoints may be (`exports.graph_constants.OUTSIDE`, `MASKED`, `VALID`).
 
     Args:
         frame: of the image.
@@ -322,14 +323,13 @@ def ground_of(frame: Frame, bucket: tuple[int, int], border: int, mask: NDArray[
         mask: (h, w) without padding, 0 where no keypoint is wanted.
     """
     width, height = frame.network_size
-    ground = np.zeros(bucket[::-1], np.uint8)
-    inside = ground[:height, :width]
-    inside[:] = HIDDEN
-    wanted = inside[border : height - border, border : width - border]
-    wanted[:] = WANTED
+    valid_mask = np.zeros(bucket[::-1], np.uint8)
+    inside = valid_mask[:height, :width]
+    inside[:] = MASKED
+    inside[border : height - border, border : width - border] = VALID
     if mask is not None:
-        inside[mask == 0] = HIDDEN
-    return ground
+        inside[mask == 0] = MASKED
+    return valid_mask
 
 
 def _turned(maps: NDArray[np.float32], turns: int) -> NDArray[np.float32]:

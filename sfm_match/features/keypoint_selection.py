@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from exports.config import CONTRAST_RADIUS
+from exports.graph_constants import CONTRAST_RADIUS
 
 _WINDOW = 2  # pixels each way of the soft-argmax
 _DENSITY = np.exp(-(np.linspace(-2, 2, 51, dtype=np.float32) ** 2))  # the published kernel of the coverage weighting
@@ -87,7 +87,7 @@ def select_keypoints(
         if mask is not None:
             seen = np.minimum(refined.clip(0).astype(np.int64), (width - 1, height - 1))
             stays &= mask[seen[:, 1], seen[:, 0]] > 0
-        points[stays] = refined[stays]  # one that would leave its ground stays at its pixel
+        points[stays] = refined[stays]  # one that would leave the valid area stays at its pixel
     return points, np.exp(strength[order] - log_total).astype(np.float32)
 
 

@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from exports.graph_constants import IMAGENET_MEAN, IMAGENET_STD
 from sfm_match.images.coordinates import Frame
 from sfm_match.images.files import Decode, ImageError, decode, find_mask, read_mask, reduced
 
-_MEAN = np.array((0.485, 0.456, 0.406), np.float32)
-_STD = np.array((0.229, 0.224, 0.225), np.float32)
+_MEAN, _STD = np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_STD, np.float32)
 # (3, 256): every level of every channel, normalised
 _LEVELS = np.arange(256, dtype=np.float32) * (1 / (255 * _STD))[:, None] + (-_MEAN / _STD)[:, None]
 

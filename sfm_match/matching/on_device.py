@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from exports.config import PADDING
+from exports.graph_constants import PADDING
 from sfm_match.features import device_graphs as parts
 from sfm_match.matching.matcher import DescriptorsOnly, ImageFeatures, Names
 from sfm_match.runtime import OutOfMemory, Runtime, Value

@@ -1,5 +1,6 @@
 """From a model's name, and where its weights come from, to its files."""
 
+from exports.registry import FAMILY
 from sfm_match.errors import NothingDone
 from sfm_match.models.model import (
     BUILT_IN,
@@ -38,17 +39,10 @@ def find_model(name: str, weights: Weights | None = None, *, half: bool = False)
             raise NothingDone(f"{path}: missing or damaged; install sfm-match again")
     return Model(
         name=name,
+        spec=FAMILY[name],
         source={"version": manifest["version"], **digests},
         detector=folder / (half_name(DETECTOR) if half else DETECTOR),
         descriptor=folder / (half_name(DESCRIPTOR) if half else DESCRIPTOR),
-        divisor=manifest["divisor"],
-        dimension=manifest["dimension"],
-        match_threshold=manifest["match_threshold"],
-        pixels_per_keypoint=manifest["pixels_per_keypoint"],
-        least_contrast=manifest["least_contrast"],
-        nms_radius=manifest["nms_radius"],
-        published=False,
-        cpu_batch=4,
         half=half,
         weights=tuple(sorted(folder.glob("*.safetensors"))),
     )

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exports.config import FAMILY
+from exports.registry import FAMILY, ModelSpec
 from sfm_match.errors import UsageError, nearest
 
 _HERE = Path(__file__).parent
-_VERSIONS = ("dedode-nano", "dedode-nano-v3", "dedode-nano-v2", "dedode-nano-v1")
-BUILT_IN = {name: _HERE / name.replace("-", "_") for name in _VERSIONS}
+BUILT_IN = {name: _HERE / name.replace("-", "_") for name, spec in FAMILY.items() if spec.packaged}
+_IN_HISTORY = {f"dedode-nano-v{version}": "dedode-nano" for version in (1, 2, 3)}  # earlier weights -> the newest
 DETECTOR, DESCRIPTOR = "detector.onnx", "descriptor.onnx"
 
 
@@ -37,19 +37,17 @@ class Model:
     """A detector and a descriptor, as ONNX files."""
 
     name: str
+    spec: ModelSpec
     source: dict[str, str]  # what its weights are told apart by
     detector: Path  # image -> logits
     descriptor: Path  # image, keypoints -> descriptors
-    divisor: int  # image sides are padded to multiples of it, pixels
-    dimension: int  # of a descriptor
-    match_threshold: float  # least dual-softmax probability that pays for this model
-    pixels_per_keypoint: int  # network pixels; an image has no more keypoints that can be told apart; 0: no limit
-    least_contrast: float  # of a keypoint's logit over the lowest within `CONTRAST_RADIUS`, for flat ground; 0: any
-    nms_radius: int  # pixels; a keypoint is the strongest within this distance (in rows and in columns)
-    published: bool  # keypoints are chosen as the published DeDoDe chooses them
-    cpu_batch: int  # images a call; more gains nothing on a CPU
     half: bool  # the files' weights are half precision
     weights: tuple[Path, ...]  # checkpoints, for torch; none: random
+
+    @property
+    def divisor(self) -> int:
+        """The pipeline pads image sides to multiples of so many pixels."""
+        return self.spec.alignment
 
     def facts(self) -> dict[str, str]:
         """What a result must be told apart by."""
@@ -62,18 +60,23 @@ def half_name(file: str) -> str:
     return f"{stem}_fp16.{suffix}"
 
 
-def check_name(name: str) -> None:
-    """Raises UsageError where no model has this name."""
+def check_name(name: str, option: str = "--model") -> None:
+    """Raises UsageError where no model has this name; `option` is what the message says was given."""
+    if name in _IN_HISTORY:
+        raise UsageError(
+            f"{option} {name}: earlier weights, in the project's history only (the model card says where); "
+            f"accepted is {_IN_HISTORY[name]}, their newest version"
+        )
     if name not in FAMILY:
-        raise UsageError(f"--model {name}: accepted are {', '.join(FAMILY)}{nearest(name, FAMILY)}")
+        raise UsageError(f"{option} {name}: accepted are {', '.join(FAMILY)}{nearest(name, FAMILY)}")
 
 
 def match_threshold(name: str) -> float:
-    """Of a model, without looking at its files."""
+    """Of a model, without reading its files. Raises UsageError where no model has this name."""
     check_name(name)
-    return float(read_manifest(name)["match_threshold"]) if name in BUILT_IN else FAMILY[name].match_threshold
+    return FAMILY[name].match_threshold
 
 
 def read_manifest(name: str) -> dict[str, Any]:
-    """Of a built-in model."""
+    """Of a built-in model: the version of its weights, and the sha256 of its files."""
     return dict(json.loads((BUILT_IN[name] / "manifest.json").read_text(encoding="utf-8")))

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exports.config import FAMILY
+from exports.registry import FAMILY
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError
 from sfm_match.models import zoo
 from sfm_match.models.model import BUILT_IN, DESCRIPTOR, DETECTOR, Model, Weights
@@ -42,20 +42,12 @@ def prepared_model(name: str, weights: Weights, *, half: bool = False) -> Model:
 
     files, source = sources(name, weights)
     place = _prepared(name, weights, files, source, "pipeline", make, half=half)
-    member = FAMILY[name]
     return Model(
         name=name,
+        spec=FAMILY[name],
         source={**source, "form": str(HALF_FORM if half else FORM)},
         detector=place / DETECTOR,
         descriptor=place / DESCRIPTOR,
-        divisor=member.alignment,
-        dimension=member.descriptor.prototypes,
-        match_threshold=member.match_threshold,
-        pixels_per_keypoint=member.pixels_per_keypoint,
-        least_contrast=member.least_contrast,
-        nms_radius=2 if name in BUILT_IN else 1,
-        published=name not in BUILT_IN,
-        cpu_batch=4 if name in BUILT_IN else 1,
         half=half,
         weights=tuple(files),
     )

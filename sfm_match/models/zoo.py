@@ -1,52 +1,20 @@
-"""Published weights: where they come from, and getting them once, whole and unchanged."""
+"""Published weights: getting them once, whole and unchanged."""
 
 import json
 import os
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sfm_match.errors import NothingDone, SfmMatchError, UsageError, nearest
-from sfm_match.models.model import BUILT_IN
+from exports.registry import FAMILY, WeightsFile
+from sfm_match.errors import NothingDone, SfmMatchError, UsageError
+from sfm_match.models.model import BUILT_IN, check_name
 from sfm_match.store.shard import sha256_of, write_text
 
-_DEDODE = "https://github.com/Parskatt/DeDoDe/releases/download"
 _TIMEOUT = 30.0  # seconds without a byte
 _CHUNK = 1 << 16  # bytes; a cut connection loses less than one
 _SEEN = "sha256.json"  # of files for which nobody we trust published a hash: what the first download had
-
-
-@dataclass(frozen=True)
-class WeightsFile:
-    """One published file. `sha256` is None where only the first download can tell."""
-
-    name: str
-    url: str
-    sha256: str | None = None
-
-
-DETECTOR_L_V2 = WeightsFile(
-    "dedode_detector_L_v2.pth",
-    f"{_DEDODE}/v2/dedode_detector_L_v2.pth",
-    "4113809dd9e0367af013a45fc2255a6b243ff241cd06520d17a65d9e231bdc17",
-)
-DESCRIPTOR_B = WeightsFile("dedode_descriptor_B.pth", f"{_DEDODE}/dedode_pretrained_models/dedode_descriptor_B.pth")
-DESCRIPTOR_G = WeightsFile(
-    "dedode_descriptor_G.pth",
-    f"{_DEDODE}/dedode_pretrained_models/dedode_descriptor_G.pth",
-    "ef6e3f2911bb3c179960db15545a2137d0746054bb5bad75559524ccab1fee41",
-)
-DINOV2 = WeightsFile(
-    "dinov2_vitl14_pretrain.pth", "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth"
-)
-DETECTOR_L_V1 = WeightsFile("dedode_detector_L.pth", f"{_DEDODE}/dedode_pretrained_models/dedode_detector_L.pth")
-PUBLISHED = {
-    "dedode-l-b": (DETECTOR_L_V2, DESCRIPTOR_B),
-    "dedode-l-g": (DETECTOR_L_V2, DESCRIPTOR_G, DINOV2),
-    "dedode-l-b-v1": (DETECTOR_L_V1, DESCRIPTOR_B),
-    "dedode-l-g-v1": (DETECTOR_L_V1, DESCRIPTOR_G, DINOV2),
-}
+PUBLISHED = {name: spec.weights for name, spec in FAMILY.items() if spec.weights}
 
 
 def weights_dir(chosen: Path | None = None) -> Path:
@@ -64,8 +32,7 @@ def files_of(model: str) -> tuple[WeightsFile, ...]:
     """Raises UsageError for a model that has no published weights."""
     if model in BUILT_IN:
         raise UsageError(f"{model}: comes with sfm-match, nothing to download")
-    if model not in PUBLISHED:
-        raise UsageError(f"{model}: accepted are {', '.join(PUBLISHED)}{nearest(model, PUBLISHED)}")
+    check_name(model, "NAME")
     return PUBLISHED[model]
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from exports.config import PADDING
+from exports.graph_constants import PADDING
 from sfm_match.runtime.protocol import EngineError, OutOfMemory, engine_failure
 
 REFERENCE = "torch"

@@ -32,7 +32,7 @@ def feature_inputs(options: ExtractOptions, model: Model) -> dict[str, object]:
     inputs = {**options.identity(), **decoder_facts(options.decoder), **model.facts()}
     inputs |= {"precision": precision, "algorithm": ALGORITHM}
     if not options.all_keypoints:
-        inputs |= {"pixels_per_keypoint": model.pixels_per_keypoint, "least_contrast": model.least_contrast}
+        inputs |= {"pixels_per_keypoint": model.spec.pixels_per_keypoint, "least_contrast": model.spec.least_contrast}
     return inputs
 
 

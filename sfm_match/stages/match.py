@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from exports.config import FAMILY
+from exports.registry import FAMILY
 from sfm_match.errors import NothingDone, SfmMatchError
 from sfm_match.job.executor import done_units, threads_each
 from sfm_match.job.progress import Clock, StageReport
@@ -110,7 +110,7 @@ def _context(job: Job, threshold: float, expected: str, workers: int) -> MatchCo
         threshold,
         features.rotations,
         max(features.counts.values()),
-        FAMILY[features.inputs["model"]].descriptor.prototypes,
+        FAMILY[features.inputs["model"]].dimension,
         BLOCK,
     )
     sizes = {name: (header.width, header.height) for name, header in features.headers(job.collection).items()}

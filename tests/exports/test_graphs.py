@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 import torch
 
-from exports.config import HIDDEN, NEVER, WANTED
+from exports.graph_constants import MASKED, NEVER, VALID
 from exports.graphs import MatchBlock, StoredDescriptors
 from sfm_match.matching.on_device import packed
 from sfm_match.runtime import GRAPHS
@@ -67,11 +67,11 @@ def test_equal_descriptors_match_once() -> None:
 
 @pytest.mark.parametrize("file", SELECTIONS)
 def test_selection_with_padding_and_masks_is_defined_everywhere(file: str) -> None:
-    ground = np.zeros((2, 64, 96), np.uint8)  # OUTSIDE
-    ground[0, :40, :50], ground[1, :64, :90] = HIDDEN, HIDDEN
-    ground[0, 4:36, 4:46], ground[1, 30:60, 4:86] = WANTED, WANTED
+    valid_mask = np.zeros((2, 64, 96), np.uint8)  # OUTSIDE
+    valid_mask[0, :40, :50], valid_mask[1, :64, :90] = MASKED, MASKED
+    valid_mask[0, 4:36, 4:46], valid_mask[1, 30:60, 4:86] = VALID, VALID
     logits = np.random.default_rng(0).normal(0, 4, (2, 1, 64, 96)).astype(np.float32)
-    feeds = {"logits": logits, "ground": ground, "log_threshold": np.array([NEVER], np.float32)}
+    feeds = {"logits": logits, "ground": valid_mask, "log_threshold": np.array([NEVER], np.float32)}
     feeds["least_contrast"] = np.array([0.25], np.float32)
     found = intermediates(GRAPHS / file, feeds)
     assert [name for name, value in found.items() if np.isnan(value).any()] == []

@@ -11,8 +11,6 @@ import torch
 from torch import nn
 
 from exports.command import any_size
-from exports.config import FAMILY
-from exports.family import Networks, load_networks, random_networks
 from exports.half_precision import (
     PUBLISHED_PEAK,
     InHalf,
@@ -25,6 +23,8 @@ from exports.half_precision import (
 )
 from exports.onnx_export import export_descriptor
 from exports.parity import check_parity, parity_path
+from exports.registry import FAMILY
+from exports.weights import Networks, load_networks, random_networks
 from sfm_match.errors import NothingDone
 from sfm_match.models import BUILT_IN
 from sfm_match.runtime import refuse_failed_export
@@ -125,10 +125,10 @@ def naively(network: nn.Module) -> nn.Module:
     return copy.deepcopy(network).half()
 
 
-@pytest.mark.parametrize("version", sorted(BUILT_IN))
-def test_packaged_half_files_need_no_folding(version: str) -> None:
+@pytest.mark.parametrize("name", sorted(BUILT_IN))
+def test_packaged_half_files_need_no_folding(name: str) -> None:
     """They were made without it: their variances are far below 65504, and real half arithmetic agrees with float32."""
-    networks = load_networks(FAMILY[version], sorted(BUILT_IN[version].glob("*.safetensors")))
+    networks = load_networks(FAMILY[name], sorted(BUILT_IN[name].glob("*.safetensors")))
     half = Networks(naively(networks.detector), naively(networks.descriptor))
     for part in ("detector", "descriptor"):
         variances = [m.running_var for m in getattr(networks, part).modules() if isinstance(m, nn.BatchNorm2d)]

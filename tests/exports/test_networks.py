@@ -11,19 +11,17 @@ from kornia.feature.dedode import dedode_models
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from exports.config import (
+from exports.architectures import (
     DESCRIPTOR_B,
     DESCRIPTOR_G,
     DESCRIPTOR_NANO,
-    DETECTOR_B,
     DETECTOR_L,
     DETECTOR_NANO,
-    DETECTOR_NANO_V2,
-    FAMILY,
     NetworkConfig,
 )
 from exports.keypoints import Detect, exact_topk
 from exports.networks import DeDoDe, Describe, DualSoftmax, Matcher, sample
+from exports.registry import FAMILY
 
 SIZES = [(112, 112), (56, 168)]
 
@@ -132,11 +130,6 @@ def test_a_checkpoint_of_g_has_no_dinov2_in_it(descriptor_g: tuple[DeDoDe, nn.Mo
         network.load_state_dict({}, strict=True)
 
 
-@torch.no_grad()
-def test_detector_b_runs() -> None:
-    assert DeDoDe(DETECTOR_B).eval()(torch.zeros(1, 3, 32, 48)).shape == (1, 1, 32, 48)
-
-
 @pytest.mark.parametrize(("k", "limit"), [(10, 10), (10, 3), (1, 5), (50, 7)])
 def test_topk_in_rounds_is_topk(k: int, limit: int) -> None:
     scores = torch.rand(3, 50)
@@ -154,8 +147,9 @@ def test_nano_shapes(config: NetworkConfig, shape: tuple[int, ...]) -> None:
 
 @torch.no_grad()
 def test_smaller_scales_are_added_with_their_weights() -> None:
-    """Version 3 is version 2, which also looks at a half and at a quarter of the size."""
-    one, three = DeDoDe(DETECTOR_NANO_V2).eval(), DeDoDe(DETECTOR_NANO).eval()
+    """The detector also looks at a half and at a quarter of the size."""
+    alone = dataclasses.replace(DETECTOR_NANO, smaller=())
+    one, three = DeDoDe(alone).eval(), DeDoDe(DETECTOR_NANO).eval()
     three.load_state_dict(one.state_dict())
     image = torch.randn(2, 3, 128, 192)
     expected = one(image)
@@ -165,7 +159,7 @@ def test_smaller_scales_are_added_with_their_weights() -> None:
         expected = expected + weight * seen
     torch.testing.assert_close(three(image), expected)
     assert DETECTOR_NANO.alignment == 64
-    assert DETECTOR_NANO.divisor == DETECTOR_NANO_V2.alignment == 16
+    assert DETECTOR_NANO.divisor == alone.alignment == 16
     assert three(torch.randn(1, 3, 48, 112)).shape == (1, 1, 48, 112)  # any multiple of the divisor will do
 
 
@@ -215,12 +209,12 @@ class _Largest(TorchDispatchMode):
         return found
 
 
-@pytest.mark.parametrize("name", ["dedode-nano", "dedode-nano-v2", "dedode-nano-v1", "dedode-l-b", "dedode-l-g"])
+@pytest.mark.parametrize("name", ["dedode-nano", "dedode-l-b", "dedode-l-g"])
 def test_the_largest_tensor_of_an_image_is_known(name: str) -> None:
     """Shapes alone: nothing is computed on the meta device."""
-    member, side = FAMILY[name], 1120 // FAMILY[name].alignment * FAMILY[name].alignment
+    spec, side = FAMILY[name], 1120 // FAMILY[name].alignment * FAMILY[name].alignment
     found = 0
-    for config in (member.detector, member.descriptor):
+    for config in (spec.detector, spec.descriptor):
         with torch.device("meta"), torch.inference_mode():
             network = DeDoDe(config).eval()
             image, keypoints = torch.empty(2, 3, side, side), torch.empty(2, 64, 2)
@@ -233,4 +227,4 @@ def test_the_largest_tensor_of_an_image_is_known(name: str) -> None:
             assert seen.elements >= dataclasses.replace(config, encoder="vgg19").largest_tensor(side * side)
         else:
             assert seen.elements >= largest  # and not far below
-    assert member.largest_tensor(side * side) >= found / 2
+    assert spec.largest_tensor(side * side) >= found / 2

@@ -5,9 +5,9 @@ import torch
 from gpu.roofs import Layer, Roof, matching_roof, network_roof
 from torch.utils.flop_counter import FlopCounterMode
 
-from exports.config import FAMILY
 from exports.keypoints import Logits
 from exports.networks import DeDoDe, Describe
+from exports.registry import FAMILY
 
 
 @pytest.mark.parametrize("model", ["dedode-nano", "dedode-l-b"])

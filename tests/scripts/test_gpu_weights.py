@@ -11,8 +11,8 @@ from gpu.weights import RECIPE, SUFFIX, fill, read_recipe, tensors_of, write_rec
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from exports.config import FAMILY
-from exports.family import Networks, random_networks
+from exports.registry import FAMILY
+from exports.weights import Networks, random_networks
 
 CONVOLUTION, NORM = "encoder.layers.0.0.0", "encoder.layers.0.0.1"
 PLAIN = "decoder.layers.16.out_conv"
@@ -102,7 +102,7 @@ def test_networks_of_another_form_are_refused(tmp_path: Path, networks: Networks
     path = tmp_path / "detector.onnx"
     written(path, folded(networks), "float32")
     write_recipe(tmp_path, "", {path.name: externalise(path, "detector", networks.detector, dtype="float32")})
-    other = random_networks(FAMILY["dedode-nano-v1"])
+    other = random_networks(FAMILY["dedode-l-b"])
     with pytest.raises((KeyError, ValueError)):
         fill(tmp_path, other)
     assert read_recipe(tmp_path).keys() == {path.name}

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from exports.command import END_TO_END, export_onnx
-from exports.config import FAMILY
-from exports.family import load_networks, random_networks
 from exports.keypoints import Detect
 from exports.networks import Describe, Matcher
 from exports.onnx_export import EndToEnd, PairMatcher, Shapes, export_end_to_end, export_matcher
+from exports.registry import FAMILY
+from exports.weights import load_networks, random_networks
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.images.files import decode
 from sfm_match.models.prepared import checkpoints

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from exports.config import FAMILY
 from sfm_match.api import StrPath
 from sfm_match.commands.plan.counts import Counted, cheaper_ones, count_pairs
 from sfm_match.commands.plan.measure import Measured, measure
@@ -151,7 +150,7 @@ def gpu_memory(options: ExtractOptions, model: Model, headers: Iterable[Header])
     shapes = {(h.width, h.height, h.orientation): h for h in headers}
     buckets = {h.frame(options.size, model.divisor).bucket for h in shapes.values()}
     batch = images_a_batch(model, options.batch, buckets, assumed_free(found[choice.index].memory))
-    return int(LANES * batch * FAMILY[model.name].activations * max(map(math.prod, buckets)))
+    return int(LANES * batch * model.spec.activations * max(map(math.prod, buckets)))
 
 
 def _stages(sources: Sources, counted: Counted, costs: Measured, done: Mapping[str, int]) -> list[StagePlan]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from exports.config import FAMILY
+from exports.registry import FAMILY
 from sfm_match.features import extractor
 from sfm_match.features.extractor import NOT_FINITE, Extractor, chosen_model
 from sfm_match.images.loader import Loaded

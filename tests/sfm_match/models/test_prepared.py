@@ -15,10 +15,10 @@ from jobs import sfm_match as command
 from PIL import Image
 
 import sfm_match
-from exports.config import FAMILY
-from exports.family import load_networks, random_networks
 from exports.keypoints import Detect
 from exports.networks import Describe
+from exports.registry import FAMILY
+from exports.weights import load_networks, random_networks
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.features.extractor import Extractor
 from sfm_match.images.coordinates import Frame
@@ -126,6 +126,8 @@ def test_a_file_that_failed_its_check_is_refused(checkpoints: tuple[Path, ...], 
 def test_refusals(checkpoints: tuple[Path, ...], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="accepted are dedode-nano"):
         find_model("dedode-nana")
+    with pytest.raises(UsageError, match=r"dedode-nano-v2: earlier weights, .* history .*; accepted is dedode-nano,"):
+        find_model("dedode-nano-v2")
     with pytest.raises(UsageError, match="accepted are --weights"):
         Weights(checkpoints, random=True)
     with pytest.raises(NothingDone, match="absent; run `sfm-match models download dedode-l-g`"):

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from jobs import sfm_match as command
 
+from exports.registry import FAMILY, WeightsFile
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError
-from sfm_match.models import zoo
-from sfm_match.models.zoo import WeightsFile, download, state
+from sfm_match.models import BUILT_IN, zoo
+from sfm_match.models.zoo import download, state
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -95,11 +96,18 @@ def test_first_download_sets_the_hash(server: str, tmp_path: Path) -> None:
         download(file, tmp_path, quiet=True)
 
 
+def test_every_model_is_either_in_the_package_or_downloaded() -> None:
+    assert BUILT_IN.keys() | zoo.PUBLISHED.keys() == FAMILY.keys()
+    assert all((folder / "manifest.json").is_file() for folder in BUILT_IN.values())
+
+
 def test_unknown_models() -> None:
     with pytest.raises(UsageError, match="nothing to download"):
         zoo.files_of("dedode-nano")
     with pytest.raises(UsageError, match="did you mean 'dedode-l-b'"):
         zoo.files_of("dedode-lb")
+    with pytest.raises(UsageError, match="in the project's history only"):
+        zoo.files_of("dedode-nano-v3")
 
 
 def test_commands(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,8 +81,8 @@ def test_provider_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert options["trt_profile_min_shapes"] == "image:1x3x48x64"
     assert options["trt_profile_opt_shapes"] == "image:8x3x64x96"
     assert options["trt_profile_max_shapes"] == "image:8x3x128x96"
-    # ONNX Runtime names engines without regard to weights: those of another version must not be taken
-    other = tensorrt_options(parts.detector(find_model("dedode-nano-v1", half=True), RANGES), tmp_path / "engines")
+    # ONNX Runtime names engines without regard to weights: those of other weights must not be taken
+    other = tensorrt_options(replace(part, path=find_model("dedode-nano").detector), tmp_path / "engines")
     assert options["trt_engine_cache_path"] != other["trt_engine_cache_path"]
     assert options["trt_timing_cache_path"] == other["trt_timing_cache_path"]
     # nor those of another GPU of the same compute capability

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exports.config import FAMILY
+from exports.registry import FAMILY
 from sfm_match.runtime.planning import (
     MOST_IMAGES,
     MOST_PAIRS,

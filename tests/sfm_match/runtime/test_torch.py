@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from exports.config import FAMILY
-from exports.family import random_networks
 from exports.half_precision import enlarge_activations
 from exports.networks import Describe
+from exports.registry import FAMILY
+from exports.weights import random_networks
 from sfm_match.features import device_graphs as parts
 from sfm_match.runtime import OutOfMemory, Part
 from sfm_match.runtime import torch as backend

@@ -17,7 +17,7 @@ import pytest
 from fake_gpu import FakeCuda
 
 import sfm_match
-from exports.config import CAPACITIES
+from exports.graph_constants import CAPACITIES
 from sfm_match.commands.engines import build_engines
 from sfm_match.errors import UsageError
 from sfm_match.features import device_graphs as parts
@@ -472,7 +472,7 @@ def test_tensorrt_builds_every_part_with_the_profiles_of_a_job(name: str, half: 
     wide = plan_frame((4000, 3000), 1, 1024, divisor).bucket
     small = [plan_frame(size, 1, 1024, divisor).bucket for size in ((640, 480), (500, 700))]
     served = ranges({wide: 100, small[0]: 3, small[1]: 7}, batch)
-    columns = model.dimension + MORE
+    columns = model.spec.dimension + MORE
     every = [parts.match_block(2 * BLOCK, 4096, columns, MOST_PAIRS), parts.join_groups(BLOCK, 4096, columns)]
     for subpixel in (True, False):
         how = selection(model, ExtractOptions(subpixel=subpixel))
