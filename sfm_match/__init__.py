@@ -3,9 +3,14 @@
 Every command is a function here: `extract`, `pairs`, `match`, `import_`, `reconstruct`, `run`, `plan`, `infer`,
 `bench`, `demo`, `doctor`; `open` reads what a job left. They are loaded when first used, so that importing this package
 loads neither an engine nor pycolmap.
+
+Raises:
+    ImportError: another `pairs` or `exports` than those of sfm-match would be imported.
 """
 
 from typing import TYPE_CHECKING, Any
+
+from sfm_match._siblings import check_siblings
 
 __version__ = "0.1.0"
 __all__ = [
@@ -22,6 +27,8 @@ __all__ = [
     "reconstruct",
     "run",
 ]
+
+check_siblings()
 
 _HOMES = {
     "bench": "sfm_match.commands.bench:bench",
