@@ -1,0 +1,80 @@
+"""The examples do what their first lines say."""
+
+import io
+import runpy
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import pytest
+
+import sfm_match
+from sfm_match.store.features import read_features
+
+EXAMPLES = Path(__file__).parents[1] / "scripts" / "examples"
+SMALL = {"size": 320, "max_keypoints": 400}
+
+
+def main_of(name: str) -> Callable[..., None]:
+    """The function `main` of an example."""
+    main: Callable[..., None] = runpy.run_path(str(EXAMPLES / f"{name}.py"))["main"]
+    return main
+
+
+@pytest.fixture(scope="module")
+def done(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A job of `run_with_progress`, and what it printed."""
+    work = tmp_path_factory.mktemp("examples") / "work"
+    out = io.StringIO()
+    with redirect_stdout(out):
+        main_of("run_with_progress")(str(rendered), str(work), **SMALL)
+    return work, out.getvalue()
+
+
+def test_run_with_progress(done: tuple[Path, str]) -> None:
+    _, out = done
+    for stage in ("extract: 6 of 6", "match: 15 of 15", "import: 15 of 15"):
+        assert f"  {stage}\n" in out
+    assert out.endswith("6 of 6 images registered\n")
+
+
+def test_read_features(done: tuple[Path, str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a line of ours, the same as with our reader."""
+    work, _ = done
+    main_of("read_features")(str(work))
+    lines = capsys.readouterr().out.splitlines()
+    stored = {name: one for path in work.glob("features/*.h5") for name, one in read_features(path).items()}
+    assert len(lines) == len(stored) == 6
+    for line, (name, one) in zip(lines, sorted(stored.items()), strict=True):
+        left, top = one.keypoints.min(axis=0)
+        assert line.startswith(f"{name}: {len(one.keypoints)} keypoints, descriptors of 64 values, x from {left:.1f} ")
+        assert f"y from {top:.1f} " in line
+
+
+def test_read_features_needs_no_sfm_match() -> None:
+    assert "sfm_match" not in (EXAMPLES / "read_features.py").read_text(encoding="utf-8")
+
+
+def test_matches_of_a_pair(done: tuple[Path, str], capsys: pytest.CaptureFixture[str]) -> None:
+    work, _ = done
+    results = sfm_match.open(work)
+    first, second = results.verified_pairs[0]
+    main_of("matches_of_a_pair")(str(work), first, second)
+    out = capsys.readouterr().out
+    counts = f"{len(results.matches(first, second).indices)} matches, {len(results.verified(first, second))} inliers"
+    assert out.startswith(f"{first}, {second}: {counts}\n")
+    assert out.count("probability") == 5
+    assert f"import moved the inliers of {second} by 0." in out
+
+
+def test_own_pairs(rendered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main_of("own_pairs")(str(rendered), str(tmp_path / "work"), **SMALL)
+    out = capsys.readouterr().out
+    assert out.startswith("15 pairs, ")  # of six images in a ring, with three each: every pair
+    assert out.endswith("6 of 6 images registered\n")
+
+
+def test_each_example_is_tested() -> None:
+    tests = Path(__file__).read_text(encoding="utf-8")
+    for path in EXAMPLES.glob("*.py"):
+        assert f"test_{path.stem}" in tests
