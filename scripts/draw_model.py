@@ -7,11 +7,12 @@ The world of a reconstruction has no up: that of the picture is the mean of the 
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pycolmap
 from matplotlib.figure import Figure
-from mpl_toolkits.mplot3d.art3d import Line3DCollection
+from mpl_toolkits.mplot3d.art3d import Line3DCollection  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
@@ -24,7 +25,7 @@ def pyramid(image: pycolmap.Image, camera: pycolmap.Camera, depth: float) -> Flo
     """(8, 2, 3) edges in the world: four from the centre of projection, four of the image at this depth."""
     width, height = camera.width, camera.height
     corners = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float64)
-    rays = np.column_stack((camera.cam_from_img(corners), np.ones(4))) * depth
+    rays = np.column_stack((np.asarray(camera.cam_from_img(corners)), np.ones(4))) * depth
     world = np.stack([image.cam_from_world().inverse() * ray for ray in rays])
     centre = np.broadcast_to(image.projection_center(), (4, 3))
     return np.concatenate((np.stack((centre, world), axis=1), np.stack((world, np.roll(world, -1, axis=0)), axis=1)))
@@ -55,7 +56,7 @@ def draw(model: pycolmap.Reconstruction, out: Path, elevation: float, azimuth: f
     kept = ((points >= low - depth) & (points <= high + depth)).all(axis=1)
     shown = np.concatenate((points[kept], centres))
     figure = Figure(figsize=(8, 4.8))
-    axes = figure.add_axes((-0.25, -0.24, 1.5, 1.5), projection="3d", proj_type="persp")  # its margins are wide
+    axes: Any = figure.add_axes((-0.25, -0.24, 1.5, 1.5), projection="3d", proj_type="persp")  # its margins are wide
     axes.scatter(*points[kept].T, c=colours[kept], s=3.5, depthshade=False, linewidths=0)
     axes.add_collection3d(Line3DCollection(edges, colors="crimson", linewidths=0.8))
     axes.set(**{f"{name}lim": (shown[:, i].min(), shown[:, i].max()) for i, name in enumerate("xyz")})
