@@ -1,17 +1,21 @@
-"""The examples do what their first lines say."""
+"""The examples do what their first lines say, and docs/formats.md describes the files that are there."""
 
 import io
+import re
 import runpy
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 
 import sfm_match
 from sfm_match.store.features import read_features
 
-EXAMPLES = Path(__file__).parents[1] / "scripts" / "examples"
+ROOT = Path(__file__).parents[1]
+EXAMPLES, FORMATS = ROOT / "scripts" / "examples", ROOT / "docs" / "formats.md"
 SMALL = {"size": 320, "max_keypoints": 400}
 
 
@@ -72,6 +76,31 @@ def test_own_pairs(rendered: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     out = capsys.readouterr().out
     assert out.startswith("15 pairs, ")  # of six images in a ring, with three each: every pair
     assert out.endswith("6 of 6 images registered\n")
+
+
+def test_the_reader_of_formats_md(done: tuple[Path, str], capsys: pytest.CaptureFixture[str]) -> None:
+    work, _ = done
+    block = re.findall(r"^```python\n(.*?)^```", FORMATS.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)[0]
+    assert "sfm_match" not in block
+    exec(block.replace('"workspace/features"', repr(str(work / "features"))), {})
+    assert len(capsys.readouterr().out.splitlines()) == 6
+
+
+@pytest.mark.parametrize("kind", ["features", "matches"])
+def test_the_tables_of_formats_md(done: tuple[Path, str], kind: str) -> None:
+    """Every dataset and attribute, with its type."""
+    work, _ = done
+    section = FORMATS.read_text(encoding="utf-8").split(f"\n## {kind}/")[1].split("\n## ")[0]
+    datasets = {name: dtype for name, _, dtype in re.findall(r"^\| `(\w+)` \| (\([^|]+\)) \| (\w+) \|", section, re.M)}
+    attributes = set(re.findall(r"^\| `(\w+)` \| (?:int|string) \|", section, re.M))
+    for path in (work / kind).glob("*.h5"):
+        with h5py.File(path) as file:
+            types = {
+                name: "string" if h5py.check_string_dtype(file[name].dtype) else str(file[name].dtype) for name in file
+            }
+            assert types == datasets
+            assert set(file.attrs) == attributes
+            assert f"| `schema` | int | {np.asarray(file.attrs['schema'])} |" in section
 
 
 def test_each_example_is_tested() -> None:
