@@ -1,8 +1,8 @@
 """A folder of photographs becomes a COLMAP database and reconstruction, with DeDoDe features.
 
 Every command is a function here: `extract`, `pairs`, `match`, `import_`, `reconstruct`, `run`, `plan`, `infer`,
-`bench`, `demo`, `doctor`; `open` reads what a job left. They are loaded when first used, so that importing this package
-loads neither an engine nor pycolmap.
+`bench`, `demo`, `doctor`, `convert`; `open` reads what a job left. They are loaded when first used, so that importing
+this package loads neither an engine nor pycolmap.
 
 Raises:
     ImportError: another `pairs` or `exports` than those of sfm-match would be imported.
@@ -15,6 +15,7 @@ from sfm_match._siblings import check_siblings
 __version__ = "0.1.0"
 __all__ = [
     "bench",
+    "convert",
     "demo",
     "doctor",
     "extract",
@@ -32,6 +33,7 @@ check_siblings()
 
 _HOMES = {
     "bench": "sfm_match.commands.bench:bench",
+    "convert": "sfm_match.commands.convert:convert",
     "demo": "sfm_match.commands.demo:demo",
     "doctor": "sfm_match.commands.doctor:doctor",
     "infer": "sfm_match.commands.infer:infer",
@@ -42,6 +44,7 @@ _HOMES = {
 if TYPE_CHECKING:
     from sfm_match.api import extract, import_, match, pairs, reconstruct, run
     from sfm_match.commands.bench import bench
+    from sfm_match.commands.convert import convert
     from sfm_match.commands.demo import demo
     from sfm_match.commands.doctor import doctor
     from sfm_match.commands.infer import infer

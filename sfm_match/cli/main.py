@@ -14,6 +14,7 @@ from sfm_match import __version__
 from sfm_match.cli import networks as cli_networks
 from sfm_match.cli.base import INTERRUPTED, WRONG_USE, AsJson, GroupedCommand, with_options
 from sfm_match.errors import SfmMatchError, UsageError
+from sfm_match.formats import FORMATS
 from sfm_match.options.pairs import PairsOptions
 from sfm_match.options.stages import (
     GROUPS,
@@ -231,6 +232,29 @@ def doctor(
     health = check(workspace, repair=repair)
     print(json.dumps(health.as_json()) if as_json else "\n".join(health.lines()))
     return health.trouble
+
+
+@app.command(cls=GroupedCommand)
+@with_options()
+def convert(
+    out: Annotated[Path, typer.Option("--out", help="folder to write to")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            metavar="|".join(FORMATS),
+            help="; ".join(f"{name}: {line.leaves}" for name, line in FORMATS.items()),
+            autocompletion=lambda: list(FORMATS),
+        ),
+    ],
+    workspace: Place = WORKSPACE,
+    as_json: AsJson = False,
+) -> None:
+    """Writes what a workspace holds in the files of another program."""
+    from sfm_match.commands.convert import convert as write
+
+    files = write(workspace, to=to, out=out)
+    print(json.dumps([str(path) for path in files]) if as_json else "\n".join(map(str, files)))
 
 
 app.command(cls=GroupedCommand)(cli_networks.infer)
