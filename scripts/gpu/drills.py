@@ -117,7 +117,7 @@ def redo(work: Work) -> None:
 def _redo(work: Work) -> Mapping[str, Any]:
     from gpu import networks
     from gpu.proofs import alike
-    from sfm_match.features.extractor import NOT_FINITE, Extractor, Found
+    from sfm_match.features.dedode import NOT_FINITE, DeDoDeExtractor, Found
     from sfm_match.images.loader import Loaded
     from sfm_match.job.progress import Clock
 
@@ -132,7 +132,7 @@ def _redo(work: Work) -> Mapping[str, Any]:
             found[batch.items[0].name] = NOT_FINITE
             return found
 
-    class Drilled(Extractor):
+    class Drilled(DeDoDeExtractor):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self._networks = Failing(self._networks)

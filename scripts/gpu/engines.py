@@ -90,7 +90,7 @@ def _nodes(work: Work, name: str) -> Mapping[str, Any]:
 
     from gpu import networks
     from sfm_match.features import device_graphs as parts
-    from sfm_match.features.extractor import selection
+    from sfm_match.features.dedode import selection
     from sfm_match.matching.on_device import MORE
     from sfm_match.options.stages import ExtractOptions
     from sfm_match.runtime.ort import OrtRuntime

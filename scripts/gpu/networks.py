@@ -19,7 +19,7 @@ from exports.weights import Networks, load_networks, random_networks
 from gpu import bare, weights
 from gpu.plan import FUSED, ROOT, LeftOut, Settings, Work
 from sfm_match.errors import NothingDone
-from sfm_match.features.extractor import Extractor, Found
+from sfm_match.features.dedode import DeDoDeExtractor, Found
 from sfm_match.images.coordinates import Frame
 from sfm_match.images.loader import Item, Loaded
 from sfm_match.job.progress import Clock
@@ -32,7 +32,7 @@ EXPORTED = ROOT / "networks"  # a folder for each model: ONNX files, checkpoints
 ENGINES_KEPT = ROOT / "build" / "engines"  # what TensorRT builds, from one task to the next
 _NAMES = {False: (DETECTOR, DESCRIPTOR), True: (half_name(DETECTOR), half_name(DESCRIPTOR))}
 _RECTANGLES = 60
-E = TypeVar("E", bound=Extractor)
+E = TypeVar("E", bound=DeDoDeExtractor)
 
 # pooch, which may not be here, would say the same
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sfm-match"
@@ -109,7 +109,7 @@ def torch_runtime(device: str, *, fused: bool) -> TorchRuntime:
     return TorchRuntime(device, fused=fused)
 
 
-class Counting(Extractor):
+class Counting(DeDoDeExtractor):
     """Counts the calls of the networks, and those that the device had no memory for: each of them is a split."""
 
     most: int | None = None  # images a call that a pretended memory holds
@@ -134,7 +134,7 @@ def extractor(
     batch: int,
     buckets: Counter[tuple[int, int]],
     engine: Runtime | None = None,
-    kind: type[E] = Extractor,  # type: ignore[assignment]
+    kind: type[E] = DeDoDeExtractor,  # type: ignore[assignment]
 ) -> E:
     """As a job makes it.
 

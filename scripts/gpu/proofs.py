@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gpu import networks
 from gpu.networks import runtime, unit
 from gpu.plan import Failed, Work
-from sfm_match.features.extractor import Extractor
+from sfm_match.features.dedode import DeDoDeExtractor
 from sfm_match.job.concurrency import Lanes
 from sfm_match.job.progress import Clock
 from sfm_match.matching.on_device import MORE, STEP, BlockMatcher, packed
@@ -101,9 +101,9 @@ def bitwise(work: Work) -> None:
     shapes = [(side, side), (side, small), (small, side), (small, small)]
     buckets = Counter(dict.fromkeys(shapes, 10))  # one engine for all of them
     batch = 2 if work.quick else 4
-    made: list[Extractor] = []
+    made: list[DeDoDeExtractor] = []
 
-    def current() -> Extractor:
+    def current() -> DeDoDeExtractor:
         if not made:
             chosen = {"half": work.cuda, "batch": batch, "buckets": buckets}
             made.append(networks.extractor(work, work.model, **chosen))
@@ -126,7 +126,9 @@ def digest(found: Mapping[str, Any]) -> str:
     return state.hexdigest()
 
 
-def _repeated(work: Work, extractor: Extractor, shapes: Sequence[tuple[int, int]], batch: int) -> Mapping[str, Any]:
+def _repeated(
+    work: Work, extractor: DeDoDeExtractor, shapes: Sequence[tuple[int, int]], batch: int
+) -> Mapping[str, Any]:
     """Six runs of each shape on one thread: the first plain, the second captured, the others replayed."""
     runs = 6 if work.cuda else 2
     differ = []
@@ -143,7 +145,7 @@ def _repeated(work: Work, extractor: Extractor, shapes: Sequence[tuple[int, int]
     return seen
 
 
-def _lanes(extractor: Extractor, shapes: Sequence[tuple[int, int]], batch: int, count: int) -> Mapping[str, Any]:
+def _lanes(extractor: DeDoDeExtractor, shapes: Sequence[tuple[int, int]], batch: int, count: int) -> Mapping[str, Any]:
     """A stream of batches of mixed shapes and lengths in two threads, then the same one after the other."""
     rng = np.random.default_rng(0)
     every = [networks.images(shape, n, 1, seed, padded=True) for shape in shapes for n in (1, batch) for seed in (0, 4)]

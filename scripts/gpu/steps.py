@@ -11,14 +11,14 @@ from gpu import networks
 from gpu.networks import side_of, square, wait
 from gpu.plan import LeftOut, Work
 from sfm_match.features import device_graphs as parts
-from sfm_match.features.extractor import selection, valid_mask_of
+from sfm_match.features.dedode import selection, valid_mask_of
 from sfm_match.options.stages import ExtractOptions
 from sfm_match.runtime import Runtime
 from sfm_match.runtime.planning import ranges
 
 
 class Steps:
-    """The networks of `sfm_match.features.extractor`, one after the other."""
+    """The networks of `sfm_match.features.dedode`, one after the other."""
 
     def __init__(self, work: Work, engine: Runtime, size: int, batch: int) -> None:
         self._work, self._engine, self._batch = work, engine, square(work.model, size, batch)

@@ -39,9 +39,7 @@ def _jpegs(work: Work, decoder: str) -> Mapping[str, Any]:
         def found(name: str, _: Any = None, *, half: bool = False) -> Any:
             return networks.model(name, work.engine, half=half)
 
-        with mock.patch(
-            "sfm_match.features.extractor.find_model", found
-        ):  # networks that lie beside need no conversion
+        with mock.patch("sfm_match.features.dedode.find_model", found):  # networks that lie beside need no conversion
             done = sfm_match.extract(photographs, workspace, model=work.model, random_weights=random, **chosen)
         sfm_match.pairs(workspace, strategy="exhaustive")
         matched = sfm_match.match(workspace, device=work.engine)

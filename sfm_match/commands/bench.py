@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from exports.registry import FAMILY
 from sfm_match.commands.bench_rows import EngineRow, Row, TorchRow
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError
-from sfm_match.features.extractor import runtime_for
 from sfm_match.images.coordinates import orient
 from sfm_match.images.files import ImageError, decode, read_header, scan
 from sfm_match.images.loader import normalise
 from sfm_match.models import Weights, check_name
+from sfm_match.models.engines import runtime_for
 from sfm_match.runtime.devices import why_not
 
 BACKENDS = ("torch", "ort", "tensorrt")

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sfm_match.errors import UsageError
-from sfm_match.features.extractor import Extractor, chosen_model
+from sfm_match.features.dedode import DeDoDeExtractor, chosen_model
 from sfm_match.images.files import Header, read_headers, scan
 from sfm_match.options.stages import ExtractOptions
 from sfm_match.runtime.planning import OWN_PROFILE, Range
@@ -38,4 +38,4 @@ def build_engines(images: Path | None, shapes: Iterable[tuple[int, int]], option
         buckets.update(frame.bucket for frame in frames)
     if not buckets:
         raise UsageError("export engine: accepted are --images DIR, or --shapes WxH[,WxH ...]")
-    return Extractor(model, options, buckets).served
+    return DeDoDeExtractor(model, options, buckets).served

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from exports.registry import FAMILY
 from sfm_match.errors import NothingDone, UsageError
-from sfm_match.features.extractor import ROTATIONS, Extractor, chosen_model, chosen_weights
+from sfm_match.features.dedode import DeDoDeExtractor, chosen_model, chosen_weights
+from sfm_match.features.extractor import ROTATIONS
 from sfm_match.images.coordinates import Frame, orient
 from sfm_match.images.decoders import find_decoder
 from sfm_match.images.files import Decode, Header, ImageError, read_header
@@ -121,7 +122,7 @@ def _in_stages(
     """As the stages of a job do it; but what is adjusted is all matches of B, before the geometry is looked for."""
     model = chosen_model(extracting)
     frames = [image.header.frame(extracting.size, model.divisor) for image in images]
-    extractor = Extractor(model, extracting, Counter(frame.bucket for frame in frames))
+    extractor = DeDoDeExtractor(model, extracting, Counter(frame.bucket for frame in frames))
     features = [_features(extractor, image, frame) for image, frame in zip(images, frames, strict=True)]
     threshold = matching.match_threshold if matching.match_threshold is not None else model.spec.match_threshold
     first, second = (f.descriptors.astype(np.float32) for f in features)
@@ -135,7 +136,7 @@ def _in_stages(
     return PairResult(counts, a, b, matches.scores.astype(np.float32), _inliers(a, b))
 
 
-def _features(extractor: Extractor, image: _Image, frame: Frame) -> Features:
+def _features(extractor: DeDoDeExtractor, image: _Image, frame: Frame) -> Features:
     pixels = to_network(image.pixels, frame)[None]
     found = extractor.features(Loaded([Item(image.name, frame)], pixels, [None], {}, set()), Clock())[image.name]
     if isinstance(found, str):

@@ -13,25 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exports.graph_constants import MASKED, NEVER, VALID
-from sfm_match.errors import UsageError
 from sfm_match.features import device_graphs as parts
+from sfm_match.features.extractor import ROTATIONS, Found
 from sfm_match.features.keypoint_selection import Selection, select_keypoints
 from sfm_match.images.coordinates import Frame, normalised_from_network, quarter_turned
 from sfm_match.images.loader import Loaded, normalise
 from sfm_match.job.concurrency import Lanes
 from sfm_match.job.progress import Clock
-from sfm_match.models import Model, Weights, find_model, zoo
+from sfm_match.models import Model, Weights, find_model
+from sfm_match.models.engines import runtime_for
 from sfm_match.options.stages import AUTO, ExtractOptions
-from sfm_match.runtime import Choice, EngineError, OutOfMemory, Runtime, choose, create_runtime, resolve_precision
-from sfm_match.runtime.devices import devices_of
+from sfm_match.runtime import EngineError, OutOfMemory, Runtime, choose, resolve_precision
 from sfm_match.runtime.planning import Range, images_a_call, most_a_call, ranges
 from sfm_match.store.features import Features
 
-ROTATIONS = 4  # quarters, with --turns
 NOT_FINITE = "the network gave values that are not finite"
-_ENGINES = "engines"  # within the folder of weights
-
-Found = dict[str, Features | str]  # features of each image of a batch, or the reason why it has none
 
 
 class _Networks(Protocol):
@@ -68,28 +64,21 @@ def images_a_batch(model: Model, asked: str, buckets: Collection[tuple[int, int]
     return images_a_call(free, width * height, model.spec.activations, largest)
 
 
-def devices_for(options: ExtractOptions) -> list[str]:
-    """The devices of an extraction, one worker each.
-
-    Raises:
-        UsageError: one of them cannot be had, or would compute in another precision than the first.
-    """
-    devices = devices_of(options.device, options.devices)
-    if len(devices) > 1:
-        precisions = {name: resolve_precision(options.precision, choose(name).device) for name in devices}
-        if len(set(precisions.values())) > 1:
-            shown = ", ".join(f"{name} {precision}" for name, precision in precisions.items())
-            raise UsageError(f"--devices {options.devices}: precisions differ ({shown}); add --precision fp32")
-    return devices
+def inputs(model: Model, options: ExtractOptions) -> dict[str, object]:
+    """Weights, precision, and what limits keypoints: as `extractor.ExtractorModule.inputs`."""
+    found: dict[str, object] = {**model.facts(), "precision": "fp16" if model.half else "fp32"}
+    if not options.all_keypoints:
+        spec = model.spec
+        found |= {"pixels_per_keypoint": spec.pixels_per_keypoint, "least_contrast": spec.least_contrast}
+    return found
 
 
-def runtime_for(device: str) -> tuple[Runtime, Choice]:
-    """The engine of a device, `auto` resolved; what it builds once is kept with the downloaded weights."""
-    choice = choose(device)
-    return create_runtime(choice.device, zoo.weights_dir() / _ENGINES, choice.index), choice
+def create(model: Model, options: ExtractOptions, buckets: Mapping[tuple[int, int], int]) -> "DeDoDeExtractor":
+    """As `extractor.ExtractorModule.create`."""
+    return DeDoDeExtractor(model, options, buckets)
 
 
-class Extractor:
+class DeDoDeExtractor:
     """Features of batches, whatever the engine: half-precision failures are redone, and memory that is short is met."""
 
     def __init__(

@@ -38,7 +38,7 @@ def find_decoder(name: str, device: str = AUTO) -> Decode:
     return decode if name == PILLOW else _NvImageCodec(split_device(device)[1])
 
 
-def decoder_facts(name: str) -> dict[str, str]:
+def decoder_inputs(name: str) -> dict[str, str]:
     """What pixels depend on beside the decoder's name: nothing, for the default.
 
     Raises:

@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from sfm_match.features.extractor import runtime_for
 from sfm_match.job.concurrency import Lanes
 from sfm_match.job.executor import threads_each
 from sfm_match.matching.dual_softmax import match_turned
 from sfm_match.matching.matcher import ImageFeatures, Matcher, MatchSettings, Names
 from sfm_match.matching.on_device import BlockMatcher
+from sfm_match.models.engines import runtime_for
 from sfm_match.runtime import choose
 from sfm_match.store.matches import Matches
 

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from functools import partial
 
 from sfm_match.errors import NothingDone
-from sfm_match.features.extractor import chosen_model, devices_for
+from sfm_match.features.extractor import FeatureModel, devices_for, extractor_of
 from sfm_match.images.collection import Collection, write_failed
-from sfm_match.images.decoders import decoder_facts, decoder_note
+from sfm_match.images.decoders import decoder_inputs, decoder_note
 from sfm_match.images.loader import Item
 from sfm_match.job.executor import done_units, threads_each
 from sfm_match.job.progress import Clock, StageReport
 from sfm_match.job.workspace import made_by
-from sfm_match.models import Model
 from sfm_match.options.stages import AUTO, ExtractOptions
 from sfm_match.stages.base import Job
 from sfm_match.stages.extract_units import ExtractContext, Unit, UnitReceipt, batches_of, extract_units, loader_for
@@ -22,24 +21,22 @@ from sfm_match.stages.state import FeatureSet, feature_set, scan_features
 ALGORITHM = 1  # raise it when the same image and options come to give other features
 
 
-def feature_inputs(options: ExtractOptions, model: Model) -> dict[str, object]:
+def feature_inputs(options: ExtractOptions, model: FeatureModel) -> dict[str, object]:
     """Everything that features depend on, beside the image.
 
     Raises:
         UsageError: the decoder is not installed.
     """
-    precision = "fp16" if model.half else "fp32"
-    inputs = {**options.identity(), **decoder_facts(options.decoder), **model.facts()}
-    inputs |= {"precision": precision, "algorithm": ALGORITHM}
-    if not options.all_keypoints:
-        inputs |= {"pixels_per_keypoint": model.spec.pixels_per_keypoint, "least_contrast": model.spec.least_contrast}
-    return inputs
+    used = extractor_of(options.model).inputs(model, options)
+    return {**options.identity(), **decoder_inputs(options.decoder), **used, "algorithm": ALGORITHM}
 
 
 def check(job: Job) -> None:
     """Raises UsageError where features of other options are there, or the model, device or decoder is not."""
     options = job.options.extract
-    job.workspace.check("extract", feature_inputs(options, chosen_model(options)), overwrite=job.overwrite)
+    job.workspace.check(
+        "extract", feature_inputs(options, extractor_of(options.model).chosen_model(options)), overwrite=job.overwrite
+    )
 
 
 def status(job: Job) -> int:
@@ -57,7 +54,8 @@ def run(job: Job) -> StageReport:
     workspace, collection, options, clock = job.workspace, job.collection, job.options.extract, Clock()
     with clock.on("load"):
         devices = devices_for(options)
-        model = chosen_model(dataclasses.replace(options, device=devices[0], devices=None))
+        on_first = dataclasses.replace(options, device=devices[0], devices=None)
+        model = extractor_of(options.model).chosen_model(on_first)
     inputs = feature_inputs(options, model)
     workspace.check("extract", inputs, overwrite=job.overwrite)
     collection.save(workspace)  # not before the check: a refused command changes nothing
@@ -138,7 +136,8 @@ def load_only(job: Job) -> StageReport:
     How many images a second this gives is what the fastest network could not exceed. Nothing is written.
     """
     collection, options, clock = job.collection, job.options.extract, Clock()
-    divisor, batch = chosen_model(options).divisor, 8 if options.batch == AUTO else int(options.batch)
+    divisor = extractor_of(options.model).chosen_model(options).divisor
+    batch = 8 if options.batch == AUTO else int(options.batch)
     units = _units(collection, options.size, divisor, collection.units())
     batches = [cut for unit in units for cut in batches_of(unit.items, batch)]
     progress = job.progress("load", len(collection.usable), "images")

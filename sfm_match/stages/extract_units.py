@@ -8,7 +8,7 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 
-from sfm_match.features.extractor import Extractor, chosen_model
+from sfm_match.features.extractor import Extractor, extractor_of
 from sfm_match.images.decoders import find_decoder
 from sfm_match.images.loader import Item, Loaded, Loader
 from sfm_match.job.concurrency import in_background
@@ -61,7 +61,8 @@ def extract_units(
     with clock.on("load"):
         options = dataclasses.replace(context.options, device=device, devices=None)
         # of all images, so that a job that goes on asks for the engines that it began with
-        extractor = Extractor(chosen_model(options), options, context.buckets)
+        module = extractor_of(options.model)
+        extractor = module.create(module.chosen_model(options), options, context.buckets)
     told = 0  # images in float32
 
     def write(result: tuple[int, UnitResult]) -> UnitReceipt:

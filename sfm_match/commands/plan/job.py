@@ -11,7 +11,7 @@ from sfm_match.api import StrPath
 from sfm_match.commands.plan.counts import Counted, cheaper_ones, count_pairs
 from sfm_match.commands.plan.measure import Measured, measure
 from sfm_match.errors import NothingDone
-from sfm_match.features.extractor import chosen_model, images_a_batch
+from sfm_match.features.dedode import chosen_model, images_a_batch
 from sfm_match.images.collection import UNIT_SIZE, look
 from sfm_match.images.files import Header
 from sfm_match.job.concurrency import AHEAD

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from exports.registry import FAMILY
-from sfm_match.features import extractor
-from sfm_match.features.extractor import NOT_FINITE, Extractor, chosen_model
+from sfm_match.features import dedode as extractor
+from sfm_match.features.dedode import NOT_FINITE, DeDoDeExtractor, chosen_model
 from sfm_match.images.loader import Loaded
 from sfm_match.job.concurrency import Lanes
 from sfm_match.job.progress import Clock
@@ -33,7 +33,7 @@ ENGINES: dict[str, Callable[[Path], Runtime]] = {
 
 def features(batch: Loaded, runtime: Runtime | None, **options) -> dict[str, Features]:
     chosen = ExtractOptions(**options)
-    network = Extractor(chosen_model(chosen), chosen, Counter({(320, 256): len(batch.items)}), runtime)
+    network = DeDoDeExtractor(chosen_model(chosen), chosen, Counter({(320, 256): len(batch.items)}), runtime)
     found = network.features(batch, Clock())
     assert all(isinstance(one, Features) for one in found.values()), found
     return found  # type: ignore[return-value]
@@ -68,7 +68,7 @@ def test_the_device_finds_what_the_cpu_finds(engine: str, options: dict, batch: 
 def test_half_precision_is_near_single(batch: Loaded, tmp_path: Path) -> None:
     single, chosen = features(batch, None), ExtractOptions()
     halved = find_model("dedode-nano", half=True)
-    network = Extractor(halved, chosen, Counter({(320, 256): 3}), OrtRuntime("cpu", tmp_path, on_device=True))
+    network = DeDoDeExtractor(halved, chosen, Counter({(320, 256): 3}), OrtRuntime("cpu", tmp_path, on_device=True))
     for name, ours in network.features(batch, Clock()).items():
         assert isinstance(ours, Features)
         apart = np.linalg.norm(ours.keypoints[:, None] - single[name].keypoints[None], axis=2)
@@ -126,7 +126,7 @@ def test_a_batch_too_large_is_halved(batch: Loaded, tmp_path: Path) -> None:
 
 def test_values_that_are_not_finite_are_redone_in_single_precision(batch: Loaded, tmp_path: Path) -> None:
     inner, chosen = OrtRuntime("cpu", tmp_path, on_device=True), ExtractOptions()
-    network = Extractor(
+    network = DeDoDeExtractor(
         find_model("dedode-nano", half=True), chosen, Counter({(320, 256): 3}), _Breaking(inner, 9, poison=True)
     )
     found = network.features(batch, Clock())
@@ -146,7 +146,7 @@ def test_values_that_are_not_finite_are_redone_in_single_precision(batch: Loaded
 @pytest.mark.parametrize("error", [OutOfMemory("full"), EngineError("refused")], ids=["memory", "refused"])
 def test_a_redo_that_fails_costs_its_image_alone(error: EngineError, batch: Loaded, tmp_path: Path) -> None:
     runtime = _Breaking(OrtRuntime("cpu", tmp_path, on_device=True), 9, poison=True, single=error)
-    network = Extractor(find_model("dedode-nano", half=True), ExtractOptions(), Counter({(320, 256): 3}), runtime)
+    network = DeDoDeExtractor(find_model("dedode-nano", half=True), ExtractOptions(), Counter({(320, 256): 3}), runtime)
     found = network.features(batch, Clock())
     first, second, third = (found[item.name] for item in batch.items)
     assert second == f"{NOT_FINITE}, and float32 failed: {error}"
@@ -158,7 +158,7 @@ def test_a_redo_that_fails_costs_its_image_alone(error: EngineError, batch: Load
 def test_no_batch_has_tensors_that_engines_refuse(tmp_path: Path) -> None:
     runtime = OrtRuntime("cpu", tmp_path, on_device=True)
     buckets = Counter({(1024, 512): 1, (512, 1024): 1})  # one engine serves both, and is built for 1024 x 1024
-    network = Extractor(find_model("dedode-nano"), ExtractOptions(batch="4096"), buckets, runtime)
+    network = DeDoDeExtractor(find_model("dedode-nano"), ExtractOptions(batch="4096"), buckets, runtime)
     largest = FAMILY["dedode-nano"].largest_tensor(1024 * 1024)
     assert network.batch * largest < 2**31 <= (network.batch + 1) * largest
     assert network.served[0].largest == (network.batch, 1024, 1024)
@@ -168,13 +168,13 @@ def test_single_precision_that_is_not_finite_is_a_failure(batch: Loaded, monkeyp
     poisoned = replace(batch, images=batch.images)
     monkeypatch.setattr(extractor, "normalise", lambda image: np.full((3, *image.shape[:2]), np.nan, np.float32))
     chosen = ExtractOptions(device="cpu")
-    network = Extractor(chosen_model(chosen), chosen, Counter({(320, 256): 3}))
+    network = DeDoDeExtractor(chosen_model(chosen), chosen, Counter({(320, 256): 3}))
     assert set(network.features(poisoned, Clock()).values()) == {NOT_FINITE}
 
 
 def test_lanes_keep_the_order(batch: Loaded, tmp_path: Path) -> None:
     chosen = ExtractOptions()
-    network = Extractor(
+    network = DeDoDeExtractor(
         chosen_model(chosen),
         chosen,
         Counter({(320, 256): 3}),

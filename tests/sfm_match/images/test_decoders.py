@@ -23,7 +23,7 @@ from PIL import Image
 import sfm_match
 from sfm_match.errors import UsageError
 from sfm_match.images import decoders
-from sfm_match.images.decoders import decoder_facts, find_decoder
+from sfm_match.images.decoders import decoder_inputs, find_decoder
 from sfm_match.images.files import ImageError, decode, read_header
 from sfm_match.models import find_model
 from sfm_match.options.stages import ExtractOptions
@@ -118,14 +118,14 @@ def test_the_decoder_is_recorded(fake: Fake, monkeypatch: pytest.MonkeyPatch) ->
     assert other == {**plain, "decoder": "nvimgcodec", "decoder_backend": "cpu"}
     decoders._backend.cache_clear()
     monkeypatch.setattr(decoders, "driver_present", lambda: True)
-    assert decoder_facts("nvimgcodec") == {"decoder_backend": "gpu"}
+    assert decoder_inputs("nvimgcodec") == {"decoder_backend": "gpu"}
     assert fake.made
 
 
 def test_without_nvjpeg_a_gpu_decodes_nothing(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoders, "driver_present", lambda: True)
     monkeypatch.setattr(fake, "_decode", lambda *_, **__: None)
-    assert decoder_facts("nvimgcodec") == {"decoder_backend": "cpu"}
+    assert decoder_inputs("nvimgcodec") == {"decoder_backend": "cpu"}
 
 
 def test_each_thread_has_a_decoder_on_the_gpu_that_is_named(

@@ -20,7 +20,7 @@ from exports.networks import Describe
 from exports.registry import FAMILY
 from exports.weights import load_networks, random_networks
 from sfm_match.errors import NothingDone, UsageError
-from sfm_match.features.extractor import Extractor
+from sfm_match.features.dedode import DeDoDeExtractor
 from sfm_match.images.coordinates import Frame
 from sfm_match.images.loader import Item, Loaded, normalise
 from sfm_match.job.progress import Clock
@@ -153,7 +153,7 @@ def test_published_networks_give_the_published_features(tmp_path: Path) -> None:
     options = ExtractOptions(model="dedode-l-b", max_keypoints=400, border=0, subpixel=False)
     batch = Loaded([Item("a", frame)], pixels, [None], {}, set())
     buckets = Counter({(128, 96): 1})
-    found = Extractor(model, options, buckets).features(batch, Clock())["a"]
+    found = DeDoDeExtractor(model, options, buckets).features(batch, Clock())["a"]
     assert not isinstance(found, str)
     with torch.no_grad():
         keypoints, scores = Detect(networks.detector, 400)(torch.from_numpy(image))
@@ -167,7 +167,7 @@ def test_published_networks_give_the_published_features(tmp_path: Path) -> None:
     assert (found.descriptors[ours].astype(np.float32) * descriptors[theirs]).sum(axis=1).min() > 0.9999
 
     plain = ExtractOptions(model="dedode-l-b", max_keypoints=400)
-    refined = Extractor(model, plain, buckets).features(batch, Clock())["a"]
+    refined = DeDoDeExtractor(model, plain, buckets).features(batch, Clock())["a"]
     assert not isinstance(refined, str)
     apart = np.linalg.norm(refined.keypoints[:, None] - refined.keypoints[None], axis=-1) + 9 * np.eye(400)
     assert np.median(apart.min(axis=1)) > 1.0  # neighbours do not collapse onto one place

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import sfm_match
-from sfm_match.features.extractor import Extractor
+from sfm_match.features.dedode import DeDoDeExtractor
 from sfm_match.images.loader import Loaded
 from sfm_match.job.progress import Clock
 from sfm_match.matching.dual_softmax import match_descriptors
@@ -35,9 +35,9 @@ def engine(request: pytest.FixtureRequest) -> str:
 @pytest.mark.parametrize("half", [False, True], ids=["fp32", "fp16"])
 def test_features_and_matches_are_those_of_the_cpu(engine: str, half: bool, batch: Loaded, tmp_path: Path) -> None:
     options, buckets = ExtractOptions(max_keypoints=300, device="cpu"), Counter({(320, 256): 3})
-    expected = Extractor(find_model("dedode-nano"), options, buckets).features(batch, Clock())
+    expected = DeDoDeExtractor(find_model("dedode-nano"), options, buckets).features(batch, Clock())
     runtime = create_runtime(engine, tmp_path)
-    device = Extractor(find_model("dedode-nano", half=half), options, buckets, runtime)
+    device = DeDoDeExtractor(find_model("dedode-nano", half=half), options, buckets, runtime)
     for _ in range(3):  # plain, captured, replayed
         found = device.features(batch, Clock())
     views = []

@@ -21,7 +21,7 @@ from exports.graph_constants import CAPACITIES
 from sfm_match.commands.engines import build_engines
 from sfm_match.errors import UsageError
 from sfm_match.features import device_graphs as parts
-from sfm_match.features.extractor import Extractor, selection
+from sfm_match.features.dedode import DeDoDeExtractor, selection
 from sfm_match.images.coordinates import plan_frame
 from sfm_match.images.loader import Loaded
 from sfm_match.job.progress import Clock
@@ -213,7 +213,7 @@ def test_a_runtime_that_goes_leaves_nothing(fake_gpu: FakeCuda, batch: Loaded, t
 
     runtime = TrtRuntime(tmp_path)
     options, buckets = ExtractOptions(max_keypoints=300, device="cpu"), Counter({(320, 256): 3})
-    extractor = Extractor(find_model("dedode-nano"), options, buckets, runtime)
+    extractor = DeDoDeExtractor(find_model("dedode-nano"), options, buckets, runtime)
     for _ in range(3):  # threads, and what they hold, stay from one call to the next
         assert len(list(extractor.each([batch] * 4, Clock()))) == 4
     assert fake_gpu.streams == 2
@@ -231,9 +231,9 @@ def test_memory_that_is_short_for_a_large_batch_serves_a_smaller_one(
     from sfm_match.runtime.trt import TrtRuntime
 
     options, buckets = ExtractOptions(max_keypoints=300, device="cpu"), Counter({(320, 256): 3})
-    expected = Extractor(find_model("dedode-nano"), options, buckets).features(batch, Clock())
+    expected = DeDoDeExtractor(find_model("dedode-nano"), options, buckets).features(batch, Clock())
     runtime = TrtRuntime(tmp_path)
-    extractor = Extractor(find_model("dedode-nano"), options, buckets, runtime)
+    extractor = DeDoDeExtractor(find_model("dedode-nano"), options, buckets, runtime)
     fake_gpu.limit = 2 * 3 * 320 * 256 * 4  # two images in float32
     found = extractor.features(batch, Clock())
     assert list(found) == list(expected)
@@ -383,7 +383,7 @@ def test_extraction_and_matching_equal_the_cpu_s(fake_gpu: FakeCuda, batch: Load
 
     options, buckets = ExtractOptions(max_keypoints=300, device="cpu"), Counter({(320, 256): 3})
     model, runtime = find_model("dedode-nano"), TrtRuntime(tmp_path)
-    host, device = Extractor(model, options, buckets), Extractor(model, options, buckets, runtime)
+    host, device = DeDoDeExtractor(model, options, buckets), DeDoDeExtractor(model, options, buckets, runtime)
     expected = host.features(batch, Clock())
     for _ in range(4):  # plain while memory grows, plain, captured, replayed
         found = device.features(batch, Clock())

@@ -1,0 +1,16 @@
+"""Engines of devices; what they build once is kept beside the downloaded weights."""
+
+from sfm_match.models import zoo
+from sfm_match.runtime import Choice, Runtime, choose, create_runtime
+
+_FOLDER = "engines"  # within the folder of weights
+
+
+def runtime_for(device: str) -> tuple[Runtime, Choice]:
+    """The engine of a device, `auto` resolved.
+
+    Raises:
+        UsageError: the device is not here; the message says what is missing.
+    """
+    choice = choose(device)
+    return create_runtime(choice.device, zoo.weights_dir() / _FOLDER, choice.index), choice
