@@ -11,14 +11,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from exports.keypoints import Logits, pixel_overlap, strongest
-from exports.networks import DeDoDe, Describe
+from exports.networks import DeDoDe, Describe, VGG19WithDINOv2
 from exports.weights import Networks
 
 M = TypeVar("M", bound=nn.Module)
@@ -76,8 +76,8 @@ def compare_in_half(
                 count = min(_KEYPOINTS, height * width // 16)
                 logits, found = Logits(networks.detector)(image), Logits(lean)(image)
                 difference, deviation = float((found - logits).abs().max()), float(logits.std())
-                places = [strongest(each, count)[0].numpy() for each in (found, logits)]
-                overlap = pixel_overlap(*places, (height, width))
+                places, expected = (strongest(each, count)[0].numpy() for each in (found, logits))
+                overlap = pixel_overlap(places, expected, (height, width))
             else:
                 keypoints = torch.rand(1, 512, 2, generator=generator) * 2 - 1
                 found = Describe(lean)(image, keypoints)
@@ -177,7 +177,7 @@ def enlarge_activations(network: DeDoDe, image: Tensor, peak: float = PUBLISHED_
         peak: absolute.
     """
     if network.config.encoder == "vgg19+dinov2":
-        block = network.encoder.dinov2.blocks[0]
+        block: Any = cast(VGG19WithDINOv2, network.encoder).dinov2.blocks[0]
         bias = block.mlp.fc2.bias
         bias[:: len(bias) // 2] = MASSIVE / block.ls2.gamma[:: len(bias) // 2]
     pairs = [
@@ -200,5 +200,5 @@ def enlarge_activations(network: DeDoDe, image: Tensor, peak: float = PUBLISHED_
         convolution.weight *= factor
         if convolution.bias is not None:
             convolution.bias *= factor
-        norm.running_mean *= factor
-        norm.running_var *= factor**2
+        cast(Tensor, norm.running_mean).mul_(factor)
+        cast(Tensor, norm.running_var).mul_(factor**2)

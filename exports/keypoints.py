@@ -39,7 +39,8 @@ def exact_topk(scores: Tensor, k: int, limit: int = TENSORRT_TOPK) -> tuple[Tens
     Returns:
         (B, k) values, descending, and (B, k) int64 places.
     """
-    values, places = [], []
+    values: list[Tensor] = []
+    places: list[Tensor] = []
     for start in range(0, k, limit):
         if places:
             scores = scores.scatter(1, places[-1], float("-inf"))

@@ -20,6 +20,7 @@ import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import onnx
 import torch
@@ -136,7 +137,7 @@ def export_end_to_end(networks: Networks, matcher: Matcher, path: Path, shapes: 
     module = EndToEnd(
         Detect(networks.detector, shapes.num_keypoints), Describe(networks.descriptor), PairMatcher(matcher)
     )
-    dynamic = {"images": shapes.image_axes()}
+    dynamic: dict[str, Any] = {"images": shapes.image_axes()}
     if shapes.dynamic_batch:  # A and B in turn: an even number
         dynamic["images"][0] = 2 * torch.export.Dim("pairs", min=1, max=512)
     export_module(module, {"images": shapes.image(per_item=2)}, dynamic, MATCHES, path)
@@ -145,7 +146,7 @@ def export_end_to_end(networks: Networks, matcher: Matcher, path: Path, shapes: 
 def export_module(
     module: nn.Module,
     inputs: dict[str, Tensor],
-    dynamic: dict[str, dict],
+    dynamic: dict[str, Any],
     outputs: list[str],
     path: Path,
     *,
@@ -153,7 +154,7 @@ def export_module(
 ) -> None:
     """Writes any module as one ONNX file, without the exporter's stack traces, and checks it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    module = copy.deepcopy(module).eval().to(memory_format=torch.contiguous_format)
+    module = cast(Any, copy.deepcopy(module).eval()).to(memory_format=torch.contiguous_format)  # torch's stubs lack it
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it names every torchvision operator that is not there
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter's own internals

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from exports.networks import DeDoDe
+from exports.networks import DeDoDe, VGG19WithDINOv2
 from exports.registry import ModelSpec
 
 _CALIBRATION = 128  # pixels at least; on smaller maps the statistics of a batch are no rule for the next
@@ -51,7 +52,7 @@ def load_networks(spec: ModelSpec, files: list[Path]) -> Networks:
     networks = Networks(DeDoDe(spec.detector).eval(), DeDoDe(spec.descriptor).eval())
     parts: dict[str, nn.Module] = {"detector": networks.detector, "descriptor": networks.descriptor}
     if spec.descriptor.encoder == "vgg19+dinov2":
-        parts["DINOv2"] = networks.descriptor.encoder.dinov2
+        parts["DINOv2"] = cast(VGG19WithDINOv2, networks.descriptor.encoder).dinov2
     missing = dict(parts)
     for file in files:
         state = _read(file)

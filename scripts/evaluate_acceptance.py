@@ -203,7 +203,7 @@ def curve(sets: list[Judged]) -> list[tuple[float, float, float]]:
         if one.kind in ("strangers", "crossed") or two in one.true
     ]
     total = sum(true for _, true in rows)
-    points = []
+    points: list[tuple[float, float, float]] = []
     for threshold in (0, -1, -2, -3, -4, -5, -6, -7, -8, -10, -12, -15, -20, -30):
         taken = [true for value, true in rows if value < threshold]
         points.append((threshold, round(sum(taken) / max(1, len(taken)), 5), round(sum(taken) / max(1, total), 5)))

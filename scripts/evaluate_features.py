@@ -9,6 +9,7 @@ DATA has `homographies/NAME` (img1.jpg ..., H1to2p ...) and `scenes/NAME` (image
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import pycolmap
 from evaluation.conditions import conditions
@@ -61,24 +62,25 @@ def main() -> None:
     if options.scenes is not None:
         scenes = [options.data / "scenes" / name for name in options.scenes.split(",") if name]
 
-    result: dict = {
+    result: dict[str, Any] = {
         **conditions(options.size, options.keypoints),
         "planar": {},
         "rotation": {},
         "scenes": {},
     }
     for folder in sequences:
-        rows = result["planar"][folder.name] = {}
+        rows: dict[str, dict[str, float]] = {}
+        result["planar"][folder.name] = rows
         for method in methods:
             rows[method.name] = score_sequence(Sequence(folder), method)
             print(folder.name, method.name, rows[method.name], flush=True)
     for angle in map(float, filter(None, options.angles.split(","))):
-        rows = result["rotation"][f"{angle:g}°"] = {}
+        result["rotation"][f"{angle:g}°"] = rows = {}
         for method in methods:
             rows[method.name] = score_rotation([folder / "img1.jpg" for folder in sequences], method, angle)
             print(f"{angle:g} degrees", method.name, rows[method.name], flush=True)
     for folder in scenes:
-        rows = result["scenes"][folder.name] = {}
+        result["scenes"][folder.name] = rows = {}
         for method in methods:
             rows[method.name] = score_scene(folder, method)
             print(folder.name, method.name, rows[method.name], flush=True)

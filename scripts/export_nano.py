@@ -8,6 +8,7 @@ import argparse
 import hashlib
 import json
 from pathlib import Path
+from typing import cast
 
 import safetensors.torch
 import torch
@@ -24,7 +25,8 @@ PACKAGE = Path(__file__).parents[1] / "sfm_match" / "models" / "dedode_nano"
 def write_onnx(nets: nn.ModuleDict, folder: Path, *, half: bool) -> dict[str, str]:
     """Both networks' files; returns their sha256 by name."""
     files = {part: folder / f"{part}{'_fp16' if half else ''}.onnx" for part in nets}
-    used = {part: halved(network) if half else network for part, network in nets.items()}
+    networks = {part: cast(DeDoDe, network) for part, network in nets.items()}
+    used = {part: halved(network) if half else network for part, network in networks.items()}
     export_dense_detector(used["detector"], files["detector"])
     export_descriptor(used["descriptor"], files["descriptor"])
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files.values()}

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import cv2
 import safetensors.torch
@@ -77,7 +77,8 @@ def make_task(nets: nn.ModuleDict, options: argparse.Namespace) -> Task:
     with torch.no_grad():
         for layer in detector.decoder.layers.values():
             last = cast(ConvRefiner, layer).out_conv
-            for values in (last.weight, last.bias):  # of the logits, not of what goes on to the next level
+            # of the logits, not of what goes on to the next level
+            for values in (last.weight, cast(torch.Tensor, last.bias)):
                 values[: DETECTOR_NANO.prototypes] *= teacher.temperature
     return Distillation(nn.ModuleDict({"detector": detector}), teacher, options.seed)
 
@@ -122,7 +123,7 @@ def main() -> None:
         smaller = tuple((scale, weight) for (scale, _), weight in zip(config.smaller, weights, strict=True))
         config = dataclasses.replace(config, smaller=smaller)
     nets = nn.ModuleDict({"detector": DeDoDe(config), "descriptor": DeDoDe(DESCRIPTOR_NANO)})
-    nets.to(memory_format=torch.channels_last)  # twice as fast on a CPU
+    cast(Any, nets).to(memory_format=torch.channels_last)  # twice as fast on a CPU; torch's stubs lack it
     task = make_task(nets, options)
     optimiser = torch.optim.AdamW(task.trained.parameters(), lr=options.peak, weight_decay=1e-4)
     decay = TEACHER_DECAY if options.teacher else AVERAGE_DECAY
@@ -165,7 +166,7 @@ def main() -> None:
             line = {"step": step, "seconds": round(seconds), **{k: round(v, 4) for k, v in running.items()}}
             line["pairs_per_s"] = round((step - first) * options.batch / seconds, 2)
             if options.validate and step % options.validate_every == 0:
-                line |= validate(average.module, options.validate)
+                line |= validate(cast(nn.ModuleDict, average.module), options.validate)
             print(json.dumps(line), flush=True)
             with (options.out / "log.jsonl").open("a") as log:
                 log.write(json.dumps(line) + "\n")

@@ -68,7 +68,9 @@ def pillow_copied(content: bytes, divisor: int) -> Pixels:
 def opencv(content: bytes, divisor: int) -> Pixels:
     flag = getattr(cv2, "IMREAD_COLOR" if divisor == 1 else f"IMREAD_REDUCED_COLOR_{divisor}")
     pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
-    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
+    if pixels is None:
+        raise ValueError("OpenCV cannot decode it")
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def turbojpeg(library_path: str | None) -> tuple[str, Decoder]:

@@ -14,6 +14,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -78,8 +79,8 @@ def main() -> None:
         with threadpool_limits(1, "blas"):
             seconds = in_turns(
                 {
-                    "two_softmaxes": lambda a=a, b=b: two_softmaxes(a, b),
-                    "blocked": lambda a=a, b=b: match_descriptors(a, b, THRESHOLD),
+                    "two_softmaxes": partial(two_softmaxes, a, b),
+                    "blocked": partial(match_descriptors, a, b, THRESHOLD),
                 },
                 options.repeat,
             )

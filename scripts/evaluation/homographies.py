@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.images import read_image
 from evaluation.methods import Described, Method, matched_points, mutual_nearest
 
 Floats = NDArray[np.float64]
@@ -29,7 +30,8 @@ class Sequence:
 
     def sizes(self) -> dict[str, tuple[int, int]]:
         """(width, height)."""
-        return {p.name: cv2.imread(str(p)).shape[1::-1] for p in sorted(self.folder.glob("img*"))}
+        shapes = {p.name: read_image(p).shape for p in sorted(self.folder.glob("img*"))}
+        return {name: (width, height) for name, (height, width, _) in shapes.items()}
 
     def homography(self, number: int) -> Floats:
         """Image 1 to image `number`, for pixels whose centres are at one half."""
@@ -76,7 +78,7 @@ def score_pair(
             result[f"{name}@{limit}"] = float((error <= limit).mean()) if len(error) else 0.0
     for limit in LIMITS:
         there = _repeated(a, b, b_from_a, sizes[1], limit)
-        back = _repeated(b, a, np.linalg.inv(b_from_a), sizes[0], limit)
+        back = _repeated(b, a, np.asarray(np.linalg.inv(b_from_a), np.float64), sizes[0], limit)
         result[f"repeatability@{limit}"] = (there + back) / 2
     return result
 
@@ -85,7 +87,7 @@ def score_rotation(images: list[Path], method: Method, degrees: float) -> dict[s
     """Each image's middle against the same turned in the plane; averages over the images."""
     rows = []
     for path in images:
-        image = cv2.imread(str(path))
+        image = read_image(path)
         height, width = image.shape[:2]
         side = int(min(height, width) / 2**0.5)  # of the square that holds nothing from outside at any angle
         with tempfile.TemporaryDirectory() as folder:

@@ -12,6 +12,7 @@ import pycolmap
 from numpy.typing import NDArray
 
 import sfm_match
+from evaluation.images import read_image
 from sfm_match.features.extractor import ROTATIONS
 from sfm_match.images.collection import Collection
 from sfm_match.images.files import decode, read_header
@@ -107,7 +108,7 @@ class Sift:
             extractor = pycolmap.Sift(self.options(), pycolmap.Device.cpu)
         found = {}
         for path in _images(folder):
-            image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+            image = read_image(path, cv2.IMREAD_GRAYSCALE)
             small, scale = _shrink(image, self.size)
             keypoints, descriptors = extractor.extract(small)
             unit = descriptors / np.maximum(np.linalg.norm(descriptors, axis=1, keepdims=True), 1e-9)
@@ -144,10 +145,10 @@ class Orb:
     name: str = "OpenCV ORB"
 
     def extract(self, folder: Path) -> dict[str, Described]:
-        extractor = cv2.ORB_create(self.keypoints)
+        extractor = cv2.ORB.create(self.keypoints)
         found = {}
         for path in _images(folder):
-            small, scale = _shrink(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), self.size)
+            small, scale = _shrink(read_image(path, cv2.IMREAD_GRAYSCALE), self.size)
             keypoints, descriptors = extractor.detectAndCompute(small, None)
             places = np.array([k.pt for k in keypoints], np.float32).reshape(-1, 2)
             bits = np.empty((0, 32), np.uint8) if descriptors is None else descriptors
@@ -192,4 +193,4 @@ def _shrink(image: NDArray[np.uint8], size: int) -> tuple[NDArray[np.uint8], flo
     scale = min(1.0, size / max(image.shape))
     if scale == 1.0:
         return image, 1.0
-    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), scale
+    return np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8), scale

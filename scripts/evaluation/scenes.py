@@ -4,6 +4,7 @@ import tempfile
 import time
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pycolmap
@@ -51,7 +52,7 @@ def score_scene(scene: Path, method: Method) -> dict[str, float]:
 
 def _sfm_match(images: Path, place: Path, method: Nano, params: str | None) -> Path | None:
     known = {"camera_mode": "single", "camera_model": "PINHOLE", "camera_params": params} if params else {}
-    options = {"size": method.size, "max_keypoints": method.keypoints, "pairs": "exhaustive", **known}
+    options: dict[str, Any] = {"size": method.size, "max_keypoints": method.keypoints, "pairs": "exhaustive", **known}
     options["adjust_keypoints"] = method.adjust
     try:
         sfm_match.run(images, place, **options, **method.options)
@@ -83,8 +84,8 @@ def _colmap(images: Path, place: Path, method: Method, params: str | None) -> Pa
         features = method.extract(images)
         opened = pycolmap.Database.open(str(database))
         ids = {image.name: image.image_id for image in opened.read_all_images()}
-        for name, found in features.items():
-            opened.write_keypoints(ids[name], found.keypoints)
+        for name, described in features.items():
+            opened.write_keypoints(ids[name], described.keypoints)
         for a, b in combinations(sorted(features), 2):
             opened.write_matches(ids[a], ids[b], method.match(features[a], features[b]).astype(np.uint32))
         opened.close()

@@ -117,7 +117,8 @@ def redo(work: Work) -> None:
 def _redo(work: Work) -> Mapping[str, Any]:
     from gpu import networks
     from gpu.proofs import alike
-    from sfm_match.features.dedode import NOT_FINITE, DeDoDeExtractor, Found
+    from sfm_match.features.dedode import NOT_FINITE, DeDoDeExtractor
+    from sfm_match.features.extractor import Found
     from sfm_match.images.loader import Loaded
     from sfm_match.job.progress import Clock
 
@@ -142,7 +143,7 @@ def _redo(work: Work) -> Mapping[str, Any]:
     loaded = networks.square(work.model, size, batch)
     common: dict[str, Any] = {"batch": batch, "buckets": Counter({(side, side): 1000})}
     full = networks.extractor(work, work.model, half=False, **common).features(loaded, Clock())
-    extractor = networks.extractor(work, work.model, half=True, kind=Drilled, **common)
+    extractor = networks.extractor_of(Drilled, work, work.model, half=True, **common)
     runs = 3
     for _ in range(runs):
         found = extractor.features(loaded, Clock())

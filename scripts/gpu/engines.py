@@ -21,7 +21,8 @@ def engines(work: Work) -> None:
 
 
 def _present(work: Work, name: str) -> Mapping[str, Any]:
-    from sfm_match.runtime.devices import gpus, why_not
+    from sfm_match.runtime.devices import why_not
+    from sfm_match.runtime.gpus import gpus
 
     if name == "torch":  # its own runtime needs nothing else
         import torch

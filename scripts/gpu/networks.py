@@ -5,7 +5,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +19,8 @@ from exports.weights import Networks, load_networks, random_networks
 from gpu import bare, weights
 from gpu.plan import FUSED, ROOT, LeftOut, Settings, Work
 from sfm_match.errors import NothingDone
-from sfm_match.features.dedode import DeDoDeExtractor, Found
+from sfm_match.features.dedode import DeDoDeExtractor
+from sfm_match.features.extractor import Found
 from sfm_match.images.coordinates import Frame
 from sfm_match.images.loader import Item, Loaded
 from sfm_match.job.progress import Clock
@@ -126,7 +127,8 @@ class Counting(DeDoDeExtractor):
             raise
 
 
-def extractor(
+def extractor_of(
+    kind: type[E],
     work: Work,
     name: str,
     *,
@@ -134,18 +136,17 @@ def extractor(
     batch: int,
     buckets: Counter[tuple[int, int]],
     engine: Runtime | None = None,
-    kind: type[E] = DeDoDeExtractor,  # type: ignore[assignment]
 ) -> E:
     """As a job makes it.
 
     Args:
+        kind: to make.
         work: the engine and the settings.
         name: of the model.
         half: networks in half precision.
         batch: images a call, at most.
         buckets: (width, height) of images to come -> how many; from `OWN_PROFILE` on, a shape has its own engine.
         engine: in place of a new one.
-        kind: to make.
     """
     built_in = name in BUILT_IN
     options = ExtractOptions(
@@ -155,11 +156,14 @@ def extractor(
     return kind(chosen, options, buckets, engine or runtime(work.engine, work.settings))
 
 
+extractor = partial(extractor_of, DeDoDeExtractor)
+
+
 def usual(work: Work) -> Counting:
     """One for all sizes and batches of the settings, as in a job; tasks share what TensorRT builds for it."""
     buckets = Counter({(side_of(work.model, size),) * 2: 1000 for size in work.settings.sizes})
     batch = max(work.settings.batches)
-    return extractor(work, work.model, half=work.cuda, batch=batch, buckets=buckets, kind=Counting)
+    return extractor_of(Counting, work, work.model, half=work.cuda, batch=batch, buckets=buckets)
 
 
 @cache

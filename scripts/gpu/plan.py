@@ -25,8 +25,10 @@ ALWAYS = ("", BASELINE, FUSED)  # not asked for among the engines; what they lac
 NANO_MODEL = "dedode-nano"
 BEGUN = "begun"  # what a case is announced by, before its row
 LOST = 70  # exit status: nothing works any more on the GPU in this process; another one goes on
-_LOST = ("illegal memory access", "illegal address", "illegal instruction", "misaligned address", "launch failure")
-_LOST += ("launchfailure", "illegaladdress", "device-side assert", "hardware stack error")  # as libraries say it
+_LOST = (  # as libraries say it
+    *("illegal memory access", "illegal address", "illegal instruction", "misaligned address", "launch failure"),
+    *("launchfailure", "illegaladdress", "device-side assert", "hardware stack error"),
+)
 ROOT = Path(__file__).resolve().parents[2]
 NONE = ""  # no engine, or no model
 FIRST, OTHERS, NANO, NO_MODEL = "first", "others", "nano", "none"
@@ -47,7 +49,10 @@ class Settings:
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> "Settings":
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in found.items()})
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in found.items()
+        }
+        return cls(**values)
 
     def as_json(self) -> dict[str, Any]:
         """Equal to what comes back from a file."""

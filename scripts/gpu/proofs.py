@@ -105,8 +105,7 @@ def bitwise(work: Work) -> None:
 
     def current() -> DeDoDeExtractor:
         if not made:
-            chosen = {"half": work.cuda, "batch": batch, "buckets": buckets}
-            made.append(networks.extractor(work, work.model, **chosen))
+            made.append(networks.extractor(work, work.model, half=work.cuda, batch=batch, buckets=buckets))
         return made[0]
 
     work.case("plain, captured, replayed", lambda: _repeated(work, current(), shapes, batch))
@@ -168,14 +167,14 @@ def features_parity(work: Work) -> None:
     side = networks.side_of(work.model, work.settings.sizes[0])
     settings = dataclasses.replace(work.settings, device="cpu")
     on_cpu = dataclasses.replace(work, settings=settings, engine="torch")
-    common = {"batch": 2, "buckets": Counter({(side, side): 2})}
+    make = partial(networks.extractor, batch=2, buckets=Counter({(side, side): 2}))
     expected: list[Mapping[str, Any]] = []
 
     def compare(half: bool) -> Mapping[str, Any]:
         if not expected:
-            reference = networks.extractor(on_cpu, work.model, half=False, **common)
+            reference = make(on_cpu, work.model, half=False)
             expected.append(reference.features(loaded, Clock()))
-        extractor = networks.extractor(work, work.model, half=half, **common)
+        extractor = make(work, work.model, half=half)
         for _ in range(3 if work.cuda else 1):
             found = extractor.features(loaded, Clock())
         return {**alike(expected[0], found, half=half), "redone": extractor.redone}

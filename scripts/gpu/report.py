@@ -73,7 +73,7 @@ def _head(rows: Sequence[Row]) -> list[str]:
             f"`{first.get('command', '')}`",
             "",
         ]
-    settings = next((row["settings"] for row in rows if row["part"] == "settings"), {})
+    settings: Row = next((row["settings"] for row in rows if row["part"] == "settings"), {})
     if settings.get("device") == "cpu" or settings.get("quick"):
         lines += ["A run of the code, on a CPU or with small sizes: its speeds say nothing about a GPU.", ""]
     ceiling = next((row for row in good(rows, "ceiling") if "product_tflops" in row), None)
@@ -161,7 +161,7 @@ def _reasons(rows: Sequence[Row], status: str) -> list[str]:
 
 def _open(rows: Sequence[Row]) -> list[str]:
     """Tasks that no row closes, of the engines that are there."""
-    found = next((row["settings"] for row in rows if row["part"] == "settings"), {})
+    found: Row = next((row["settings"] for row in rows if row["part"] == "settings"), {})
     try:
         settings = Settings.from_json(found)
     except TypeError:  # of another version

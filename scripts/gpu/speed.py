@@ -149,8 +149,7 @@ def _matching(work: Work, count: int) -> Mapping[str, Any]:
     pairs = np.array([(i, side + j) for i in range(side) for j in range(side)], np.int32)
     shared = rng.normal(size=(count, _DIMENSION))
     block = [unit(shared[rng.permutation(count)] + rng.normal(size=shared.shape)) for _ in range(2 * side)]
-    sizes = {"images": 2 * side, "keypoints": count, "dimension": _DIMENSION}
-    matcher = BlockMatcher(engine, _THRESHOLD, _TEMPERATURE, **sizes)
+    matcher = BlockMatcher(engine, _THRESHOLD, _TEMPERATURE, images=2 * side, keypoints=count, dimension=_DIMENSION)
     first, *others = (tuple(f"{group} {i}" for i in range(side)) for group in range(GROUPS + 2))  # more than stay there
     tiles = engine.lanes.each(
         zip(itertools.repeat(first), itertools.cycle(others)), partial(_tile, matcher, block, pairs)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from gpu import networks
 from gpu.networks import side_of, square, wait
@@ -64,7 +65,7 @@ class Steps:
         valid_mask = np.stack([valid_mask_of(item.frame, bucket, self._how.border, mask) for item, mask in pairs])
         small = {"log_threshold": np.array([-1e30], np.float32), "least_contrast": np.zeros(1, np.float32)}
         pixels = timed("put", lambda: engine.put("pixels", batch.images))
-        feeds = {**small, "ground": valid_mask}
+        feeds: dict[str, NDArray[Any]] = {**small, "ground": valid_mask}
         put = timed("put", lambda: {name: engine.put(name, one) for name, one in feeds.items()})
         image = timed("normalise", lambda: self._normalise.run({"pixels": pixels}))["image"]
         logits = timed("detector", lambda: self._detector.run({"image": image}))["logits"]

@@ -30,7 +30,12 @@ def _jpegs(work: Work, decoder: str) -> Mapping[str, Any]:
     from sfm_match.models import BUILT_IN
 
     size = networks.side_of(work.model, work.settings.sizes[-1])
-    chosen = {"max_keypoints": work.settings.max_keypoints, "device": work.engine, "size": size, "decoder": decoder}
+    chosen: dict[str, Any] = {
+        "max_keypoints": work.settings.max_keypoints,
+        "device": work.engine,
+        "size": size,
+        "decoder": decoder,
+    }
     with tempfile.TemporaryDirectory() as folder:
         photographs, workspace = Path(folder) / "photographs", Path(folder) / "workspace"
         count = _write(photographs, size, _COUNT if work.cuda and not work.quick else _COUNT_SMALL)

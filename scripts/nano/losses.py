@@ -179,4 +179,5 @@ def repeatability(logits: Tensor, seen: Overlap) -> tuple[float, float]:
     landed, _ = _apply(seen.b_from_a, torch.stack((index_a % size, index_a // size), -1).float())
     distance = torch.cdist(landed, torch.stack((index_b % size, index_b // size), -1).float()).amin(-1)
     total = max(1, int(usable.sum()))
-    return tuple(float(((distance < limit) & usable).sum()) / total for limit in (1, 3))
+    within_1, within_3 = (float(((distance < limit) & usable).sum()) / total for limit in (1, 3))
+    return within_1, within_3

@@ -1,16 +1,17 @@
 """What a checkpoint is worth while it trains: the planar sequences, by the pipeline's own selection and matcher."""
 
 from pathlib import Path
+from typing import cast
 
-import cv2
 import numpy as np
 import torch
 from evaluation.homographies import Sequence, score_sequence
+from evaluation.images import read_image
 from evaluation.methods import Described, Indices, cosines
 from numpy.typing import NDArray
 from torch import nn
 
-from exports.networks import Describe
+from exports.networks import DeDoDe, Describe
 from exports.registry import FAMILY
 from sfm_match.features.keypoint_selection import Selection, select_keypoints
 from sfm_match.images.coordinates import normalised_from_network, plan_frame
@@ -35,13 +36,13 @@ class Networks:
         """Features of every image of a folder."""
         found = {}
         for path in sorted(folder.glob("img*")):
-            raw = cv2.imread(str(path))[..., ::-1]
-            frame = plan_frame(raw.shape[1::-1], 1, self._size, _NANO.alignment)
+            raw = read_image(path)[..., ::-1]
+            frame = plan_frame((raw.shape[1], raw.shape[0]), 1, self._size, _NANO.alignment)
             image = torch.from_numpy(normalise(to_network(np.ascontiguousarray(raw), frame)))[None]
             logits = self._nets["detector"](image)[0, 0].numpy()
             points, _ = select_keypoints(logits, frame.network_size, _HOW)
             places = torch.from_numpy(normalised_from_network(points, frame.bucket))[None]
-            descriptors = Describe(self._nets["descriptor"])(image, places)[0].numpy()
+            descriptors = Describe(cast(DeDoDe, self._nets["descriptor"]))(image, places)[0].numpy()
             found[path.name] = Described(frame.raw_from_network(points), descriptors)
         return found
 

@@ -5,6 +5,7 @@ Pixel (i, j) of an array has its centre at (i, j) here (OpenCV's convention), be
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Image = NDArray[np.uint8]
+Image = NDArray[Any]  # (H, W, 3) uint8, BGR; OpenCV's stubs promise no dtype
 Matrix = NDArray[np.float64]
 SUFFIXES = {".jpg", ".jpeg", ".png"}
 MIN_SIDE = 160  # pixels; smaller photographs hold too little texture
@@ -90,8 +91,8 @@ def _motion_blur(image: Image, rng: np.random.Generator) -> Image:
     kernel = np.zeros((length, length), np.float32)
     kernel[length // 2] = 1.0
     turn = cv2.getRotationMatrix2D((length / 2 - 0.5, length / 2 - 0.5), rng.uniform(0, 180), 1)
-    kernel = cv2.warpAffine(kernel, turn, (length, length))
-    return cv2.filter2D(image, -1, kernel / max(float(kernel.sum()), 1e-6))
+    turned = cv2.warpAffine(kernel, turn, (length, length))
+    return cv2.filter2D(image, -1, np.asarray(turned / max(float(turned.sum()), 1e-6), np.float32))
 
 
 def _defocus(image: Image, rng: np.random.Generator) -> Image:
@@ -164,7 +165,7 @@ def _pair(photos: Photographs, size: int, rng: np.random.Generator, *, hard: boo
         a = cv2.GaussianBlur(a, (0, 0), rng.uniform(0.3, 0.8))
     if rng.random() < 0.3:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 80))]
-        b = cv2.imdecode(cv2.imencode(".jpg", b, quality)[1], cv2.IMREAD_COLOR)
+        b = cast(Image, cv2.imdecode(cv2.imencode(".jpg", b, quality)[1], cv2.IMREAD_COLOR))
     inside = _inside(h_a, size, width, height), _inside(h_b, size, width, height)
     return (a, b), np.linalg.inv(h_b) @ h_a, inside, corners, clean
 
