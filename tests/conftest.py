@@ -1,6 +1,7 @@
 """Shared fixtures: the photographs where they are, and a small rendered scene that is always there."""
 
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from sfm_match.runtime import devices
 
 if not devices.gpus():  # read when triton is imported; there its kernels run on arrays of the host
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+logging.getLogger("sfm_match").setLevel(logging.INFO)  # for caplog
 
 SMALL = ["--size", "512", "--max-keypoints", "1024"]  # options that keep a test of the whole job short
 

@@ -13,6 +13,7 @@ from typer.core import TyperCommand
 
 from sfm_match.colmap import let_colmap_speak
 from sfm_match.errors import SfmMatchError
+from sfm_match.job.log import show_on_stderr
 from sfm_match.options.base import Options, about, aliases_of, fields_of, flag, resolve_aliases
 
 SOME_FAILED, WRONG_USE, NOTHING, INTERRUPTED = 1, 2, 3, 130
@@ -91,6 +92,7 @@ def with_options(*groups: type[Options]) -> Callable[[Callable[..., Any]], Calla
         names = {p.name for p in own}
 
         def call(verbose: bool, **arguments: Any) -> None:
+            show_on_stderr()
             if verbose:
                 let_colmap_speak()
             given = {key: value for key, value in arguments.items() if key not in names and value is not None}

@@ -7,7 +7,6 @@ worker is spawned, not forked, because a process that has used CUDA cannot be fo
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from sfm_match.errors import SfmMatchError
+from sfm_match.job.log import LOGGER, show_on_stderr, shown_on_stderr
 from sfm_match.job.progress import Clock
 from sfm_match.store.shard import remove_leftovers
 
@@ -92,7 +92,7 @@ class _Worker(Generic[U]):
         self.device, self.deaths = device, deaths
         self.holding: deque[U] = deque()
         self.connection, theirs = spawning.Pipe()
-        self.process = spawning.Process(target=_serve, args=(theirs, work, device), daemon=True)
+        self.process = spawning.Process(target=_serve, args=(theirs, work, device, shown_on_stderr()), daemon=True)
         self.process.start()
         theirs.close()
 
@@ -171,10 +171,10 @@ class _Coordinator(Generic[U, R]):
         deaths = worker.deaths + 1
         if deaths >= DEATHS:
             raise WorkerLost(
-                f"--devices: the worker on {worker.device} was lost {deaths} times ({cause}); what is done stands. "
+                f"--devices: the worker on {worker.device} was lost {deaths} times ({cause}); completed work is kept. "
                 "Memory may be short: try fewer devices, or a smaller --batch"
             )
-        print(f"sfm-match: the worker on {worker.device} was lost ({cause}); another one goes on", file=sys.stderr)
+        LOGGER.warning("the worker on %s was lost (%s); another one takes its place", worker.device, cause)
         self._left.extendleft(reversed(worker.holding))
         return _Worker(worker.device, self._work, deaths)
 
@@ -186,8 +186,10 @@ class _Coordinator(Generic[U, R]):
             self._clock.spent[what] = self._clock.spent.get(what, 0.0) + mean
 
 
-def _serve(connection: Connection, work: Work[Any, Any], device: str) -> None:
+def _serve(connection: Connection, work: Work[Any, Any], device: str, show: bool) -> None:
     """A worker's life."""
+    if show:
+        show_on_stderr()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the coordinator ends its workers
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     sending = threading.Lock()

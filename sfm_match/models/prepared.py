@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from exports.registry import FAMILY
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError
+from sfm_match.job.log import LOGGER
 from sfm_match.models import zoo
 from sfm_match.models.model import BUILT_IN, DESCRIPTOR, DETECTOR, Model, Weights
 from sfm_match.runtime import refuse_failed_export
@@ -82,7 +82,7 @@ def exported_file(name: str, part: str, weights: Weights, num_keypoints: int, *,
 @cache
 def say_random() -> None:
     """Once is enough."""
-    print("sfm-match: RANDOM WEIGHTS: for checks of shapes and memory; they match nothing", file=sys.stderr)
+    LOGGER.warning("RANDOM WEIGHTS: for checks of shapes and memory; they match nothing")
 
 
 def sources(name: str, weights: Weights) -> tuple[list[Path], dict[str, str]]:
@@ -124,7 +124,7 @@ def _prepared(
     form, version = (f"{form} fp16", HALF_FORM) if half else (form, FORM)
     place = folder / f"{name}-{fingerprint([source, form, version])}"
     if not place.is_dir():
-        print(f"sfm-match: {name}: converting its weights to ONNX, once, in {place}", file=sys.stderr)
+        LOGGER.info("%s: converting its weights to ONNX, once, in %s", name, place)
         folder.mkdir(parents=True, exist_ok=True)
         _sweep(folder)
         temporary = place.with_name(temporary_name(place.name))

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TypeVar
 
 from filelock import FileLock
 
+from sfm_match.job.log import LOGGER
 from sfm_match.runtime.protocol import EngineError, Shapes
 from sfm_match.store.shard import fingerprint, replacing
 
@@ -98,8 +98,8 @@ class EngineStore:
         make: Callable[[bytes], tuple[bytes, bytes]],
         open_engine: Callable[[bytes], E | None],
     ) -> E:
-        reason = "the standing one is damaged" if path.exists() else "once for this GPU and these shapes"
-        print(f"sfm-match: building a TensorRT engine of {name}, {reason}: {path}", file=sys.stderr)
+        reason = "the one that is there is damaged" if path.exists() else "once for this GPU and these shapes"
+        LOGGER.info("building a TensorRT engine of %s, %s: %s", name, reason, path)
         timing_path = self._folder / f"timing-{facts.timing_key()}.cache"
         plan, timing = make(timing_path.read_bytes() if timing_path.exists() else b"")
         engine = open_engine(plan)
@@ -112,7 +112,7 @@ class EngineStore:
             head = json.dumps({"sha256": hashlib.sha256(plan).hexdigest(), **asdict(facts)})
             self._write(path, head.encode() + b"\n" + plan)
         except OSError as error:  # the engine is in hand
-            print(f"sfm-match: {path}: not kept for the next run ({error.strerror})", file=sys.stderr)
+            LOGGER.warning("%s: not kept for the next run (%s)", path, error.strerror)
         return engine
 
     @staticmethod

@@ -42,7 +42,7 @@ def test_the_same_bytes(rendered: Path, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_worker_killed_in_the_middle(
-    rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With -9, as its first file stands: the job goes on with another worker, to the same bytes."""
     monkeypatch.setattr("sfm_match.images.collection.UNIT_SIZE", 1)
@@ -66,7 +66,7 @@ def test_a_worker_killed_in_the_middle(
     report = sfm_match.extract(rendered, tmp_path / "two", devices="cpu,cpu", **SMALL)
     killer.join()
     assert len(started) == 3
-    assert "the worker on cpu was lost (killed by signal 9); another one goes on" in capsys.readouterr().err
+    assert "the worker on cpu was lost (killed by signal 9); another one takes its place" in caplog.text
     assert report.done == 6
     assert files(tmp_path / "two") == files(tmp_path / "one")  # what it was writing is gone, too
 

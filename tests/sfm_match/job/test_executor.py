@@ -39,12 +39,12 @@ def test_no_more_workers_than_units(tmp_path: Path) -> None:
     assert list(done_units(["cpu"] * 2, work, [], tmp_path, lambda _: None, Clock())) == []
 
 
-def test_a_worker_that_is_killed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_worker_that_is_killed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Its units are done by the next, those it had finished are not done again."""
     work = partial(worker_tasks.killed_at_three, tmp_path)
     receipts = list(done_units(["cpu", "cpu"], work, range(8), tmp_path, lambda _: None, Clock()))
     assert sorted(unit for unit, _, _ in receipts) == list(range(8))
-    assert "the worker on cpu was lost (killed by signal 9); another one goes on" in capsys.readouterr().err
+    assert "the worker on cpu was lost (killed by signal 9); another one takes its place" in caplog.text
 
 
 def test_a_unit_that_kills_every_worker_ends_the_job(tmp_path: Path) -> None:

@@ -47,18 +47,18 @@ def checkpoints(folder: Path) -> tuple[Path, ...]:
 
 
 def test_converted_once(
-    checkpoints: tuple[Path, ...], folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    checkpoints: tuple[Path, ...], folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = Weights(checkpoints, folder)
     first = find_model("dedode-nano", weights)
-    assert "converting its weights to ONNX, once" in capsys.readouterr().err
+    assert "converting its weights to ONNX, once" in caplog.text
     assert json.loads((first.detector.parent / "manifest.json").read_text())["model"] == "dedode-nano"
     monkeypatch.setattr("exports.command.export_pipeline", None)  # not needed any more
     assert find_model("dedode-nano", weights) == first
     assert not list((folder / "onnx").glob("*.tmp-*"))
     monkeypatch.undo()
     other = find_model("dedode-nano", Weights(folder=folder, random=True))
-    assert "RANDOM WEIGHTS" in capsys.readouterr().err
+    assert "RANDOM WEIGHTS" in caplog.text
     assert other.facts() != first.facts() != find_model("dedode-nano").facts()
 
 

@@ -29,16 +29,16 @@ class Builds:
         return plan.decode() if self.good else None
 
 
-def test_built_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_built_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     builds, store = Builds(), EngineStore(tmp_path / "engines")
     assert store.load("detector", FACTS, builds.make, builds.open) == "engine 1"
-    assert "building a TensorRT engine of detector, once for this GPU" in capsys.readouterr().err
+    assert "building a TensorRT engine of detector, once for this GPU" in caplog.text
     assert EngineStore(tmp_path / "engines").load("detector", FACTS, builds.make, builds.open) == "engine 1"
     assert builds.timings == [b""]
     assert not list((tmp_path / "engines").glob("*.tmp*"))
 
 
-def test_two_workers_build_one_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_workers_build_one_engine(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The second waits for the first, and finds its engine."""
     builds, begun = Builds(), threading.Event()
 
@@ -56,7 +56,7 @@ def test_two_workers_build_one_engine(tmp_path: Path, capsys: pytest.CaptureFixt
         second = pool.submit(load, builds.make)
         assert first.result() == second.result() == "engine 1"
     assert len(builds.timings) == 1
-    assert capsys.readouterr().err.count("building") == 1
+    assert caplog.text.count("building") == 1
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_timing_cache_helps_the_same_gpu_only(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "headless", "foreign"])
 def test_damaged_and_foreign_engines_are_built_anew(
-    damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     builds, store = Builds(), EngineStore(tmp_path)
     store.load("detector", FACTS, builds.make, builds.open)
@@ -106,16 +106,16 @@ def test_damaged_and_foreign_engines_are_built_anew(
 
     assert store.load("detector", FACTS, builds.make, picky) == "engine 2"
     assert len(opened) == (2 if damage == "foreign" else 1)  # damage never reaches TensorRT, which may crash on it
-    assert "damaged" in capsys.readouterr().err
+    assert "damaged" in caplog.text
     assert store.load("detector", FACTS, builds.make, builds.open) == "engine 2"
 
 
-def test_a_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_cannot_be_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The engine is in hand all the same."""
     (tmp_path / "file").write_text("no folder")
     builds = Builds()
     assert EngineStore(tmp_path / "file" / "engines").load("detector", FACTS, builds.make, builds.open) == "engine 1"
-    assert "not kept for the next run" in capsys.readouterr().err
+    assert "not kept for the next run" in caplog.text
 
 
 def test_an_engine_that_is_refused_when_fresh(tmp_path: Path) -> None:
