@@ -6,13 +6,21 @@ Options are given by name, as an option group, or both: then names go before. A 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar, Unpack
 
 from sfm_match.errors import NothingDone
 from sfm_match.images.collection import Collection, look
 from sfm_match.job.progress import OnProgress, StageReport
 from sfm_match.job.workspace import Workspace
 from sfm_match.options.base import Options, options_of
+from sfm_match.options.keywords import (
+    ExtractKeywords,
+    ImportKeywords,
+    MatchKeywords,
+    PairsKeywords,
+    ReconstructKeywords,
+    RunKeywords,
+)
 from sfm_match.options.pairs import PairsOptions
 from sfm_match.options.run import RunOptions, run_options
 from sfm_match.options.stages import ExtractOptions, ImportOptions, MatchOptions, ReconstructOptions
@@ -30,7 +38,7 @@ def extract(
     overwrite: bool = False,
     quiet: bool = True,
     on_progress: OnProgress | None = None,
-    **keywords: Any,
+    **keywords: Unpack[ExtractKeywords],
 ) -> StageReport:
     """Features of every image.
 
@@ -62,7 +70,7 @@ def pairs(
     overwrite: bool = False,
     quiet: bool = True,
     on_progress: OnProgress | None = None,
-    **keywords: Any,
+    **keywords: Unpack[PairsKeywords],
 ) -> StageReport:
     """Writes `pairs.txt`, or adds the pairs of a second round. Arguments are those of `extract`.
 
@@ -87,7 +95,7 @@ def match(
     overwrite: bool = False,
     quiet: bool = True,
     on_progress: OnProgress | None = None,
-    **keywords: Any,
+    **keywords: Unpack[MatchKeywords],
 ) -> StageReport:
     """Matches of every pair of `pairs.txt`. Arguments are those of `extract`."""
     chosen = RunOptions(match=_chosen("match", MatchOptions, options, keywords))
@@ -102,7 +110,7 @@ def import_(
     overwrite: bool = False,
     quiet: bool = True,
     on_progress: OnProgress | None = None,
-    **keywords: Any,
+    **keywords: Unpack[ImportKeywords],
 ) -> StageReport:
     """Builds and verifies `database.db`. Arguments are those of `extract`."""
     chosen = RunOptions(import_=_chosen("import", ImportOptions, options, keywords))
@@ -115,7 +123,7 @@ def reconstruct(
     options: ReconstructOptions | None = None,
     *,
     overwrite: bool = False,
-    **keywords: Any,
+    **keywords: Unpack[ReconstructKeywords],
 ) -> StageReport:
     """Builds `sparse/0` ... Arguments are those of `extract`."""
     mapping = _chosen("reconstruct", ReconstructOptions, options, keywords)
@@ -136,7 +144,7 @@ def run(
     quiet: bool = True,
     on_report: Callable[[StageReport], None] = lambda _: None,
     on_progress: OnProgress | None = None,
-    **keywords: Any,
+    **keywords: Unpack[RunKeywords],
 ) -> list[StageReport]:
     """All stages; what is up to date is not computed again.
 
@@ -178,7 +186,7 @@ def run(
     return reports
 
 
-def _chosen(command: str, group: type[T], options: T | None, keywords: Mapping[str, Any]) -> T:
+def _chosen(command: str, group: type[T], options: T | None, keywords: Mapping[str, object]) -> T:
     chosen = group.from_mapping(options_of(command, [group], keywords), options)
     chosen.check_for(command)
     return chosen

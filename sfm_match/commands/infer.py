@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import cv2
 import numpy as np
@@ -22,6 +22,7 @@ from sfm_match.matching.dual_softmax import match_turned
 from sfm_match.models import check_name
 from sfm_match.models.prepared import exported_file
 from sfm_match.options.base import flag, options_of
+from sfm_match.options.keywords import InferKeywords
 from sfm_match.options.stages import ExtractOptions, MatchOptions
 from sfm_match.refine.patch_alignment import align_photographs, see
 from sfm_match.runner import DeDoDeRunner
@@ -70,7 +71,9 @@ def infer(
     *,
     end2end: bool = False,
     adjust_keypoints: bool = True,
-    **options: Any,
+    extract: ExtractOptions | None = None,
+    match: MatchOptions | None = None,
+    **keywords: Unpack[InferKeywords],
 ) -> PairResult:
     """Matches two images, and draws them where `viz` names a picture.
 
@@ -81,14 +84,17 @@ def infer(
         end2end: run the exported network that goes from images to matches, as the earlier ONNX port does: exactly
             `max_keypoints` of each image, chosen as published, not refined; both images in the shape of A.
         adjust_keypoints: move the points of B to where the photographs around the matches fit one another; not end2end.
-        **options: of `ExtractOptions`, and `match_threshold`, `inverse_temperature`.
+        extract, match: options of the stages.
+        **keywords: the same options by name; they go before.
 
     Raises:
         UsageError: an option it does not take.
         NothingDone: an image cannot be read.
     """
-    options = options_of("infer", (ExtractOptions, MatchOptions), options)
-    extracting, matching = ExtractOptions.from_mapping(options), MatchOptions.from_mapping(options)
+    given = options_of("infer", (ExtractOptions, MatchOptions), keywords)
+    extracting, matching = ExtractOptions.from_mapping(given, extract), MatchOptions.from_mapping(given, match)
+    for group in (extracting, matching):
+        group.check_for("infer")
     decoder = find_decoder(extracting.decoder, extracting.device)
     images = [_load(Path(path), decoder) for path in (image_a, image_b)]
     if end2end:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from sfm_match.options.base import Options, options_of
 from sfm_match.options.pairs import PairsOptions
@@ -25,7 +24,7 @@ class RunOptions:
 
 
 def run_options(
-    keywords: Mapping[str, Any],
+    keywords: Mapping[str, object],
     extract: ExtractOptions | None = None,
     pairs: PairsOptions | str | None = None,
     match: MatchOptions | None = None,

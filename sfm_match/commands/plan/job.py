@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from sfm_match.api import StrPath
 from sfm_match.commands.plan.counts import Counted, cheaper_ones, count_pairs
@@ -17,8 +17,10 @@ from sfm_match.images.files import Header
 from sfm_match.job.concurrency import AHEAD
 from sfm_match.job.workspace import Workspace
 from sfm_match.models import Model
+from sfm_match.options.keywords import RunKeywords
+from sfm_match.options.pairs import PairsOptions
 from sfm_match.options.run import run_options
-from sfm_match.options.stages import ExtractOptions
+from sfm_match.options.stages import ExtractOptions, ImportOptions, MatchOptions, ReconstructOptions
 from sfm_match.refine.keypoints import PARTNERS
 from sfm_match.runtime.devices import choose, devices_of
 from sfm_match.runtime.gpus import gpus
@@ -94,19 +96,31 @@ class Plan:
         return lines
 
 
-def plan(images: StrPath, workspace: StrPath = "workspace", *, overwrite: bool = False, **options: Any) -> Plan:
+def plan(
+    images: StrPath,
+    workspace: StrPath = "workspace",
+    *,
+    extract: ExtractOptions | None = None,
+    pairs: PairsOptions | str | None = None,
+    match: MatchOptions | None = None,
+    import_: ImportOptions | None = None,
+    reconstruct: ReconstructOptions | None = None,
+    overwrite: bool = False,
+    **keywords: Unpack[RunKeywords],
+) -> Plan:
     """What `run` would do with these arguments: starts nothing, and leaves the workspace as it is.
 
     Args:
         images: folder of photographs.
         workspace: folder of the job; it need not be there.
+        extract, pairs, match, import_, reconstruct: as in `run`.
         overwrite: as in `run`, results of other options would be replaced.
-        **options: of `run`.
+        **keywords: of `run`.
 
     Raises:
         UsageError, NothingDone: where `run` would refuse.
     """
-    every = run_options(options, command="plan")
+    every = run_options(keywords, extract, pairs, match, import_, reconstruct, command="plan")
     place = Workspace(Path(workspace), overwrite=overwrite)  # not opened: that would make it, and lock it
     place.record()  # refuses another version's, as opening does
     collection = look(place, Path(images), every.extract.masks, overwrite=overwrite)
