@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pairs import Block, PairsError
-from pairs.once import Once
+from pairs.deduplicator import PairDeduplicator
 
 _IMAGES = 1024  # of a block
 
@@ -30,7 +30,7 @@ def covisibility(
     starts = np.concatenate(([0], np.bincount(point).cumsum()))
     by_image = np.argsort(seer, kind="stable")
     bounds = np.searchsorted(seer[by_image], np.arange(count + 1))
-    once, found = Once(count), 0
+    deduplicate, found = PairDeduplicator(count), 0
     for first in range(0, count, _IMAGES):
         here, there = [], []
         for image in range(first, min(first + _IMAGES, count)):
@@ -39,7 +39,7 @@ def covisibility(
             order = np.argsort(-shared[others != image], kind="stable")[:num_matched]  # of equals, the first image
             there.append(others[others != image][order])
             here.append(np.full(len(there[-1]), image))
-        block = once(np.concatenate(here), np.concatenate(there))
+        block = deduplicate(np.concatenate(here), np.concatenate(there))
         found += len(block)
         yield block
     if not found:

@@ -32,7 +32,7 @@ class Graph:
             component[nodes] = number
         return component
 
-    def around(self, start: int, cut: int = -1, most: int | None = None) -> NDArray[np.int64]:
+    def breadth_first(self, start: int, cut: int = -1, most: int | None = None) -> NDArray[np.int64]:
         """Nodes by steps from `start`, itself first, as if it had no edge to `cut`; `most` of them, or all."""
         seen, order = {start, cut}, [start]
         most = self.count if most is None else most
@@ -45,7 +45,7 @@ class Graph:
                     order.append(other)
         return np.array(order[:most], np.int64)
 
-    def walk(self) -> NDArray[np.int64]:
+    def breadth_first_order(self) -> NDArray[np.int64]:
         """(count,) all nodes, those of a component by steps from its first one: neighbours are not far apart."""
         return np.concatenate((np.empty(0, np.int64), *self._parts()))
 
@@ -54,7 +54,7 @@ class Graph:
         seen = np.zeros(self.count, bool)
         for node in range(self.count):
             if not seen[node]:
-                nodes = self.around(node)
+                nodes = self.breadth_first(node)
                 seen[nodes] = True
                 yield nodes
 

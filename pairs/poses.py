@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pairs import Block, PairsError
-from pairs.once import Once
+from pairs.deduplicator import PairDeduplicator
 
 Floats = NDArray[np.float64]
 _CELLS = 1 << 22  # of a block of distances; 32 MB
@@ -39,7 +39,7 @@ def poses(
     places, looks = centres[known] - centres[known].mean(axis=0), directions[known]
     least, most = np.cos(np.radians(rotation_threshold)), np.inf if pose_distance is None else pose_distance
     count = min(num_matched, len(known) - 1)
-    once = Once(len(centres))
+    deduplicate = PairDeduplicator(len(centres))
     lengths = (places**2).sum(axis=1)
     for rows in np.array_split(np.arange(len(known)), -(-(len(known) ** 2) // _CELLS)):
         squared = lengths[rows, None] + lengths[None] - 2 * places[rows] @ places.T
@@ -48,4 +48,4 @@ def poses(
         near = np.argpartition(squared, count - 1, axis=1)[:, :count]
         allowed = np.take_along_axis(squared, near, axis=1)
         chosen, columns = np.nonzero(np.isfinite(allowed) & (allowed <= most**2))
-        yield once(known[rows[chosen]], known[near[chosen, columns]])
+        yield deduplicate(known[rows[chosen]], known[near[chosen, columns]])

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pairs import Block
+from pairs.deduplicator import PairDeduplicator
 from pairs.graph import Graph
-from pairs.once import Once
 from pairs.retrieval import Images, ranked, similarities
 
 AROUND = 256  # images on each side of a bridge that are looked at, the nearest in the graph
@@ -26,14 +26,14 @@ def repair(
     """
     count = len(vectors)
     graph, before = Graph(count, verified), Graph(count, np.concatenate((tried, verified)))
-    once = Once(count)
-    yield once(*_across_gaps(graph.components(), vectors, before, repair_pairs))
+    deduplicate = PairDeduplicator(count)
+    yield deduplicate(*_across_gaps(graph.components(), vectors, before, repair_pairs))
     for i, j in graph.bridges():
-        left, right = (graph.around(*ends, most=AROUND).astype(np.int32) for ends in ((i, j), (j, i)))
+        left, right = (graph.breadth_first(*ends, most=AROUND).astype(np.int32) for ends in ((i, j), (j, i)))
         scores = similarities(vectors, left, right)
         scores[_among(before, left, count)[:, right]] = -np.inf
         rows, columns = np.unravel_index(_best(scores.ravel(), repair_pairs), scores.shape)
-        yield once(left[rows], right[columns])
+        yield deduplicate(left[rows], right[columns])
 
 
 def _across_gaps(

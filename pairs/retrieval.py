@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pairs import Block
-from pairs.once import Once
+from pairs.deduplicator import PairDeduplicator
 
 Floats = NDArray[np.float32]
 Images = NDArray[np.int32]
@@ -34,9 +34,9 @@ def retrieval(
         queries, database: images; without: all.
         forbidden: (R,) queries -> (R, N) images that do not count for them.
     """
-    once = Once(len(vectors))
+    deduplicate = PairDeduplicator(len(vectors))
     for here, there, _ in ranked(vectors, num_images, queries, database, forbidden):
-        yield once(np.repeat(here, there.shape[1])[there.ravel() >= 0], there[there >= 0])
+        yield deduplicate(np.repeat(here, there.shape[1])[there.ravel() >= 0], there[there >= 0])
 
 
 def ranked(

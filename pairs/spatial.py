@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pairs import Block, PairsError
-from pairs.once import Once
+from pairs.deduplicator import PairDeduplicator
 
 Floats = NDArray[np.float64]
 _ROWS = 1024  # images looked up at a time
@@ -66,10 +66,10 @@ def spatial(
     places = positions[known][:, : 2 if ignore_z else 3].astype(np.float32)  # centimetres at 100 km
     tree = cv2.flann.Index(places, _EXACT_TREE)
     count = min(max_num_neighbors + 1, len(known))  # itself is among them
-    once = Once(len(positions))
+    deduplicate = PairDeduplicator(len(positions))
     for start in range(0, len(known), _ROWS):
         rows = np.arange(start, min(start + _ROWS, len(known)))
         nearest, squared = tree.knnSearch(places[rows], count, params={"checks": -1})
         here, there = np.repeat(rows, count), nearest.ravel()
         near = squared.ravel() <= max_distance**2
-        yield once(known[here[near]], known[there[near]])
+        yield deduplicate(known[here[near]], known[there[near]])

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from pairs import Block
-from pairs.once import among
+from pairs.deduplicator import among
 
 
 def union(count: int, strategies: Iterable[Iterator[Block]]) -> Iterator[Block]:

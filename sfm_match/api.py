@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar, Unpack
 
 from sfm_match.errors import NothingDone
-from sfm_match.images.collection import Collection, look
+from sfm_match.images.collection import Collection, refresh_collection
 from sfm_match.job.progress import OnProgress, StageReport
 from sfm_match.job.workspace import Workspace
 from sfm_match.options.base import Options, options_of
@@ -53,7 +53,7 @@ def extract(
     """
     chosen = _chosen("extract", ExtractOptions, options, keywords)
     with Workspace(Path(workspace), overwrite=overwrite) as place:
-        collection = look(place, Path(images), chosen.masks, overwrite=overwrite)
+        collection = refresh_collection(place, Path(images), chosen.masks, overwrite=overwrite)
         job = Job(place, collection, RunOptions(extract=chosen), overwrite, quiet, on_progress)
         if chosen.dummy_network:
             from sfm_match.stages.extract import load_only
@@ -82,7 +82,7 @@ def pairs(
             collection = Collection.load(place)
         else:
             masks = Collection.load(place).masks if place.collection.exists() else None
-            collection = look(place, Path(images), masks, overwrite=overwrite)
+            collection = refresh_collection(place, Path(images), masks, overwrite=overwrite)
         report = stage("pairs").run(Job(place, collection, RunOptions(pairs=chosen), overwrite, quiet, on_progress))
         collection.save(place)
         return report
@@ -167,7 +167,7 @@ def run(
     wanted = [one for one in STAGES if one.wanted(chosen)]
     reports: list[StageReport] = []
     with Workspace(Path(workspace), overwrite=overwrite) as place:
-        collection = look(place, Path(images), chosen.extract.masks, overwrite=overwrite)
+        collection = refresh_collection(place, Path(images), chosen.extract.masks, overwrite=overwrite)
         job = Job(place, collection, chosen, overwrite, quiet, on_progress)
         first, *others = [one.load() for one in wanted]
         for later in others:

@@ -76,7 +76,7 @@ class Results:
     @cached_property
     def feature_set(self) -> FeatureSet:
         """Which images have features, and in which files. Raises NothingDone where none were extracted."""
-        inputs = self.workspace.record().get("extract")
+        inputs = self.workspace.read_record().get("extract")
         if inputs is None:
             raise NothingDone(f"{self.workspace.folder}: no features yet; run `sfm-match extract` first")
         return scan_features(self.workspace, self._collection, inputs)
@@ -84,7 +84,7 @@ class Results:
     @cached_property
     def match_set(self) -> MatchSet:
         """Which pairs have matches, and in which files. Raises NothingDone where none were matched."""
-        inputs = self.workspace.record().get("match")
+        inputs = self.workspace.read_record().get("match")
         if inputs is None:
             raise NothingDone(f"{self.workspace.folder}: no matches yet; run `sfm-match match` first")
         return scan_matches(self.workspace, self._collection, self.feature_set, inputs)
@@ -194,7 +194,7 @@ class Results:
 
     @property
     def _database(self) -> Path:
-        if queries.read_note(self.workspace.database, "inputs") is None:
+        if queries.read_record(self.workspace.database, "inputs") is None:
             raise NothingDone(f"{self.workspace.folder}: no database yet; run `sfm-match import` first")
         return self.workspace.database
 

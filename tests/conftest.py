@@ -13,7 +13,7 @@ import pytest
 from fake_gpu import GPU, FakeCuda, fake_tensorrt
 
 from sfm_match.commands.scene import cameras, render, room
-from sfm_match.images.coordinates import Frame
+from sfm_match.images.coordinates import ImageGeometry
 from sfm_match.images.loader import Item, Loaded
 from sfm_match.runtime import devices
 
@@ -67,9 +67,12 @@ def batch() -> Loaded:
     """Three views in one bucket: one padded, one with a mask, one with an orientation."""
     views = [cv2.resize(np.asarray(render(view, room()), np.uint8), (320, 240)) for view in cameras(16)[4:7]]
     images = np.stack([cv2.copyMakeBorder(view, 0, 16, 0, 0, cv2.BORDER_REPLICATE) for view in views])
-    frames = [Frame((640, 480), 1, (320, 240), (320, 256)), Frame((320, 240), 1, (320, 240), (320, 256))]
-    frames.append(Frame((480, 640), 6, (320, 240), (320, 256)))
+    geometries = [
+        ImageGeometry((640, 480), 1, (320, 240), (320, 256)),
+        ImageGeometry((320, 240), 1, (320, 240), (320, 256)),
+    ]
+    geometries.append(ImageGeometry((480, 640), 6, (320, 240), (320, 256)))
     mask = np.zeros((240, 320), np.uint8)
     mask[:, 100:] = 255
-    items = [Item(f"{i}.png", frame) for i, frame in enumerate(frames)]
+    items = [Item(f"{i}.png", geometry) for i, geometry in enumerate(geometries)]
     return Loaded(items, images, [None, mask, None], {}, set())

@@ -172,9 +172,9 @@ def at(decoder: Decoder, divisor: int) -> Callable[[bytes], Pixels]:
 
 def loaded(decoder: Decoder, size: tuple[int, int]) -> Callable[[bytes], Pixels]:
     """Decoded at the fraction that will do, and shrunk to the network's size, as the loader does it."""
-    frame = Header(*size).frame(LONG_SIDE, 16)
-    divisor = size[0] // reduced(size, frame.raw_network_size)[0]
-    return lambda content: to_network(decoder(content, divisor), frame)
+    geometry = Header(*size).geometry(LONG_SIDE, 16)
+    divisor = size[0] // reduced(size, geometry.raw_network_size)[0]
+    return lambda content: to_network(decoder(content, divisor), geometry)
 
 
 def table(rows: list[Row]) -> list[str]:

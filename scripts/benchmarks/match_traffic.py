@@ -71,15 +71,15 @@ def before(pairs: Pairs) -> tuple[int, int, int]:
     return len(parts), images, images
 
 
-def now(pairs: Pairs, count: int, memory: int, lanes: int = 2) -> tuple[int, int, int]:
+def now(pairs: Pairs, count: int, memory: int, workers: int = 2) -> tuple[int, int, int]:
     """Tiles, images read with as many bytes of memory, images sent (each group as 32) by as many threads."""
     names = [f"{i:06d}.jpg" for i in range(count)]
     units = {name: i // UNIT_SIZE for i, name in enumerate(names)}
     features = FeatureSet(Path("f"), {}, dict.fromkeys(names, 1), units, dict.fromkeys(names, "1:1"))
-    cache, devices, tiles = Memory(memory // IMAGE), [Memory(GROUPS) for _ in range(lanes)], 0
+    cache, devices, tiles = Memory(memory // IMAGE), [Memory(GROUPS) for _ in range(workers)], 0
     for place, plan in enumerate(plan_blocks(Path("m"), "f", names, features, pairs)):
         tiles += 1
-        device = devices[place % lanes]
+        device = devices[place % workers]
         for group in filter(None, plan.groups):
             missed = device.missed
             device.use(group)

@@ -17,7 +17,7 @@ from sfm_match.features.extractor import ROTATIONS
 from sfm_match.images.collection import Collection
 from sfm_match.images.files import decode, read_header
 from sfm_match.job.workspace import Workspace
-from sfm_match.matching.dual_softmax import match_turned
+from sfm_match.matching.dual_softmax import match_rotated
 from sfm_match.models import match_threshold
 from sfm_match.refine.patch_alignment import Seen, align_photographs, see
 from sfm_match.stages.state import current_features
@@ -77,12 +77,12 @@ class Nano:
                 }
 
     def _seen(self, path: Path) -> Seen:
-        return see(decode(path), read_header(path).frame(self.size, 1))
+        return see(decode(path), read_header(path).geometry(self.size, 1))
 
     def match(self, a: Described, b: Described) -> Indices:
         threshold = match_threshold(self.options.get("model", "dedode-nano"))
         turns = ROTATIONS if self.options.get("turns") else 1
-        return match_turned(a.descriptors, b.descriptors, turns, threshold).indices.astype(np.int64)
+        return match_rotated(a.descriptors, b.descriptors, turns, threshold).indices.astype(np.int64)
 
     def similarity(self, a: Described, b: Described) -> NDArray[np.float32]:
         return cosines(a, b)

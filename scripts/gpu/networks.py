@@ -21,7 +21,7 @@ from gpu.plan import FUSED, ROOT, LeftOut, Settings, Work
 from sfm_match.errors import NothingDone
 from sfm_match.features.dedode import DeDoDeExtractor
 from sfm_match.features.extractor import Found
-from sfm_match.images.coordinates import Frame
+from sfm_match.images.coordinates import ImageGeometry
 from sfm_match.images.loader import Item, Loaded
 from sfm_match.job.progress import Clock
 from sfm_match.models import BUILT_IN, DESCRIPTOR, DETECTOR, Model, Weights, find_model, half_name, zoo
@@ -117,7 +117,7 @@ class Counting(DeDoDeExtractor):
     calls = splits = 0
 
     def _once(self, batch: Loaded, clock: Clock) -> Found:
-        self.calls += 1  # lanes may lose one of two: a count of none, or of some, is what matters
+        self.calls += 1  # workers may lose one of two: a count of none, or of some, is what matters
         try:
             if self.most is not None and len(batch.items) > self.most:
                 raise OutOfMemory("pretended")
@@ -194,13 +194,13 @@ def images(size: tuple[int, int], batch: int, divisor: int, seed: int = 0, *, pa
     """
     width, height = (max(divisor, side // divisor * divisor) for side in size)
     inside = (max(width * 7 // 8, 32), max(height * 7 // 8, 32)) if padded else (width, height)
-    frame = Frame(inside, 1, inside, (width, height))
+    geometry = ImageGeometry(inside, 1, inside, (width, height))
     views = [_shifted(picture(seed + i % 4, height, width), 16 * (i // 4)) for i in range(batch)]
     stack = np.stack(views)
     if padded:  # as the loader pads: the last row and column again
         stack[:, :, inside[0] :] = stack[:, :, inside[0] - 1 : inside[0]]
         stack[:, inside[1] :] = stack[:, inside[1] - 1 : inside[1]]
-    return Loaded([Item(f"{seed}-{i}", frame) for i in range(batch)], stack, [None] * batch, {}, set())
+    return Loaded([Item(f"{seed}-{i}", geometry) for i in range(batch)], stack, [None] * batch, {}, set())
 
 
 def _shifted(image: NDArray[np.uint8], by: int) -> NDArray[np.uint8]:

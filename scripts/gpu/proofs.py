@@ -14,7 +14,7 @@ from gpu import networks
 from gpu.networks import runtime, unit
 from gpu.plan import Failed, Work
 from sfm_match.features.dedode import DeDoDeExtractor
-from sfm_match.job.concurrency import Lanes
+from sfm_match.job.concurrency import WorkerThreads
 from sfm_match.job.progress import Clock
 from sfm_match.matching.on_device import MORE, STEP, BlockMatcher, packed
 from sfm_match.runtime.planning import pairs_a_call
@@ -110,7 +110,7 @@ def bitwise(work: Work) -> None:
 
     work.case("plain, captured, replayed", lambda: _repeated(work, current(), shapes, batch))
     count = 12 if work.quick else 200
-    work.case(f"two lanes against one, {count} mixed batches", lambda: _lanes(current(), shapes, batch, count))
+    work.case(f"two workers against one, {count} mixed batches", lambda: _workers(current(), shapes, batch, count))
 
 
 def digest(found: Mapping[str, Any]) -> str:
@@ -144,20 +144,22 @@ def _repeated(
     return seen
 
 
-def _lanes(extractor: DeDoDeExtractor, shapes: Sequence[tuple[int, int]], batch: int, count: int) -> Mapping[str, Any]:
+def _workers(
+    extractor: DeDoDeExtractor, shapes: Sequence[tuple[int, int]], batch: int, count: int
+) -> Mapping[str, Any]:
     """A stream of batches of mixed shapes and lengths in two threads, then the same one after the other."""
     rng = np.random.default_rng(0)
     every = [networks.images(shape, n, 1, seed, padded=True) for shape in shapes for n in (1, batch) for seed in (0, 4)]
     stream = [every[place] for place in rng.integers(len(every), size=count)]
-    lanes = extractor.lanes if extractor.lanes.count > 1 else Lanes(2)  # on the CPU, too
-    both = [digest(found) for _, found in lanes.each(stream, lambda loaded: extractor.features(loaded, Clock()))]
+    workers = extractor.workers if extractor.workers.count > 1 else WorkerThreads(2)  # on the CPU, too
+    both = [digest(found) for _, found in workers.each(stream, lambda loaded: extractor.features(loaded, Clock()))]
     one = [digest(extractor.features(loaded, Clock())) for loaded in stream]
     differ = [place for place, (a, b) in enumerate(zip(both, one, strict=True)) if a != b]
     seen = {"batches": count, "different_inputs": len(every), "differ": len(differ), "first": differ[:8]}
     if len(set(one)) < len(every) // 2:
         raise Failed("the batches give too few different results: the case shows nothing", **seen)
     if differ:
-        raise Failed("two lanes give other bits than one", **seen)
+        raise Failed("two workers give other bits than one", **seen)
     return seen
 
 

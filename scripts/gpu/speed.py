@@ -52,7 +52,7 @@ def _ceiling(work: Work) -> Mapping[str, Any]:
 
 
 def speed(work: Work) -> None:
-    """Images a second from bytes in the host's memory to features in the host's memory, all lanes busy.
+    """Images a second from bytes in the host's memory to features in the host's memory, all workers busy.
 
     The largest size first, on which the goals are set.
     """
@@ -101,13 +101,13 @@ def _speed(work: Work, size: int, batch: int, run: Callable[[], tuple[float, int
 def _streamed(work: Work, size: int, batch: int, current: Callable[[], Counting]) -> tuple[float, int]:
     """Batches a second, and how often memory was short.
 
-    What comes first is not counted: each lane runs plainly, captures, and replays.
+    What comes first is not counted: each worker runs plainly, captures, and replays.
     """
     extractor = current()
     if batch > extractor.batch:
         raise LeftOut(f"a call takes at most {extractor.batch} of this size")
     batches = itertools.repeat(square(work.model, size, batch))
-    warm_up = (5 if work.cuda else 1) * extractor.lanes.count
+    warm_up = (5 if work.cuda else 1) * extractor.workers.count
     before = extractor.splits
     found = steady(extractor.each(batches, Clock()), warm_up, work.settings.seconds)
     return found, extractor.splits - before
@@ -151,10 +151,10 @@ def _matching(work: Work, count: int) -> Mapping[str, Any]:
     block = [unit(shared[rng.permutation(count)] + rng.normal(size=shared.shape)) for _ in range(2 * side)]
     matcher = BlockMatcher(engine, _THRESHOLD, _TEMPERATURE, images=2 * side, keypoints=count, dimension=_DIMENSION)
     first, *others = (tuple(f"{group} {i}" for i in range(side)) for group in range(GROUPS + 2))  # more than stay there
-    tiles = engine.lanes.each(
+    tiles = engine.workers.each(
         zip(itertools.repeat(first), itertools.cycle(others)), partial(_tile, matcher, block, pairs)
     )
-    whole = steady(tiles, 2 * engine.lanes.count if work.cuda else 1, work.settings.seconds) * len(pairs)
+    whole = steady(tiles, 2 * engine.workers.count if work.cuda else 1, work.settings.seconds) * len(pairs)
     kernel = _kernel(work, engine, block, count)
     found: dict[str, Any] = {"keypoints": count, "pairs_per_s": round(whole, 1), "kernel_pairs_per_s": round(kernel, 1)}
     found |= shares(matching_roof(count, _DIMENSION), work, kernel)
@@ -193,7 +193,7 @@ def _kernel(work: Work, engine: Runtime, block: list[NDArray[np.float16]], count
 
 
 def time_by_part(work: Work) -> None:
-    """Milliseconds of each network of a batch, one after the other; then how busy the lanes keep the GPU."""
+    """Milliseconds of each network of a batch, one after the other; then how busy the workers keep the GPU."""
     size, batch = work.settings.sizes[-1], sorted(work.settings.batches)[-2:][0]
     work.case(f"{size} px, batch {batch}", partial(_by_part, work, size, batch))
     clear()
@@ -212,9 +212,9 @@ def _busy(work: Work, size: int, batch: int) -> Mapping[str, Any]:
 
     extractor = networks.usual(work)
     stream = extractor.each(itertools.repeat(square(work.model, size, batch)), Clock())
-    for _ in range((5 if work.cuda else 1) * extractor.lanes.count):
+    for _ in range((5 if work.cuda else 1) * extractor.workers.count):
         next(stream)
     try:
-        return {"lanes": extractor.lanes.count, **busy_share(work, lambda: next(stream))}
+        return {"workers": extractor.workers.count, **busy_share(work, lambda: next(stream))}
     finally:
         stream.close()  # type: ignore[attr-defined]

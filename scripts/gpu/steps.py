@@ -62,7 +62,7 @@ class Steps:
 
         bucket = batch.images.shape[2], batch.images.shape[1]
         pairs = zip(batch.items, batch.masks, strict=True)
-        valid_mask = np.stack([valid_mask_of(item.frame, bucket, self._how.border, mask) for item, mask in pairs])
+        valid_mask = np.stack([valid_mask_of(item.geometry, bucket, self._how.border, mask) for item, mask in pairs])
         small = {"log_threshold": np.array([-1e30], np.float32), "least_contrast": np.zeros(1, np.float32)}
         pixels = timed("put", lambda: engine.put("pixels", batch.images))
         feeds: dict[str, NDArray[Any]] = {**small, "ground": valid_mask}
@@ -107,7 +107,7 @@ def busy_share(work: Work, action: Callable[[], Any]) -> dict[str, Any]:
         raise LeftOut("the profiler of torch saw no kernel (no CUPTI?)")
     return {
         "busy": round(union(spans) / 1e6 / elapsed, 4),
-        "kernels_share": round(kernels / 1e6 / elapsed, 4),  # above `busy` where lanes overlap
+        "kernels_share": round(kernels / 1e6 / elapsed, 4),  # above `busy` where workers overlap
         "copies_share": round(copies / 1e6 / elapsed, 4),
         "events": len(spans),
     }

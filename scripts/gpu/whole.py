@@ -90,5 +90,5 @@ def _alone(work: Work) -> float:
     extractor = networks.usual(work)
     batch = min(extractor.batch, 8)
     stream = extractor.each(itertools.repeat(networks.square(work.model, work.settings.sizes[-1], batch)), Clock())
-    warm_up = (5 if work.cuda else 1) * extractor.lanes.count
+    warm_up = (5 if work.cuda else 1) * extractor.workers.count
     return networks.steady(stream, warm_up, work.settings.seconds) * batch

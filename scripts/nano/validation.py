@@ -14,7 +14,7 @@ from torch import nn
 from exports.networks import DeDoDe, Describe
 from exports.registry import FAMILY
 from sfm_match.features.keypoint_selection import Selection, select_keypoints
-from sfm_match.images.coordinates import normalised_from_network, plan_frame
+from sfm_match.images.coordinates import normalised_from_network, plan_geometry
 from sfm_match.images.loader import normalise, to_network
 from sfm_match.matching.dual_softmax import match_descriptors
 
@@ -37,7 +37,7 @@ class Networks:
         found = {}
         for path in sorted(folder.glob("img*")):
             raw = read_image(path)[..., ::-1]
-            frame = plan_frame((raw.shape[1], raw.shape[0]), 1, self._size, _NANO.alignment)
+            frame = plan_geometry((raw.shape[1], raw.shape[0]), 1, self._size, _NANO.alignment)
             image = torch.from_numpy(normalise(to_network(np.ascontiguousarray(raw), frame)))[None]
             logits = self._nets["detector"](image)[0, 0].numpy()
             points, _ = select_keypoints(logits, frame.network_size, _HOW)

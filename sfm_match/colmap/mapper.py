@@ -19,7 +19,7 @@ from pairs.graph import Graph
 from sfm_match.colmap import hush_colmap
 from sfm_match.colmap.cameras import read_cameras
 from sfm_match.colmap.plausibility import far_from_exif, keep_earned
-from sfm_match.colmap.queries import read_note, verified_inliers
+from sfm_match.colmap.queries import read_record, verified_inliers
 from sfm_match.colmap.robust_bundle_adjustment import refine_robustly
 from sfm_match.images.files import Header
 from sfm_match.job.progress import Clock
@@ -146,7 +146,7 @@ def map_components(
 
 def intrinsics_given(database: Path) -> bool:
     """Whether the user gave the intrinsics at `import`."""
-    return bool(json.loads(read_note(database, "options") or "{}").get("camera_params"))
+    return bool(json.loads(read_record(database, "options") or "{}").get("camera_params"))
 
 
 def _without_repeated(models: list["pycolmap.Reconstruction"]) -> list["pycolmap.Reconstruction"]:

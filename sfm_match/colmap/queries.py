@@ -24,11 +24,11 @@ class Counts:
     pairs: int  # that were judged, or, where none was, that have a match
     verified: int  # with a two-view geometry: accepted, where pairs are judged
 
-    def facts(self) -> dict[str, int]:
+    def numbers(self) -> dict[str, int]:
         return {"images": self.images, "verified": self.verified}
 
 
-def read_note(path: Path, key: str) -> str | None:
+def read_record(path: Path, key: str) -> str | None:
     """A value of our own table, or None where there is no such database, table or key."""
     if not path.exists():
         return None
@@ -42,7 +42,7 @@ def read_note(path: Path, key: str) -> str | None:
     return str(row[0]) if row else None
 
 
-def write_notes(connection: sqlite3.Connection, notes: Mapping[str, str]) -> None:
+def write_records(connection: sqlite3.Connection, notes: Mapping[str, str]) -> None:
     """Into our own table; the caller commits."""
     connection.execute(f"CREATE TABLE IF NOT EXISTS {TABLE} (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
     connection.executemany(f"INSERT OR REPLACE INTO {TABLE} VALUES (?, ?)", notes.items())

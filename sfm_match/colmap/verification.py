@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from sfm_match.colmap import hush_colmap
 from sfm_match.colmap.cameras import read_cameras
-from sfm_match.colmap.queries import MOST_IMAGES, PAIRS, open_for_reading, read_note, write_notes
+from sfm_match.colmap.queries import MOST_IMAGES, PAIRS, open_for_reading, read_record, write_records
 from sfm_match.matching.acceptance import (
     SIGNIFICANT,
     Floats,
@@ -57,7 +57,7 @@ def write_matches(
         accept_all: leave the choice to COLMAP's verification.
         rotations: quarter turns that one image of a pair may have against the other: 1 or 4.
     """
-    if read_note(database, _WRITTEN) is not None:
+    if read_record(database, _WRITTEN) is not None:
         return
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute(f"CREATE TABLE IF NOT EXISTS {PAIRS} ({_COLUMNS})")
@@ -71,7 +71,7 @@ def write_matches(
             if len(found.indices) and (seen is None or seen.verdict is None):
                 packed = (pair.number, len(pair.indices), pair.indices.tobytes())
                 connection.execute("INSERT INTO matches (pair_id, rows, cols, data) VALUES (?, ?, 2, ?)", packed)
-        write_notes(connection, {_WRITTEN: "yes"})
+        write_records(connection, {_WRITTEN: "yes"})
 
 
 def verify(database: Path, matches: Callable[[], Iterable[NamedMatches]]) -> None:
@@ -82,7 +82,7 @@ def verify(database: Path, matches: Callable[[], Iterable[NamedMatches]]) -> Non
         matches: gives the matches of all pairs, with their scores, each time it is called.
     """
     _estimate(database)
-    if verdicts(database) and read_note(database, _JUDGED) is None:
+    if verdicts(database) and read_record(database, _JUDGED) is None:
         cameras = read_cameras(database)
         with closing(sqlite3.connect(database)) as connection, connection:
             _judge_all(connection, cameras, matches())
@@ -102,7 +102,7 @@ def _estimate(database: Path) -> None:
 
 def verdicts(database: Path) -> dict[str, int]:
     """How many pairs got which verdict; nothing where they were not judged."""
-    if read_note(database, _WRITTEN) is None:
+    if read_record(database, _WRITTEN) is None:
         return {}
     with closing(open_for_reading(database)) as connection:
         query = f"SELECT verdict, COUNT(*) FROM {PAIRS} GROUP BY verdict ORDER BY COUNT(*) DESC"
@@ -182,7 +182,7 @@ def _judge_all(
         if verdict != Verdict.ACCEPTED:
             for table in ("matches", "two_view_geometries"):
                 connection.execute(f"DELETE FROM {table} WHERE pair_id = ?", (pair.number,))
-    write_notes(connection, {_JUDGED: "yes"})
+    write_records(connection, {_JUDGED: "yes"})
 
 
 def _chances(

@@ -34,8 +34,8 @@ def build_engines(images: Path | None, shapes: Iterable[tuple[int, int]], option
             raise UsageError(f"--shapes {width}x{height}: accepted are multiples of {model.divisor} for {model.name}")
     if images is not None:
         headers = read_headers(images, [facts.name for facts in scan(images) if facts.error is None])
-        frames = (h.frame(options.size, model.divisor) for h in headers if isinstance(h, Header))
-        buckets.update(frame.bucket for frame in frames)
+        geometries = (h.geometry(options.size, model.divisor) for h in headers if isinstance(h, Header))
+        buckets.update(geometry.bucket for geometry in geometries)
     if not buckets:
         raise UsageError("export engine: accepted are --images DIR, or --shapes WxH[,WxH ...]")
     return DeDoDeExtractor(model, options, buckets).served

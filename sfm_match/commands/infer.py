@@ -13,12 +13,12 @@ from exports.registry import FAMILY
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.features.dedode import DeDoDeExtractor, chosen_model, chosen_weights
 from sfm_match.features.extractor import ROTATIONS
-from sfm_match.images.coordinates import Frame, orient
+from sfm_match.images.coordinates import ImageGeometry, orient
 from sfm_match.images.decoders import find_decoder
 from sfm_match.images.files import Decode, Header, ImageError, read_header
 from sfm_match.images.loader import Item, Loaded, to_network
 from sfm_match.job.progress import Clock
-from sfm_match.matching.dual_softmax import match_turned
+from sfm_match.matching.dual_softmax import match_rotated
 from sfm_match.models import check_name
 from sfm_match.models.prepared import exported_file
 from sfm_match.options.base import flag, options_of
@@ -102,7 +102,7 @@ def infer(
     else:
         result = _in_stages(images, extracting, matching, adjust_keypoints)
     if viz is not None:
-        picture = draw([(image.pixels, image.header.frame(extracting.size, 1)) for image in images], result)
+        picture = draw([(image.pixels, image.header.geometry(extracting.size, 1)) for image in images], result)
         if not cv2.imwrite(str(viz), picture[..., ::-1]):
             raise NothingDone(f"--viz {viz}: cannot be written")
     return result
@@ -127,24 +127,26 @@ def _in_stages(
 ) -> PairResult:
     """As the stages of a job do it; but what is adjusted is all matches of B, before the geometry is looked for."""
     model = chosen_model(extracting)
-    frames = [image.header.frame(extracting.size, model.divisor) for image in images]
-    extractor = DeDoDeExtractor(model, extracting, Counter(frame.bucket for frame in frames))
-    features = [_features(extractor, image, frame) for image, frame in zip(images, frames, strict=True)]
+    geometries = [image.header.geometry(extracting.size, model.divisor) for image in images]
+    extractor = DeDoDeExtractor(model, extracting, Counter(geometry.bucket for geometry in geometries))
+    features = [_features(extractor, image, geometry) for image, geometry in zip(images, geometries, strict=True)]
     threshold = matching.match_threshold if matching.match_threshold is not None else model.spec.match_threshold
     first, second = (f.descriptors.astype(np.float32) for f in features)
-    matches = match_turned(first, second, ROTATIONS if extracting.turns else 1, threshold, matching.inverse_temperature)
+    matches = match_rotated(
+        first, second, ROTATIONS if extracting.turns else 1, threshold, matching.inverse_temperature
+    )
     a = features[0].keypoints[matches.indices[:, 0]]
     b = features[1].keypoints[matches.indices[:, 1]]
     if adjust_keypoints:
-        seen_a, seen_b = (see(image.pixels, frame) for image, frame in zip(images, frames, strict=True))
+        seen_a, seen_b = (see(image.pixels, geometry) for image, geometry in zip(images, geometries, strict=True))
         b = b + align_photographs(seen_a, seen_b, a, b).offsets / seen_b.scale
     counts = len(features[0].keypoints), len(features[1].keypoints)
     return PairResult(counts, a, b, matches.scores.astype(np.float32), _inliers(a, b))
 
 
-def _features(extractor: DeDoDeExtractor, image: _Image, frame: Frame) -> Features:
-    pixels = to_network(image.pixels, frame)[None]
-    found = extractor.features(Loaded([Item(image.name, frame)], pixels, [None], {}, set()), Clock())[image.name]
+def _features(extractor: DeDoDeExtractor, image: _Image, geometry: ImageGeometry) -> Features:
+    pixels = to_network(image.pixels, geometry)[None]
+    found = extractor.features(Loaded([Item(image.name, geometry)], pixels, [None], {}, set()), Clock())[image.name]
     if isinstance(found, str):
         raise NothingDone(f"{image.name}: {found}")
     return found
@@ -169,7 +171,7 @@ def _end_to_end(images: list[_Image], extracting: ExtractOptions, matching: Matc
     for name in ("turns", "detection_threshold", "border", "subpixel"):
         if getattr(extracting, name) != getattr(plain, name):
             raise UsageError(f"--end2end: the file chooses keypoints as published and takes no {flag(name)}")
-    width, height = images[0].header.frame(extracting.size, member.alignment).bucket
+    width, height = images[0].header.geometry(extracting.size, member.alignment).bucket
     count = min(extracting.max_keypoints, width * height)
     path = exported_file(extracting.model, "end2end", chosen_weights(extracting), count)
     upright = [
@@ -187,7 +189,7 @@ def _end_to_end(images: list[_Image], extracting: ExtractOptions, matching: Matc
 
 def _raw(normalised: NDArray[np.float32], header: Header) -> NDArray[np.float32]:
     """(M, 2) in [-1, 1] over the upright image -> raw pixels."""
-    whole = header.frame(
+    whole = header.geometry(
         max(header.width, header.height), 1
     )  # not resized: its network pixels are those of the upright image
     upright = (normalised + 1) / 2 * np.array(whole.network_size)
@@ -202,18 +204,18 @@ def _inliers(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.bool_
     return np.zeros(len(a), bool) if mask is None else mask.ravel() > 0
 
 
-def draw(images: list[tuple[NDArray[np.uint8], Frame]], result: PairResult) -> NDArray[np.uint8]:
+def draw(images: list[tuple[NDArray[np.uint8], ImageGeometry]], result: PairResult) -> NDArray[np.uint8]:
     """(H, W, 3) RGB: the two images upright, side by side; inliers from red (weak) to green (sure), the rest grey.
 
     Every match has its two dots, an even choice of them a line.
     """
     panels, placed, offset = [], [], 0.0
-    for (pixels, frame), points in zip(images, (result.points_a, result.points_b), strict=True):
-        upright = frame.orient(pixels)
+    for (pixels, geometry), points in zip(images, (result.points_a, result.points_b), strict=True):
+        upright = geometry.orient(pixels)
         scale = _PICTURE_HEIGHT / upright.shape[0]
         width = max(1, round(upright.shape[1] * scale))
         panels.append(cv2.resize(upright, (width, _PICTURE_HEIGHT), interpolation=cv2.INTER_AREA))
-        placed.append(frame.upright_from_raw(points) * np.float32(scale) - 0.5 + np.array((offset, 0), np.float32))
+        placed.append(geometry.upright_from_raw(points) * np.float32(scale) - 0.5 + np.array((offset, 0), np.float32))
         offset += width
     picture = np.ascontiguousarray(np.hstack(panels))
     # inliers last, and the surest on top

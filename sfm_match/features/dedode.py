@@ -16,9 +16,9 @@ from exports.graph_constants import MASKED, NEVER, VALID
 from sfm_match.features import device_graphs as parts
 from sfm_match.features.extractor import ROTATIONS, Found
 from sfm_match.features.keypoint_selection import Selection, select_keypoints
-from sfm_match.images.coordinates import Frame, normalised_from_network, quarter_turned
+from sfm_match.images.coordinates import ImageGeometry, normalised_from_network, rotated_by_quarters
 from sfm_match.images.loader import Loaded, normalise
-from sfm_match.job.concurrency import Lanes
+from sfm_match.job.concurrency import WorkerThreads
 from sfm_match.job.progress import Clock
 from sfm_match.models import Model, Weights, find_model
 from sfm_match.models.engines import runtime_for
@@ -66,7 +66,7 @@ def images_a_batch(model: Model, asked: str, buckets: Collection[tuple[int, int]
 
 def inputs(model: Model, options: ExtractOptions) -> dict[str, object]:
     """Weights, precision, and what limits keypoints: as `extractor.ExtractorModule.inputs`."""
-    found: dict[str, object] = {**model.facts(), "precision": "fp16" if model.half else "fp32"}
+    found: dict[str, object] = {**model.inputs(), "precision": "fp16" if model.half else "fp32"}
     if not options.all_keypoints:
         spec = model.spec
         found |= {"pixels_per_keypoint": spec.pixels_per_keypoint, "least_contrast": spec.least_contrast}
@@ -116,15 +116,15 @@ class DeDoDeExtractor:
     def _make(self, model: Model, served: Sequence[Range]) -> _Networks:
         capacity = parts.capacity_for(self._options.max_keypoints)
         how = selection(model, self._options)
-        # quarter turns and more keypoints than a selection holds: chosen on the host
+        # rotations, and more keypoints than a selection holds: chosen on the host
         if self._runtime.on_device and not self._options.turns and capacity is not None:
             return _OnDevice(self._runtime, model, how, capacity, served)
         return _OnHost(self._runtime, model, how, ROTATIONS if self._options.turns else 1, served)
 
     @property
-    def lanes(self) -> Lanes:
+    def workers(self) -> WorkerThreads:
         """The engine's."""
-        return self._runtime.lanes
+        return self._runtime.workers
 
     @property
     def width(self) -> int:
@@ -160,7 +160,7 @@ class DeDoDeExtractor:
     def _in_float32(self, batch: Loaded, clock: Clock) -> Found:
         """What half precision could not do. An engine that fails at it, too, costs these images and not the job."""
         height, width = batch.images.shape[1:3]
-        with self._redoing:  # one lane at a time: it is rare
+        with self._redoing:  # one worker at a time: it is rare
             try:
                 if (width, height) not in self._full:
                     model = find_model(self.model.name, chosen_weights(self._options))
@@ -175,7 +175,7 @@ class DeDoDeExtractor:
 
     def each(self, batches: Iterable[Loaded], clock: Clock) -> Iterator[tuple[Loaded, Found]]:
         """Features of batches, in their order; on a GPU one batch is copied while another is computed."""
-        return self.lanes.each(batches, lambda batch: self.features(batch, clock), lambda: clock.on("network"))
+        return self.workers.each(batches, lambda batch: self.features(batch, clock), lambda: clock.on("network"))
 
 
 def _rows(batch: Loaded, rows: Sequence[int]) -> Loaded:
@@ -208,9 +208,9 @@ def selection(model: Model, options: ExtractOptions) -> Selection:
 class _OnHost:
     """The engine runs the networks, numpy chooses the keypoints."""
 
-    def __init__(self, runtime: Runtime, model: Model, how: Selection, turns: int, served: Sequence[Range]) -> None:
-        self._runtime, self._how, self._turns = runtime, how, turns
-        if turns > 1:
+    def __init__(self, runtime: Runtime, model: Model, how: Selection, rotations: int, served: Sequence[Range]) -> None:
+        self._runtime, self._how, self._rotations = runtime, how, rotations
+        if rotations > 1:
             served = [turned for r in served for turned in (r, _sideways(r))]
         self._detector = runtime.load(parts.detector(model, served))
         most = how.max_keypoints
@@ -223,10 +223,10 @@ class _OnHost:
         with clock.on("keypoints"):
             finite = [bool(np.isfinite(one).all()) for one in logits]
             chosen = [
-                select_keypoints(one, item.frame.network_size, self._how, mask) if good else None
+                select_keypoints(one, item.geometry.network_size, self._how, mask) if good else None
                 for one, item, mask, good in zip(logits, batch.items, batch.masks, finite, strict=True)
             ]
-        bucket = batch.items[0].frame.bucket
+        bucket = batch.items[0].geometry.bucket
         most = max((len(c[0]) for c in chosen if c is not None), default=0)
         places = np.zeros((len(chosen), max(most, 1), 2), np.float32)
         for row, choice in zip(places, chosen, strict=True):
@@ -235,26 +235,26 @@ class _OnHost:
         with clock.on("network"):
             described = self._described(images, places)
         return {
-            item.name: NOT_FINITE if choice is None else _checked(item.frame, *choice, descriptors[: len(choice[0])])
+            item.name: NOT_FINITE if choice is None else _checked(item.geometry, *choice, descriptors[: len(choice[0])])
             for item, choice, descriptors in zip(batch.items, chosen, described, strict=True)
         }
 
     def _logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(B, H, W). The mean over turns: keypoints do not depend on how the picture lies."""
+        """(B, H, W). The mean over rotations: keypoints do not depend on how the picture lies."""
         total = np.zeros((len(images), *images.shape[2:]), np.float32)
-        for turn in range(self._turns):
-            image = self._runtime.put("image", _turned(images, turn))
+        for rotation in range(self._rotations):
+            image = self._runtime.put("image", _turned(images, rotation))
             found = self._runtime.get(self._detector.run({"image": image})["logits"])
-            total += _turned(found, -turn)[:, 0]
-        return np.divide(total, self._turns, dtype=np.float32)
+            total += _turned(found, -rotation)[:, 0]
+        return np.divide(total, self._rotations, dtype=np.float32)
 
     def _described(self, images: NDArray[np.float32], places: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(B, N, turns * D), the turns side by side."""
+        """(B, N, rotations * D), side by side."""
         found = []
-        for turn in range(self._turns):
+        for rotation in range(self._rotations):
             feeds = {
-                "image": self._runtime.put("image", _turned(images, turn)),
-                "keypoints": self._runtime.put("keypoints", quarter_turned(places, turn)),
+                "image": self._runtime.put("image", _turned(images, rotation)),
+                "keypoints": self._runtime.put("keypoints", rotated_by_quarters(places, rotation)),
             }
             found.append(self._runtime.get(self._descriptor.run(feeds)["descriptors"]))
         return np.concatenate(found, axis=2)
@@ -273,7 +273,7 @@ class _OnDevice:
         bucket = batch.images.shape[2], batch.images.shape[1]
         valid_mask = np.stack(
             [
-                valid_mask_of(item.frame, bucket, self._how.border, mask)
+                valid_mask_of(item.geometry, bucket, self._how.border, mask)
                 for item, mask in zip(batch.items, batch.masks, strict=True)
             ]
         )
@@ -294,24 +294,24 @@ class _OnDevice:
             points, scores, counts, finite = (engine.get(selected[name]) for name in parts.SELECTED[1:])
         found: Found = {}
         for row, item in enumerate(batch.items):
-            count = min(int(counts[row]), self._how.most(item.frame.network_size))
+            count = min(int(counts[row]), self._how.most(item.geometry.network_size))
             chosen = points[row, :count], scores[row, :count], descriptors[row, :count]
-            found[item.name] = _result(item.frame, *chosen) if finite[row] and whole[row] else NOT_FINITE
+            found[item.name] = _result(item.geometry, *chosen) if finite[row] and whole[row] else NOT_FINITE
         return found
 
 
 def valid_mask_of(
-    frame: Frame, bucket: tuple[int, int], border: int, mask: NDArray[np.uint8] | None
+    geometry: ImageGeometry, bucket: tuple[int, int], border: int, mask: NDArray[np.uint8] | None
 ) -> NDArray[np.uint8]:
     """(H, W) of the padded image: where keypoints may be (`exports.graph_constants.OUTSIDE`, `MASKED`, `VALID`).
 
     Args:
-        frame: of the image.
+        geometry: of the image.
         bucket: (width, height) with padding.
         border: network pixels.
         mask: (h, w) without padding, 0 where no keypoint is wanted.
     """
-    width, height = frame.network_size
+    width, height = geometry.network_size
     valid_mask = np.zeros(bucket[::-1], np.uint8)
     inside = valid_mask[:height, :width]
     inside[:] = MASKED
@@ -333,17 +333,17 @@ def _sideways(r: Range) -> Range:
 
 
 def _checked(
-    frame: Frame, points: NDArray[np.float32], scores: NDArray[np.float32], descriptors: NDArray[np.float32]
+    geometry: ImageGeometry, points: NDArray[np.float32], scores: NDArray[np.float32], descriptors: NDArray[np.float32]
 ) -> Features | str:
     if not np.isfinite(descriptors).all():
         return NOT_FINITE
-    return _result(frame, points, scores, descriptors.astype(np.float16))
+    return _result(geometry, points, scores, descriptors.astype(np.float16))
 
 
 def _result(
-    frame: Frame, points: NDArray[np.float32], scores: NDArray[np.float32], descriptors: NDArray[np.float16]
+    geometry: ImageGeometry, points: NDArray[np.float32], scores: NDArray[np.float32], descriptors: NDArray[np.float16]
 ) -> Features | str:
     if not len(points):
         return "no keypoint found"
     # copies, not views: a batch's arrays hold as many rows as a selection can, and a unit waits for the disk
-    return Features(frame.raw_from_network(points), scores.copy(), descriptors.copy())
+    return Features(geometry.raw_from_network(points), scores.copy(), descriptors.copy())

@@ -112,23 +112,23 @@ class Collection:
 
     def updated(self, images: Path, masks: Path | None) -> "Collection":
         """The collection after a scan of the folder: new and changed images in new units, vanished ones set aside."""
-        facts = scan(images, masks)
+        files = scan(images, masks)
         known = {r.name: r for r in (*self._absent, *self.records.values()) if r.header is not None}
-        kept = [r for f in facts if (r := known.get(f.name)) is not None and r.signature == f.signature]
-        standing, found = {record.name for record in kept}, {fact.name for fact in facts}
-        fresh = [f for f in facts if f.name not in standing]
+        kept = [r for f in files if (r := known.get(f.name)) is not None and r.signature == f.signature]
+        known_names, found = {record.name for record in kept}, {file.name for file in files}
+        fresh = [f for f in files if f.name not in known_names]
         unusable = [ImageRecord(f.name, f.signature, None, None, f.error) for f in fresh if f.error is not None]
         readable = [f for f in fresh if f.error is None]
         records, good = [], []
-        for fact, header in zip(readable, read_headers(images, [f.name for f in readable]), strict=True):
+        for file, header in zip(readable, read_headers(images, [f.name for f in readable]), strict=True):
             if isinstance(header, ImageError):
-                records.append(ImageRecord(fact.name, fact.signature, None, None, str(header)))
+                records.append(ImageRecord(file.name, file.signature, None, None, str(header)))
             else:
-                good.append((fact, header))
+                good.append((file, header))
         good.sort(key=lambda one: (*_shape(one[1]), one[0].name))
-        for place, (fact, header) in enumerate(good):
+        for place, (file, header) in enumerate(good):
             unit = self._next_unit + place // UNIT_SIZE
-            records.append(ImageRecord(fact.name, fact.signature, unit, header, None))
+            records.append(ImageRecord(file.name, file.signature, unit, header, None))
         absent = [record for name, record in known.items() if name not in found]
         return Collection(
             images, masks, kept + records + unusable, absent, self._next_unit + -(-len(good) // UNIT_SIZE)
@@ -146,7 +146,9 @@ def _header(stored: dict[str, Any]) -> Header:
     return Header(**{**stored, "location": tuple(location) if location else None})
 
 
-def look(workspace: Workspace, images: Path, masks: Path | None, *, overwrite: bool = False) -> Collection:
+def refresh_collection(
+    workspace: Workspace, images: Path, masks: Path | None, *, overwrite: bool = False
+) -> Collection:
     """The workspace's collection, brought up to date with a folder but not saved.
 
     Raises:

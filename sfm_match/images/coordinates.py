@@ -1,7 +1,7 @@
 """The one place for coordinates.
 
-Three frames, all with x to the right, y down, in pixels, the centre of the top-left pixel at (0.5, 0.5) (COLMAP's
-convention), so that a change of scale is a multiplication:
+Three coordinate frames, all with x to the right, y down, in pixels, the centre of the top-left pixel at (0.5, 0.5)
+(COLMAP's convention), so that a change of scale is a multiplication:
 
 - raw: the pixels as the sensor stored them, what COLMAP reads and what is stored;
 - oriented: after EXIF orientation, the upright image that the network sees;
@@ -35,7 +35,7 @@ ASPECTS = (1.0, 4 / 3, 3 / 2, 16 / 9, 2.0, 3.0)
 
 
 @dataclass(frozen=True)
-class Frame:
+class ImageGeometry:
     """How one image gets from the sensor to the network."""
 
     raw_size: tuple[int, int]  # (width, height)
@@ -110,14 +110,14 @@ def normalised_from_network(points: Points, bucket: tuple[int, int]) -> Points:
     return (points * (2.0 / np.asarray(bucket, np.float32)) - 1.0).astype(np.float32)
 
 
-def quarter_turned(points: Points, turns: int) -> Points:
-    """(..., 2) in [-1, 1] to where they are when the image is turned as `numpy.rot90` turns it, `turns` times."""
-    for _ in range(turns % 4):
+def rotated_by_quarters(points: Points, rotations: int) -> Points:
+    """(..., 2) in [-1, 1] to where they are when the image is turned as `numpy.rot90` rotates it, `rotations` times."""
+    for _ in range(rotations % 4):
         points = np.stack((points[..., 1], -points[..., 0]), axis=-1)
     return points
 
 
-def plan_frame(raw_size: tuple[int, int], orientation: int, size: int, divisor: int) -> Frame:
+def plan_geometry(raw_size: tuple[int, int], orientation: int, size: int, divisor: int) -> ImageGeometry:
     """Chooses the network size and the bucket of an image.
 
     Args:
@@ -132,7 +132,7 @@ def plan_frame(raw_size: tuple[int, int], orientation: int, size: int, divisor: 
     bucket = _bucket(network, size, divisor)
     # one pixel over the bucket is squeezed into it: coordinates stay exact, each axis has its own scale
     network = min(network[0], bucket[0]), min(network[1], bucket[1])
-    return Frame(raw_size, orientation, network, bucket)
+    return ImageGeometry(raw_size, orientation, network, bucket)
 
 
 def _bucket(network: tuple[int, int], size: int, divisor: int) -> tuple[int, int]:

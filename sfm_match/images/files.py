@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfm_match.errors import NothingDone, UsageError
-from sfm_match.images.coordinates import Frame, plan_frame, undo_orientation, upright_size
+from sfm_match.images.coordinates import ImageGeometry, plan_geometry, undo_orientation, upright_size
 from sfm_match.images.exif import details_of, focal_from_exif, gps_of, location_from_exif
 
 SUFFIXES = {".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".webp", ".bmp"}
@@ -53,13 +53,13 @@ class Header:
         """(width, height) as the network sees it, raw pixels."""
         return upright_size((self.width, self.height), self.orientation)
 
-    def frame(self, size: int, divisor: int) -> Frame:
+    def geometry(self, size: int, divisor: int) -> ImageGeometry:
         """How the image gets to a network of this `--size` and this divisor of sides, pixels."""
-        return plan_frame((self.width, self.height), self.orientation, size, divisor)
+        return plan_geometry((self.width, self.height), self.orientation, size, divisor)
 
 
 @dataclass(frozen=True)
-class FileFacts:
+class ScannedFile:
     """One file of the folder: the name is POSIX, relative to the folder."""
 
     name: str
@@ -67,7 +67,7 @@ class FileFacts:
     error: str | None = None  # why the name itself cannot be used
 
 
-def scan(folder: Path, masks: Path | None = None) -> list[FileFacts]:
+def scan(folder: Path, masks: Path | None = None) -> list[ScannedFile]:
     """Every image file under `folder`, by name.
 
     Links are followed, each folder once.
@@ -100,10 +100,10 @@ def scan(folder: Path, masks: Path | None = None) -> list[FileFacts]:
             name = path.relative_to(folder).as_posix()
             if not _writable(name):
                 reason = "a name with a TAB, a line break or bytes that are not UTF-8; rename the file"
-                found.append(FileFacts(ascii(name), "", reason))
+                found.append(ScannedFile(ascii(name), "", reason))
                 continue
             mask = find_mask(masks, name)
-            found.append(FileFacts(name, _signature(path) + (f" mask {_signature(mask)}" if mask else "")))
+            found.append(ScannedFile(name, _signature(path) + (f" mask {_signature(mask)}" if mask else "")))
     if not found:
         raise NothingDone(f"{folder}: no image in it (looked for {', '.join(sorted(SUFFIXES))})")
     return sorted(found, key=lambda f: f.name)
@@ -258,7 +258,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def read_mask(path: Path, raw_size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A mask at its own resolution, in the raw frame: 255 where keypoints are wanted, 0 where the mask is black.
+    """A mask at its own resolution, in raw pixels: 255 where keypoints are wanted, 0 where the mask is black.
 
     Raises:
         ImageError: the mask cannot be read, or its aspect is not that of the image's `raw_size` (width, height).

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exports.graph_constants import IMAGENET_MEAN, IMAGENET_STD
-from sfm_match.images.coordinates import Frame
+from sfm_match.images.coordinates import ImageGeometry
 from sfm_match.images.files import Decode, ImageError, decode, find_mask, read_mask, reduced
 
 _MEAN, _STD = np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_STD, np.float32)
@@ -24,7 +24,7 @@ class Item:
     """One image of a batch."""
 
     name: str
-    frame: Frame
+    geometry: ImageGeometry
 
 
 @dataclass(frozen=True)
@@ -94,45 +94,45 @@ class Loader:
                         failed[item.name] = str(error)
                         if not error.lasting:
                             retry.add(item.name)
-                width, height = batch[0].frame.bucket
+                width, height = batch[0].geometry.bucket
                 empty = np.empty((0, height, width, 3), np.uint8)
                 images = np.stack([image for _, (image, _) in good]) if good else empty
                 yield Loaded([item for item, _ in good], images, [mask for _, (_, mask) in good], failed, retry)
 
     def _prepare(self, item: Item) -> _Prepared:
-        frame = item.frame
-        raw = decode_for(frame, self._folder / item.name, reduce=self._reduced, decoder=self._decoder)
+        geometry = item.geometry
+        raw = decode_for(geometry, self._folder / item.name, reduce=self._reduced, decoder=self._decoder)
         mask_path = find_mask(self._masks, item.name)
         mask = None
         if mask_path is not None:
-            visible = frame.orient(read_mask(mask_path, frame.raw_size))
-            mask = resize(visible, frame.network_size, cv2.INTER_NEAREST)
-        return to_network(raw, frame), mask
+            visible = geometry.orient(read_mask(mask_path, geometry.raw_size))
+            mask = resize(visible, geometry.network_size, cv2.INTER_NEAREST)
+        return to_network(raw, geometry), mask
 
 
-def decode_for(frame: Frame, path: Path, *, reduce: bool, decoder: Decode = decode) -> NDArray[np.uint8]:
+def decode_for(geometry: ImageGeometry, path: Path, *, reduce: bool, decoder: Decode = decode) -> NDArray[np.uint8]:
     """Raw pixels, at the whole size or (`reduce`) at a fraction that is enough for the network.
 
     Raises:
-        ImageError: it cannot be decoded, or has not the size that the frame was planned for.
+        ImageError: it cannot be decoded, or has not the size that the geometry was planned for.
     """
-    raw = decoder(path, frame.raw_network_size if reduce else None)
-    width, height = frame.raw_size
-    if (raw.shape[1], raw.shape[0]) not in (frame.raw_size, reduced(frame.raw_size, frame.raw_network_size)):
+    raw = decoder(path, geometry.raw_network_size if reduce else None)
+    width, height = geometry.raw_size
+    if (raw.shape[1], raw.shape[0]) not in (geometry.raw_size, reduced(geometry.raw_size, geometry.raw_network_size)):
         raise ImageError(f"decodes to {raw.shape[1]} x {raw.shape[0]} pixels, its header says {width} x {height}")
     return raw
 
 
-def to_network(raw: NDArray[np.uint8], frame: Frame) -> NDArray[np.uint8]:
+def to_network(raw: NDArray[np.uint8], geometry: ImageGeometry) -> NDArray[np.uint8]:
     """Raw pixels, at any scale, to the padded (H, W, 3) uint8 image of the bucket.
 
     Shrinking is by area, so that nothing aliases; the padding repeats the last row and column.
     """
-    width, height = frame.network_size
-    if (raw.shape[1], raw.shape[0]) != frame.raw_network_size:  # before turning: fewer pixels to turn
-        raw = resize(raw, frame.raw_network_size, cv2.INTER_AREA)
-    image = frame.orient(raw)
-    right, bottom = frame.bucket[0] - width, frame.bucket[1] - height
+    width, height = geometry.network_size
+    if (raw.shape[1], raw.shape[0]) != geometry.raw_network_size:  # before turning: fewer pixels to turn
+        raw = resize(raw, geometry.raw_network_size, cv2.INTER_AREA)
+    image = geometry.orient(raw)
+    right, bottom = geometry.bucket[0] - width, geometry.bucket[1] - height
     return np.asarray(cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REPLICATE), np.uint8)
 
 

@@ -12,7 +12,7 @@ R = TypeVar("R")
 AHEAD = 2  # results that wait for the disk at most; a unit of 64 images with 4096 keypoints is 138 MB
 
 
-class Lanes:
+class WorkerThreads:
     """Threads that stay, and with them what an engine keeps for each: streams, buffers, captured graphs."""
 
     def __init__(self, count: int) -> None:
@@ -25,12 +25,12 @@ class Lanes:
         work: Callable[[T], R],
         waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> Iterator[tuple[T, R]]:
-        """Each item with its result, in their order. With one lane, the work is done in the caller's thread.
+        """Each item with its result, in their order. With one worker, the work is done in the caller's thread.
 
         Args:
-            items: taken one more than there are lanes ahead of what is yielded, so that none of them waits.
+            items: taken one more than there are workers ahead of what is yielded, so that none of them waits.
             work: of one item.
-            waiting: entered while the caller waits for a lane, to measure it.
+            waiting: entered while the caller waits for a worker, to measure it.
         """
         if self._pool is None:
             for item in items:

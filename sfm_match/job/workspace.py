@@ -80,7 +80,7 @@ class Workspace:
         except OSError as error:
             raise UsageError(f"--workspace {self.folder}: {error.strerror}") from error
         try:
-            self.record()
+            self.read_record()
         except RecordError:
             self._lock.release()
             raise
@@ -93,7 +93,7 @@ class Workspace:
     ) -> None:
         self._lock.release()
 
-    def record(self) -> dict[str, Any]:
+    def read_record(self) -> dict[str, Any]:
         """Stage -> what it ran with. Empty where nothing ran, or where the job begins anew.
 
         Raises:
@@ -116,28 +116,28 @@ class Workspace:
             f"this one reads {SCHEMA}); {ANEW}"
         )
 
-    def check(self, stage: str, facts: dict[str, Any], *, overwrite: bool) -> None:
+    def check(self, stage: str, inputs: dict[str, Any], *, overwrite: bool) -> None:
         """Refuses to mix what a stage left with something else.
 
         Raises:
-            UsageError: the stage ran with other facts; the message shows the difference.
+            UsageError: the stage ran with others; the message shows the difference.
         """
-        before = self.record().get(stage)
-        if before is not None and before != facts and not overwrite:
-            changed = sorted(k for k in {*before, *facts} if before.get(k) != facts.get(k))
-            shown = ", ".join(f"{_name(k)} was {_shown(before.get(k))}, now {_shown(facts.get(k))}" for k in changed)
+        before = self.read_record().get(stage)
+        if before is not None and before != inputs and not overwrite:
+            changed = sorted(k for k in {*before, *inputs} if before.get(k) != inputs.get(k))
+            shown = ", ".join(f"{_name(k)} was {_shown(before.get(k))}, now {_shown(inputs.get(k))}" for k in changed)
             raise UsageError(
                 f"{self.folder}: {stage} ran with other options ({shown}); "
                 "give those options again, add --overwrite to replace its results, or choose another --workspace"
             )
 
-    def note(self, key: str, facts: dict[str, Any]) -> None:
+    def write_record(self, key: str, inputs: dict[str, Any]) -> None:
         """Writes one entry of the record."""
-        record = self.record()
+        record = self.read_record()
         if not record and self._record.exists():
             self._set_aside()
-        if record.get(key) != facts:
-            write_text(self._record, json.dumps({"schema": SCHEMA, **record, key: facts}, indent=1) + "\n")
+        if record.get(key) != inputs:
+            write_text(self._record, json.dumps({"schema": SCHEMA, **record, key: inputs}, indent=1) + "\n")
 
     def _set_aside(self) -> None:
         """Moves results of another version that later stages would take for their own. Nothing is deleted."""

@@ -14,33 +14,33 @@ from sfm_match.store.matches import Matches
 
 ROWS = 512  # of a block: 512 x 4096 float32 stay in the cache
 
-STRONGEST = 512  # keypoints of each image that decide between turns
-CLEAR = 10.0  # sum of their probabilities; below, none of the turns stands out
+STRONGEST = 512  # keypoints of each image that decide between rotations
+CLEAR = 10.0  # sum of their probabilities; below, none of the rotations stands out
 _EMPTY = Matches(np.empty((0, 2), np.uint32), np.empty(0, np.float16))
 
 
-def match_turned(
+def match_rotated(
     descriptors0: NDArray[np.float32],
     descriptors1: NDArray[np.float32],
-    turns: int,
+    rotations: int,
     threshold: float,
     inverse_temperature: float = 20.0,
 ) -> Matches:
-    """Matches of images that were described in several quarter turns: the turn of the second that fits the first best.
+    """Matches of images that were described in several rotations: the rotation of the second that fits the first best.
 
     Args:
-        descriptors0: (N, turns * D) float32, the turns side by side, unit length each; strongest keypoints first.
-        descriptors1: (M, turns * D) float32, as above.
-        turns: 1, or 4.
+        descriptors0: (N, rotations * D) float32, side by side, unit length each; strongest keypoints first.
+        descriptors1: (M, rotations * D) float32, as above.
+        rotations: 1, or 4.
         threshold, inverse_temperature: as in `match_descriptors`.
 
     Returns:
         As `match_descriptors`.
     """
-    if turns == 1:
+    if rotations == 1:
         return match_descriptors(descriptors0, descriptors1, threshold, inverse_temperature)
-    upright = descriptors0[:, : descriptors0.shape[1] // turns]
-    turned = np.split(descriptors1, turns, axis=1)
+    upright = descriptors0[:, : descriptors0.shape[1] // rotations]
+    turned = np.split(descriptors1, rotations, axis=1)
 
     def likelihood(matches: Matches) -> float:
         return float(matches.scores.sum(dtype=np.float32))
@@ -52,8 +52,8 @@ def match_turned(
         ]
     )
     # where the strongest do not decide, all keypoints do
-    near = np.arange(turns) if few.max() < CLEAR else np.flatnonzero(few > 0.5 * few.max())
-    found = [match_descriptors(upright, turned[turn], threshold, inverse_temperature) for turn in near]
+    near = np.arange(rotations) if few.max() < CLEAR else np.flatnonzero(few > 0.5 * few.max())
+    found = [match_descriptors(upright, turned[rotation], threshold, inverse_temperature) for rotation in near]
     return max(found, key=likelihood)
 
 

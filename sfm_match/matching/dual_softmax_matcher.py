@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from sfm_match.job.concurrency import Lanes
+from sfm_match.job.concurrency import WorkerThreads
 from sfm_match.job.executor import threads_each
-from sfm_match.matching.dual_softmax import match_turned
+from sfm_match.matching.dual_softmax import match_rotated
 from sfm_match.matching.matcher import ImageFeatures, Matcher, MatchSettings, Names
 from sfm_match.matching.on_device import BlockMatcher
 from sfm_match.models.engines import runtime_for
@@ -50,7 +50,7 @@ class HostMatcher:
             advance: told how many pairs are done.
             engine: why it is this one, in words.
         """
-        self.engine, self.lanes = engine, Lanes(1)
+        self.engine, self.workers = engine, WorkerThreads(1)
         self._settings, self._advance = settings, advance
 
     def match(self, groups: Sequence[Names], images: ImageFeatures, pairs: NDArray[np.int32]) -> list[Matches]:
@@ -62,7 +62,7 @@ class HostMatcher:
         def one(pair: NDArray[np.int32]) -> Matches:
             first, second = single[pair[0]], single[pair[1]]
             temperature = settings.options.inverse_temperature
-            return match_turned(first, second, settings.rotations, settings.threshold, temperature)
+            return match_rotated(first, second, settings.rotations, settings.threshold, temperature)
 
         matches = []
         # one BLAS thread a pair and pairs in parallel: blocks this small lose to barriers

@@ -8,7 +8,7 @@ from typing import Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from sfm_match.job.concurrency import Lanes
+from sfm_match.job.concurrency import WorkerThreads
 from sfm_match.options.stages import MatchOptions
 from sfm_match.store.matches import Matches
 
@@ -76,7 +76,7 @@ class Matcher(Protocol):
         """Whether it keeps descriptors on a device: reading them from the disk would hold it up."""
 
     @property
-    def lanes(self) -> Lanes:
+    def workers(self) -> WorkerThreads:
         """The threads from which it may be called at once."""
 
     def match(self, groups: Sequence[Names], images: ImageFeatures, pairs: NDArray[np.int32]) -> list[Matches]:

@@ -49,7 +49,7 @@ class BlockMatcher:
             advance: told how many pairs are done.
             engine: what runs, in words.
         """
-        self.engine, self.lanes = engine, runtime.lanes
+        self.engine, self.workers = engine, runtime.workers
         self._runtime, self._threshold, self._inverse_temperature = runtime, threshold, inverse_temperature
         self._keypoints, self._advance = -(-keypoints // STEP) * STEP, advance
         self._pairs = pairs_a_call(runtime.free_memory(), self._keypoints)
@@ -82,7 +82,7 @@ class BlockMatcher:
         found: list[Matches] = []
         while len(found) < len(pairs):
             left = len(pairs) - len(found)
-            count = min(self._pairs, 1 << (left - 1).bit_length())  # another lane may halve the first
+            count = min(self._pairs, 1 << (left - 1).bit_length())  # another worker may halve the first
             part = pairs[len(found) : len(found) + count]
             # the last call is filled up to a power of two: shapes stay few, and are replayed
             filled = np.concatenate((part, np.repeat(part[-1:], count - len(part), axis=0)))

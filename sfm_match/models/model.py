@@ -49,7 +49,7 @@ class Model:
         """The pipeline pads image sides to multiples of so many pixels."""
         return self.spec.alignment
 
-    def facts(self) -> dict[str, str]:
+    def inputs(self) -> dict[str, str]:
         """What a result must be told apart by."""
         return {"model": self.name, **self.source}
 

@@ -36,7 +36,7 @@ class About:
     help: str
     choices: tuple[str, ...] = ()
     joined: bool = False
-    identity: bool = True
+    fingerprinted: bool = True
     default: str = ""
     aliases: tuple[str, ...] = ()
     refused: Refused | None = None
@@ -57,7 +57,7 @@ def option(
     *,
     choices: tuple[str, ...] = (),
     joined: bool = False,
-    identity: bool = True,
+    fingerprinted: bool = True,
     default_is: str = "",
     aliases: tuple[str, ...] = (),
     refused: Refused | None = None,
@@ -69,13 +69,12 @@ def option(
         help: one line, with the unit.
         choices: the accepted values, where they are few.
         joined: whether several choices may be given, joined by +.
-        identity: whether the value changes results. Those that do are fingerprinted; the others may differ from one
-            run to the next.
+        fingerprinted: whether the value changes results. Values that do not may differ from one run to the next.
         default_is: what happens by default, in words, where the default is None.
         aliases: earlier names. They go on working, unlisted, wherever such a name means one option only.
         refused: commands that do not take the option, or some of its values.
     """
-    about = About(help, choices, joined, identity, default_is, aliases, refused)
+    about = About(help, choices, joined, fingerprinted, default_is, aliases, refused)
     return field(default=default, metadata={_ABOUT: about})
 
 
@@ -112,9 +111,9 @@ class Options:
     def validate(self) -> None:
         """Raises UsageError that names the accepted values."""
 
-    def identity(self) -> dict[str, Any]:
+    def inputs(self) -> dict[str, Any]:
         """The options that change results, as plain JSON values."""
-        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self) if about(f).identity}
+        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self) if about(f).fingerprinted}
 
     def check_for(self, command: str) -> None:
         """Raises UsageError where the command does not take what was chosen."""

@@ -54,7 +54,7 @@ class ExtractOptions(Options):
     model: str = option("dedode-nano", "network; `dedode-nano` is built in, `sfm-match models list` names the others")
     size: int = option(1024, "long side of an image at the network, pixels; smaller images are not enlarged")
     max_keypoints: int = option(4096, "keypoints kept per image, the strongest first")
-    device: str = option(AUTO, _DEVICE, identity=False, refused=_NO_ENGINE)
+    device: str = option(AUTO, _DEVICE, fingerprinted=False, refused=_NO_ENGINE)
     precision: str = option(AUTO, "number format of the network", choices=(AUTO, "fp32", "fp16"))
     masks: Path | None = option(
         None, "folder of masks, NAME.png for image NAME; black hides (COLMAP's convention)", refused=_ONLY_JOBS
@@ -63,9 +63,9 @@ class ExtractOptions(Options):
         False,
         "describe images in four rotations, for pictures at any rotation, as from drones; four times slower",
     )
-    batch: str = option(AUTO, "images per network call, or auto", identity=False)
-    devices: str | None = option(None, _SEVERAL, identity=False, refused=_ONLY_JOBS)
-    workers: int = option(0, "decoding threads; 0: one per core", identity=False, refused=_ONLY_JOBS)
+    batch: str = option(AUTO, "images per network call, or auto", fingerprinted=False)
+    devices: str | None = option(None, _SEVERAL, fingerprinted=False, refused=_ONLY_JOBS)
+    workers: int = option(0, "decoding threads; 0: one per core", fingerprinted=False, refused=_ONLY_JOBS)
     detection_threshold: float = option(
         0.0,
         "least detection probability (softmax over the image's pixels)",
@@ -88,15 +88,15 @@ class ExtractOptions(Options):
     reduced_decode: bool = option(
         True, "decode large JPEGs at 1/2, 1/4 or 1/8 where --size needs no more", refused=_ONLY_JOBS
     )
-    weights: str | None = option(None, "checkpoints of the network, FILE[,FILE]", identity=False)
+    weights: str | None = option(None, "checkpoints of the network, FILE[,FILE]", fingerprinted=False)
     weights_dir: Path | None = option(
-        None, "folder of weights", identity=False, default_is="SFM_MATCH_WEIGHTS, or the cache"
+        None, "folder of weights", fingerprinted=False, default_is="SFM_MATCH_WEIGHTS, or the cache"
     )
-    random_weights: bool = option(False, "seeded weights that match nothing, to check memory", identity=False)
+    random_weights: bool = option(False, "seeded weights that match nothing, to check memory", fingerprinted=False)
     dummy_network: bool = option(
         False,
         "only read images, to measure how fast they come",
-        identity=False,
+        fingerprinted=False,
         refused=Refused((*WHOLE_RUNS, "infer", _ENGINE)),
     )
 
@@ -126,10 +126,10 @@ class MatchOptions(Options):
         default_is="the model's",
         aliases=("threshold",),
     )
-    device: str = option(AUTO, _DEVICE, identity=False, refused=_NO_ENGINE)
-    devices: str | None = option(None, _SEVERAL, identity=False, refused=_ONLY_JOBS)
+    device: str = option(AUTO, _DEVICE, fingerprinted=False, refused=_NO_ENGINE)
+    devices: str | None = option(None, _SEVERAL, fingerprinted=False, refused=_ONLY_JOBS)
     match_workers: int = option(
-        0, "matching threads; 0: one per core", identity=False, aliases=("workers",), refused=_TWO_IMAGES
+        0, "matching threads; 0: one per core", fingerprinted=False, aliases=("workers",), refused=_TWO_IMAGES
     )
     inverse_temperature: float = option(20.0, "inverse temperature of the dual softmax")
 
@@ -163,8 +163,8 @@ class ImportOptions(Options):
         choices=(AUTO, "all"),
     )
 
-    def identity(self) -> dict[str, Any]:
-        chosen = super().identity()
+    def inputs(self) -> dict[str, Any]:
+        chosen = super().inputs()
         if not self.verify:
             for name in ("adjust_keypoints", "accept_pairs"):  # only what is verified is judged and adjusted
                 del chosen[name]
@@ -195,11 +195,11 @@ class ReconstructOptions(Options):
         None, "refine focal lengths and distortion", default_is="only where --camera-params does not give them"
     )
     min_registered: float = option(
-        0.0, "exit status 1 where a smaller share of all images is registered", identity=False
+        0.0, "exit status 1 where a smaller share of all images is registered", fingerprinted=False
     )
     min_model_size: int = option(3, "smaller models are dropped, images")
     mapper_threads: int = option(
-        0, "threads of the mapper; 0: one per core; with 1, equal inputs give equal models", identity=False
+        0, "threads of the mapper; 0: one per core; with 1, equal inputs give equal models", fingerprinted=False
     )
     seed: int = option(0, "of every random choice")
     robust_refinement: bool = option(True, "end with a bundle adjustment that uses a robust (Cauchy) loss")

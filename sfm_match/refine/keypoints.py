@@ -21,16 +21,16 @@ from threadpoolctl import threadpool_limits
 
 from pairs.graph import Graph
 from pairs.prune import among_first
-from sfm_match.colmap.queries import MOST_IMAGES, read_note, write_notes
+from sfm_match.colmap.queries import MOST_IMAGES, read_record, write_records
 from sfm_match.errors import NothingDone
 from sfm_match.images.collection import Collection
-from sfm_match.images.coordinates import Frame
+from sfm_match.images.coordinates import ImageGeometry
 from sfm_match.images.files import ImageError
 from sfm_match.images.loader import decode_for
-from sfm_match.job.concurrency import Lanes
+from sfm_match.job.concurrency import WorkerThreads
 from sfm_match.job.progress import MakeProgress
 from sfm_match.refine.patch_alignment import ALGORITHM, Floats, Seen, align_photographs, see
-from sfm_match.refine.track_optimization import Relations, agree, join
+from sfm_match.refine.track_optimization import Relations, join, optimize_tracks
 from sfm_match.store.shard import ShardError, fingerprint, open_shard, write_shard
 
 UNIT = 8  # pairs
@@ -58,7 +58,7 @@ class Adjusted:
 
 def adjusted_before(database: Path) -> Adjusted | None:
     """What stands in a database."""
-    note = read_note(database, _NOTE)
+    note = read_record(database, _NOTE)
     return None if note is None else Adjusted(**json.loads(note))
 
 
@@ -96,9 +96,9 @@ def adjust_keypoints(
                 f"{collection.folder}: not one photograph can be read again; keypoints are adjusted by them "
                 "(--no-adjust-keypoints does not)"
             )
-        moves = agree(relations, source.count)
+        moves = optimize_tracks(relations, source.count)
         for image, span in source.spans.items():
-            moves[span] /= photographs.frame(image).raw_scale
+            moves[span] /= photographs.geometry(image).raw_scale
         far = np.linalg.norm(moves[moves.any(axis=1)], axis=1)
         median = round(float(np.median(far)), 3) if len(far) else 0.0
         source.move(moves, Adjusted(sum(map(len, units)), len(far), median, len(photographs.unreadable)))
@@ -119,11 +119,11 @@ def _align_all(
     progress = make_progress("adjust", sum(map(len, units)), "pairs")
     progress.advance(sum(len(pairs) for pairs, one in zip(units, found, strict=True) if one is not None))
     cv2.setNumThreads(1)  # the threads are here
-    lanes = Lanes(os.cpu_count() or 1)
+    workers = WorkerThreads(os.cpu_count() or 1)
     waiting = ((number, source.load(units[number])) for number, one in enumerate(found) if one is None)
     try:
         with threadpool_limits(1, "blas"):
-            for (number, pairs), (one, whole) in lanes.each(waiting, lambda item: _align(item[1], photographs)):
+            for (number, pairs), (one, whole) in workers.each(waiting, lambda item: _align(item[1], photographs)):
                 if whole:  # or another try may find what could not be read now
                     write_shard(paths[number], vars(one), {"fingerprint": expected[number]})
                 found[number] = one
@@ -186,7 +186,7 @@ class _Source:
     def move(self, moves: Floats, adjusted: Adjusted) -> None:
         """Adds (count, 2) raw pixels to the keypoints and says so, all or none."""
         with self._connection:
-            write_notes(self._connection, {_NOTE: json.dumps(asdict(adjusted))})
+            write_records(self._connection, {_NOTE: json.dumps(asdict(adjusted))})
             for image, span in self.spans.items():
                 keypoints = self._keypoints(image).copy()
                 keypoints[:, :2] += moves[span]
@@ -206,7 +206,7 @@ def units_of(connection: sqlite3.Connection) -> Iterator[NDArray[np.int64]]:
     pairs = pairs[among_first(ends, np.lexsort((-np.tile(found[:, 1], 2), ends)), PARTNERS)]
     images, local = np.unique(pairs, return_inverse=True)
     edges = local.reshape(-1, 2)
-    walked = Graph(len(images), edges).walk()
+    walked = Graph(len(images), edges).breadth_first_order()
     place = np.empty(len(images), np.int64)
     place[walked] = np.arange(len(images))
     blocks = np.sort(place[edges] // _BLOCK, axis=1)
@@ -225,14 +225,14 @@ class _Photographs:
         self.read_any = False
         self.read = lru_cache(3 * _BLOCK)(self._read)
 
-    def frame(self, image: int) -> Frame:
-        return self._headers[self._names[image]].frame(self._size, 1)
+    def geometry(self, image: int) -> ImageGeometry:
+        return self._headers[self._names[image]].geometry(self._size, 1)
 
     def _read(self, image: int) -> Seen | None:
         """None where it cannot be read."""
-        frame = self.frame(image)
+        geometry = self.geometry(image)
         try:
-            seen = see(decode_for(frame, self._folder / self._names[image], reduce=self._reduced), frame)
+            seen = see(decode_for(geometry, self._folder / self._names[image], reduce=self._reduced), geometry)
         except ImageError:
             self.unreadable.add(image)
             return None

@@ -6,8 +6,8 @@ by the inverse compositional algorithm of Lucas and Kanade (Baker & Matthews, "L
 for a translation, with brightness and contrast taken out; from half the size to the whole, and where nothing fits, as
 in blurred pictures, from a quarter, which sees farther.
 
-Photographs are compared at the network's scale, in the raw frame. Within an array of pixels, the centre of the top-left
-one is at (0, 0) here.
+Photographs are compared at the network's scale, before the EXIF orientation. Within an array of pixels, the
+centre of the top-left one is at (0, 0) here.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sfm_match.images.coordinates import Frame
+from sfm_match.images.coordinates import ImageGeometry
 from sfm_match.images.loader import resize
 
 Floats = NDArray[np.float32]
@@ -56,11 +56,11 @@ class Seen:
     scale: Floats  # (2,) its pixels per raw pixel
 
 
-def see(raw: NDArray[np.uint8], frame: Frame) -> Seen:
+def see(raw: NDArray[np.uint8], geometry: ImageGeometry) -> Seen:
     """(H, W, 3) RGB raw pixels, at any scale from the network's up."""
-    small = resize(raw, frame.raw_network_size, cv2.INTER_AREA)
+    small = resize(raw, geometry.raw_network_size, cv2.INTER_AREA)
     grey = np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8)
-    return Seen(pyramid(grey), frame.raw_scale)
+    return Seen(pyramid(grey), geometry.raw_scale)
 
 
 def align_photographs(a: Seen, b: Seen, first: Floats, second: Floats) -> Aligned:

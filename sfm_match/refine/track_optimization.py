@@ -39,7 +39,7 @@ def join(parts: Iterable[Relations]) -> Relations:
     return Relations(*(np.concatenate(values) for values in fields))
 
 
-def agree(relations: Relations, count: int) -> Floats:
+def optimize_tracks(relations: Relations, count: int) -> Floats:
     """Moves of `count` keypoints that fit the relations best: (count, 2) pixels of their images, as the offsets are.
 
     A keypoint that moves by m takes what it is aligned with along by A m. The sum of the distances that are left is

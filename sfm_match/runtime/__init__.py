@@ -2,7 +2,7 @@
 
 A `Runtime` is an engine on a device. It loads `Part`s into `Session`s, which take and give values that live on the
 device; `put` and `get` carry arrays there and back. On the CPU values are plain arrays. Two threads may use a runtime
-at once, each with values of its own (`lanes`), so that one copies while the other computes.
+at once, each with values of its own (`workers`), so that one copies while the other computes.
 """
 
 from sfm_match.runtime.create import create_runtime, resolve_precision

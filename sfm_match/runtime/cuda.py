@@ -1,10 +1,10 @@
 """Memory, copies and graphs on an NVIDIA GPU, over cuda-bindings: what the native TensorRT backend needs, no more.
 
-A `Lane` belongs to one thread: a stream, buffers that only grow, and pinned staging memory, so that copies of one lane
-overlap with the work of another and addresses stay the same from one batch to the next, as CUDA graphs want it.
+A `WorkerStream` belongs to one thread: a stream, buffers that only grow, and pinned staging memory, so that copies of
+one worker overlap with the work of another and addresses stay the same from one batch to the next, as CUDA graphs want it.
 
-While one lane captures, no other may do what waits for the whole device: free memory, load a network, run a kernel for
-the first time. All of that happens under one lock, `exclusive`; copies and launches of captured work need none.
+While one worker captures, no other may do what waits for the whole device: free memory, load a network, run a kernel
+for the first time. All of that happens under one lock, `exclusive`; copies and launches of captured work need none.
 """
 
 import ctypes
@@ -23,7 +23,7 @@ from sfm_match.runtime.protocol import EngineError, OutOfMemory
 
 @dataclass(frozen=True)
 class DeviceArray:
-    """An array in a lane's memory."""
+    """An array in a worker's memory."""
 
     pointer: int
     shape: tuple[int, ...]
@@ -75,7 +75,7 @@ def _pinned_memory(exclusive: threading.RLock) -> _Buffer:
     return _Buffer(exclusive, lambda size: int(call(cudart.cudaHostAlloc(size, portable))), cudart.cudaFreeHost)
 
 
-class Lane:
+class WorkerStream:
     """One thread's stream and memory."""
 
     def __init__(self, exclusive: threading.RLock) -> None:
@@ -89,7 +89,7 @@ class Lane:
         self._scratch = _device_memory(exclusive)
 
     def scratch(self, size: int) -> int:
-        """Memory for what runs next, shared by all that runs on this lane: it runs one after the other."""
+        """Memory for what runs next, shared by all that runs on this worker: it runs one after the other."""
         return self._scratch.of(max(size, 1))
 
     def buffer(self, key: Hashable, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray:
@@ -111,7 +111,7 @@ class Lane:
         return target
 
     def get(self, array: DeviceArray) -> NDArray[Any]:
-        """Waits for the lane's work, then for the copy."""
+        """Waits for the worker's work, then for the copy."""
         if not array.nbytes:
             return np.empty(array.shape, array.dtype)
         staging = self._pinned.setdefault("from the device", _pinned_memory(self.exclusive)).of(array.nbytes)

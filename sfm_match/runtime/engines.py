@@ -14,12 +14,12 @@ from sfm_match.job.log import LOGGER
 from sfm_match.runtime.protocol import EngineError, Shapes
 from sfm_match.store.shard import fingerprint, replacing
 
-FORM = 1  # raise it when equal facts come to give other engines
+FORM = 1  # raise it when equal inputs come to give other engines
 E = TypeVar("E")
 
 
 @dataclass(frozen=True)
-class EngineFacts:
+class EngineInputs:
     """What an engine depends on."""
 
     model: str  # sha256 of the ONNX file
@@ -44,28 +44,28 @@ class EngineStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def path(self, name: str, facts: EngineFacts) -> Path:
-        return self._folder / f"{name}-{facts.key()}.engine"
+    def path(self, name: str, inputs: EngineInputs) -> Path:
+        return self._folder / f"{name}-{inputs.key()}.engine"
 
     def load(
         self,
         name: str,
-        facts: EngineFacts,
+        inputs: EngineInputs,
         make: Callable[[bytes], tuple[bytes, bytes]],
         open_engine: Callable[[bytes], E | None],
     ) -> E:
-        """The engine of these facts: the standing one, or one that is built now and then kept.
+        """The engine of these inputs: the one that is there, or one that is built now and then kept.
 
         Args:
             name: of the network, for people.
-            facts: what the engine depends on.
+            inputs: what the engine depends on.
             make: builds it, from a timing cache; returns the engine and the timing cache.
             open_engine: the engine in memory, None where it is refused.
 
         Raises:
             EngineError: a fresh engine, too, is refused.
         """
-        path = self.path(name, facts)
+        path = self.path(name, inputs)
         plan = self._read(path)
         if plan is not None and (engine := open_engine(plan)) is not None:
             return engine
@@ -73,7 +73,7 @@ class EngineStore:
             made = self._read(path)  # by another process, meanwhile
             if made is not None and made != plan and (engine := open_engine(made)) is not None:
                 return engine
-            return self._built(name, path, facts, make, open_engine)
+            return self._built(name, path, inputs, make, open_engine)
 
     @contextlib.contextmanager
     def _building(self, path: Path) -> Iterator[None]:
@@ -94,13 +94,13 @@ class EngineStore:
         self,
         name: str,
         path: Path,
-        facts: EngineFacts,
+        inputs: EngineInputs,
         make: Callable[[bytes], tuple[bytes, bytes]],
         open_engine: Callable[[bytes], E | None],
     ) -> E:
         reason = "the one that is there is damaged" if path.exists() else "once for this GPU and these shapes"
         LOGGER.info("building a TensorRT engine of %s, %s: %s", name, reason, path)
-        timing_path = self._folder / f"timing-{facts.timing_key()}.cache"
+        timing_path = self._folder / f"timing-{inputs.timing_key()}.cache"
         plan, timing = make(timing_path.read_bytes() if timing_path.exists() else b"")
         engine = open_engine(plan)
         if engine is None:
@@ -109,7 +109,7 @@ class EngineStore:
             self._folder.mkdir(parents=True, exist_ok=True)
             if timing:
                 self._write(timing_path, timing)
-            head = json.dumps({"sha256": hashlib.sha256(plan).hexdigest(), **asdict(facts)})
+            head = json.dumps({"sha256": hashlib.sha256(plan).hexdigest(), **asdict(inputs)})
             self._write(path, head.encode() + b"\n" + plan)
         except OSError as error:  # the engine is in hand
             LOGGER.warning("%s: not kept for the next run (%s)", path, error.strerror)

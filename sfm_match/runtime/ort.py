@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from sfm_match.job.concurrency import Lanes
+from sfm_match.job.concurrency import WorkerThreads
 from sfm_match.runtime.gpus import gpus
 from sfm_match.runtime.planning import assumed_free, whole_range
 from sfm_match.runtime.protocol import GRAPHS, Arrays, EngineError, Part, Provider, Value, engine_failure
@@ -76,7 +76,7 @@ class OrtRuntime:
         """
         self._device, self._cache, self._index = device, cache, index
         self.on_device = device != "cpu" if on_device is None else on_device
-        self.lanes = Lanes(1 if device == "cpu" else 2)
+        self.workers = WorkerThreads(1 if device == "cpu" else 2)
         self._memory = "cpu" if device == "cpu" else "cuda"
         wanted = {"cpu": CPU, "cuda": CUDA, "ort-tensorrt": TENSORRT}[device]
         self._wanted = wanted

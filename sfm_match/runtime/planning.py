@@ -7,8 +7,8 @@ from sfm_match.runtime.protocol import Shape, Shapes
 
 OWN_PROFILE = 64  # images of one shape that pay for an engine of their own
 MOST_IMAGES = 16  # a call; more gains nothing on the largest GPUs
-USABLE = 0.6  # of the free memory; the rest is for lanes, allocators and neighbours
-LANES = 2  # of a GPU
+USABLE = 0.6  # of the free memory; the rest is for workers, allocators and neighbours
+WORKERS = 2  # of a GPU
 MOST_ELEMENTS = 2**31 - 1  # of a tensor: TensorRT refuses more, and kernels of other engines count in 32 bits
 MATRICES = 4  # float32 matrices of a pair that matching holds at once
 MOST_PAIRS = 64  # a call
@@ -93,7 +93,7 @@ def images_a_call(free: int | None, pixels: int, bytes_per_pixel: float, element
         elements: of the largest tensor that such an image makes.
     """
     room = USABLE * (free if free is not None else 8 << 30)
-    fitting = int(room / (LANES * pixels * bytes_per_pixel))
+    fitting = int(room / (WORKERS * pixels * bytes_per_pixel))
     return 1 << (max(1, min(MOST_IMAGES, fitting, most_a_call(elements))).bit_length() - 1)
 
 
@@ -106,5 +106,5 @@ def pairs_a_call(free: int | None, keypoints: int) -> int:
     """Image pairs that matching takes at once, a power of two: their matrices are what is large."""
     room = USABLE * (free if free is not None else 8 << 30)
     matrix = max(keypoints, 1) ** 2
-    fitting = int(room / (LANES * MATRICES * 4 * matrix))
+    fitting = int(room / (WORKERS * MATRICES * 4 * matrix))
     return 1 << (max(1, min(MOST_PAIRS, fitting, most_a_call(matrix))).bit_length() - 1)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from sfm_match.errors import SfmMatchError
-from sfm_match.job.concurrency import Lanes
+from sfm_match.job.concurrency import WorkerThreads
 
 GRAPHS = Path(__file__).parent / "graphs"  # the networks without weights (`exports.graphs`)
 
@@ -77,7 +77,7 @@ class Runtime(Protocol):
         """Whether values are worth keeping there: selection and matching then run there, too."""
 
     @property
-    def lanes(self) -> Lanes:
+    def workers(self) -> WorkerThreads:
         """The threads that it pays to use at once."""
 
     def load(self, part: Part) -> Session:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sfm_match.job.concurrency import Lanes
+from sfm_match.job.concurrency import WorkerThreads
 from sfm_match.runtime.match_choice import MatchChooser, fused_matchers
 from sfm_match.runtime.protocol import EngineError, OutOfMemory, Part, Value, engine_failure
 
@@ -155,7 +155,7 @@ class TorchRuntime:
         self._fused = fused
         self.device = device or best_device()
         self.place = torch.device(self.device, index) if self.device in ("cuda", "xpu") else torch.device(self.device)
-        self.lanes = Lanes(2 if self.device == "cuda" else 1)
+        self.workers = WorkerThreads(2 if self.device == "cuda" else 1)
         self.exclusive = threading.RLock()
         self._streams = threading.local()
         if self.device == "cuda":

@@ -18,10 +18,10 @@ import numpy as np
 import tensorrt as trt
 from numpy.typing import NDArray
 
-from sfm_match.job.concurrency import Lanes
-from sfm_match.runtime.cuda import DeviceArray, Graph, Lane, free_memory, use_device
+from sfm_match.job.concurrency import WorkerThreads
+from sfm_match.runtime.cuda import DeviceArray, Graph, WorkerStream, free_memory, use_device
 from sfm_match.runtime.devices import driver_present
-from sfm_match.runtime.engines import EngineFacts, EngineStore
+from sfm_match.runtime.engines import EngineInputs, EngineStore
 from sfm_match.runtime.gpus import gpus
 from sfm_match.runtime.planning import profile_for
 from sfm_match.runtime.protocol import EngineError, OutOfMemory, Part, Shapes, Value, engine_failure
@@ -29,7 +29,7 @@ from sfm_match.store.shard import sha256_of
 
 WORKSPACE = 0.5  # of the free memory, for the builder
 LEVEL = 3  # of the builder's optimisation, TensorRT's own default
-CONTEXTS = 64  # of a lane: sixteen shapes of four networks
+CONTEXTS = 64  # of a worker: sixteen shapes of four networks
 _CAPTURE_AT = 2  # runs; an engine wants one at a shape before it is captured
 _CAPTURES = 3  # tries; what another library does at the moment can spoil one
 _REASONS = 32  # of TensorRT's latest, kept
@@ -109,7 +109,7 @@ def build(
 
 @dataclass
 class _Prepared:
-    """A network at one set of shapes, on one lane. A graph holds its context's state: nothing changes both."""
+    """A network at one set of shapes, on one worker. A graph holds its context's state: nothing changes both."""
 
     context: Any
     outputs: dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
@@ -129,23 +129,28 @@ class TrtSession:
         self._engines = [runtime.engine(part, digest, shapes) for shapes in part.profiles]
 
     def run(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
-        lane = self._runtime.lane()
-        prepared = self._prepared(lane, {name: value.shape for name, value in feeds.items()})
+        worker = self._runtime.worker()
+        prepared = self._prepared(worker, {name: value.shape for name, value in feeds.items()})
         found: dict[str, Value] = {
-            name: lane.buffer((self._number, name), shape, dtype) for name, (shape, dtype) in prepared.outputs.items()
+            name: worker.buffer((self._number, name), shape, dtype) for name, (shape, dtype) in prepared.outputs.items()
         }
-        scratch = lane.scratch(prepared.scratch)
+        scratch = worker.scratch(prepared.scratch)
         tensors = {**feeds, **found}
         places = (scratch, *(value.pointer for value in tensors.values()))
         if prepared.graph is not None and places == prepared.places:
             prepared.graph.launch()
         else:
-            with lane.exclusive:  # a first run may load kernels, which waits for the device
-                self._run_plainly(lane, prepared, tensors, scratch, places)
+            with worker.exclusive:  # a first run may load kernels, which waits for the device
+                self._run_plainly(worker, prepared, tensors, scratch, places)
         return found
 
     def _run_plainly(
-        self, lane: Lane, prepared: _Prepared, tensors: Mapping[str, Value], scratch: int, places: tuple[int, ...]
+        self,
+        worker: WorkerStream,
+        prepared: _Prepared,
+        tensors: Mapping[str, Value],
+        scratch: int,
+        places: tuple[int, ...],
     ) -> None:
         """Once more without a graph, and from the second time on tries to have one for the next."""
         context = prepared.context
@@ -156,40 +161,40 @@ class TrtSession:
             context.set_device_memory(scratch, prepared.scratch)
 
         def start() -> bool:
-            return bool(context.execute_async_v3(lane.stream))
+            return bool(context.execute_async_v3(worker.stream))
 
         said = LOG.said
         if not start():
             raise LOG.failure(f"{self._part.path.name}: TensorRT could not start", said)
         prepared.runs += 1
         if _CAPTURE_AT <= prepared.runs < _CAPTURE_AT + _CAPTURES:
-            prepared.graph = lane.captured(start)
+            prepared.graph = worker.captured(start)
 
-    def _prepared(self, lane: Lane, shapes: dict[str, tuple[int, ...]]) -> _Prepared:
+    def _prepared(self, worker: WorkerStream, shapes: dict[str, tuple[int, ...]]) -> _Prepared:
         """A context for these shapes alone, as captured graphs want it; the longest unused one goes."""
         key = self._number, *shapes.items()
-        prepared: _Prepared | None = lane.prepared.pop(key, None)
+        prepared: _Prepared | None = worker.prepared.pop(key, None)
         if prepared is None:
-            with lane.exclusive:
-                prepared = self._prepare(lane, shapes)
-                while len(lane.prepared) >= CONTEXTS:
-                    lane.wait()
-                    del lane.prepared[next(iter(lane.prepared))]
-        lane.prepared[key] = prepared
+            with worker.exclusive:
+                prepared = self._prepare(worker, shapes)
+                while len(worker.prepared) >= CONTEXTS:
+                    worker.wait()
+                    del worker.prepared[next(iter(worker.prepared))]
+        worker.prepared[key] = prepared
         return prepared
 
-    def _prepare(self, lane: Lane, shapes: dict[str, tuple[int, ...]]) -> _Prepared:
+    def _prepare(self, worker: WorkerStream, shapes: dict[str, tuple[int, ...]]) -> _Prepared:
         name = self._part.path.name
         place = profile_for(self._part.profiles, shapes)
         if place is None:
             raise EngineError(f"{name}: no TensorRT profile for {shapes}")
         engine, said = self._engines[place], LOG.said
-        # its memory is the lane's: one of its own for every network and shape would fill the GPU
+        # its memory is the worker's: one of its own for every network and shape would fill the GPU
         context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         if context is None:
             raise OutOfMemory(str(LOG.failure(f"{name}: no memory for TensorRT's execution context", said)))
-        context.set_optimization_profile_async(0, lane.stream)
-        lane.wait()
+        context.set_optimization_profile_async(0, worker.stream)
+        worker.wait()
         for tensor, shape in shapes.items():
             if not context.set_input_shape(tensor, shape):
                 raise LOG.failure(f"{name}: TensorRT refuses {tensor} {shape}", said)
@@ -224,30 +229,30 @@ class TrtRuntime:
         self._store = EngineStore(cache)
         self._runtime = trt.Runtime(LOG)
         self._exclusive = threading.RLock()
-        self.lanes = Lanes(2)
+        self.workers = WorkerThreads(2)
         self._mine = threading.local()
-        every: list[Lane] = []
-        self._every_lane = every
+        every: list[WorkerStream] = []
+        self._every_worker = every
         weakref.finalize(self, _release, every)
         self.provider = f"TensorRT {trt.__version__}, {self._gpu.name}"
 
     def load(self, part: Part) -> TrtSession:
         return TrtSession(part, self)
 
-    def lane(self) -> Lane:
+    def worker(self) -> WorkerStream:
         """Of this thread."""
-        if not hasattr(self._mine, "lane"):
+        if not hasattr(self._mine, "worker"):
             use_device(self._index)  # of this thread, from now on
-            self._mine.lane = Lane(self._exclusive)
-            self._every_lane.append(self._mine.lane)
-        lane: Lane = self._mine.lane
-        return lane
+            self._mine.worker = WorkerStream(self._exclusive)
+            self._every_worker.append(self._mine.worker)
+        worker: WorkerStream = self._mine.worker
+        return worker
 
     def put(self, name: str, array: NDArray[Any]) -> DeviceArray:
-        return self.lane().put(name, np.ascontiguousarray(array))
+        return self.worker().put(name, np.ascontiguousarray(array))
 
     def get(self, value: Value) -> NDArray[Any]:
-        return self.lane().get(value)
+        return self.worker().get(value)
 
     def free_memory(self) -> int | None:
         use_device(self._index)
@@ -256,8 +261,8 @@ class TrtRuntime:
     def engine(self, part: Part, digest: str, shapes: Shapes) -> Any:
         """From the cache, or built; `digest` is the file's sha256."""
         gpu = self._gpu
-        use_device(self._index)  # a lane that does a batch again in float32 builds, too
-        facts = EngineFacts(digest, trt.__version__, gpu.name, gpu.compute_capability, shapes, part.exact, LEVEL)
+        use_device(self._index)  # a worker that does a batch again in float32 builds, too
+        inputs = EngineInputs(digest, trt.__version__, gpu.name, gpu.compute_capability, shapes, part.exact, LEVEL)
 
         def make(timing: bytes) -> tuple[bytes, bytes]:
             room = int(WORKSPACE * free_memory())
@@ -271,15 +276,15 @@ class TrtRuntime:
             return engine
 
         with self._exclusive:
-            return self._store.load(part.path.stem, facts, make, open_engine)
+            return self._store.load(part.path.stem, inputs, make, open_engine)
 
 
-def _release(lanes: list[Lane]) -> None:
+def _release(workers: list[WorkerStream]) -> None:
     """What a runtime that is no more had on the GPU."""
-    for lane in lanes:
+    for worker in workers:
         with contextlib.suppress(EngineError):  # the driver may be gone at the end of the process
-            lane.release()
-    lanes.clear()
+            worker.release()
+    workers.clear()
 
 
 def numpy_type(kind: Any) -> np.dtype[Any]:

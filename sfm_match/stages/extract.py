@@ -28,7 +28,7 @@ def feature_inputs(options: ExtractOptions, model: FeatureModel) -> dict[str, ob
         UsageError: the decoder is not installed.
     """
     used = extractor_of(options.model).inputs(model, options)
-    return {**options.identity(), **decoder_inputs(options.decoder), **used, "algorithm": ALGORITHM}
+    return {**options.inputs(), **decoder_inputs(options.decoder), **used, "algorithm": ALGORITHM}
 
 
 def check(job: Job) -> None:
@@ -41,7 +41,7 @@ def check(job: Job) -> None:
 
 def status(job: Job) -> int:
     """Images that have features."""
-    return len(_before(job, job.workspace.record().get("extract", {})).counts)
+    return len(_before(job, job.workspace.read_record().get("extract", {})).counts)
 
 
 def run(job: Job) -> StageReport:
@@ -59,20 +59,20 @@ def run(job: Job) -> StageReport:
     inputs = feature_inputs(options, model)
     workspace.check("extract", inputs, overwrite=job.overwrite)
     collection.save(workspace)  # not before the check: a refused command changes nothing
-    workspace.note("extract", inputs)
+    workspace.write_record("extract", inputs)
     before = _before(job, inputs)
     work = {**before.open_units, **before.retry_units}
     after, detail = before, ""
     if work:
-        workspace.note("made by", made_by())
-        frames = (header.frame(options.size, model.divisor) for header in collection.usable.values())
+        workspace.write_record("made by", made_by())
+        geometries = (header.geometry(options.size, model.divisor) for header in collection.usable.values())
         context = ExtractContext(
             collection.folder,
             collection.masks,
             workspace.features,
             before.fingerprint,
             dataclasses.replace(options, workers=threads_each(options.workers, len(devices))),
-            Counter(frame.bucket for frame in frames),
+            Counter(geometry.bucket for geometry in geometries),
         )
         units = _units(collection, options.size, model.divisor, work)
         progress = job.progress("extract", sum(map(len, work.values())), "images")
@@ -116,7 +116,7 @@ def _units(collection: Collection, size: int, divisor: int, wanted: Mapping[int,
     return [
         Unit(
             number,
-            tuple(Item(name, headers[name].frame(size, divisor)) for name in names),
+            tuple(Item(name, headers[name].geometry(size, divisor)) for name in names),
             {name: collection.records[name].signature for name in names},
         )
         for number, names in wanted.items()

@@ -132,8 +132,8 @@ def batches_of(items: Iterable[Item], batch: int) -> Iterator[Sequence[Item]]:
     A batch does not cross units: an image's features then do not depend on which units a worker happens to take, or on
     where a job that was killed went on.
     """
-    ordered = sorted(items, key=lambda item: item.frame.bucket)  # stable: by name within a bucket
-    for _, group in groupby(ordered, key=lambda item: item.frame.bucket):
+    ordered = sorted(items, key=lambda item: item.geometry.bucket)  # stable: by name within a bucket
+    for _, group in groupby(ordered, key=lambda item: item.geometry.bucket):
         same = list(group)
         for start in range(0, len(same), batch):
             yield same[start : start + batch]

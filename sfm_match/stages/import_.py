@@ -15,7 +15,7 @@ from typing import Any
 
 from sfm_match.colmap.cameras import check_camera_model, plan_cameras
 from sfm_match.colmap.database import write_images
-from sfm_match.colmap.queries import count, read_note, write_notes
+from sfm_match.colmap.queries import count, read_record, write_records
 from sfm_match.colmap.verification import verdicts, verify, write_matches
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError
 from sfm_match.job.progress import Clock, StageReport
@@ -33,7 +33,7 @@ ALGORITHM = 2  # raise it when the same matches and options come to give another
 def check(job: Job) -> None:
     """Raises UsageError for a database of other options or of somebody else, and for cameras that cannot be."""
     options, workspace = job.options.import_, job.workspace
-    workspace.check("import", options.identity(), overwrite=job.overwrite)
+    workspace.check("import", options.inputs(), overwrite=job.overwrite)
     _refuse_foreign_database(workspace, overwrite=job.overwrite)
     if options.camera_model != ImportOptions.camera_model or options.camera_params is not None:
         check_camera_model(options)
@@ -44,7 +44,7 @@ def check(job: Job) -> None:
 def status(job: Job) -> int:
     """Pairs of the database."""
     database = job.workspace.database
-    return count(database).pairs if read_note(database, "inputs") is not None else 0
+    return count(database).pairs if read_record(database, "inputs") is not None else 0
 
 
 def run(job: Job) -> StageReport:
@@ -56,13 +56,13 @@ def run(job: Job) -> StageReport:
     """
     workspace, options, clock = job.workspace, job.options.import_, Clock()
     features, matches = job.features, job.matches
-    identity = options.identity()
-    workspace.check("import", identity, overwrite=job.overwrite)
+    inputs = options.inputs()
+    workspace.check("import", inputs, overwrite=job.overwrite)
     pairs = sha256_of(workspace.pairs)
-    digest = fingerprint([identity, matches.fingerprint, pairs, sorted(features.signatures.items()), ALGORITHM])
+    digest = fingerprint([inputs, matches.fingerprint, pairs, sorted(features.signatures.items()), ALGORITHM])
     _refuse_foreign_database(workspace, overwrite=job.overwrite)
-    if read_note(workspace.database, "inputs") == digest:
-        workspace.note("import", identity)
+    if read_record(workspace.database, "inputs") == digest:
+        workspace.write_record("import", inputs)
         return _report(workspace.database, options, clock, computed=False)
     if options.verify and options.adjust_keypoints and not job.collection.folder.is_dir():
         raise NothingDone(
@@ -72,7 +72,8 @@ def run(job: Job) -> StageReport:
     partial = workspace.database.with_name(workspace.database.name + ".partial")
     with _database_errors(partial):
         _build(job, partial, digest, clock)
-    workspace.note("import", identity)  # before the rename: a database is never there without its options on record
+    # before the rename: a database is never there without its options on record
+    workspace.write_record("import", inputs)
     _remove_journals(workspace.database)  # of a database that is replaced: SQLite would apply them to the new one
     commit(partial, workspace.database)
     clear(workspace.aligned)
@@ -82,7 +83,7 @@ def run(job: Job) -> StageReport:
 def _build(job: Job, partial: Path, digest: str, clock: Clock) -> None:
     """Everything that a killed import left is taken up where it stopped."""
     options, features, matches = job.options.import_, job.features, job.matches
-    if read_note(partial, "inputs") != digest:
+    if read_record(partial, "inputs") != digest:
         partial.unlink(missing_ok=True)
         _remove_journals(partial)
         check_camera_model(options)
@@ -91,7 +92,7 @@ def _build(job: Job, partial: Path, digest: str, clock: Clock) -> None:
         with clock.on("write"):
             write_images(partial, cameras, options.camera_model, keypoints)
             with closing(sqlite3.connect(partial)) as connection, connection:
-                write_notes(connection, {"options": json.dumps(options.identity()), "inputs": digest})
+                write_records(connection, {"options": json.dumps(options.inputs()), "inputs": digest})
     with clock.on("write"):
         accept_all = options.accept_pairs == "all" or not options.verify
         counted = _counted(job, iter_matches(matches, features), len(matches.usable))
@@ -116,7 +117,7 @@ def _build(job: Job, partial: Path, digest: str, clock: Clock) -> None:
 
 def _refuse_foreign_database(workspace: Workspace, *, overwrite: bool) -> None:
     """Raises UsageError where somebody else's database stands in the place of ours."""
-    if not overwrite and workspace.database.exists() and read_note(workspace.database, "inputs") is None:
+    if not overwrite and workspace.database.exists() and read_record(workspace.database, "inputs") is None:
         raise UsageError(
             f"{workspace.database}: not made by sfm-match; choose another --workspace, or add --overwrite to replace it"
         )
@@ -151,7 +152,7 @@ def _remove_journals(database: Path) -> None:
 def _report(database: Path, options: ImportOptions, clock: Clock, *, computed: bool) -> StageReport:
     counts, adjusted = count(database), adjusted_before(database)
     detail = f"{counts.images:,} images, " + (f"{counts.verified:,} verified" if options.verify else "not verified")
-    facts: dict[str, Any] = counts.facts()
+    facts: dict[str, Any] = counts.numbers()
     judged = verdicts(database)
     if judged:
         facts["verdicts"] = judged

@@ -33,7 +33,7 @@ _FILE_NAME = re.compile(r"\d{5,}-\d{5,}-[0-9a-f]{8}\.h5")
 def match_inputs(options: MatchOptions, model: str) -> dict[str, Any]:
     """Everything that matches depend on, beside the features."""
     least = options.match_threshold if options.match_threshold is not None else match_threshold(model)
-    return {**options.identity(), "match_threshold": least, "algorithm": ALGORITHM}
+    return {**options.inputs(), "match_threshold": least, "algorithm": ALGORITHM}
 
 
 def check(job: Job) -> None:
@@ -44,7 +44,7 @@ def check(job: Job) -> None:
 
 def status(job: Job) -> int:
     """Pairs that are matched, of those of which both images have features."""
-    inputs = job.workspace.record().get("match")
+    inputs = job.workspace.read_record().get("match")
     if inputs is None or job.found_features is None:
         return 0
     try:
@@ -68,7 +68,7 @@ def run(job: Job) -> StageReport:
         before = scan_matches(workspace, job.collection, features, inputs)
         if not len(before.usable):
             raise NothingDone(f"{workspace.pairs}: no pair of images that both have features")
-        workspace.note("match", inputs)
+        workspace.write_record("match", inputs)
         _remove_useless(workspace, before.heads)
         plans = list(plan_blocks(workspace.matches, before.fingerprint, before.names, features, before.open_pairs))
     progress = job.progress("match", len(before.open_pairs), "pairs")

@@ -98,5 +98,5 @@ def match_blocks(
         ran = "; ".join(filter(None, (matcher.engine, matcher.note)))  # which kernels, is known after the first call
         return BlockReceipt(sum(len(m.indices) for m in matches), ran)
 
-    results = matcher.lanes.each(plans, matched, partial(clock.on, "match"))
+    results = matcher.workers.each(plans, matched, partial(clock.on, "match"))
     yield from in_background(results, write, partial(clock.on, "write"))

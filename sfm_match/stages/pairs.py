@@ -66,14 +66,14 @@ def run(job: Job) -> StageReport:
         return _add_pairs(job)
     clock = Clock()
     recorded = _inputs_of(options)
-    kept = workspace.record().get("pairs") == recorded  # else the pairs of second rounds go with the old list
+    kept = workspace.read_record().get("pairs") == recorded  # else the pairs of second rounds go with the old list
     chosen, reason = settled(job.collection, options)
     workspace.check("pairs", recorded, overwrite=job.overwrite)
     sources = Sources(job, chosen)
     strategy = chosen.strategy
     detail = f"{strategy}: {reason}" if reason else strategy
     inputs = fingerprint(_inputs(sources, options))
-    before = workspace.record().get(_WRITTEN)
+    before = workspace.read_record().get(_WRITTEN)
     if before is not None and before["inputs"] == inputs and _is(workspace.pairs, before["sha256"]):
         return StageReport("pairs", "pairs", 0, before["count"], detail=detail, facts={"strategy": strategy})
     if not kept:
@@ -85,8 +85,8 @@ def run(job: Job) -> StageReport:
         raise UsageError(f"pairs: {error}") from error
     except NothingDone as error:
         raise NothingDone(f"--strategy {strategy}: {error}") from error
-    workspace.note("pairs", recorded)
-    workspace.note(_WRITTEN, {"inputs": inputs, "count": count, "sha256": sha256_of(workspace.pairs)})
+    workspace.write_record("pairs", recorded)
+    workspace.write_record(_WRITTEN, {"inputs": inputs, "count": count, "sha256": sha256_of(workspace.pairs)})
     facts: dict[str, Any] = {"strategy": strategy}
     if chosen.prune:
         facts["candidates"] = tally.candidates
@@ -124,7 +124,7 @@ def _add_pairs(job: Job) -> StageReport:
     )
     inputs = fingerprint([*_inputs(sources, options), database])
     facts = {"strategy": options.strategy}
-    if workspace.record().get(_ADDED) == inputs:
+    if workspace.read_record().get(_ADDED) == inputs:
         return StageReport("pairs", "pairs", 0, len(listed), detail=detail, facts=facts)
     try:
         proposed = np.concatenate([np.empty((0, 2), np.int32), *all_pairs(sources, tally)])
@@ -133,20 +133,20 @@ def _add_pairs(job: Job) -> StageReport:
     fresh = proposed[~np.isin(_codes(proposed, sources), _codes(listed, sources))]
     if len(fresh):
         _append(sources, listed, fresh)
-    workspace.note(_ADDED, {"inputs": inputs})
+    workspace.write_record(_ADDED, {"inputs": inputs})
     return StageReport("pairs", "pairs", len(fresh), len(listed), seconds=clock.seconds, detail=detail, facts=facts)
 
 
 def _append(sources: Sources, listed: NDArray[np.int64], fresh: Block) -> None:
     """Brings pairs into `pairs.txt`, and into the file from which they come back when it is made anew."""
     workspace, names = sources.job.workspace, sources.names
-    before = workspace.record().get(_WRITTEN, {})
+    before = workspace.read_record().get(_WRITTEN, {})
     ours = "sha256" in before and _is(workspace.pairs, before["sha256"])  # not changed by hand
     earlier = read_known_pairs(workspace.added_pairs, names)
     write_pairs_file(workspace.added_pairs, names, [earlier.astype(np.int32), fresh])
     count = write_pairs_file(workspace.pairs, names, [listed.astype(np.int32), fresh])
     if ours:
-        workspace.note(_WRITTEN, {**before, "count": count, "sha256": sha256_of(workspace.pairs)})
+        workspace.write_record(_WRITTEN, {**before, "count": count, "sha256": sha256_of(workspace.pairs)})
 
 
 def _with_added(blocks: Iterator[Block], sources: Sources) -> Iterator[Block]:
@@ -165,7 +165,7 @@ def _inputs(sources: Sources, options: PairsOptions) -> list[Any]:
     chosen, located = sources.options, [(name, h.location) for name, h in sources.job.collection.usable.items()]
     inputs: list[Any] = [chosen.strategy, _inputs_of(options), located]
     if dataclasses.replace(options, strategy=chosen.strategy) != chosen:  # what auto chose beside the strategy
-        inputs.append(chosen.identity())
+        inputs.append(chosen.inputs())
     if sources.needs_features:
         features = sources.features
         inputs.append([features.fingerprint, sorted(features.signatures.items()), ALGORITHM])
@@ -174,7 +174,7 @@ def _inputs(sources: Sources, options: PairsOptions) -> list[Any]:
 
 def _inputs_of(options: PairsOptions) -> dict[str, Any]:
     """The options, and of files their content: that is what matters."""
-    inputs = options.identity()
+    inputs = options.inputs()
     for name in ("match_list_path", "query_list", "db_list"):
         path: Path | None = getattr(options, name)
         if path is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from sfm_match.colmap.mapper import ALGORITHM, Mapped, components, intrinsics_given, map_components, registered
 from sfm_match.colmap.plausibility import judge
-from sfm_match.colmap.queries import Counts, count, image_names, read_note
+from sfm_match.colmap.queries import Counts, count, image_names, read_record
 from sfm_match.colmap.unregistered import reasons
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.images.collection import Collection, read_failed, write_reasons
@@ -50,7 +50,7 @@ class Outcome:
 
 def check(job: Job) -> None:
     """Raises UsageError for models of other options or of somebody else."""
-    job.workspace.check("reconstruct", job.options.reconstruct.identity(), overwrite=job.overwrite)
+    job.workspace.check("reconstruct", job.options.reconstruct.inputs(), overwrite=job.overwrite)
     _refuse_foreign_models(job.workspace, overwrite=job.overwrite)
 
 
@@ -67,15 +67,15 @@ def run(job: Job) -> StageReport:
         NothingDone: no database, or no model that is earned.
     """
     workspace, collection, options, clock = job.workspace, job.collection, job.options.reconstruct, Clock()
-    inputs = read_note(workspace.database, "inputs")
+    inputs = read_record(workspace.database, "inputs")
     if inputs is None:
         raise NothingDone(f"{workspace.folder}: no database yet; run `sfm-match import` first")
     check(job)
-    digest = fingerprint([options.identity(), inputs, ALGORITHM])
+    digest = fingerprint([options.inputs(), inputs, ALGORITHM])
     counts = count(workspace.database)
     outcome = _read_outcome(workspace.sparse, digest)
     if outcome is not None:
-        workspace.note("reconstruct", options.identity())
+        workspace.write_record("reconstruct", options.inputs())
         return _report(outcome, counts, options, len(collection.records), clock, computed=False)
     if not collection.folder.is_dir():
         raise NothingDone(f"{collection.folder}: the images are gone; the mapper reads the points' colours from them")
@@ -94,7 +94,7 @@ def run(job: Job) -> StageReport:
             outcome = Outcome(models, len(inside), dict(Counter(kind for kind, _ in outside.values())))
             summary = {"inputs": digest, "files": _sizes(temporary), **asdict(outcome)}
             write_text(temporary / _SUMMARY, json.dumps(summary))
-            workspace.note("reconstruct", options.identity())
+            workspace.write_record("reconstruct", options.inputs())
             if workspace.sparse.exists():
                 workspace.sparse.rename(workspace.folder / temporary_name("sparse", "old"))
             commit(temporary, workspace.sparse)

@@ -120,7 +120,7 @@ def current_features(workspace: Workspace, collection: Collection) -> FeatureSet
     Raises:
         NothingDone: there are none, or some units are still open.
     """
-    inputs = workspace.record().get("extract")
+    inputs = workspace.read_record().get("extract")
     if inputs is None:
         raise NothingDone(f"{workspace.folder}: no features yet; run `sfm-match extract` first")
     return all_extracted(workspace, scan_features(workspace, collection, inputs))
@@ -203,7 +203,7 @@ def current_matches(workspace: Workspace, collection: Collection, features: Feat
     Raises:
         NothingDone: there are none, or some pairs are still to be matched.
     """
-    inputs = workspace.record().get("match")
+    inputs = workspace.read_record().get("match")
     if inputs is None:
         raise NothingDone(f"{workspace.folder}: no matches yet; run `sfm-match match` first")
     return all_matched(workspace, scan_matches(workspace, collection, features, inputs))

@@ -19,7 +19,7 @@ from pairs.prune import Scored, above, best, scored
 from pairs.spatial import east_north_up
 from pairs.union import union
 from sfm_match.colmap.model_io import read_observations, read_poses
-from sfm_match.colmap.queries import read_note, verified_pairs
+from sfm_match.colmap.queries import read_record, verified_pairs
 from sfm_match.errors import NothingDone
 from sfm_match.options.pairs import LOOP_DETECTION, STRATEGIES, PairsOptions, Strategy
 from sfm_match.stages.base import Job
@@ -126,7 +126,7 @@ class Sources:
         Raises:
             NothingDone: there is no database with verified pairs.
         """
-        inputs = read_note(self.job.workspace.database, "inputs")
+        inputs = read_record(self.job.workspace.database, "inputs")
         if inputs is None or not len(self.verified):
             raise NothingDone(
                 f"{self.job.workspace.folder}: no verified pairs yet; --strategy {self.options.strategy} "

@@ -34,9 +34,9 @@ class ShardError(SfmMatchError):
     """A result file that cannot be read."""
 
 
-def fingerprint(facts: Any) -> str:
-    """A short digest of JSON values: equal facts, equal fingerprint."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+def fingerprint(inputs: Any) -> str:
+    """A short digest of JSON values: equal inputs, equal fingerprint."""
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def sha256_of(path: Path) -> str:

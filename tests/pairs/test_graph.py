@@ -40,7 +40,7 @@ def test_components_and_bridges_are_networkx_s(drawn: tuple[int, list[tuple[int,
     component = graph.components()
     groups = [set(np.flatnonzero(component == number).tolist()) for number in range(component.max() + 1)]
     assert sorted(map(sorted, groups)) == sorted(map(sorted, networkx.connected_components(theirs)))
-    walked = graph.walk()
+    walked = graph.breadth_first_order()
     assert sorted(walked.tolist()) == list(range(count))
     assert (np.diff(component[walked]) >= 0).all()  # one component after another
     assert graph.bridges() == sorted(tuple(sorted(bridge)) for bridge in networkx.bridges(theirs))
@@ -104,4 +104,4 @@ def test_nothing_to_repair() -> None:
 @pytest.mark.parametrize("count", [0, 1])
 def test_graphs_of_next_to_nothing(count: int) -> None:
     graph = Graph(count, edges())
-    assert (len(graph.components()), len(graph.walk()), graph.bridges()) == (count, count, [])
+    assert (len(graph.components()), len(graph.breadth_first_order()), graph.bridges()) == (count, count, [])

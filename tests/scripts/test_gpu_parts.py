@@ -50,7 +50,7 @@ class Noisy:
 
     def __init__(self, errs: bool) -> None:
         self.calls, self._errs = 0, errs
-        self.lanes = networks.TorchRuntime("cpu").lanes
+        self.workers = networks.TorchRuntime("cpu").workers
 
     def features(self, batch: Any, _clock: Any) -> dict[str, Features | str]:
         self.calls += 1
@@ -67,9 +67,9 @@ def test_one_bit_is_seen() -> None:
     assert proofs._repeated(work(), Noisy(False), shapes, 2)["differ"] == []
     with pytest.raises(Failed, match="runs differ"):
         proofs._repeated(work(), Noisy(True), shapes, 2)
-    assert proofs._lanes(Noisy(False), shapes, 2, 8)["differ"] == 0
+    assert proofs._workers(Noisy(False), shapes, 2, 8)["differ"] == 0
     with pytest.raises(Failed, match="other bits"):
-        proofs._lanes(Noisy(True), shapes, 2, 8)
+        proofs._workers(Noisy(True), shapes, 2, 8)
 
 
 def test_features_that_differ_fail() -> None:

@@ -12,7 +12,7 @@ from sfm_match.commands.plan.counts import Counted, cheaper_ones, count_pairs
 from sfm_match.commands.plan.measure import Measured, measure
 from sfm_match.errors import NothingDone
 from sfm_match.features.dedode import chosen_model, images_a_batch
-from sfm_match.images.collection import UNIT_SIZE, look
+from sfm_match.images.collection import UNIT_SIZE, refresh_collection
 from sfm_match.images.files import Header
 from sfm_match.job.concurrency import AHEAD
 from sfm_match.job.workspace import Workspace
@@ -24,7 +24,7 @@ from sfm_match.options.stages import ExtractOptions, ImportOptions, MatchOptions
 from sfm_match.refine.keypoints import PARTNERS
 from sfm_match.runtime.devices import choose, devices_of
 from sfm_match.runtime.gpus import gpus
-from sfm_match.runtime.planning import LANES, assumed_free
+from sfm_match.runtime.planning import WORKERS, assumed_free
 from sfm_match.stages.base import STAGES, Job
 from sfm_match.stages.feature_cache import KEPT
 from sfm_match.stages.match_blocks import BLOCK
@@ -122,8 +122,8 @@ def plan(
     """
     every = run_options(keywords, extract, pairs, match, import_, reconstruct, command="plan")
     place = Workspace(Path(workspace), overwrite=overwrite)  # not opened: that would make it, and lock it
-    place.record()  # refuses another version's, as opening does
-    collection = look(place, Path(images), every.extract.masks, overwrite=overwrite)
+    place.read_record()  # refuses another version's, as opening does
+    collection = refresh_collection(place, Path(images), every.extract.masks, overwrite=overwrite)
     if len(collection.usable) < 2:
         raise NothingDone(f"{collection.folder}: {len(collection.usable)} usable image, a pair needs two")
     job = Job(place, collection, every, overwrite=overwrite)
@@ -157,14 +157,14 @@ def plan(
 
 
 def gpu_memory(options: ExtractOptions, model: Model, headers: Iterable[Header]) -> int | None:
-    """Bytes of a GPU that the networks' activations take at most, in two lanes; None where no GPU is used."""
+    """Bytes of a GPU that the networks' activations take at most, in two workers; None where no GPU is used."""
     found, choice = gpus(), choose(devices_of(options.device, options.devices)[0])
     if not found or choice.device == "cpu":
         return None
     shapes = {(h.width, h.height, h.orientation): h for h in headers}
-    buckets = {h.frame(options.size, model.divisor).bucket for h in shapes.values()}
+    buckets = {h.geometry(options.size, model.divisor).bucket for h in shapes.values()}
     batch = images_a_batch(model, options.batch, buckets, assumed_free(found[choice.index].memory))
-    return int(LANES * batch * model.spec.activations * max(map(math.prod, buckets)))
+    return int(WORKERS * batch * model.spec.activations * max(map(math.prod, buckets)))
 
 
 def _stages(sources: Sources, counted: Counted, costs: Measured, done: Mapping[str, int]) -> list[StagePlan]:

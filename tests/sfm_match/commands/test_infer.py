@@ -11,7 +11,7 @@ from PIL import Image
 
 import sfm_match
 from sfm_match.errors import NothingDone
-from sfm_match.images.coordinates import plan_frame
+from sfm_match.images.coordinates import plan_geometry
 
 
 def test_matches_obey_the_true_cameras(rendered: Path, tmp_path: Path) -> None:
@@ -48,9 +48,9 @@ def test_images_that_cannot_be_read(rendered: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_upright_is_the_inverse_of_raw(orientation: int) -> None:
-    frame = plan_frame((640, 480), orientation, 2000, 16)  # not resized: network pixels are upright ones
+    geometry = plan_geometry((640, 480), orientation, 2000, 16)  # not resized: network pixels are upright ones
     upright = np.array([[10.5, 20.25], [300, 400]], np.float32)
-    np.testing.assert_allclose(frame.upright_from_raw(frame.raw_from_network(upright)), upright, atol=1e-4)
+    np.testing.assert_allclose(geometry.upright_from_raw(geometry.raw_from_network(upright)), upright, atol=1e-4)
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])

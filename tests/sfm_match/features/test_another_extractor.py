@@ -41,7 +41,7 @@ class Sift:
                     places = np.array([points[i].pt for i in order], np.float32) + 0.5
                     root = np.sqrt(descriptors[order] / descriptors[order].sum(axis=1, keepdims=True))
                     scores = np.array([points[i].response for i in order], np.float32)
-                    found[item.name] = Features(item.frame.raw_from_network(places), scores, root.astype(np.float16))
+                    found[item.name] = Features(item.geometry.raw_from_network(places), scores, root.astype(np.float16))
             yield batch, found
 
 

@@ -16,7 +16,7 @@ from exports.registry import FAMILY
 from sfm_match.features import dedode as extractor
 from sfm_match.features.dedode import NOT_FINITE, DeDoDeExtractor, chosen_model
 from sfm_match.images.loader import Loaded
-from sfm_match.job.concurrency import Lanes
+from sfm_match.job.concurrency import WorkerThreads
 from sfm_match.job.progress import Clock
 from sfm_match.models import find_model
 from sfm_match.options.stages import ExtractOptions
@@ -82,7 +82,7 @@ class _Breaking:
     on_device, provider = True, "breaking"
 
     def __init__(self, inner: Runtime, most: int, *, poison: bool, single: EngineError | None = None) -> None:
-        self.lanes = Lanes(2)
+        self.workers = WorkerThreads(2)
         self.inner, self.most, self.poison = inner, most, poison
         self.single = single  # what networks in single precision raise
         self.loaded: list[Part] = []

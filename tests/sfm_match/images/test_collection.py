@@ -9,7 +9,7 @@ from PIL import Image
 
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.images import collection as module
-from sfm_match.images.collection import Collection, look
+from sfm_match.images.collection import Collection, refresh_collection
 from sfm_match.job.workspace import Workspace
 
 
@@ -19,7 +19,7 @@ def picture(path: Path) -> None:
 
 
 def register(place: Workspace, images: Path, masks: Path | None) -> Collection:
-    collection = look(place, images, masks)
+    collection = refresh_collection(place, images, masks)
     collection.save(place)
     return collection
 
@@ -81,13 +81,13 @@ def test_another_folder_is_refused_unless_it_is_the_same_one_moved(place: Worksp
         (other / path.name).write_bytes(path.read_bytes())
         os.utime(other / path.name, ns=(path.stat().st_mtime_ns,) * 2)
     # the same folder in another place: nothing is lost
-    assert look(place, other, None).units() == {0: ["b.png", "c.png"], 1: ["d.png"]}
+    assert refresh_collection(place, other, None).units() == {0: ["b.png", "c.png"], 1: ["d.png"]}
     (images.parent / "link").symlink_to(images)
-    assert look(place, images.parent / "link", None).units() == {0: ["b.png", "c.png"], 1: ["d.png"]}
+    assert refresh_collection(place, images.parent / "link", None).units() == {0: ["b.png", "c.png"], 1: ["d.png"]}
     os.utime(other / "b.png", (1, 1))
     with pytest.raises(UsageError, match=r"holds the images of .*images; choose another --workspace"):
-        look(place, other, None)
-    assert look(place, other, None, overwrite=True).units() == {2: ["b.png", "c.png"], 3: ["d.png"]}
+        refresh_collection(place, other, None)
+    assert refresh_collection(place, other, None, overwrite=True).units() == {2: ["b.png", "c.png"], 3: ["d.png"]}
 
 
 def test_a_bad_header_is_looked_at_again(place: Workspace, images: Path) -> None:
@@ -134,8 +134,8 @@ def test_another_schema_is_refused_and_overwritten_where_that_is_asked_for(place
     stored = json.loads(place.collection.read_text())
     place.collection.write_text(json.dumps({**stored, "schema": 2}))
     with pytest.raises(UsageError, match=r"another version of sfm-match \(schema 2, this one reads 3\); choose"):
-        look(place, images, None)
-    assert look(place, images, None, overwrite=True).units() == {0: ["b.png", "c.png"], 1: ["d.png"]}
+        refresh_collection(place, images, None)
+    assert refresh_collection(place, images, None, overwrite=True).units() == {0: ["b.png", "c.png"], 1: ["d.png"]}
 
 
 def test_a_position_comes_back(place: Workspace, images: Path) -> None:

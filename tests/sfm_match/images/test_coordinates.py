@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sfm_match.features.keypoint_selection import Selection, select_keypoints
-from sfm_match.images.coordinates import ASPECTS, Frame, normalised_from_network, plan_frame, quarter_turned
+from sfm_match.images.coordinates import (
+    ASPECTS,
+    ImageGeometry,
+    normalised_from_network,
+    plan_geometry,
+    rotated_by_quarters,
+)
 from sfm_match.images.files import decode, read_header
 from sfm_match.images.loader import to_network
 
@@ -41,24 +47,24 @@ def places(size: tuple[int, int]) -> list[tuple[float, float]]:
 @pytest.mark.parametrize("size", NETWORK_SIZES)
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_dot_comes_back(raw_size: tuple[int, int], size: int, orientation: int) -> None:
-    frame = plan_frame(raw_size, orientation, size, 16)
+    geometry = plan_geometry(raw_size, orientation, size, 16)
     sigma = 2.0 * max(raw_size) / min(size, max(raw_size))
     for at in places(raw_size):
-        network = to_network(dot(raw_size, at, sigma), frame)
-        assert network.shape[:2] == (frame.bucket[1], frame.bucket[0])
-        back = frame.raw_from_network(centroid(network))
+        network = to_network(dot(raw_size, at, sigma), geometry)
+        assert network.shape[:2] == (geometry.bucket[1], geometry.bucket[0])
+        back = geometry.raw_from_network(centroid(network))
         np.testing.assert_allclose(back[0], at, atol=0.25)
 
 
 @pytest.mark.parametrize("raw_size", [(1600, 1200), (1024, 1536), (1000, 700)])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_dot_is_detected_where_it_is(raw_size: tuple[int, int], orientation: int) -> None:
-    frame = plan_frame(raw_size, orientation, 800, 16)
+    geometry = plan_geometry(raw_size, orientation, 800, 16)
     at = places(raw_size)[0]
-    network = to_network(dot(raw_size, at, 4.0), frame)
+    network = to_network(dot(raw_size, at, 4.0), geometry)
     logits = network[..., 0].astype(np.float32) / 8
-    points, _ = select_keypoints(logits, frame.network_size, Selection(1, 0.0, 4, 2, subpixel=True))
-    np.testing.assert_allclose(frame.raw_from_network(points)[0], at, atol=0.25)
+    points, _ = select_keypoints(logits, geometry.network_size, Selection(1, 0.0, 4, 2, subpixel=True))
+    np.testing.assert_allclose(geometry.raw_from_network(points)[0], at, atol=0.25)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
@@ -72,10 +78,10 @@ def test_dot_comes_back_from_a_file_with_exif(tmp_path: Path, orientation: int, 
     picture.save(path, quality=98, exif=exif)
     header = read_header(path)
     assert (header.width, header.height, header.orientation) == (640, 480, orientation)
-    frame = plan_frame((header.width, header.height), header.orientation, 512, 16)
-    network = to_network(decode(path), frame)
+    geometry = plan_geometry((header.width, header.height), header.orientation, 512, 16)
+    network = to_network(decode(path), geometry)
     clean = np.where(network > 12, network, 0)  # JPEG noise far from the dot
-    np.testing.assert_allclose(frame.raw_from_network(centroid(clean))[0], at, atol=0.25)
+    np.testing.assert_allclose(geometry.raw_from_network(centroid(clean))[0], at, atol=0.25)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -88,7 +94,7 @@ def test_orienting_agrees_with_pillow(tmp_path: Path, orientation: int) -> None:
     exif[0x0112] = orientation
     picture.save(tmp_path / "a.png", exif=exif)
     upright = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "a.png")))
-    np.testing.assert_array_equal(plan_frame((60, 40), orientation, 64, 16).orient(raw), upright)
+    np.testing.assert_array_equal(plan_geometry((60, 40), orientation, 64, 16).orient(raw), upright)
 
 
 SIDES = st.integers(32, 9000)
@@ -96,12 +102,12 @@ SIDES = st.integers(32, 9000)
 
 @given(SIDES, SIDES, st.integers(1, 8), st.integers(64, 2048), st.sampled_from([8, 16, 56]))
 def test_frame_invariants(width: int, height: int, orientation: int, size: int, divisor: int) -> None:
-    frame = plan_frame((width, height), orientation, size, divisor)
-    assert all(side % divisor == 0 for side in frame.bucket)
-    assert all(net <= padded for net, padded in zip(frame.network_size, frame.bucket, strict=True))
-    assert max(frame.network_size) == min(size, max(width, height))
-    corner = np.array([frame.network_size], np.float32)
-    both = np.concatenate((frame.raw_from_network(corner * 0), frame.raw_from_network(corner)))
+    geometry = plan_geometry((width, height), orientation, size, divisor)
+    assert all(side % divisor == 0 for side in geometry.bucket)
+    assert all(net <= padded for net, padded in zip(geometry.network_size, geometry.bucket, strict=True))
+    assert max(geometry.network_size) == min(size, max(width, height))
+    corner = np.array([geometry.network_size], np.float32)
+    both = np.concatenate((geometry.raw_from_network(corner * 0), geometry.raw_from_network(corner)))
     assert sorted(both[:, 0].round(2)) == [0, width]
     assert sorted(both[:, 1].round(2)) == [0, height]
 
@@ -110,7 +116,7 @@ def test_buckets_are_few() -> None:
     rng = np.random.default_rng(0)
     sizes = rng.integers(1500, 6000, (2000, 2))
     sizes = sizes[(sizes.max(axis=1) / sizes.min(axis=1)) < max(ASPECTS)]
-    buckets = {plan_frame((int(w), int(h)), 1, 1024, 16).bucket for w, h in sizes}
+    buckets = {plan_geometry((int(w), int(h)), 1, 1024, 16).bucket for w, h in sizes}
     assert len(buckets) <= 2 * len(ASPECTS)
 
 
@@ -121,7 +127,7 @@ def test_normalised_ends_are_the_outer_edges() -> None:
 
 
 def test_small_images_are_not_enlarged() -> None:
-    assert plan_frame((300, 200), 1, 1024, 16) == Frame((300, 200), 1, (300, 200), (304, 208))
+    assert plan_geometry((300, 200), 1, 1024, 16) == ImageGeometry((300, 200), 1, (300, 200), (304, 208))
 
 
 @pytest.mark.parametrize("turns", range(-4, 5))
@@ -132,4 +138,4 @@ def test_points_turn_with_their_picture(turns: int) -> None:
     turned = np.rot90(picture, turns)
     y, x = np.argwhere(turned)[0]
     expected = (x + 0.5) / turned.shape[1] * 2 - 1, (y + 0.5) / turned.shape[0] * 2 - 1
-    np.testing.assert_allclose(quarter_turned(at, turns)[0, 0], expected, atol=1e-6)
+    np.testing.assert_allclose(rotated_by_quarters(at, turns)[0, 0], expected, atol=1e-6)

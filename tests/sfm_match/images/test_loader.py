@@ -39,7 +39,7 @@ def test_the_smallest_size_that_will_do(
 
 
 def loaded(path: Path, size: int, *, fraction: bool) -> np.ndarray:
-    item = Item(path.name, read_header(path).frame(size, 16))
+    item = Item(path.name, read_header(path).geometry(size, 16))
     (batch,) = Loader(path.parent, None, [[item]], workers=1, ahead=1, reduced=fraction)
     assert isinstance(batch, Loaded)
     assert not batch.failed
@@ -66,8 +66,8 @@ def test_a_dot_stays_where_it_is(orientation: int, side: int, subsampling: int, 
         rows, columns = np.mgrid[: weight.shape[0], : weight.shape[1]] + 0.5
         centres.append(((columns * weight).sum() / weight.sum(), (rows * weight).sum() / weight.sum()))
     np.testing.assert_allclose(*centres, atol=0.05)
-    frame = read_header(path).frame(400, 16)
-    raw = frame.raw_from_network(np.array([centres[1]], np.float32))[0] / side * 400
+    geometry = read_header(path).geometry(400, 16)
+    raw = geometry.raw_from_network(np.array([centres[1]], np.float32))[0] / side * 400
     np.testing.assert_allclose(raw, (0.3137 * 400, 0.2211 * 400), atol=0.1)
 
 

@@ -4,11 +4,11 @@ from contextlib import nullcontext
 
 import pytest
 
-from sfm_match.job.concurrency import Lanes
+from sfm_match.job.concurrency import WorkerThreads
 
 
-@pytest.mark.parametrize("lanes", [1, 2, 3])
-def test_order_and_number_in_hand(lanes: int) -> None:
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_order_and_number_in_hand(workers: int) -> None:
     begun, most, lock = [0], [0], threading.Lock()
 
     def work(item: int) -> int:
@@ -20,8 +20,8 @@ def test_order_and_number_in_hand(lanes: int) -> None:
             begun[0] -= 1
         return item * item
 
-    assert list(Lanes(lanes).each(range(20), work)) == [(i, i * i) for i in range(20)]
-    assert most[0] <= lanes
+    assert list(WorkerThreads(workers).each(range(20), work)) == [(i, i * i) for i in range(20)]
+    assert most[0] <= workers
 
 
 def test_an_error_ends_it_and_what_waits_is_counted() -> None:
@@ -38,15 +38,15 @@ def test_an_error_ends_it_and_what_waits_is_counted() -> None:
 
     found = []
     with pytest.raises(ValueError, match="three"):
-        for item, _ in Lanes(2).each(range(100), work, waiting):
+        for item, _ in WorkerThreads(2).each(range(100), work, waiting):
             found.append(item)
     assert found == [0, 1, 2]
     assert len(waits) == 4
 
 
 def test_threads_stay() -> None:
-    lanes, seen = Lanes(2), set()
+    workers, seen = WorkerThreads(2), set()
     for _ in range(3):
-        seen |= {thread for _, thread in lanes.each(range(8), lambda _: threading.get_ident())}
+        seen |= {thread for _, thread in workers.each(range(8), lambda _: threading.get_ident())}
     assert len(seen) <= 2
     assert threading.get_ident() not in seen

@@ -23,7 +23,7 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
 def test_changed_options_are_refused_with_the_difference(tmp_path: Path) -> None:
     with Workspace(tmp_path) as place:
         place.check("extract", FACTS, overwrite=False)
-        place.note("extract", FACTS)
+        place.write_record("extract", FACTS)
         place.check("extract", FACTS, overwrite=False)
         changed = {**FACTS, "size": 512, "subpixel": False, "masks": "/masks", "detector.onnx": "1def"}
         with pytest.raises(UsageError) as caught:
@@ -36,9 +36,9 @@ def test_changed_options_are_refused_with_the_difference(tmp_path: Path) -> None
 
 def test_the_record_has_a_schema(tmp_path: Path) -> None:
     with Workspace(tmp_path) as place:
-        assert place.record() == {}
-        place.note("extract", FACTS)
-        place.note("match", {"match_threshold": 0.1})
+        assert place.read_record() == {}
+        place.write_record("extract", FACTS)
+        place.write_record("match", {"match_threshold": 0.1})
         written = json.loads((tmp_path / "sfm-match.json").read_text())
     assert written == {"schema": SCHEMA, "extract": FACTS, "match": {"match_threshold": 0.1}}
 
@@ -58,9 +58,9 @@ def test_a_record_that_is_not_ours(record: str, message: str, tmp_path: Path) ->
         pass
     assert len(str(caught.value).splitlines()) == 1
     with pytest.raises(RecordError):  # not opened, as `plan`
-        Workspace(tmp_path).record()
+        Workspace(tmp_path).read_record()
     with Workspace(tmp_path, overwrite=True) as place:  # the lock was given back
-        assert place.record() == {}
+        assert place.read_record() == {}
     assert (tmp_path / "sfm-match.json").read_text() == record  # nothing is written before there is a result
 
 
@@ -70,8 +70,8 @@ def test_beginning_anew_keeps_results_apart(tmp_path: Path) -> None:
     for name in ("pairs.txt", "pairs-added.txt", "database.db", "database.db-wal", "unregistered.csv", "notes.txt"):
         (tmp_path / name).write_text(name)
     with Workspace(tmp_path, overwrite=True) as place:
-        place.note("extract", FACTS)
-        place.note("made by", {})
+        place.write_record("extract", FACTS)
+        place.write_record("made by", {})
     assert json.loads((tmp_path / "sfm-match.json").read_text()) == {"schema": SCHEMA, "extract": FACTS, "made by": {}}
     kept = {path.name for path in (tmp_path / "earlier-1").iterdir()}
     assert kept == {"pairs.txt", "pairs-added.txt", "database.db", "database.db-wal", "unregistered.csv", "sparse"}
@@ -81,7 +81,7 @@ def test_beginning_anew_keeps_results_apart(tmp_path: Path) -> None:
 def test_what_is_not_a_workspace_of_ours_stays_in_place(tmp_path: Path) -> None:
     (tmp_path / "database.db").write_text("theirs")
     with Workspace(tmp_path, overwrite=True) as place:
-        place.note("extract", FACTS)
+        place.write_record("extract", FACTS)
     assert (tmp_path / "database.db").read_text() == "theirs"
 
 

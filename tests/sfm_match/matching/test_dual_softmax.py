@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfm_match.matching.dual_softmax import match_descriptors, match_turned
+from sfm_match.matching.dual_softmax import match_descriptors, match_rotated
 
 
 def unit(rng: np.random.Generator, count: int, dimension: int) -> np.ndarray:
@@ -86,8 +86,8 @@ def test_of_several_turns_the_one_that_fits(turn: int) -> None:
     a, b = (rng.normal(size=(700, 4, 16)).astype(np.float32) for _ in range(2))
     b[:, turn] = a[:, 0] + 0.3 * rng.normal(size=(700, 16))
     a, b = (x / np.linalg.norm(x, axis=2, keepdims=True) for x in (a, b))
-    found = match_turned(a.reshape(700, -1), b.reshape(700, -1), 4, 0.1)
+    found = match_rotated(a.reshape(700, -1), b.reshape(700, -1), 4, 0.1)
     expected = match_descriptors(a[:, 0], b[:, turn], 0.1)
     np.testing.assert_array_equal(found.indices, expected.indices)
     assert len(found.indices) > 400
-    assert not len(match_turned(a[:0].reshape(0, 64), b.reshape(700, -1), 4, 0.1).indices)
+    assert not len(match_rotated(a[:0].reshape(0, 64), b.reshape(700, -1), 4, 0.1).indices)

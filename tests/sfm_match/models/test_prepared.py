@@ -21,7 +21,7 @@ from exports.registry import FAMILY
 from exports.weights import load_networks, random_networks
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.features.dedode import DeDoDeExtractor
-from sfm_match.images.coordinates import Frame
+from sfm_match.images.coordinates import ImageGeometry
 from sfm_match.images.loader import Item, Loaded, normalise
 from sfm_match.job.progress import Clock
 from sfm_match.models import BUILT_IN, Weights, find_model, match_threshold
@@ -59,7 +59,7 @@ def test_converted_once(
     monkeypatch.undo()
     other = find_model("dedode-nano", Weights(folder=folder, random=True))
     assert "RANDOM WEIGHTS" in caplog.text
-    assert other.facts() != first.facts() != find_model("dedode-nano").facts()
+    assert other.inputs() != first.inputs() != find_model("dedode-nano").inputs()
 
 
 def test_only_half_files_are_made_anew(
@@ -149,7 +149,7 @@ def test_published_networks_give_the_published_features(tmp_path: Path) -> None:
     networks = random_networks(FAMILY["dedode-l-b"])
     pixels = np.random.default_rng(0).integers(0, 256, (1, 96, 128, 3), np.uint8)
     image = normalise(pixels[0])[None]
-    frame = Frame((128, 96), 1, (128, 96), (128, 96))
+    frame = ImageGeometry((128, 96), 1, (128, 96), (128, 96))
     options = ExtractOptions(model="dedode-l-b", max_keypoints=400, border=0, subpixel=False)
     batch = Loaded([Item("a", frame)], pixels, [None], {}, set())
     buckets = Counter({(128, 96): 1})

@@ -17,7 +17,7 @@ class First(Options):
 
     count: int = option(1, "how many")
     share: float = option(0.5, "how much", aliases=("part",))
-    exact: bool = option(True, "whether exactly", identity=False)
+    exact: bool = option(True, "whether exactly", fingerprinted=False)
     kind: str = option("a", "which kind", choices=("a", "b", "c"), joined=True, refused=Refused(("run",), ("c",)))
     name: str | None = option(None, "what it is called")
     place: Path | None = option(None, "where it is", refused=Refused(("infer",)))
@@ -64,7 +64,7 @@ def test_what_stands_for_a_type(tmp_path: Path) -> None:
 
 def test_identity_is_what_changes_results(tmp_path: Path) -> None:
     chosen = First(exact=False, place=tmp_path / "a" / "..")
-    assert chosen.identity() == {"count": 1, "share": 0.5, "kind": "a", "name": None, "place": str(tmp_path)}
+    assert chosen.inputs() == {"count": 1, "share": 0.5, "kind": "a", "name": None, "place": str(tmp_path)}
 
 
 def test_an_alias_means_one_option() -> None:

@@ -39,7 +39,7 @@ def test_second_rounds() -> None:
 
 
 def test_every_option_is_recorded(tmp_path: Path) -> None:
-    chosen = PairsOptions(strategy="poses", reference_model=tmp_path).identity()
+    chosen = PairsOptions(strategy="poses", reference_model=tmp_path).inputs()
     assert (chosen["num_images"], chosen["reference_model"]) == (20, str(tmp_path))
 
 

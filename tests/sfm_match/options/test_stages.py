@@ -99,8 +99,8 @@ def test_no_mapper_is_a_choice_of_run() -> None:
 
 
 def test_identity_leaves_out_the_machine() -> None:
-    assert ExtractOptions(workers=3, batch="2").identity() == ExtractOptions().identity()
-    assert ExtractOptions(size=512).identity() != ExtractOptions().identity()
+    assert ExtractOptions(workers=3, batch="2").inputs() == ExtractOptions().inputs()
+    assert ExtractOptions(size=512).inputs() != ExtractOptions().inputs()
 
 
 def test_job_file(tmp_path: Path) -> None:
@@ -150,5 +150,5 @@ def test_empty_job_file(tmp_path: Path) -> None:
 
 
 def test_what_is_not_verified_is_neither_judged_nor_adjusted() -> None:
-    assert ImportOptions().identity()["adjust_keypoints"] is True
-    assert ImportOptions(verify=False).identity() == ImportOptions(verify=False, adjust_keypoints=False).identity()
+    assert ImportOptions().inputs()["adjust_keypoints"] is True
+    assert ImportOptions(verify=False).inputs() == ImportOptions(verify=False, adjust_keypoints=False).inputs()

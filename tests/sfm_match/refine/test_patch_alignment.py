@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from sfm_match.images.coordinates import orient, plan_frame
+from sfm_match.images.coordinates import orient, plan_geometry
 from sfm_match.refine.patch_alignment import align, align_photographs, local_affines, neighbours, pyramid, see
 
 TURN = np.array([[0.95, -0.15], [0.12, 0.9]], np.float32)  # second from first
@@ -58,9 +58,9 @@ def test_photographs_are_compared_in_the_raw_frame(image: np.ndarray, points: np
     views = []
     for picture, turned in ((image, 1), (large, orientation)):
         raw = np.repeat(picture[..., None], 3, axis=2)
-        frame = plan_frame(raw.shape[1::-1], turned, 200, 1)
-        assert orient(raw, turned).shape[1::-1] == frame.oriented_size
-        views.append(see(raw, frame))
+        geometry = plan_geometry(raw.shape[1::-1], turned, 200, 1)
+        assert orient(raw, turned).shape[1::-1] == geometry.oriented_size
+        views.append(see(raw, geometry))
     first = points + np.float32(0.5)
     truth = 3 * (points @ TURN.T + np.array((20.37, -5.21), np.float32) + np.float32(0.5))
     said = truth + np.random.default_rng(2).normal(0, 3, truth.shape).astype(np.float32)

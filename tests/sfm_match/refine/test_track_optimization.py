@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pairs.graph import Graph
-from sfm_match.refine.track_optimization import Relations, agree, join, tracks
+from sfm_match.refine.track_optimization import Relations, join, optimize_tracks, tracks
 
 
 def made(pairs: list[tuple[int, int]], truth: np.ndarray, affines: np.ndarray) -> Relations:
@@ -31,7 +31,7 @@ def test_a_track_agrees(count: int, seed: int) -> None:
     linear = [np.eye(2) + rng.normal(0, 0.1, (2, 2)) for _ in range(count)]  # of each image from one plane
     affines = np.array([linear[j] @ np.linalg.inv(linear[i]) for i, j in pairs], np.float32)
     relations = made(pairs, truth, affines)
-    moves = agree(relations, count + 1)
+    moves = optimize_tracks(relations, count + 1)
     assert left(relations, moves).max() < 0.02
     assert not moves[count].any()  # without relations
 
@@ -42,7 +42,7 @@ def test_a_wrong_relation_among_right_ones_weighs_little() -> None:
     affines = np.broadcast_to(np.eye(2, dtype=np.float32), (len(pairs), 2, 2))
     relations = made(pairs, truth, affines)
     relations.offsets[3] += 4
-    missed = left(relations, agree(relations, 8))
+    missed = left(relations, optimize_tracks(relations, 8))
     assert missed[3] > 5
     assert np.delete(missed, 3).max() < 0.2
 
@@ -53,9 +53,9 @@ def test_tracks_are_whole_whatever_is_looked_at_at_once(monkeypatch: pytest.Monk
     pairs = [pairs[i] for i in rng.permutation(len(pairs))[:400]]
     affines = np.broadcast_to(np.eye(2, dtype=np.float32), (len(pairs), 2, 2))
     relations = made(pairs, rng.normal(0, 0.5, (300, 2)).astype(np.float32), affines)
-    whole = agree(relations, 300)
+    whole = optimize_tracks(relations, 300)
     monkeypatch.setattr("sfm_match.refine.track_optimization._AT_ONCE", 25)
-    np.testing.assert_allclose(agree(relations, 300), whole, atol=0.01)
+    np.testing.assert_allclose(optimize_tracks(relations, 300), whole, atol=0.01)
 
 
 @settings(deadline=None)
@@ -72,4 +72,4 @@ def test_tracks(pairs: list[tuple[int, int]]) -> None:
 
 def test_nothing_to_join() -> None:
     assert len(join([]).first) == 0
-    assert not agree(join([]), 3).any()
+    assert not optimize_tracks(join([]), 3).any()

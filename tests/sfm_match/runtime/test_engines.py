@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from sfm_match.runtime import EngineError
-from sfm_match.runtime.engines import EngineFacts, EngineStore
+from sfm_match.runtime.engines import EngineInputs, EngineStore
 
 SHAPES = {"image": ((1, 3, 64, 64), (8, 3, 64, 64), (8, 3, 64, 64))}
-FACTS = EngineFacts("abc", "11.4.0", "NVIDIA A", (9, 0), SHAPES, exact=True, level=3)
+FACTS = EngineInputs("abc", "11.4.0", "NVIDIA A", (9, 0), SHAPES, exact=True, level=3)
 
 
 class Builds:

@@ -25,7 +25,7 @@ def test_values_stay_bound_and_equal_arrays(tmp_path: Path) -> None:
         assert isinstance(value, np.ndarray) == (runtime is plain)
         found.append(runtime.get(value))
     np.testing.assert_array_equal(*found)
-    assert plain.lanes.count == 1
+    assert plain.workers.count == 1
     assert "CPUExecutionProvider" in plain.provider
 
 

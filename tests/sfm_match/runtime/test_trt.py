@@ -22,7 +22,7 @@ from sfm_match.commands.engines import build_engines
 from sfm_match.errors import UsageError
 from sfm_match.features import device_graphs as parts
 from sfm_match.features.dedode import DeDoDeExtractor, selection
-from sfm_match.images.coordinates import plan_frame
+from sfm_match.images.coordinates import plan_geometry
 from sfm_match.images.loader import Loaded
 from sfm_match.job.progress import Clock
 from sfm_match.matching.dual_softmax import match_descriptors
@@ -204,7 +204,7 @@ def test_few_contexts_are_kept(fake_gpu: FakeCuda, tmp_path: Path, monkeypatch: 
     for _ in range(4):
         for width in (64, 80, 96):
             session.run({"image": runtime.put("image", image(1, 3, 64, width))})
-    assert len(runtime.lane().prepared) == 2
+    assert len(runtime.worker().prepared) == 2
     assert fake_gpu.launches == 0
 
 
@@ -278,17 +278,17 @@ def mixed_work(runtime: "TrtRuntime", rounds: int) -> list[np.ndarray]:
         pixels = np.full((batch, height, width, 3), number % 255, np.uint8)
         return runtime.get(sessions[1].run({"pixels": runtime.put("pixels", pixels)})["image"])
 
-    return [found for _, found in runtime.lanes.each(range(rounds), work)]
+    return [found for _, found in runtime.workers.each(range(rounds), work)]
 
 
 def test_two_lanes_spoil_no_capture(fake_gpu: FakeCuda, tmp_path: Path) -> None:
     """Memory grows, contexts are made and kernels loaded in one thread while the other captures."""
-    from sfm_match.job.concurrency import Lanes
+    from sfm_match.job.concurrency import WorkerThreads
     from sfm_match.runtime.trt import TrtRuntime
 
     fake_gpu.capture_seconds = 0.01
     runtime, alone = TrtRuntime(tmp_path), TrtRuntime(tmp_path)
-    alone.lanes = Lanes(1)
+    alone.workers = WorkerThreads(1)
     for ours, theirs in zip(mixed_work(runtime, 200), mixed_work(alone, 200), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert fake_gpu.broken == 0
@@ -296,7 +296,7 @@ def test_two_lanes_spoil_no_capture(fake_gpu: FakeCuda, tmp_path: Path) -> None:
 
 
 def test_two_gpus_at_once(fake_gpu: FakeCuda, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lanes' threads, memory, streams and engines are of the GPU that was named; the fake refuses what mixes them."""
+    """Workers' threads, memory, streams and engines are of the GPU that was named; the fake refuses what mixes them."""
     from fake_gpu import GPU
 
     from sfm_match.runtime.trt import TrtRuntime
@@ -469,8 +469,8 @@ def test_tensorrt_builds_every_part_with_the_profiles_of_a_job(name: str, half: 
     weights = Weights(folder=tmp_path, random=True) if name.startswith("dedode-l") else None
     model = find_model(name, weights, half=half)
     divisor, batch = model.divisor, 8
-    wide = plan_frame((4000, 3000), 1, 1024, divisor).bucket
-    small = [plan_frame(size, 1, 1024, divisor).bucket for size in ((640, 480), (500, 700))]
+    wide = plan_geometry((4000, 3000), 1, 1024, divisor).bucket
+    small = [plan_geometry(size, 1, 1024, divisor).bucket for size in ((640, 480), (500, 700))]
     served = ranges({wide: 100, small[0]: 3, small[1]: 7}, batch)
     columns = model.spec.dimension + MORE
     every = [parts.match_block(2 * BLOCK, 4096, columns, MOST_PAIRS), parts.join_groups(BLOCK, 4096, columns)]

@@ -9,7 +9,7 @@ from PIL import Image
 
 from sfm_match import import_, reconstruct
 from sfm_match.errors import UsageError
-from sfm_match.images.collection import look
+from sfm_match.images.collection import refresh_collection
 from sfm_match.job.workspace import Workspace
 from sfm_match.stages.state import scan_features
 from sfm_match.store.features import Features, UnitResult, write_unit
@@ -41,10 +41,10 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pycolmap.
 
     work = folder / "work"
     with Workspace(work) as place:
-        collection = look(place, folder / "images", None)
+        collection = refresh_collection(place, folder / "images", None)
         collection.save(place)
-        place.note("extract", EXTRACT)
-        place.note("match", MATCH)
+        place.write_record("extract", EXTRACT)
+        place.write_record("match", MATCH)
         signatures = {name: record.signature for name, record in collection.records.items()}
         features = {}
         for name in sorted(images):

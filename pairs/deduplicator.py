@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from pairs import Block
 
 
-class Once:
+class PairDeduplicator:
     """Turns what strategies find from the side of each image into canonical pairs; 8 bytes a pair stay in memory."""
 
     def __init__(self, count: int) -> None:
