@@ -1,7 +1,8 @@
 """Memory, copies and graphs on an NVIDIA GPU, over cuda-bindings: what the native TensorRT backend needs, no more.
 
 A `WorkerStream` belongs to one thread: a stream, buffers that only grow, and pinned staging memory, so that copies of
-one worker overlap with the work of another and addresses stay the same from one batch to the next, as CUDA graphs want it.
+one worker overlap with the work of another and addresses stay the same from one batch to the next, as CUDA graphs want
+it.
 
 While one worker captures, no other may do what waits for the whole device: free memory, load a network, run a kernel
 for the first time. All of that happens under one lock, `exclusive`; copies and launches of captured work need none.

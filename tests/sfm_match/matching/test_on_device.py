@@ -102,5 +102,5 @@ def test_groups_stay_on_the_device(tmp_path: Path) -> None:
             np.testing.assert_array_equal(ours.indices, theirs.indices)
     # group 0 is sent twice: 4, 3 and 5 came between
     assert [read.count(f"{group}0") for group in range(6)] == [1, 1, 1, 1, 1, 1]
-    matcher.match([groups[1], groups[2]], reading, pairs)
+    matcher.match([groups[1], groups[2]], DescriptorsOnly(reading), pairs)
     assert [read.count(f"{group}0") for group in range(6)] == [1, 2, 2, 1, 1, 1]
