@@ -26,7 +26,7 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Parity:
-    """What the comparison found; stands beside the file as NAME.parity.json."""
+    """What the comparison found; written beside the file as NAME.parity.json."""
 
     file: str
     sha256: str

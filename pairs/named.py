@@ -13,7 +13,7 @@ _SHOWN = 3  # unknown names in a message
 
 
 def chosen(names: Sequence[str], prefix: str | None, path: Path | None) -> NDArray[np.int32]:
-    """Indices, ascending, of the names that begin with `prefix` and stand in the file; all of them without either.
+    """Indices, ascending, of the names that begin with `prefix` and are in the file; all of them without either.
 
     A line of the file is a name, or what hloc's lists of images hold: a name, then a space or a TAB and anything.
     Empty lines are skipped, and lines that begin with # and are no name.
@@ -27,7 +27,7 @@ def chosen(names: Sequence[str], prefix: str | None, path: Path | None) -> NDArr
     if prefix is not None:
         wanted = [i for i in wanted if names[i].startswith(prefix)]
     if not wanted:
-        conditions = [f"begins with '{prefix}'" if prefix else "", f"stands in {path}" if path else ""]
+        conditions = [f"begins with '{prefix}'" if prefix else "", f"is in {path}" if path else ""]
         raise PairsError(f"no image's name {' and '.join(filter(None, conditions))}")
     return np.array(wanted, np.int32)
 

@@ -1,4 +1,4 @@
-"""Images whose cameras stand near one another and look the same way, in a model that exists."""
+"""Images whose cameras are near one another and look the same way, in a model that exists."""
 
 from collections.abc import Iterator
 

@@ -52,9 +52,7 @@ class DeDoDeRunner:
         """
         three = detector_path, descriptor_path, matcher_path
         if end2end_path is not None and any(path is not None for path in three):
-            raise UsageError(
-                "end2end_path stands alone: detector_path, descriptor_path, matcher_path belong without it"
-            )
+            raise UsageError("end2end_path cannot be joined with detector_path, descriptor_path, matcher_path")
         if end2end_path is None and any(path is None for path in three):
             raise UsageError("accepted are end2end_path, or all of detector_path, descriptor_path, matcher_path")
         self.is_end2end = end2end_path is not None

@@ -1,4 +1,4 @@
-"""What stands in `database.db`, with SQLite alone: pycolmap takes longer to import than this takes."""
+"""The content of `database.db`, with SQLite alone: pycolmap takes longer to import than this takes."""
 
 import sqlite3
 from collections.abc import Mapping, Sequence

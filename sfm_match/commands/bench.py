@@ -129,7 +129,7 @@ def bench(
                 row = make()
                 progress(f"{row.name}, {count} keypoints")
                 cells.append(_measure(row, pairs, count, repeats))
-            except (SfmMatchError, ImportError) as error:  # what was measured stands
+            except (SfmMatchError, ImportError) as error:  # what was measured is kept
                 left_out[name] = str(error)
     if not cells:
         raise NothingDone(f"--backends: none of them is here ({', '.join(left_out.values())})")
@@ -142,7 +142,7 @@ def _measure(row: Row, pairs: list[NDArray[np.float32]], keypoints: int, repeats
     def described(turn: int) -> list[Any]:
         return [row.describe(image, side) for side, image in enumerate(given[turn % len(given)])]
 
-    standing = described(0)
+    given_features = described(0)
 
     def whole(turn: int) -> None:
         row.match(*described(turn))
@@ -151,9 +151,9 @@ def _measure(row: Row, pairs: list[NDArray[np.float32]], keypoints: int, repeats
         row.describe(given[turn % len(given)][turn % 2], turn % 2)
 
     def match(_: int) -> None:
-        row.match(*standing)
+        row.match(*given_features)
 
-    # matching first, while the features that it stands on are those of one pair
+    # matching first, while the features that it starts from are those of one pair
     (match_ms, _), (pair_ms, runs), (image_ms, _) = (_median_ms(action, repeats) for action in (match, whole, image))
     return Cell(row.name, keypoints, pair_ms, image_ms, match_ms, runs)
 
@@ -250,7 +250,9 @@ def draw(result: Bench, path: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise NothingDone("the figure needs matplotlib: pip install 'sfm-match[bench]'; the tables stand") from None
+        raise NothingDone(
+            "the figure needs matplotlib: pip install 'sfm-match[bench]'; the tables are complete"
+        ) from None
     rows = list(dict.fromkeys(cell.row for cell in result.cells))
     counts = sorted({cell.keypoints for cell in result.cells})
     titles = {"pair_ms": "images to matches", "image_ms": "image to descriptors", "match_ms": "descriptors to matches"}

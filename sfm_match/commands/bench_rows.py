@@ -50,7 +50,7 @@ class EngineRow:
             profile = {name: (shape, shape, shape) for name, shape in shapes.items()}
             return runtime.load(Part(path, _no_module, outputs, half=half, profiles=[profile]))
 
-        # two of each: the results of a session stand until it runs again
+        # two of each: the results of a session are good until it runs again
         self._detectors = [load("detector", ("keypoints", "scores"), {"image": shape}) for _ in range(2)]
         inputs = {"image": shape, "keypoints": placed}
         self._descriptors = [load("descriptor", ("descriptors",), inputs) for _ in range(2)]

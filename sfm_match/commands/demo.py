@@ -79,7 +79,7 @@ def demo(
 
 
 def _render_all(views: list[View], folder: Path) -> int:
-    """Renders the views that do not stand; returns their number."""
+    """Renders the views that are not there; returns their number."""
     folder.mkdir(parents=True, exist_ok=True)
     marker = folder.parent / "scene.json"
     scene = {"views": len(views), "width": WIDTH, "height": HEIGHT}

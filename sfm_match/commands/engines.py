@@ -21,7 +21,7 @@ def build_engines(images: Path | None, shapes: Iterable[tuple[int, int]], option
         options: of `extract`.
 
     Returns:
-        The batches that engines stand for.
+        The batches that engines are built for.
 
     Raises:
         UsageError: no shape, one that does not fit the model, or no TensorRT here.

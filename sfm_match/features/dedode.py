@@ -93,7 +93,7 @@ class DeDoDeExtractor:
             model: as `chosen_model` gives it.
             options: how to extract.
             buckets: (width, height) of the padded images to come -> how many.
-            runtime: the engine; without: that of the options.
+            runtime: the engine; default: that of the options.
         """
         self.model, self._options, self._buckets = model, options, buckets
         self._note = ""

@@ -55,7 +55,7 @@ def _keys(pairs: list[tuple[str, str]]) -> dict[tuple[str, str], str]:
     """Pair -> hloc's name of its group, in either order, as `iter_matches` may give it.
 
     Raises:
-        UsageError: two pairs would have one name, or a name cannot stand in hloc's list of pairs.
+        UsageError: two pairs would have one name, or a name cannot be written to hloc's list of pairs.
     """
     seen: dict[str, tuple[str, str]] = {}
     for pair in pairs:

@@ -53,7 +53,7 @@ def decoder_note(name: str) -> str:
 
 
 def why_not(name: str) -> str | None:
-    """What a decoder lacks here, None where it can be had."""
+    """What a decoder lacks here, None where it is available."""
     try:
         find_decoder(name)
     except UsageError as error:

@@ -110,7 +110,7 @@ def scan(folder: Path, masks: Path | None = None) -> list[ScannedFile]:
 
 
 def _writable(name: str) -> bool:
-    """Whether a name can stand in pairs.txt and in the database."""
+    """Whether a name can be written to pairs.txt and in the database."""
     try:
         name.encode()
     except UnicodeEncodeError:  # bytes that are no UTF-8

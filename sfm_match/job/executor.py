@@ -68,7 +68,7 @@ def done_units(
         clock: of the stage; of several workers it gets the mean.
 
     Raises:
-        WorkerLost: a worker was killed twice. Its units are not done; files that stand are whole.
+        WorkerLost: a worker was killed twice. Its units are not done; files that are there are whole.
     """
     if len(devices) == 1:
         yield from work(devices[0], iter(units), advance, clock)

@@ -91,7 +91,7 @@ class StageReport:
     stage: str
     unit: str  # of what is counted: images, pairs
     done: int  # computed now
-    standing: int = 0  # computed by an earlier run
+    cached: int = 0  # computed by an earlier run, and up to date
     failed: int = 0
     seconds: float = 0.0
     spent: dict[str, float] = field(default_factory=dict)  # activity -> seconds, of the stage's own thread
@@ -104,10 +104,10 @@ class StageReport:
         if self.done:
             parts.append(f"{self.seconds:.1f} s")
             parts.append(f"{self.done / max(self.seconds, 1e-9):.1f}/s")
-        elif self.standing:
+        elif self.cached:
             parts = [f"{self.stage}: nothing to do"]
-        if self.standing:
-            parts.append(f"{self.standing:,} {self.unit} up to date")
+        if self.cached:
+            parts.append(f"{self.cached:,} {self.unit} up to date")
         if self.failed:
             parts.append(f"{self.failed:,} failed (failed.csv)")
         text = ", ".join(parts)
@@ -118,5 +118,11 @@ class StageReport:
         return f"{text}; {self.detail}" if self.detail else text
 
     def as_json(self) -> dict[str, Any]:
-        facts = asdict(self)
-        return {**{k: v for k, v in facts.items() if k != "facts"}, **self.facts}
+        """The fields, and beside them the facts. `standing` is the earlier name of `cached`, for scripts that read it."""
+        fields = {name: value for name, value in asdict(self).items() if name != "facts"}
+        return {**fields, "standing": self.cached, **self.facts}
+
+    @property
+    def standing(self) -> int:
+        """The earlier name of `cached`."""
+        return self.cached

@@ -22,7 +22,7 @@ LEAST_MATCHES = 15  # COLMAP's least number of inliers of a two-view geometry (`
 STRONG = 0.5  # dual-softmax probability from which a match is more likely right than wrong
 LEAST_STRONG = 5  # unknowns of an essential matrix: fewer matches fix no geometry
 # Log10 of the expected number of neighbourhoods that chance arranges alike. One in a thousand pairs where enough
-# matches are strong; nothing is asked where twice as many are. Where too few are, the arrangement stands alone, and one
+# matches are strong; nothing is asked where twice as many are. Where too few are, the arrangement counts alone, and one
 # in a thousand is not enough: real matches are not independent, a horizon is found alike in unrelated pictures.
 ARRANGED, ARRANGED_ALONE = -3.0, -10.0
 SIGNIFICANT = -6.0  # log10 of the expected number of geometries by chance: one in a million pairs

@@ -29,7 +29,7 @@ class Weights:
 
     def __post_init__(self) -> None:
         if self.files and self.random:
-            raise UsageError("--random-weights stands alone: accepted are --weights FILE[,FILE] or --random-weights")
+            raise UsageError("--random-weights cannot be joined with --weights")
 
 
 @dataclass(frozen=True)

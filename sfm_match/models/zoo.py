@@ -43,10 +43,10 @@ def published_files(model: str, folder: Path) -> list[Path]:
         NothingDone: one is not there, or is not what was published.
     """
     for file in files_of(model):
-        standing = state(file, folder)
-        if standing != "present":
+        found = state(file, folder)
+        if found != "present":
             raise NothingDone(
-                f"{folder / file.name}: {standing}; run `sfm-match models download {model}`, or give --weights FILE"
+                f"{folder / file.name}: {found}; run `sfm-match models download {model}`, or give --weights FILE"
             )
     return [folder / file.name for file in files_of(model)]
 
@@ -71,11 +71,11 @@ def download(file: WeightsFile, folder: Path, *, quiet: bool = False) -> Path:
     import requests
 
     path = folder / file.name
-    standing = state(file, folder)
-    if standing == "present":
+    found = state(file, folder)
+    if found == "present":
         _remember(file, folder)
         return path
-    if standing == "damaged":
+    if found == "damaged":
         raise SfmMatchError(f"{path}: its sha256 is not the one on record; delete it and download again")
     folder.mkdir(parents=True, exist_ok=True)
     expected = file.sha256 or _seen(folder).get(file.name)

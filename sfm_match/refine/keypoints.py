@@ -57,7 +57,7 @@ class Adjusted:
 
 
 def adjusted_before(database: Path) -> Adjusted | None:
-    """What stands in a database."""
+    """What was done in a database, or None."""
     note = read_record(database, _NOTE)
     return None if note is None else Adjusted(**json.loads(note))
 
@@ -255,7 +255,7 @@ def _align(pairs: list[tuple[_Side, _Side]], photographs: _Photographs) -> tuple
 
 
 def _read(path: Path, expected: str) -> Relations | None:
-    """What stands with this fingerprint."""
+    """What is there with this fingerprint, or None."""
     if not path.exists():
         return None
     try:

@@ -204,7 +204,7 @@ def devices_of(device: str, devices: str | None) -> list[str]:
         devices: `--devices`: None, a list such as `cuda:0,cuda:1`, or `all` for every GPU under the engine `device`.
 
     Returns:
-        As `choose` takes them; equal ones may stand twice.
+        As `choose` takes them; equal ones may be there twice.
 
     Raises:
         UsageError: a device of the list cannot be had, or there is no GPU.
@@ -230,5 +230,5 @@ def _count_for(engine: str) -> int:
 
 
 def present() -> list[str]:
-    """The devices that can be had here."""
+    """The devices that are available here."""
     return [AUTO, *(device for device in _REASONS if why_not(device) is None)]

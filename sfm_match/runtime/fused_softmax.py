@@ -217,7 +217,7 @@ class FusedMatchBlock(nn.Module):
     def __init__(self, tile: Tile | None = None) -> None:
         """
         Args:
-            tile: of half-precision descriptors; without: the smallest of `HALF_TILES`, for any GPU since Ampere.
+            tile: of half-precision descriptors; default: the smallest of `HALF_TILES`, for any GPU since Ampere.
         """
         super().__init__()
         self.tile = tile or HALF_TILES[-1]

@@ -71,7 +71,7 @@ class OrtRuntime:
         Args:
             device: `cpu`, `cuda` or `ort-tensorrt`.
             cache: folder of TensorRT's engines.
-            on_device: keep values in ONNX Runtime's own; without: on a GPU only. Tests of that path need no GPU.
+            on_device: keep values in ONNX Runtime's own; default: on a GPU only. Tests of that path need no GPU.
             index: of the GPU.
         """
         self._device, self._cache, self._index = device, cache, index

@@ -147,9 +147,9 @@ class TorchRuntime:
     def __init__(self, device: str | None = None, *, index: int = 0, fused: bool | None = None) -> None:
         """
         Args:
-            device: a kind; without: `best_device`.
+            device: a kind; default: `best_device`.
             index: which of that kind.
-            fused: match with kernels of Triton; without: on CUDA, where they agree with torch's and are faster
+            fused: match with kernels of Triton; default: on CUDA, where they agree with torch's and are faster
                 (`match_choice`). On the CPU they need Triton's interpreter, and are for tests.
         """
         self._fused = fused

@@ -94,7 +94,7 @@ def run(job: Job) -> StageReport:
         "extract",
         "images",
         done=sum(name in after.counts for names in work.values() for name in names),
-        standing=sum(unit not in work for unit in before.units.values()),
+        cached=sum(unit not in work for unit in before.units.values()),
         failed=len(after.failed),
         seconds=clock.seconds,
         spent=clock.spent,

@@ -116,7 +116,7 @@ def _build(job: Job, partial: Path, digest: str, clock: Clock) -> None:
 
 
 def _refuse_foreign_database(workspace: Workspace, *, overwrite: bool) -> None:
-    """Raises UsageError where somebody else's database stands in the place of ours."""
+    """Raises UsageError where somebody else's database is in the place of ours."""
     if not overwrite and workspace.database.exists() and read_record(workspace.database, "inputs") is None:
         raise UsageError(
             f"{workspace.database}: not made by sfm-match; choose another --workspace, or add --overwrite to replace it"
@@ -166,7 +166,7 @@ def _report(database: Path, options: ImportOptions, clock: Clock, *, computed: b
         "import",
         "pairs",
         done=counts.pairs if computed else 0,
-        standing=0 if computed else counts.pairs,
+        cached=0 if computed else counts.pairs,
         seconds=clock.seconds,
         spent=clock.spent,
         detail=detail,

@@ -94,7 +94,7 @@ def run(job: Job) -> StageReport:
         "match",
         "pairs",
         done=len(before.open_pairs),
-        standing=len(before.usable) - len(before.open_pairs),
+        cached=len(before.usable) - len(before.open_pairs),
         seconds=clock.seconds,
         spent=clock.spent,
         detail="; ".join(filter(None, notes)),

@@ -187,7 +187,7 @@ def described(names: Iterable[str], everyone: Iterable[str]) -> str:
 
 
 def _read_summary(sparse: Path) -> dict[str, Any]:
-    """What stands in sparse/sfm-match.json; nothing where it cannot be read."""
+    """The content of sparse/sfm-match.json; nothing where it cannot be read."""
     try:
         stored: dict[str, Any] = json.loads((sparse / _SUMMARY).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -234,7 +234,7 @@ def _report(
         "reconstruct",
         "images",
         done=outcome.registered if computed else 0,
-        standing=0 if computed else outcome.registered,
+        cached=0 if computed else outcome.registered,
         seconds=clock.seconds,
         spent=clock.spent,
         detail="; ".join(parts),

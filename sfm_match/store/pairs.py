@@ -13,7 +13,7 @@ from sfm_match.store.shard import replacing
 
 
 def write_pairs_file(path: Path, names: Sequence[str], blocks: Iterable[Block]) -> int:
-    """Writes pairs as they come. Returns how many; without any, the file that stands is left alone.
+    """Writes pairs as they come. Returns how many; without any, an earlier file is left alone.
 
     Raises:
         NothingDone: no pair came.
@@ -30,7 +30,7 @@ def write_pairs_file(path: Path, names: Sequence[str], blocks: Iterable[Block]) 
 
 
 def read_pairs(path: Path, names: Sequence[str]) -> NDArray[np.int64]:
-    """(P, 2) indices into `names` of the pairs that stand.
+    """(P, 2) indices into `names` of the pairs of a file.
 
     Raises:
         NothingDone: no pairs were written.

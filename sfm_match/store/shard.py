@@ -1,4 +1,4 @@
-"""Write-then-rename: a file that stands under its final name is whole.
+"""Write-then-rename: a file under its final name is whole.
 
 A unit's result is one file. A process killed while writing leaves a `.tmp-HOST-PID-ID` beside it, never a broken
 result; measured with HDF5, appending to an open file loses all of it at a kill.

@@ -125,7 +125,7 @@ def test_pairs_changed_by_hand_are_noticed(work: Path, photos: Path) -> None:
     report = sfm_match.import_(work)
     assert report.done == 2
     assert sfm_match.run(photos, work, mapper="none", **TINY)[1].done == 6
-    assert sfm_match.import_(work).standing == 6
+    assert sfm_match.import_(work).cached == 6
 
 
 def test_what_another_try_may_cure_is_tried_again(

@@ -39,7 +39,7 @@ def test_what_is_wrong_is_said(path: Path) -> None:
     with pytest.raises(PairsError, match=r"1 names are not in the collection: 'day/b.jpg' .line 2; nearest is 'day/a"):
         chosen(NAMES, None, path)
     path.write_text("day/a.jpg\n")
-    with pytest.raises(PairsError, match="begins with 'night' and stands in"):
+    with pytest.raises(PairsError, match="begins with 'night' and is in"):
         chosen(NAMES, "night", path)
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(PairsError, match="not UTF-8"):

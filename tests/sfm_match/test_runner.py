@@ -87,7 +87,7 @@ def test_batches_of_pairs(files: list[Path], pair: np.ndarray) -> None:
 
 
 def test_refusals(files: list[Path], pair: np.ndarray, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="stands alone"):
+    with pytest.raises(UsageError, match="cannot be joined with detector_path"):
         DeDoDeRunner(detector_path=files[0], end2end_path=files[3])
     with pytest.raises(UsageError, match="or all of"):
         DeDoDeRunner(detector_path=files[0])

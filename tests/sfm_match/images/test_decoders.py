@@ -210,7 +210,7 @@ def test_a_job_records_its_decoder_and_refuses_another(fake: Fake, tmp_path: Pat
     record = json.loads((tmp_path / "work" / "sfm-match.json").read_text())["extract"]
     assert (record["decoder"], record["decoder_backend"]) == ("nvimgcodec", "cpu")
     report = sfm_match.extract(tmp_path, tmp_path / "work", decoder="nvimgcodec", overwrite=True, **OPTIONS)
-    assert report.standing == 2
+    assert report.cached == 2
     assert fake.made
 
 

@@ -47,7 +47,7 @@ def test_more_pairs_add_tiles(work: Path) -> None:
     before = {path.name for path in (work / "matches").iterdir()}
     sfm_match.pairs(work, strategy="exhaustive", overwrite=True)
     report = sfm_match.match(work)
-    assert (report.done, report.standing) == (6, 9)
+    assert (report.done, report.cached) == (6, 9)
     assert before < {path.name for path in (work / "matches").iterdir()}
 
 
@@ -64,7 +64,7 @@ def test_another_threshold_replaces(work: Path) -> None:
     with pytest.raises(UsageError, match=r"--match-threshold was 0.05, now 0.5"):
         sfm_match.match(work, match_threshold=0.5)
     report = sfm_match.match(work, threshold=0.5, overwrite=True)
-    assert (report.done, report.standing) == (9, 0)
+    assert (report.done, report.cached) == (9, 0)
     assert report.facts["matches"] < low
     for path in (work / "matches").iterdir():
         assert min(float(m.scores.min()) for m in read_block(path).matches if len(m.scores)) >= 0.5

@@ -166,7 +166,7 @@ def test_a_second_round_adds_pairs_and_a_run_keeps_them(rendered: Path, tmp_path
     chain = {(i, i + 1) for i in range(4)}
     assert written(work) == chain
     report = sfm_match.pairs(work, strategy="transitive")
-    assert (report.done, report.standing) == (3, 4)
+    assert (report.done, report.cached) == (3, 4)
     assert written(work) == chain | {(0, 2), (1, 3), (2, 4)}
     assert sfm_match.pairs(work, strategy="transitive").done == 0  # once for a database
     matched = sfm_match.run(images, work, **options)
