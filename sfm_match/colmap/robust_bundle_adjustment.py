@@ -1,4 +1,4 @@
-"""A last bundle adjustment in which wrong observations weigh little.
+"""A last bundle adjustment with a robust loss, in which wrong observations count little.
 
 COLMAP's mappers keep observations up to 4 pixels from their point and weigh them by the square. A learned feature's
 typical error is a tenth of that, and its wrong matches are often near misses on repeated structure, a few pixels off

@@ -95,8 +95,8 @@ def _gpu() -> list[Finding]:
 
 
 def _devices() -> list[Finding]:
-    found = [Finding(f"--device {device}", why_not(device) or "can be had") for device in DEVICES if device != "auto"]
-    found.append(Finding(f"--decoder {NVIMGCODEC}", decoders.why_not(NVIMGCODEC) or "can be had"))
+    found = [Finding(f"--device {device}", why_not(device) or "available") for device in DEVICES if device != "auto"]
+    found.append(Finding(f"--decoder {NVIMGCODEC}", decoders.why_not(NVIMGCODEC) or "available"))
     choice = choose("auto")
     return [*found, Finding("--device auto", f"takes {choice.device} ({choice.reason})")]
 

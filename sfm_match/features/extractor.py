@@ -91,7 +91,7 @@ def devices_for(options: ExtractOptions) -> list[str]:
     """The devices of an extraction, one worker each.
 
     Raises:
-        UsageError: one of them cannot be had, or would compute in another precision than the first.
+        UsageError: one of them is not available, or would compute in another precision than the first.
     """
     devices = devices_of(options.device, options.devices)
     if len(devices) > 1:

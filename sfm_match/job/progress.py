@@ -118,7 +118,7 @@ class StageReport:
         return f"{text}; {self.detail}" if self.detail else text
 
     def as_json(self) -> dict[str, Any]:
-        """The fields, and beside them the facts. `standing` is the earlier name of `cached`, for scripts that read it."""
+        """The fields and the facts; `standing` is the earlier name of `cached`, for scripts that read it."""
         fields = {name: value for name, value in asdict(self).items() if name != "facts"}
         return {**fields, "standing": self.cached, **self.facts}
 

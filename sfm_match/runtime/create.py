@@ -15,7 +15,7 @@ def create_runtime(device: str, cache: Path, index: int = 0) -> Runtime:
         index: of the GPU.
 
     Raises:
-        UsageError: it cannot be had on this machine; the message says what is missing.
+        UsageError: it is not available on this machine; the message says what is missing.
     """
     if device in ("cpu", "cuda", "ort-tensorrt"):
         from sfm_match.runtime.ort import OrtRuntime

@@ -150,7 +150,7 @@ _REASONS: dict[str, Callable[[int], str | None]] = {
 
 @cache
 def why_not(device: str, index: int = 0) -> str | None:
-    """Why an engine cannot be had here on the GPU of this index and how to get it, or None where it can."""
+    """Why an engine is not available here on the GPU of this index and how to get it, or None where it is."""
     return _REASONS[device](index)
 
 
@@ -168,7 +168,7 @@ def choose(device: str) -> Choice:
     """`auto` resolved: TensorRT, ONNX Runtime's CUDA, torch where it has a GPU (any make), the CPU.
 
     Raises:
-        UsageError: a device that was asked for by name cannot be had; the message says what is missing.
+        UsageError: a device that was asked for by name is not available; the message says what is missing.
     """
     engine, index = split_device(device)
     if engine != AUTO:
@@ -207,7 +207,7 @@ def devices_of(device: str, devices: str | None) -> list[str]:
         As `choose` takes them; equal ones may be there twice.
 
     Raises:
-        UsageError: a device of the list cannot be had, or there is no GPU.
+        UsageError: a device of the list is not available, or there is no GPU.
     """
     if devices is None:
         return [device]

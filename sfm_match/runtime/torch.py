@@ -164,7 +164,7 @@ class TorchRuntime:
         self.provider = f"torch {torch.__version__}, {self.device.upper()}{name}"
 
     def load(self, part: Part) -> TorchSession:
-        """Raises EngineError where kernels of Triton are asked for and cannot be had."""
+        """Raises EngineError where kernels of Triton are asked for and is not available."""
         return TorchSession(part, self)
 
     def with_kernels(self, reference: nn.Module) -> tuple[nn.Module, str]:

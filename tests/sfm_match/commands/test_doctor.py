@@ -18,7 +18,7 @@ def states(health) -> dict[str, str]:
 def test_this_machine() -> None:
     found = states(doctor())
     assert found["NVIDIA driver"] == "none found"
-    assert found["--device cpu"] == "can be had"
+    assert found["--device cpu"] == "available"
     assert found["--device cuda"] == "no NVIDIA GPU with a driver"
     assert found["--device auto"] == "takes cpu (no NVIDIA GPU with a driver)"
     assert found["dedode-nano"] == "built in"
@@ -32,7 +32,7 @@ def test_a_machine_with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sfm_match.commands.doctor.cuda_of_driver", lambda: "13.0")
     found = states(doctor())
     assert found["GPU"] == "Fake GPU, compute capability 9.0, 80 GiB"
-    assert found["--device tensorrt"] == "can be had"
+    assert found["--device tensorrt"] == "available"
     assert "pip install 'sfm-match[cuda]'" in found["--device cuda"]
     assert found["--device auto"] == "takes tensorrt (the fastest that is here)"
     monkeypatch.setattr("sfm_match.commands.doctor.gpus", lambda: gpus * 2)
