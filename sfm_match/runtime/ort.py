@@ -161,7 +161,7 @@ def preload() -> None:
 
 
 def provider_trouble(provider: str, index: int = 0) -> str | None:
-    """Why a provider is not available, None where it runs the smallest network. ONNX Runtime's lists name it anywhere."""
+    """Why a provider is not available, None where it runs the smallest network. ONNX Runtime lists it anywhere."""
     preload()
     onnxruntime.set_default_logger_severity(_SILENT)
     try:
