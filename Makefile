@@ -1,4 +1,4 @@
-# make demo: what a newcomer runs, with the runtime only. make test, make lint: what a contributor runs.
+# make demo: what a newcomer runs, with the runtime only. make test, make lint: what a contributor runs; make check: all.
 # The environment is .venv; each target installs what it needs, once, and again when pyproject.toml changes.
 
 PYTHON ?= python3
@@ -9,13 +9,22 @@ BIN    := $(VENV)/bin
 TORCH  ?= torch==2.13.0
 timed   = @start=$$(date +%s); $(1); status=$$?; echo "make $@: $$(( $$(date +%s) - start )) s"; exit $$status
 
-.PHONY: demo test lint gpu-kit install clean
+# Processes of the tests, each with one thread. What the tests of all share is made once (tests/conftest.py).
+WORKERS ?= 2
+SIDE_BY_SIDE = --numprocesses $(WORKERS) --dist worksteal
+
+.PHONY: demo test check lint gpu-kit install clean
 
 demo: $(VENV)/.runtime
 	$(call timed,$(BIN)/sfm-match demo --workspace demo)
 
 test: $(VENV)/.dev
-	$(call timed,$(BIN)/python -m pytest $(ARGS))
+	$(call timed,$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS))
+
+# all that there is: style, types, tests (properties with more examples), and those that take long
+check: export HYPOTHESIS_PROFILE = thorough
+check: lint test
+	$(call timed,$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m slow $(ARGS))
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

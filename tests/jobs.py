@@ -1,32 +1,90 @@
-"""Helpers of the tests that run jobs: the command line as a process, and the content of a workspace."""
+"""Helpers of the tests that run jobs: the command line, and the content of a workspace."""
 
 import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import cv2
 import h5py
 import numpy as np
 
+from sfm_match import colmap
+from sfm_match.cli.main import main
 from sfm_match.colmap.queries import MOST_IMAGES
 
-# Units this small make several files of a few images.
-SMALL_UNITS = "import sfm_match.images.collection as c; c.UNIT_SIZE = 2\n"
-SMALL_UNITS += "import sfm_match.stages.match_blocks as m; m.BLOCK = 1\n"
-SMALL_UNITS += "import sfm_match.refine.keypoints as a; a.UNIT = 4\n"
 # Of the images of `accepted_database`.
 NAMES = [f"{letter}.jpg" for letter in "abcdefghij"]
 CALL = "from sfm_match.cli.main import main; main()\n"
 
 
-def sfm_match(*arguments: Any, before: str = "") -> subprocess.CompletedProcess[str]:
-    """Runs the command line in a process of its own, after some lines of Python."""
-    command = [sys.executable, "-c", before + CALL, *map(str, arguments)]
-    root = Path(__file__).parents[1]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
+def sfm_match(*arguments: Any) -> subprocess.CompletedProcess[str]:
+    """Runs the command line in this process, which is far quicker than a process of its own.
+
+    The streams are caught where native libraries write to them, too, and what the command line changes in its process
+    is as before when it has ended.
+    """
+    command, status = ["sfm-match", *map(str, arguments)], 0
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        with _process_state(), _redirected(1, out), _redirected(2, err):
+            sys.argv = command
+            try:
+                main()
+            except SystemExit as end:
+                status = int(end.code or 0)
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess(command, status, out.read(), err.read())
+
+
+def sfm_match_process(*arguments: Any, before: str = "") -> subprocess.CompletedProcess[str]:
+    """Runs the command line in a process of its own, after some lines of Python: where it is to be killed."""
+    command = [sys.executable, "-c", "import one_thread\n" + before + CALL, *map(str, arguments)]
+    tests = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(tests.parent), str(tests)))}
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+
+
+@contextmanager
+def _process_state() -> Iterator[None]:
+    """Arguments, environment, working directory, OpenCV's threads and COLMAP's log."""
+    import pycolmap
+
+    arguments, environment, folder, threads = sys.argv, dict(os.environ), Path.cwd(), cv2.getNumThreads()
+    level = pycolmap.logging.minloglevel
+    pycolmap.logging.minloglevel = pycolmap.logging.Level.INFO.value  # as in a new process
+    try:
+        yield
+    finally:
+        sys.argv = arguments
+        os.environ.clear()
+        os.environ.update(environment)
+        os.chdir(folder)
+        cv2.setNumThreads(threads)
+        pycolmap.logging.minloglevel = level
+        colmap._quiet = True
+
+
+@contextmanager
+def _redirected(descriptor: int, file: IO[str]) -> Iterator[None]:
+    """Sends standard output (1) or standard error (2) to a file."""
+    name = {1: "stdout", 2: "stderr"}[descriptor]
+    stream, kept = getattr(sys, name), os.dup(descriptor)
+    stream.flush()
+    os.dup2(file.fileno(), descriptor)
+    setattr(sys, name, file)
+    try:
+        yield
+    finally:
+        file.flush()
+        setattr(sys, name, stream)
+        os.dup2(kept, descriptor)
+        os.close(kept)
 
 
 def stored(workspace: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import TINY
 from torch import nn
 
 from exports.command import any_size
@@ -21,9 +22,9 @@ from exports.half_precision import (
     halved,
     watched,
 )
-from exports.onnx_export import export_descriptor
+from exports.onnx_export import Shapes, export_descriptor
 from exports.parity import check_parity, parity_path
-from exports.registry import FAMILY
+from exports.registry import FAMILY, ModelSpec
 from exports.weights import Networks, load_networks, random_networks
 from sfm_match.errors import NothingDone
 from sfm_match.models import BUILT_IN
@@ -34,9 +35,9 @@ def compared(networks: Networks, half: Networks, part: str, side: int) -> InHalf
     return compare_in_half(networks, half, (part,), (side, side), torch.Generator().manual_seed(1))
 
 
-def enlarged(name: str, part: str, side: int) -> Networks:
+def enlarged(member: ModelSpec, part: str, side: int) -> Networks:
     """One of a model's networks with random weights and large activations; the other stays as it is."""
-    networks = random_networks(FAMILY[name])
+    networks = random_networks(member)
     enlarge_activations(
         getattr(networks, part), torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     )
@@ -95,7 +96,7 @@ def test_enlarged_is_the_same_in_float32(nano: Networks) -> None:
 @pytest.mark.parametrize("part", ["detector", "descriptor"])
 def test_variances_that_half_cannot_hold(part: str) -> None:
     """Halved as they are, networks of that size inside compute something else; folded first, they do not."""
-    networks = enlarged("dedode-l-b", part, 32)
+    networks = enlarged(FAMILY["dedode-l-b"], part, 32)
     plain = compared(networks, dataclasses.replace(networks, **{part: naively(getattr(networks, part))}), part, 32)
     assert plain.not_finite > 0
     assert not plain.passed
@@ -113,7 +114,7 @@ def test_variances_that_half_cannot_hold(part: str) -> None:
 @pytest.mark.slow
 def test_dinov2_with_massive_activations() -> None:
     """L-G: a residual stream of several hundred, whose squares half cannot hold."""
-    networks = enlarged("dedode-l-g", "descriptor", 112)
+    networks = enlarged(FAMILY["dedode-l-g"], "descriptor", 112)
     found = compared(networks, dataclasses.replace(networks, descriptor=halved(networks.descriptor)), "descriptor", 112)
     assert found.largest_activation > 256
     assert found.passed, found
@@ -136,10 +137,17 @@ def test_packaged_half_files_need_no_folding(name: str) -> None:
         assert compared(networks, half, part, 128).passed
 
 
-def test_the_gate_refuses_what_fails_in_half(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("member", "shapes"),
+    [
+        (TINY, Shapes((64, 96))),
+        pytest.param(FAMILY["dedode-nano"], any_size("dedode-nano"), marks=pytest.mark.slow),
+    ],
+    ids=["tiny", "nano"],
+)
+def test_the_gate_refuses_what_fails_in_half(member: ModelSpec, shapes: Shapes, tmp_path: Path) -> None:
     """ONNX Runtime computes in float32 on the CPU, and finds nothing wrong there."""
-    networks, shapes = enlarged("dedode-nano", "descriptor", 128), any_size("dedode-nano")
-    path = tmp_path / "a_fp16.onnx"
+    networks, path = enlarged(member, "descriptor", 128), tmp_path / "a_fp16.onnx"
     half = Networks(networks.detector, halved(networks.descriptor))
     export_descriptor(half.descriptor, path, shapes)
     check = partial(check_parity, path, "descriptor", networks, shapes, weights="random", divisor=16)

@@ -2,12 +2,15 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 
 import kornia.feature as kornia
 import kornia.feature.dedode.encoder as kornia_encoder
+import kornia.feature.dedode.transformer as kornia_transformer
 import pytest
 import torch
 from kornia.feature.dedode import dedode_models
+from kornia.feature.dedode.transformer import dinov2 as vit
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -19,6 +22,7 @@ from exports.architectures import (
     DETECTOR_NANO,
     NetworkConfig,
 )
+from exports.dinov2 import DINOv2
 from exports.keypoints import Detect, exact_topk
 from exports.networks import DeDoDe, Describe, DualSoftmax, Matcher, sample
 from exports.registry import FAMILY
@@ -54,29 +58,46 @@ def descriptor_b() -> tuple[DeDoDe, nn.Module]:
     return pair(DESCRIPTOR_B, dedode_models.dedode_descriptor_B)
 
 
-@pytest.fixture(scope="module")
-def descriptor_g() -> tuple[DeDoDe, nn.Module]:
-    """Full size: 304 M parameters of DINOv2, random, and the same in both."""
+def pair_g(depth: int) -> tuple[DeDoDe, nn.Module]:
+    """Ours with DINOv2 and the weights of kornia's; both with so many transformer blocks, 24 in the published one."""
     torch.manual_seed(0)
-    network = DeDoDe(DESCRIPTOR_G).eval()
-    dinov2 = network.encoder.dinov2
-    with torch.no_grad():
-        dinov2.pos_embed.normal_(0, 0.02)
-        dinov2.cls_token.normal_(0, 0.02)
-        for block in dinov2.blocks:
-            block.ls1.gamma.fill_(0.1)
-            block.ls2.gamma.fill_(0.1)
-    weights = dinov2.state_dict()
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("exports.networks.DINOv2", partial(DINOv2, depth=depth))
+        network = DeDoDe(DESCRIPTOR_G).eval()
+        dinov2 = network.encoder.dinov2
+        with torch.no_grad():
+            dinov2.pos_embed.normal_(0, 0.02)
+            dinov2.cls_token.normal_(0, 0.02)
+            for block in dinov2.blocks:
+                block.ls1.gamma.fill_(0.1)
+                block.ls2.gamma.fill_(0.1)
+        weights = dinov2.state_dict()
         patch.setattr(kornia_encoder, "load_state_dict_from_url", lambda *_, **__: weights)
         patch.setattr(nn.init, "trunc_normal_", lambda tensor, **_: tensor)  # slow, and overwritten
+        block = partial(vit.Block, attn_class=vit.MemEffAttention)
+        large = {"embed_dim": 1024, "num_heads": 16, "mlp_ratio": 4, "block_fn": block}
+        patch.setattr(kornia_transformer, "vit_large", partial(vit.DinoVisionTransformer, depth=depth, **large))
         reference = dedode_models.dedode_descriptor_G().eval()
     randomise(reference)
     network.load_state_dict(reference.state_dict(), strict=True)
     return network, reference
 
 
-@pytest.mark.parametrize("name", ["detector_l", "descriptor_b", "descriptor_g"])
+@pytest.fixture(scope="module")
+def descriptor_g() -> tuple[DeDoDe, nn.Module]:
+    """Full size: 304 M parameters of DINOv2, random, and the same in both."""
+    return pair_g(24)
+
+
+@pytest.fixture(scope="module")
+def shallow_g() -> tuple[DeDoDe, nn.Module]:
+    return pair_g(2)
+
+
+G = ["shallow_g", pytest.param("descriptor_g", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("name", ["detector_l", "descriptor_b", *G])
 @pytest.mark.parametrize("size", SIZES)
 @torch.no_grad()
 def test_dense_maps_equal_kornia(name: str, size: tuple[int, int], request: pytest.FixtureRequest) -> None:
@@ -89,7 +110,8 @@ def test_dense_maps_equal_kornia(name: str, size: tuple[int, int], request: pyte
 @torch.no_grad()
 def test_keypoints_equal_kornia(size: tuple[int, int], detector_l: tuple[DeDoDe, nn.Module]) -> None:
     network, reference = detector_l
-    oracle = kornia.DeDoDe(detector_model="L", descriptor_model="B")
+    with torch.device("meta"):  # its own networks are not used
+        oracle = kornia.DeDoDe(detector_model="L", descriptor_model="B")
     oracle.detector = reference
     image = torch.randn(2, 3, *size)
     expected, expected_scores = oracle.detect(image, n=500, apply_imagenet_normalization=False)
@@ -101,7 +123,7 @@ def test_keypoints_equal_kornia(size: tuple[int, int], detector_l: tuple[DeDoDe,
         assert places[0] == places[1]
 
 
-@pytest.mark.parametrize("name", ["descriptor_b", "descriptor_g"])
+@pytest.mark.parametrize("name", ["descriptor_b", *G])
 @pytest.mark.parametrize("size", SIZES)
 @torch.no_grad()
 def test_described_keypoints_equal_kornia(name: str, size: tuple[int, int], request: pytest.FixtureRequest) -> None:
@@ -118,11 +140,12 @@ def test_described_keypoints_equal_kornia(name: str, size: tuple[int, int], requ
     torch.testing.assert_close(found, nn.functional.normalize(expected, dim=-1), atol=1e-6, rtol=0)
 
 
-def test_a_checkpoint_of_g_has_no_dinov2_in_it(descriptor_g: tuple[DeDoDe, nn.Module]) -> None:
-    network, _ = descriptor_g
+@pytest.mark.parametrize("name", G)
+def test_a_checkpoint_of_g_has_no_dinov2_in_it(name: str, request: pytest.FixtureRequest) -> None:
+    network, _ = request.getfixturevalue(name)
     state = network.state_dict()
     assert not any("dinov2" in key for key in state)
-    assert sum("dinov2" in name for name, _ in network.named_parameters()) > 300
+    assert sum("dinov2" in name for name, _ in network.named_parameters()) > 14 * len(network.encoder.dinov2.blocks)
     kept = network.encoder.dinov2.cls_token.clone()
     network.load_state_dict(state, strict=True)
     torch.testing.assert_close(network.encoder.dinov2.cls_token, kept)

@@ -1,5 +1,9 @@
-"""Exported files run under ONNX Runtime at other sizes than the traced one, and equal torch."""
+"""Exported files run under ONNX Runtime at other sizes than the traced one, and equal torch.
 
+Those of a tiny network stand in for nano's, which take minutes and are marked slow.
+"""
+
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from tiny import TINY, TWO_SCALES
 
 from exports.half_precision import halved
 from exports.keypoints import Detect
@@ -21,7 +26,7 @@ from exports.onnx_export import (
     export_end_to_end,
     export_matcher,
 )
-from exports.registry import FAMILY
+from exports.registry import FAMILY, ModelSpec
 from exports.weights import Networks, random_networks
 
 SIZES = [(2, 3, 64, 96), (6, 3, 112, 48)]
@@ -32,70 +37,95 @@ def session(path: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
+@pytest.fixture(
+    scope="module", params=[TINY, pytest.param(FAMILY["dedode-nano"], marks=pytest.mark.slow)], ids=["tiny", "nano"]
+)
+def networks(request: pytest.FixtureRequest) -> Networks:
+    return random_networks(request.param)
+
+
 @pytest.fixture(scope="module")
-def nano() -> Networks:
-    return random_networks(FAMILY["dedode-nano"])
+def detector_file(networks: Networks, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("exported") / "detector.onnx"
+    export_detector(networks.detector, path, FREE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def descriptor_file(networks: Networks, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("exported") / "descriptor.onnx"
+    export_descriptor(networks.descriptor, path, FREE)
+    return path
 
 
 @torch.no_grad()
-def test_dense_detector(nano: Networks, tmp_path: Path) -> None:
-    export_dense_detector(nano.detector, tmp_path / "a.onnx")
+@pytest.mark.parametrize(
+    "member",
+    [dataclasses.replace(TINY, detector=TWO_SCALES), pytest.param(FAMILY["dedode-nano"], marks=pytest.mark.slow)],
+    ids=["tiny", "nano"],
+)
+def test_dense_detector(member: ModelSpec, tmp_path: Path) -> None:
+    network = random_networks(member).detector
+    export_dense_detector(network, tmp_path / "a.onnx")
     run = session(tmp_path / "a.onnx")
     for size in SIZES:
         image = torch.randn(size)
         (logits,) = run.run(["logits"], {"image": image.numpy()})
-        np.testing.assert_allclose(logits, nano.detector(image).numpy(), atol=1e-4)
+        np.testing.assert_allclose(logits, network(image).numpy(), atol=1e-4)
 
 
 @torch.no_grad()
-def test_detector(nano: Networks, tmp_path: Path) -> None:
-    export_detector(nano.detector, tmp_path / "a.onnx", FREE)
-    run = session(tmp_path / "a.onnx")
+def test_detector(networks: Networks, detector_file: Path) -> None:
+    run = session(detector_file)
     for size in SIZES:
         image = torch.randn(size)
         keypoints, scores = run.run(["keypoints", "scores"], {"image": image.numpy()})
-        expected, expected_scores = Detect(nano.detector, 200)(image)
+        expected, expected_scores = Detect(networks.detector, 200)(image)
         np.testing.assert_allclose(scores, expected_scores.numpy(), rtol=1e-4)
         same = (np.abs(keypoints - expected.numpy()).max(axis=-1) < 1e-6).mean()
         assert same > 0.98  # neighbours in rank may change places by rounding
 
 
 @torch.no_grad()
-def test_detector_of_more_keypoints_than_one_topk_takes(nano: Networks, tmp_path: Path) -> None:
-    export_detector(nano.detector, tmp_path / "a.onnx", Shapes((96, 128), num_keypoints=8000))
+def test_detector_of_more_keypoints_than_one_topk_takes(networks: Networks, tmp_path: Path) -> None:
+    export_detector(networks.detector, tmp_path / "a.onnx", Shapes((96, 128), num_keypoints=8000))
     image = torch.randn(1, 3, 96, 128)
     keypoints, scores = session(tmp_path / "a.onnx").run(None, {"image": image.numpy()})
     assert keypoints.shape == (1, 8000, 2)
     assert len(np.unique(keypoints[0], axis=0)) == 8000
     assert (np.diff(scores[0]) <= 0).all()
-    np.testing.assert_allclose(scores, Detect(nano.detector, 8000)(image)[1].numpy(), rtol=1e-4)
+    np.testing.assert_allclose(scores, Detect(networks.detector, 8000)(image)[1].numpy(), rtol=1e-4)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("half", [False, True])
-def test_descriptor(half: bool, nano: Networks, tmp_path: Path) -> None:
-    export_descriptor(halved(nano.descriptor) if half else nano.descriptor, tmp_path / "a.onnx", FREE)
-    run = session(tmp_path / "a.onnx")
+def test_descriptor(half: bool, networks: Networks, descriptor_file: Path, tmp_path: Path) -> None:
+    path = descriptor_file
+    if half:
+        path = tmp_path / "half.onnx"
+        export_descriptor(halved(networks.descriptor), path, FREE)
+    run = session(path)
     for size in SIZES:
         image, keypoints = torch.randn(size), torch.rand(size[0], 11, 2) * 2 - 1
         (descriptors,) = run.run(["descriptors"], {"image": image.numpy(), "keypoints": keypoints.numpy()})
         assert descriptors.dtype == np.float32
-        expected = Describe(nano.descriptor)(image, keypoints).numpy()
+        expected = Describe(networks.descriptor)(image, keypoints).numpy()
         assert ((descriptors * expected).sum(-1) > (0.999 if half else 0.999999)).all()
 
 
 @torch.no_grad()
-def test_end_to_end_equals_the_three_files_and_torch(nano: Networks, tmp_path: Path) -> None:
+def test_end_to_end_equals_the_three_files_and_torch(
+    request: pytest.FixtureRequest, networks: Networks, detector_file: Path, descriptor_file: Path, tmp_path: Path
+) -> None:
     matcher = Matcher(threshold=1e-7)  # random descriptors are all alike: no probability is large
-    export_end_to_end(nano, matcher, tmp_path / "all.onnx", FREE)
-    export_detector(nano.detector, tmp_path / "detector.onnx", FREE)
-    export_descriptor(nano.descriptor, tmp_path / "descriptor.onnx", FREE)
+    fixed = Shapes((64, 96), batch=3, num_keypoints=200)  # free ones take four times as long
+    export_end_to_end(networks, matcher, tmp_path / "all.onnx", fixed if request.node.callspec.id == "tiny" else FREE)
     export_matcher(matcher, 64, tmp_path / "matcher.onnx")
     torch.manual_seed(0)
     images = torch.randn(6, 3, 64, 96)
     images[1::2] = images[0::2].roll(16, dims=3)  # the network's stride: descriptors move along
     whole = session(tmp_path / "all.onnx").run(None, {"images": images.numpy()})
-    detector, descriptor = session(tmp_path / "detector.onnx"), session(tmp_path / "descriptor.onnx")
+    detector, descriptor = session(detector_file), session(descriptor_file)
     keypoints, _ = detector.run(None, {"image": images.numpy()})
     (described,) = descriptor.run(None, {"image": images.numpy(), "keypoints": keypoints})
     parts = session(tmp_path / "matcher.onnx").run(
@@ -107,7 +137,7 @@ def test_end_to_end_equals_the_three_files_and_torch(nano: Networks, tmp_path: P
             "description_B": described[1::2],
         },
     )
-    module = EndToEnd(Detect(nano.detector, 200), Describe(nano.descriptor), PairMatcher(matcher))
+    module = EndToEnd(Detect(networks.detector, 200), Describe(networks.descriptor), PairMatcher(matcher))
     reference = [part.numpy() for part in module(images)]
 
     def matches(result: list[np.ndarray]) -> set[tuple[float, ...]]:

@@ -1,11 +1,12 @@
 """kill -9 once in each stage, then run again: the stores equal those of an undisturbed run."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import SMALL
 from evaluate_poses import pair_errors, read_model
-from jobs import SMALL_UNITS, sfm_match, stored
+from jobs import sfm_match, sfm_match_process, stored
 
 CAMERA = [
     "--camera-mode",
@@ -62,16 +63,33 @@ KILLS = {
 }
 
 
-def job(images: Path, workspace: Path, before: str = ""):
-    return sfm_match(
-        "run", "--images", images, "--workspace", workspace, *SMALL, *CAMERA, *REPEATABLE, before=SMALL_UNITS + before
-    )
+# Units this small make several files of a few images.
+UNITS = {
+    "sfm_match.images.collection.UNIT_SIZE": 2,
+    "sfm_match.stages.tiles.UNIT_SIZE": 2,
+    "sfm_match.stages.image_summaries.UNIT_SIZE": 2,
+    "sfm_match.stages.match_blocks.BLOCK": 1,
+    "sfm_match.refine.keypoints.UNIT": 4,
+}
+SMALL_UNITS = "".join(f"import {name.rpartition('.')[0]}; {name} = {value}\n" for name, value in UNITS.items())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_units() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in UNITS.items():
+            patch.setattr(name, value)
+        yield
+
+
+def job(images: Path, workspace: Path) -> list[object]:
+    return ["run", "--images", images, "--workspace", workspace, *SMALL, *CAMERA, *REPEATABLE]
 
 
 @pytest.fixture(scope="module")
 def undisturbed(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     workspace = tmp_path_factory.mktemp("undisturbed")
-    result = job(rendered, workspace)
+    result = sfm_match(*job(rendered, workspace))
     assert result.returncode == 0, result.stderr
     return workspace
 
@@ -79,10 +97,10 @@ def undisturbed(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.mark.parametrize("where", KILLS)
 def test_nothing_is_lost(where: str, rendered: Path, undisturbed: Path, tmp_path: Path) -> None:
     before, stands = KILLS[where]
-    killed = job(rendered, tmp_path, before)
+    killed = sfm_match_process(*job(rendered, tmp_path), before=SMALL_UNITS + before)
     assert killed.returncode == -9, killed.stderr
     assert (tmp_path / stands).exists()
-    resumed = job(rendered, tmp_path)
+    resumed = sfm_match(*job(rendered, tmp_path))
     assert resumed.returncode == 0, resumed.stderr
     assert stored(tmp_path) == stored(undisturbed)
     assert not list(tmp_path.rglob("*.tmp-*"))
@@ -94,7 +112,8 @@ def test_nothing_is_lost(where: str, rendered: Path, undisturbed: Path, tmp_path
 
 
 def test_what_stood_before_the_kill_is_not_computed_again(rendered: Path, tmp_path: Path) -> None:
-    job(rendered, tmp_path, KILLS["extract, whole file not yet renamed"][0])
-    resumed = job(rendered, tmp_path)
+    kill = KILLS["extract, whole file not yet renamed"][0]
+    sfm_match_process(*job(rendered, tmp_path), before=SMALL_UNITS + kill)
+    resumed = sfm_match(*job(rendered, tmp_path))
     assert "extract 4 images" in resumed.stdout
     assert "2 images up to date" in resumed.stdout

@@ -2,6 +2,7 @@
 
 import shutil
 import sqlite3
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -9,12 +10,14 @@ import pycolmap
 import pytest
 from conftest import SMALL
 from jobs import sfm_match as command
+from jobs import sfm_match_process as process
 from PIL import Image
 
 import sfm_match
-from sfm_match import images as images_module
 from sfm_match.commands.demo import demo
+from sfm_match.commands.scene import Rectangle
 from sfm_match.errors import NothingDone, UsageError
+from sfm_match.images import decoders
 from sfm_match.images.files import ImageError
 from sfm_match.store.features import read_features
 
@@ -27,15 +30,28 @@ def photos(rendered: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "photos"
     folder.mkdir()
     for view in sorted(rendered.iterdir())[:4]:
-        shutil.copy(view, folder)
+        shutil.copy2(view, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def verified(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A job of four views up to its verified database, beside its photographs."""
+    folder = tmp_path_factory.mktemp("verified")
+    (folder / "photos").mkdir()
+    for view in sorted(rendered.iterdir())[:4]:
+        shutil.copy2(view, folder / "photos")
+    sfm_match.run(folder / "photos", folder / "work", mapper="none", **TINY)
     return folder
 
 
 @pytest.fixture
-def work(photos: Path, tmp_path: Path) -> Path:
-    """A job up to its verified database."""
-    sfm_match.run(photos, tmp_path / "work", mapper="none", **TINY)
-    return tmp_path / "work"
+def work(verified: Path, photos: Path, tmp_path: Path) -> Path:
+    """A copy of that job over `photos`."""
+    work = Path(shutil.copytree(verified / "work", tmp_path / "work"))
+    images = work / "images.json"
+    images.write_text(images.read_text().replace(str(verified / "photos"), str(photos)))
+    return work
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -132,14 +148,14 @@ def test_what_another_try_may_cure_is_tried_again(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     view = sorted(photos.iterdir())[0]
-    decode = images_module.decode
+    decode = decoders.decode
 
     def failing(path: Path, least: tuple[int, int] | None = None):
         if path == view:
             raise ImageError("cannot be decoded: the disk is away", lasting=False)
         return decode(path, least)
 
-    monkeypatch.setattr("sfm_match.images.decoders.decode", failing)
+    monkeypatch.setattr(decoders, "decode", failing)
     assert sfm_match.extract(photos, tmp_path / "work", **TINY).failed == 1
     sfm_match.pairs(tmp_path / "work")
     report = sfm_match.match(tmp_path / "work")
@@ -164,7 +180,7 @@ def test_given_intrinsics_survive_a_kill_right_after_the_rename(photos: Path, tm
     params = "800,800,480,360"
     camera = ["--camera-mode", "single", "--camera-model", "PINHOLE", "--camera-params", params]
     options = ["run", "--images", photos, "--workspace", tmp_path / "work", *SMALL, *camera]
-    assert command(*options, before=AFTER_RENAME.format(name="database.db")).returncode == -9
+    assert process(*options, before=AFTER_RENAME.format(name="database.db")).returncode == -9
     sfm_match.reconstruct(tmp_path / "work")
     (model,) = pycolmap.Reconstruction(str(tmp_path / "work" / "sparse" / "0")).cameras.values()
     assert model.params.tolist() == [800, 800, 480, 360]
@@ -180,7 +196,7 @@ def test_killed_after_any_rename_while_older_results_stand(name: str, photos: Pa
     sorted(photos.iterdir())[3].rename(hidden)
     assert command(*options).returncode == 0
     hidden.rename(photos / "view99.jpg")
-    assert command(*options, before=AFTER_RENAME.format(name=name)).returncode == -9
+    assert process(*options, before=AFTER_RENAME.format(name=name)).returncode == -9
     result = command(*options)
     assert result.returncode == 0, result.stderr
     connection = sqlite3.connect(work / "database.db")
@@ -196,22 +212,26 @@ def test_killed_while_the_model_changes_places(photos: Path, tmp_path: Path) -> 
     assert command(*options).returncode == 0
     between = "import os, signal\nfrom pathlib import Path\n"
     between += "Path.rename = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
-    assert command(*options, "--seed", "1", "--overwrite", before=between).returncode == -9
+    assert process(*options, "--seed", "1", "--overwrite", before=between).returncode == -9
     assert (work / "sparse" / "0" / "points3D.bin").exists()
     assert command(*options, "--seed", "1", "--overwrite").returncode == 0
     assert not list(work.glob("*.tmp-*"))
 
 
-def test_demo_with_other_views_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_with_other_views_interrupted(
+    planes: list[Rectangle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sfm_match.commands.demo.room", lambda: planes)
+    monkeypatch.setattr("sfm_match.commands.demo.run", partial(sfm_match.run, size=512, max_keypoints=1024))
     demo(tmp_path, views=5)
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sfm_match.commands.demo.render", stop)
-    with pytest.raises(KeyboardInterrupt):
-        demo(tmp_path, views=4)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr("sfm_match.commands.demo.render", stop)
+        with pytest.raises(KeyboardInterrupt):
+            demo(tmp_path, views=4)
     result = demo(tmp_path, views=5)
     assert result.registered == 5
     assert result.position_worst < 50
@@ -264,7 +284,7 @@ def test_killed_before_the_write_ahead_log_is_in_the_database(photos: Path, tmp_
     options = ["run", "--images", photos, "--workspace", work, *SMALL, "--no-verify", "--mapper", "none"]
     kill = "import os, signal\nimport sfm_match.stages.import_ as d\n"
     kill += "d._checkpoint = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
-    assert command(*options, before=kill).returncode == -9
+    assert process(*options, before=kill).returncode == -9
     assert command(*options).returncode == 0
     assert "nothing to do" in command(*options).stdout.splitlines()[3]
     assert sorted(p.name for p in work.glob("database.db*")) == ["database.db"]

@@ -10,12 +10,15 @@ from jobs import sfm_match
 
 
 @pytest.mark.scenes
-def test_herz_jesus(scenes: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "options", [["--size", "640", "--max-keypoints", "2048"], pytest.param([], marks=pytest.mark.slow)]
+)
+def test_herz_jesus(options: list[str], scenes: Path, tmp_path: Path) -> None:
     scene = scenes / "Herz-Jesus-P8"
     k = [line.split() for line in (scene / "K.txt").read_text().splitlines()]
     params = f"{k[0][0]},{k[1][1]},{k[0][2]},{k[1][2]}"
     camera = ["--camera-mode", "single", "--camera-model", "PINHOLE", "--camera-params", params]
-    result = sfm_match("run", "--images", scene / "images", "--workspace", tmp_path, *camera)
+    result = sfm_match("run", "--images", scene / "images", "--workspace", tmp_path, *camera, *options)
     assert result.returncode == 0, result.stderr
     score = evaluate(tmp_path / "sparse" / "0", scene / "gt_cameras")
     assert score["registered"] == 8

@@ -6,7 +6,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pairs import Block
@@ -104,7 +104,6 @@ NAMES = st.lists(
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@settings(max_examples=25, deadline=None)
 @given(names=NAMES, seed=st.integers(0, 99))
 def test_pairs_are_canonical_and_come_once(strategy: str, names: list[str], seed: int) -> None:
     blocks = list(STRATEGIES[strategy](made(sorted(names), seed)))
@@ -115,7 +114,6 @@ def test_pairs_are_canonical_and_come_once(strategy: str, names: list[str], seed
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@settings(max_examples=25, deadline=None)
 @given(names=NAMES, seed=st.integers(0, 99))
 def test_pairs_do_not_depend_on_the_order_of_images(strategy: str, names: list[str], seed: int) -> None:
     world = made(sorted(names), seed)

@@ -4,7 +4,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pairs import retrieval as module
@@ -21,7 +21,6 @@ def flat(blocks) -> set[tuple[int, int]]:
     return {(int(i), int(j)) for block in blocks for i, j in block}
 
 
-@settings(deadline=None)
 @given(count=st.integers(2, 40), num_images=st.integers(1, 45), cells=st.sampled_from([1, 50, 10_000]))
 def test_the_nearest_of_each_image(count: int, num_images: int, cells: int) -> None:
     vectors = unit_vectors(count, 1, 12)

@@ -54,27 +54,38 @@ def killed(out: Path, rows: int, pause: float, *arguments: str) -> list[dict[str
     return rows_in(out)
 
 
-def test_every_part_runs_and_a_kill_loses_nothing(tmp_path: Path) -> None:
+EVERY = ",".join(dict.fromkeys(part.name for part in plan.PARTS))
+
+
+@pytest.mark.parametrize(
+    ("parts", "latest"),
+    [("matching-parity", 8), pytest.param(EVERY, 60, marks=pytest.mark.slow)],
+    ids=["one part", "every part"],
+)
+def test_every_part_runs_and_a_kill_loses_nothing(parts: str, latest: int, tmp_path: Path) -> None:
+    """The kill comes at any moment, at the latest after so many rows."""
     seed = random.randrange(1 << 30)
     print(f"seed {seed}")
     moments = random.Random(seed)
-    rows = killed(tmp_path, moments.randrange(3, 60), moments.uniform(0, 1))
-    output = finish(start(tmp_path))
+    arguments = () if parts == EVERY else ("--parts", parts)
+    rows = killed(tmp_path, moments.randrange(3, latest), moments.uniform(0, 1), *arguments)
+    output = finish(start(tmp_path, *arguments))
     assert output.rstrip().endswith("done")
-    assert finish(start(tmp_path)).count("\n") == 1  # nothing is left to do
+    assert finish(start(tmp_path, *arguments)).count("\n") == 1  # nothing is left to do
     after = rows_in(tmp_path)
     assert after[: len(rows)] == rows
     assert max(Counter(map(key_of, after)).values()) == 1
     failed = [row for row in after if row.get("status") == "failed"]
     assert not failed
     ended = {row["part"] for row in after if row["case"] == END}
-    assert ended == {part.name for part in plan.PARTS}
+    assert ended == {"engines", *parts.split(",")}
     for row in after:
         if row.get("status") == "left out":
             assert row["why"]
         if row["case"] == END:
             assert {"seconds", "before", "after"} <= row.keys()
-    assert {row["engine"] for row in after if row["part"] == "bitwise"} == {"torch", "cpu"}
+    for part in {"matching-parity", "bitwise"} & ended:
+        assert {row["engine"] for row in after if row["part"] == part} - {plan.FUSED} == {"torch", "cpu"}
 
 
 def test_fresh_programs_as_on_a_gpu(tmp_path: Path) -> None:

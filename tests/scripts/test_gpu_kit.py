@@ -73,6 +73,7 @@ def test_a_kit_that_is_too_large_is_refused(tmp_path: Path, kit: Path, monkeypat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow  # its quick sibling is `test_gpu_parts.test_a_bare_machine_runs_what_it_can`
 def test_it_runs_where_only_torch_and_numpy_are(kit: Path, tmp_path: Path) -> None:
     """No git, no installation; called twice, and the results are copied to where they are asked for."""
     (tmp_path / "site").mkdir()

@@ -1,16 +1,21 @@
 """The training's geometry, its losses, and that a resumed run goes on where it stopped."""
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import plot_training
 import pytest
 import safetensors.torch
 import torch
 import torch.nn.functional as F
+import train_nano
 from nano import losses, views
 from nano.distillation import Teacher, divergence
 from torch import nn
@@ -114,7 +119,7 @@ def test_who_says_the_same_diverges_by_nothing(photographs: Path) -> None:
 
 def test_a_teacher_trains_the_detector_alone(photographs: Path, tmp_path: Path) -> None:
     teacher = ROOT / "sfm_match" / "models" / "dedode_nano"
-    trained = train(photographs, tmp_path, 2, more=("--teacher", teacher))["nets"]
+    trained = train(photographs, tmp_path, 2, "--teacher", teacher)["nets"]
     before = safetensors.torch.load_file(teacher / "descriptor.safetensors")
     for name, value in before.items():
         torch.testing.assert_close(trained[f"descriptor.{name}"], value, rtol=0, atol=0)
@@ -122,19 +127,37 @@ def test_a_teacher_trains_the_detector_alone(photographs: Path, tmp_path: Path) 
     assert any(not torch.equal(trained[f"detector.{name}"], value) for name, value in detector.items())
 
 
-def train(photographs: Path, out: Path, steps: int, stop: int | None = None, more: tuple = ()) -> dict:
-    script = [sys.executable, "scripts/train_nano.py", "--images", photographs, "--out", out, "--batch", "1"]
-    options = ["--size", "128", "--every", "1", "--steps", steps, "--threads", "1"]
-    stopped = ["--stop", stop] if stop else []
-    command = [str(part) for part in (*script, *options, *stopped, *more)]
-    subprocess.run(command, check=True, cwd=ROOT, capture_output=True, env={"PYTHONPATH": f"{ROOT}:{ROOT / 'scripts'}"})
-    return torch.load(out / "checkpoint.pt", weights_only=True)
+def script(module: Any, *arguments: object) -> None:
+    """Runs a script in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
+        module.main()
 
 
-def test_resuming_gives_what_an_undisturbed_run_gives(photographs: Path, tmp_path: Path) -> None:
-    whole = train(photographs, tmp_path / "whole", 4)
-    train(photographs, tmp_path / "parts", 4, stop=2)
-    parts = train(photographs, tmp_path / "parts", 4)
+TINY = ("--batch", 1, "--size", 128, "--every", 1, "--threads", 1)
+
+
+def program(module: Any, *arguments: object) -> None:
+    """Runs a script as users do."""
+    command = [sys.executable, module.__file__, *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "scripts")))}
+    subprocess.run(command, check=True, cwd=ROOT, capture_output=True, env=environment)
+
+
+Run = Callable[..., None]
+
+
+def train(photographs: Path, out: Path, steps: int, *more: object, run: Run = script) -> dict[str, Any]:
+    run(train_nano, "--images", photographs, "--out", out, "--steps", steps, *TINY, *more)
+    found: dict[str, Any] = torch.load(out / "checkpoint.pt", weights_only=True)
+    return found
+
+
+@pytest.mark.parametrize("run", [script, pytest.param(program, marks=pytest.mark.slow)])
+def test_resuming_gives_what_an_undisturbed_run_gives(run: Run, photographs: Path, tmp_path: Path) -> None:
+    whole = train(photographs, tmp_path / "whole", 4, run=run)
+    train(photographs, tmp_path / "parts", 4, "--stop", 2, run=run)
+    parts = train(photographs, tmp_path / "parts", 4, run=run)
     assert parts["step"] == whole["step"] == 4
     # batch norm's averages tell which images were seen in which order, the optimiser's count that it was restored;
     # weights follow only up to rounding, which the first steps of Adam blow up to the learning rate
@@ -150,14 +173,9 @@ def test_validation_and_its_curves(photographs: Path, tmp_path: Path) -> None:
     cv2.imwrite(str(sequence / "img1.png"), picture[:, :384])
     cv2.imwrite(str(sequence / "img2.png"), picture[:, 16:])
     (sequence / "H1to2p").write_text("1 0 -16\n0 1 0\n0 0 1\n")
-    script = [sys.executable, "scripts/train_nano.py", "--images", photographs, "--out", tmp_path / "out"]
-    options = ["--batch", "1", "--size", "128", "--every", "1", "--steps", "2", "--threads", "1"]
-    validation = ["--validate", sequence.parent, "--validate-every", "2"]
-    environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'scripts'}"}
-    subprocess.run([*map(str, script), *options, *map(str, validation)], check=True, cwd=ROOT, env=environment)
+    train(photographs, tmp_path / "out", 2, "--validate", sequence.parent, "--validate-every", 2)
     first, second = map(json.loads, (tmp_path / "out" / "log.jsonl").read_text().splitlines())
     assert "val_mma@3" not in first
     assert 0 <= second["val_mma@1"] <= second["val_mma@3"] <= second["val_mma@5"] <= 1
-    plot = [sys.executable, "scripts/plot_training.py", str(tmp_path / "out" / "log.jsonl"), str(tmp_path / "a.png")]
-    subprocess.run(plot, check=True, cwd=ROOT)
+    script(plot_training, tmp_path / "out" / "log.jsonl", tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"

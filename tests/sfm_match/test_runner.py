@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from tiny import TINY
 
 from exports.command import END_TO_END, export_onnx
 from exports.keypoints import Detect
@@ -22,17 +23,20 @@ from sfm_match.runner import DeDoDeRunner
 SHAPES = Shapes((96, 128), num_keypoints=300)
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Detector, descriptor, matcher and end to end, of one seeded nano.
+@pytest.fixture(scope="module", params=["tiny", pytest.param("nano", marks=pytest.mark.slow)])
+def files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Detector, descriptor, matcher and end to end, of one seeded nano, or of a tiny network in its place.
 
     Random descriptors are all alike and no probability is large: the threshold of the matchers is low here.
     """
     out = tmp_path_factory.mktemp("files")
-    made = [file.path for file in export_onnx("dedode-nano", out, SHAPES, random_weights=True)]
-    matcher = Matcher(threshold=1e-7)
-    export_matcher(matcher, 64, made[2])
-    export_end_to_end(random_networks(FAMILY["dedode-nano"]), matcher, out / "all.onnx", SHAPES)
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "tiny":
+            patch.setitem(FAMILY, "dedode-nano", TINY)
+        made = [file.path for file in export_onnx("dedode-nano", out, SHAPES, random_weights=True)]
+        matcher = Matcher(threshold=1e-7)
+        export_matcher(matcher, 64, made[2])
+        export_end_to_end(random_networks(FAMILY["dedode-nano"]), matcher, out / "all.onnx", SHAPES)
     return [*made, out / "all.onnx"]
 
 
@@ -114,6 +118,7 @@ def test_a_file_that_is_not_what_torch_computes_is_refused(
         DeDoDeRunner(copy, files[1], files[2])
 
 
+@pytest.mark.slow
 @pytest.mark.scenes
 def test_end_to_end_equals_three_files_and_torch_on_photographs(scenes: Path, tmp_path: Path) -> None:
     frames = sorted((scenes / "fox" / "images").iterdir())[:2]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,18 +10,20 @@ from pathlib import Path
 import pycolmap
 import pytest
 from conftest import SMALL
-from jobs import sfm_match
+from jobs import sfm_match, sfm_match_process
 from PIL import Image
 
 from sfm_match.runtime.devices import gpus
 
+LARGER = ["--size", "512", "--max-keypoints", "1024"]
+
 
 @pytest.fixture(scope="module")
-def finished(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def after_stages(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace after each stage alone, in order."""
-    work = tmp_path_factory.mktemp("finished")
+    work = tmp_path_factory.mktemp("stages")
     stages = (
-        ["extract", "--images", rendered, *SMALL],
+        ["extract", "--images", rendered, *LARGER],
         ["pairs", "--strategy", "exhaustive"],
         ["match"],
         ["import", "--camera-mode", "single"],
@@ -34,33 +37,33 @@ def finished(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return work
 
 
-def test_stages_one_by_one(finished: Path) -> None:
-    model = pycolmap.Reconstruction(str(finished / "sparse" / "0"))
+def test_stages_one_by_one(after_stages: Path) -> None:
+    model = pycolmap.Reconstruction(str(after_stages / "sparse" / "0"))
     assert model.num_reg_images() == 6
-    assert (finished / "sparse" / "0" / "points.ply").stat().st_size > 10_000
-    assert (finished / "failed.csv").read_text() == "image,reason\n"
-    assert len((finished / "pairs.txt").read_text().splitlines()) == 15
+    assert (after_stages / "sparse" / "0" / "points.ply").stat().st_size > 10_000
+    assert (after_stages / "failed.csv").read_text() == "image,reason\n"
+    assert len((after_stages / "pairs.txt").read_text().splitlines()) == 15
 
 
-def test_run_after_the_stages_computes_nothing(finished: Path, rendered: Path) -> None:
-    options = ["--pairs", "exhaustive", "--camera-mode", "single", *SMALL]
-    again = sfm_match("run", "--images", rendered, "--workspace", finished, *options)
+def test_run_after_the_stages_computes_nothing(after_stages: Path, rendered: Path) -> None:
+    options = ["--pairs", "exhaustive", "--camera-mode", "single", *LARGER]
+    again = sfm_match("run", "--images", rendered, "--workspace", after_stages, *options)
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("nothing to do") == 5
     assert again.stdout.splitlines()[-1].startswith("up to date: ")
 
 
-def test_changed_options_are_refused(finished: Path, rendered: Path) -> None:
-    result = sfm_match("extract", "--images", rendered, "--workspace", finished, "--size", "640")
+def test_changed_options_are_refused(after_stages: Path, rendered: Path) -> None:
+    result = sfm_match("extract", "--images", rendered, "--workspace", after_stages, "--size", "640")
     assert result.returncode == 2
     assert "--size was 512, now 640" in result.stderr
     assert "--overwrite" in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_json_is_one_object_a_stage(finished: Path, rendered: Path) -> None:
-    options = ["--pairs", "exhaustive", "--camera-mode", "single", *SMALL, "--json"]
-    lines = sfm_match("run", "--images", rendered, "--workspace", finished, *options).stdout.splitlines()
+def test_json_is_one_object_a_stage(after_stages: Path, rendered: Path) -> None:
+    options = ["--pairs", "exhaustive", "--camera-mode", "single", *LARGER, "--json"]
+    lines = sfm_match("run", "--images", rendered, "--workspace", after_stages, *options).stdout.splitlines()
     reports = [json.loads(line) for line in lines]
     assert [report["stage"] for report in reports] == ["extract", "pairs", "match", "import", "reconstruct"]
     assert reports[-1]["registered"] == 6
@@ -81,7 +84,7 @@ def test_growth_and_overwrite(rendered: Path, tmp_path: Path) -> None:
     assert "match 3 pairs" in grown.stdout
     assert "3 pairs up to date" in grown.stdout
     assert "import 6 pairs" in grown.stdout
-    fewer = ["--max-keypoints", "500", "--mapper", "none", "--size", "512"]
+    fewer = ["--max-keypoints", "300", "--mapper", "none", "--size", "320"]
     assert sfm_match("run", "--images", images, "--workspace", work, *fewer).returncode == 2
     anew = sfm_match("run", "--images", images, "--workspace", work, *fewer, "--overwrite")
     assert anew.returncode == 0, anew.stderr
@@ -159,6 +162,17 @@ def test_unknown_key_in_config(tmp_path: Path) -> None:
     assert "did you mean 'size'" in result.stderr
 
 
+def test_a_process_of_its_own(rendered: Path, after_stages: Path) -> None:
+    """Other tests run the command line within theirs."""
+    where = ["extract", "--images", rendered, "--workspace", after_stages]
+    done = sfm_match_process(*where, *LARGER)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "nothing to do" in done.stdout
+    wrong = sfm_match_process(*where, "--size", "640")
+    assert wrong.returncode == 2
+    assert len(wrong.stderr.splitlines()) == 1
+
+
 def test_importing_is_light() -> None:
     heavy = "torch", "pycolmap", "onnxruntime", "tensorrt", "ray", "h5py", "cv2"
     script = f"import sys, sfm_match, sfm_match.cli.main; print([m for m in {heavy!r} if m in sys.modules])"
@@ -174,11 +188,20 @@ def test_functions_of_the_same_names() -> None:
         package.extrakt  # noqa: B018
 
 
-def test_interrupt_keeps_what_is_done_and_says_how_to_go_on(rendered: Path, tmp_path: Path) -> None:
-    interrupt = "import os\nreplace = os.replace\ndef stop(source, target):\n    replace(source, target)\n"
-    interrupt += "    if '00000.h5' in str(target): raise KeyboardInterrupt\nos.replace = stop\n"
+def test_interrupt_keeps_what_is_done_and_says_how_to_go_on(
+    rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = os.replace
+
+    def stop(source: Path, target: Path) -> None:
+        replace(source, target)
+        if "00000.h5" in str(target):
+            raise KeyboardInterrupt
+
     options = ["extract", "--images", rendered, "--workspace", tmp_path, *SMALL]
-    result = sfm_match(*options, before=interrupt)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", stop)
+        result = sfm_match(*options)
     assert result.returncode == 130
     assert "completed work is kept, the same command resumes where it stopped" in result.stderr
     again = sfm_match(*options)

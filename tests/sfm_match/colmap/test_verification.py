@@ -1,5 +1,6 @@
 """Pairs of a database are accepted or not, with the reason on record."""
 
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +16,8 @@ from sfm_match.matching.acceptance import Verdict
 from sfm_match.store.matches import Matches
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> tuple[Path, list[NamedMatches]]:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[NamedMatches]]:
     """Six views of 200 points. Pairs of the last view are matched by chance: weakly with two views, strongly with
     two, with ten matches with the fifth.
     """
@@ -24,7 +25,7 @@ def database(tmp_path: Path) -> tuple[Path, list[NamedMatches]]:
     options = pycolmap.SyntheticDatasetOptions()
     options.num_rigs, options.num_cameras_per_rig, options.num_frames_per_rig = 1, 1, 6
     options.num_points3D = 200
-    path = tmp_path / "database.db"
+    path = tmp_path_factory.mktemp("made") / "database.db"
     opened = pycolmap.Database.open(str(path))
     pycolmap.synthesize_dataset(options, opened)
     opened.clear_two_view_geometries()
@@ -46,6 +47,13 @@ def database(tmp_path: Path) -> tuple[Path, list[NamedMatches]]:
     opened.clear_matches()
     opened.close()
     return path, matches
+
+
+@pytest.fixture
+def database(made: tuple[Path, list[NamedMatches]], tmp_path: Path) -> tuple[Path, list[NamedMatches]]:
+    """A copy, to change."""
+    path, matches = made
+    return Path(shutil.copy(path, tmp_path)), matches
 
 
 def judge(path: Path, matches: list[NamedMatches]) -> None:

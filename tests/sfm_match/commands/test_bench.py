@@ -4,20 +4,21 @@ import json
 from pathlib import Path
 
 import pytest
+from exports.config import FAMILY
 from jobs import sfm_match as command
+from tiny import TINY
 
 from sfm_match import bench
+from sfm_match.commands.scene import Rectangle
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.models import Weights
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("weights")
-
-
-def test_table_and_files(rendered: Path, weights: Path, tmp_path: Path) -> None:
-    options = ["--random-weights", "--weights-dir", weights, "--img-size", "64", "96", "--repeats", "2"]
+@pytest.mark.parametrize("tiny", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["tiny", "nano"])
+def test_table_and_files(tiny: bool, rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if tiny:
+        monkeypatch.setitem(FAMILY, "dedode-nano", TINY)
+    options = ["--random-weights", "--weights-dir", tmp_path / "weights", "--img-size", "64", "96", "--repeats", "2"]
     where = ["--images", rendered, "--out", tmp_path]
     done = command("bench", *options, *where, "--num-keypoints", "60", "--backends", "torch,ort,tensorrt")
     assert done.returncode == 0, done.stderr
@@ -32,7 +33,8 @@ def test_table_and_files(rendered: Path, weights: Path, tmp_path: Path) -> None:
     assert (tmp_path / "bench.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_refusals(tmp_path: Path) -> None:
+def test_refusals(planes: list[Rectangle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sfm_match.commands.scene.room", lambda: planes)  # it renders where it is given no images
     random = Weights(folder=tmp_path, random=True)
     with pytest.raises(UsageError, match="accepted are torch, ort, tensorrt"):
         bench(backends=["onnx"], weights=random)

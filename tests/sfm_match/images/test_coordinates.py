@@ -27,15 +27,14 @@ def dot(size: tuple[int, int], at: tuple[float, float], sigma: float) -> np.ndar
     """A bright Gaussian at `at`, in the convention that the first pixel's centre is (0.5, 0.5)."""
     width, height = size
     x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
-    bell = np.exp(-((y[:, None] - at[1]) ** 2 + (x[None] - at[0]) ** 2) / (2 * sigma**2))
+    bell = np.outer(*(np.exp(-((axis - place) ** 2) / (2 * sigma**2)) for axis, place in ((y, at[1]), (x, at[0]))))
     return np.repeat((bell * 255).round().astype(np.uint8)[..., None], 3, axis=2)
 
 
 def centroid(image: np.ndarray) -> np.ndarray:
     weight = image[..., 0].astype(np.float64)
-    rows, columns = np.nonzero(weight)
-    weights = weight[rows, columns]
-    return np.array([[(columns + 0.5) @ weights, (rows + 0.5) @ weights]], np.float32) / weights.sum()
+    sums = weight.sum(axis=0), weight.sum(axis=1)
+    return np.array([[(np.arange(len(one)) + 0.5) @ one for one in sums]], np.float32) / weight.sum()
 
 
 def places(size: tuple[int, int]) -> list[tuple[float, float]]:

@@ -89,10 +89,18 @@ def noise(folder: Path, name: str = "a.jpg", size: tuple[int, int] = SIZE, **set
     return path
 
 
+@pytest.fixture
+def absent(monkeypatch: pytest.MonkeyPatch, forget: None) -> None:  # noqa: ARG001
+    """nvImageCodec is not installed."""
+    monkeypatch.setitem(sys.modules, "nvidia", None)
+    for name in [name for name in sys.modules if name.startswith("nvidia.")]:
+        monkeypatch.delitem(sys.modules, name)
+
+
+@pytest.mark.usefixtures("absent")
 def test_a_decoder_that_is_not_installed_is_one_line(rendered: Path, tmp_path: Path) -> None:
-    absent = "import sys; sys.modules['nvidia'] = None\n"
     for arguments in (("extract", "--workspace", tmp_path), ("run", "--workspace", tmp_path), ("plan",)):
-        done = command(*arguments, "--images", rendered, "--decoder", "nvimgcodec", before=absent)
+        done = command(*arguments, "--images", rendered, "--decoder", "nvimgcodec")
         assert done.returncode == 2, done.stderr
         assert done.stderr.count("\n") == 1
         assert "--decoder nvimgcodec: nvImageCodec cannot be loaded" in done.stderr
@@ -103,8 +111,9 @@ def test_a_decoder_that_is_not_installed_is_one_line(rendered: Path, tmp_path: P
     assert "accepted values are pillow, nvimgcodec (did you mean 'nvimgcodec'?)" in unknown.stderr
 
 
+@pytest.mark.usefixtures("absent")
 def test_doctor_says_what_is_missing() -> None:
-    done = command("doctor", before="import sys; sys.modules['nvidia'] = None\n")
+    done = command("doctor")
     (line,) = [line for line in done.stdout.splitlines() if "--decoder nvimgcodec" in line]
     assert "pip install 'sfm-match[nvimgcodec]'" in line
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sfm_match.matching.dual_softmax import match_descriptors, match_rotated
@@ -27,7 +27,6 @@ def noisy_copy(rng: np.random.Generator, a: np.ndarray, noise: float) -> np.ndar
     return (b / np.linalg.norm(b, axis=1, keepdims=True)).astype(np.float32)
 
 
-@settings(deadline=None, max_examples=40)
 @given(
     st.integers(1, 1300),
     st.integers(1, 700),

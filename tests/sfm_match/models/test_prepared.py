@@ -4,6 +4,7 @@ import builtins
 import json
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from epipolar import epipolar_distance
 from jobs import sfm_match as command
 from PIL import Image
+from tiny import TINY
 
 import sfm_match
 from exports.keypoints import Detect
@@ -38,28 +40,48 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def checkpoints(folder: Path) -> tuple[Path, ...]:
-    networks = random_networks(FAMILY["dedode-nano"], seed=3)
+def made(folder: Path) -> tuple[Path, ...]:
+    networks = random_networks(TINY, seed=3)
     files = (folder / "detector.pth", folder / "descriptor.pth")
     for file, network in zip(files, (networks.detector, networks.descriptor), strict=True):
         torch.save(network.state_dict(), file)
     return files
 
 
+@pytest.fixture
+def checkpoints(made: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch) -> tuple[Path, ...]:
+    """Of a tiny network that takes nano's place in the family."""
+    monkeypatch.setitem(FAMILY, "dedode-nano", TINY)
+    return made
+
+
 def test_converted_once(
-    checkpoints: tuple[Path, ...], folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    checkpoints: tuple[Path, ...],
+    folder: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     weights = Weights(checkpoints, folder)
     first = find_model("dedode-nano", weights)
     assert "converting its weights to ONNX, once" in caplog.text
     assert json.loads((first.detector.parent / "manifest.json").read_text())["model"] == "dedode-nano"
-    monkeypatch.setattr("exports.command.export_pipeline", None)  # not needed any more
-    assert find_model("dedode-nano", weights) == first
+    with monkeypatch.context() as patch:
+        patch.setattr("exports.command.export_pipeline", None)  # not needed any more
+        assert find_model("dedode-nano", weights) == first
     assert not list((folder / "onnx").glob("*.tmp-*"))
-    monkeypatch.undo()
-    other = find_model("dedode-nano", Weights(folder=folder, random=True))
+    monkeypatch.setattr("exports.command.export_pipeline", export_nothing)
+    other = find_model("dedode-nano", Weights(folder=tmp_path, random=True))
     assert "RANDOM WEIGHTS" in caplog.text
     assert other.inputs() != first.inputs() != find_model("dedode-nano").inputs()
+
+
+def export_nothing(_name: str, detector: Path, descriptor: Path, **_: Any) -> list[Any]:
+    """Empty files in place of networks."""
+    detector.parent.mkdir()
+    for path in (detector, descriptor):
+        path.write_bytes(b"")
+    return []
 
 
 def test_only_half_files_are_made_anew(
@@ -68,12 +90,9 @@ def test_only_half_files_are_made_anew(
     """Workspaces and conversions in float32 go on with what they have."""
     made: list[bool] = []
 
-    def empty(_name: str, detector: Path, descriptor: Path, *, half: bool, **_: Any) -> list[Any]:
-        detector.parent.mkdir()
-        for path in (detector, descriptor):
-            path.write_bytes(b"")
+    def empty(*arguments: Any, half: bool, **options: Any) -> list[Any]:
         made.append(half)
-        return []
+        return export_nothing(*arguments, **options)
 
     monkeypatch.setattr("exports.command.export_pipeline", empty)
     single, half = (find_model("dedode-nano", Weights(checkpoints, tmp_path), half=half) for half in (False, True))
@@ -143,8 +162,15 @@ def test_refusals(checkpoints: tuple[Path, ...], tmp_path: Path) -> None:
     assert match_threshold("dedode-l-b") == 0.01
 
 
-def test_published_networks_give_the_published_features(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tiny", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["tiny", "l-b"])
+def test_published_networks_give_the_published_features(
+    tiny: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """L-B through the pipeline's own path, against the exported form in torch, which is tested against kornia."""
+    if tiny:
+        long = replace(TINY.descriptor, prototypes=256)  # what half precision rounds away averages out
+        small = replace(FAMILY["dedode-l-b"], detector=TINY.detector, descriptor=long)
+        monkeypatch.setitem(FAMILY, "dedode-l-b", small)
     model = find_model("dedode-l-b", Weights(folder=tmp_path, random=True))
     networks = random_networks(FAMILY["dedode-l-b"])
     pixels = np.random.default_rng(0).integers(0, 256, (1, 96, 128, 3), np.uint8)
@@ -221,6 +247,15 @@ def test_what_a_killed_conversion_left_is_swept(tmp_path: Path) -> None:
     assert new.exists()
 
 
+def test_what_the_file_from_images_to_matches_does_not_take(rendered: Path) -> None:
+    a, b = rendered / "view05.jpg", rendered / "view06.jpg"
+    with pytest.raises(UsageError, match=r"accepted are --match-threshold 0\.\d+ and more"):
+        sfm_match.infer(a, b, end2end=True, match_threshold=0.001)
+    with pytest.raises(UsageError, match="takes no --turns"):
+        sfm_match.infer(a, b, end2end=True, turns=True)
+
+
+@pytest.mark.slow
 def test_end_to_end(rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The packaged model on pictures of different EXIF orientations: raw coordinates on the true epipolar lines."""
     monkeypatch.setenv("SFM_MATCH_WEIGHTS", str(tmp_path))
@@ -236,7 +271,3 @@ def test_end_to_end(rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert len(list((tmp_path / "onnx").glob("*/*end2end*.onnx"))) == 1
     sfm_match.infer(b, a, end2end=True, size=640, max_keypoints=800)  # the same file
     assert len(list((tmp_path / "onnx").glob("*/*end2end*.onnx"))) == 1
-    with pytest.raises(UsageError, match=r"accepted are --match-threshold 0\.\d+ and more"):
-        sfm_match.infer(a, b, end2end=True, match_threshold=0.001)
-    with pytest.raises(UsageError, match="takes no --turns"):
-        sfm_match.infer(a, b, end2end=True, turns=True)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pairs.graph import Graph
@@ -22,7 +22,6 @@ def left(relations: Relations, moves: np.ndarray) -> np.ndarray:
     return np.linalg.norm(wanted - moves[relations.second], axis=1)
 
 
-@settings(deadline=None, max_examples=50)
 @given(st.integers(2, 12), st.integers(0, 2**32 - 1))
 def test_a_track_agrees(count: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -58,7 +57,6 @@ def test_tracks_are_whole_whatever_is_looked_at_at_once(monkeypatch: pytest.Monk
     np.testing.assert_allclose(optimize_tracks(relations, 300), whole, atol=0.01)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), max_size=40))
 def test_tracks(pairs: list[tuple[int, int]]) -> None:
     graph = Graph(20, np.array(pairs, np.int64).reshape(-1, 2))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import sfm_match
@@ -17,7 +17,6 @@ from sfm_match.store.matches import read_block
 SMALL = {"size": 256, "max_keypoints": 200}
 
 
-@settings(deadline=None)
 @given(count=st.integers(2, 90), chosen=st.integers(1, 300), seed=st.integers(0, 99))
 def test_tiles_hold_every_pair_once(count: int, chosen: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -20,18 +20,9 @@ from sfm_match.store.pairs import read_pairs
 SMALL = {"size": 320, "max_keypoints": 400}
 
 
-@pytest.fixture(scope="module")
-def finished(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole job over six views."""
-    work = tmp_path_factory.mktemp("finished")
-    sfm_match.run(rendered, work, pairs="exhaustive", **SMALL)
-    return work
-
-
 @pytest.fixture
-def work(finished: Path, tmp_path: Path) -> Path:
-    """A copy, to change."""
-    return Path(shutil.copytree(finished, tmp_path / "work"))
+def work(workspace: Path) -> Path:
+    return workspace
 
 
 def names_of(work: Path) -> list[str]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sfm_match.store.features import Features, UnitResult, read_features, read_index, write_unit
@@ -31,7 +31,6 @@ def assert_equal(a: Features, b: Features) -> None:
         np.testing.assert_array_equal(left, right)
 
 
-@settings(deadline=None, max_examples=30)
 @given(names=NAMES, failed=NAMES, seed=st.integers(0, 99))
 def test_features(tmp_path_factory: pytest.TempPathFactory, names: list[str], failed: list[str], seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -59,7 +58,6 @@ def test_features_of_some_images_without_descriptors(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read["c"].keypoints, stored["c"].keypoints)
 
 
-@settings(deadline=None, max_examples=30)
 @given(counts=st.lists(st.integers(0, 5), max_size=6))
 def test_matches(tmp_path_factory: pytest.TempPathFactory, counts: list[int]) -> None:
     rng = np.random.default_rng(0)

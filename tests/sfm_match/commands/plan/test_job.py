@@ -99,22 +99,18 @@ def test_the_command(photos: Path, tmp_path: Path) -> None:
 
 
 def test_too_many_pairs_are_refused_with_the_alternatives(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan_job, "TOO_MANY", 14)
     found = sfm_match.plan(photos, tmp_path / "work", pairs="exhaustive", **SMALL)
     assert found.refusal is not None
     assert "exhaustive: 15 pairs would take" in found.refusal
     assert "choose `--strategy sequential" in found.refusal
-    monkeypatch.setattr("sys.argv", ["sfm-match", "plan", "--images", str(photos), "--workspace", str(tmp_path / "w")])
-    from sfm_match.cli.main import main
-
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
-    said = capsys.readouterr()
-    assert "pairs        exhaustive" in said.out  # the plan is shown all the same
-    assert len(said.err.splitlines()) == 1
+    options = ["--images", photos, "--workspace", tmp_path / "w", "--size", "256", "--max-keypoints", "200"]
+    said = command("plan", *options)
+    assert said.returncode == 2
+    assert "pairs        exhaustive" in said.stdout  # the plan is shown all the same
+    assert len(said.stderr.splitlines()) == 1
 
 
 def sources(names: list[str], location: tuple[float, float, float] | None = None, **options: object) -> Sources:
