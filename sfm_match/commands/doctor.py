@@ -14,6 +14,7 @@ from sfm_match.options.devices import DEVICES
 from sfm_match.options.stages import NVIMGCODEC
 from sfm_match.runtime.devices import choose, version_of, why_not
 from sfm_match.runtime.gpus import cuda_of_driver, gpus
+from sfm_match.stages.base import STAGES
 from sfm_match.store.shard import ShardError, open_shard
 
 PACKAGES = (
@@ -158,14 +159,8 @@ def _readable(path: Path) -> bool:
 
 def _next(place: Workspace) -> str:
     """The first stage without a result."""
-    stages = {
-        "sfm-match extract --images DIR": place.features,
-        "sfm-match pairs": place.pairs,
-        "sfm-match match": place.matches,
-        "sfm-match import": place.database,
-        "sfm-match reconstruct": place.sparse,
-    }
-    for command, result in stages.items():
-        if not result.exists():
-            return f"{command} --workspace {place.folder}"
+    for stage in STAGES:
+        if not stage.result(place).exists():
+            images = " --images DIR" if stage.reads_images else ""
+            return f"sfm-match {stage.name}{images} --workspace {place.folder}"
     return "every stage has a result; `sfm-match run` again adds what is new"

@@ -78,6 +78,7 @@ class Stage:
     unit: str  # what its reports count
     result: Callable[[Workspace], Path]  # what it leaves
     wanted: Callable[[RunOptions], bool] = lambda _: True  # whether `run` runs it
+    reads_images: bool = False  # its command asks for the folder of photographs
 
     def load(self) -> StageModule:
         """Its module, which may be slow to import."""
@@ -85,7 +86,7 @@ class Stage:
 
 
 STAGES = (
-    Stage("extract", "sfm_match.stages.extract", "images", lambda place: place.features),
+    Stage("extract", "sfm_match.stages.extract", "images", lambda place: place.features, reads_images=True),
     Stage("pairs", "sfm_match.stages.pairs", "pairs", lambda place: place.pairs),
     Stage("match", "sfm_match.stages.match", "pairs", lambda place: place.matches),
     Stage("import", "sfm_match.stages.import_", "pairs", lambda place: place.database),
