@@ -50,11 +50,13 @@ class Results:
 
         Raises:
             NothingDone: it is not there, or has no images yet.
+            UsageError: another version of the program worked there.
         """
         folder = Path(workspace)
         if not folder.is_dir():
             raise NothingDone(f"{folder}: no such workspace; run `sfm-match run --images DIR` first")
         self.workspace = Workspace(folder)
+        self.workspace.read_record()  # refuses another version's
         self._collection = Collection.load(self.workspace)
         self._matches_of = lru_cache(_FILES)(read_matches)
 

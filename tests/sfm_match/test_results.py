@@ -1,5 +1,6 @@
 """`sfm_match.open`: what a job left, against the files and the database."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -76,3 +77,11 @@ def test_a_job_that_has_only_begun(rendered: Path, tmp_path: Path) -> None:
     for ask in (lambda: results.pairs, lambda: results.verified_pairs, lambda: results.model):
         with pytest.raises(NothingDone, match="yet; run `sfm-match"):
             ask()
+
+
+def test_a_workspace_of_another_version(rendered: Path, tmp_path: Path) -> None:
+    sfm_match.extract(rendered, tmp_path, size=320, max_keypoints=64)
+    record = json.loads((tmp_path / "sfm-match.json").read_text())
+    (tmp_path / "sfm-match.json").write_text(json.dumps({**record, "schema": 0}))
+    with pytest.raises(UsageError, match="made by another version of sfm-match"):
+        sfm_match.open(tmp_path)
