@@ -28,7 +28,7 @@ OLD_WORDS = (
     r"foretold",
     r"can be had",
     r"by itself \d",
-    r"workers?",
+    r"lanes?",
     r"sketch(?:es)?",
     r"lay over",
     r"lays the",

@@ -66,7 +66,7 @@ KILLS = {
 # Units this small make several files of a few images.
 UNITS = {
     "sfm_match.images.collection.UNIT_SIZE": 2,
-    "sfm_match.stages.tiles.UNIT_SIZE": 2,
+    "sfm_match.stages.pair_blocks.UNIT_SIZE": 2,
     "sfm_match.stages.image_summaries.UNIT_SIZE": 2,
     "sfm_match.stages.match_blocks.BLOCK": 1,
     "sfm_match.refine.keypoints.UNIT": 4,

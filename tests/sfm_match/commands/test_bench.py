@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from exports.config import FAMILY
 from jobs import sfm_match as command
 from tiny import TINY
 
+from exports.registry import FAMILY
 from sfm_match import bench
 from sfm_match.commands.scene import Rectangle
 from sfm_match.errors import NothingDone, UsageError

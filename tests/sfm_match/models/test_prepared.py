@@ -147,7 +147,7 @@ def test_refusals(checkpoints: tuple[Path, ...], tmp_path: Path) -> None:
         find_model("dedode-nana")
     with pytest.raises(UsageError, match=r"dedode-nano-v2: earlier weights, .* history .*; accepted is dedode-nano,"):
         find_model("dedode-nano-v2")
-    with pytest.raises(UsageError, match="accepted are --weights"):
+    with pytest.raises(UsageError, match="--random-weights cannot be joined with --weights"):
         Weights(checkpoints, random=True)
     with pytest.raises(NothingDone, match="absent; run `sfm-match models download dedode-l-g`"):
         find_model("dedode-l-g", Weights(folder=tmp_path))
