@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import hypothesis
@@ -23,8 +24,9 @@ from sfm_match.commands.scene import Rectangle, cameras, render, room
 from sfm_match.images.coordinates import ImageGeometry
 from sfm_match.images.loader import Item, Loaded
 from sfm_match.runtime import devices
+from sfm_match.runtime.gpus import gpus
 
-if not devices.gpus():  # read when triton is imported; there its kernels run on arrays of the host
+if not gpus():  # read when triton is imported; there its kernels run on arrays of the host
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 logging.getLogger("sfm_match").setLevel(logging.INFO)  # for caplog
@@ -34,7 +36,7 @@ hypothesis.settings.register_profile("quick", max_examples=25, deadline=None)
 hypothesis.settings.register_profile("thorough", max_examples=200, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
-FINISHED = {"size": 320, "max_keypoints": 400}  # options that keep a whole job short
+FINISHED: dict[str, Any] = {"size": 320, "max_keypoints": 400}  # options that keep a whole job short
 SMALL = ["--size", "320", "--max-keypoints", "400"]  # the same on the command line
 
 Shared = Callable[[str, Callable[[Path], object]], Path]

@@ -43,7 +43,7 @@ def unit(count: int, dimension: int, seed: int) -> np.ndarray:
 def test_matching_with_padding_is_defined_everywhere(temperature: float) -> None:
     """One NaN in a column is the maximum of every row on CUDA: the whole pair would be lost."""
     block = packed([unit(5, 24, 0), unit(7, 24, 1), unit(0, 24, 2)], 16)
-    feeds = {"descriptors": block, "pairs": np.array([[0, 1], [1, 0], [0, 2], [2, 2]], np.int64)}
+    feeds: dict[str, np.ndarray] = {"descriptors": block, "pairs": np.array([[0, 1], [1, 0], [0, 2], [2, 2]], np.int64)}
     feeds["inverse_temperature"] = np.array([temperature], np.float32)
     found = intermediates(GRAPHS / "match.onnx", feeds)
     assert [name for name, value in found.items() if np.isnan(value).any()] == []
@@ -71,7 +71,11 @@ def test_selection_with_padding_and_masks_is_defined_everywhere(file: str) -> No
     valid_mask[0, :40, :50], valid_mask[1, :64, :90] = MASKED, MASKED
     valid_mask[0, 4:36, 4:46], valid_mask[1, 30:60, 4:86] = VALID, VALID
     logits = np.random.default_rng(0).normal(0, 4, (2, 1, 64, 96)).astype(np.float32)
-    feeds = {"logits": logits, "ground": valid_mask, "log_threshold": np.array([NEVER], np.float32)}
+    feeds: dict[str, np.ndarray] = {
+        "logits": logits,
+        "ground": valid_mask,
+        "log_threshold": np.array([NEVER], np.float32),
+    }
     feeds["least_contrast"] = np.array([0.25], np.float32)
     found = intermediates(GRAPHS / file, feeds)
     assert [name for name, value in found.items() if np.isnan(value).any()] == []
@@ -97,7 +101,7 @@ def test_descriptors_as_they_are_stored() -> None:
     descriptors = np.random.default_rng(0).normal(size=(4, 6, 8)).astype(np.float32)
     descriptors /= np.linalg.norm(descriptors, axis=2, keepdims=True)
     descriptors[1, 2, 3], descriptors[2, 4, 0], descriptors[3, 5, 7] = np.nan, -np.inf, np.nan
-    feeds = {"descriptors": descriptors, "counts": np.array([6, 3, 5, 5], np.int64)}
+    feeds: dict[str, np.ndarray] = {"descriptors": descriptors, "counts": np.array([6, 3, 5, 5], np.int64)}
     session = onnxruntime.InferenceSession(str(GRAPHS / "stored.onnx"), providers=["CPUExecutionProvider"])
     stored, described = session.run(["stored", "described"], feeds)
     assert stored.dtype == np.float16

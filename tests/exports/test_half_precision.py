@@ -5,6 +5,7 @@ import dataclasses
 import json
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import torch
@@ -29,6 +30,8 @@ from exports.weights import Networks, load_networks, random_networks
 from sfm_match.errors import NothingDone
 from sfm_match.models import BUILT_IN
 from sfm_match.runtime import refuse_failed_export
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def compared(networks: Networks, half: Networks, part: str, side: int) -> InHalf:
@@ -76,7 +79,7 @@ def test_watching_sees_what_relu_hides() -> None:
     assert found.item() == 0
     assert seen.not_finite == 2  # the convolution's output, ReLU's input
     with torch.no_grad():
-        module[0].weight.fill_(float("inf"))
+        convolution.weight.fill_(float("inf"))
     with watched(module) as seen:
         pass
     assert seen.not_finite == 1  # stored
@@ -122,7 +125,7 @@ def test_dinov2_with_massive_activations() -> None:
     assert found.descriptor_cosine > 0.999
 
 
-def naively(network: nn.Module) -> nn.Module:
+def naively(network: Network) -> Network:
     return copy.deepcopy(network).half()
 
 
@@ -132,7 +135,9 @@ def test_packaged_half_files_need_no_folding(name: str) -> None:
     networks = load_networks(FAMILY[name], sorted(BUILT_IN[name].glob("*.safetensors")))
     half = Networks(naively(networks.detector), naively(networks.descriptor))
     for part in ("detector", "descriptor"):
-        variances = [m.running_var for m in getattr(networks, part).modules() if isinstance(m, nn.BatchNorm2d)]
+        variances = [
+            m.state_dict()["running_var"] for m in getattr(networks, part).modules() if isinstance(m, nn.BatchNorm2d)
+        ]
         assert max(float(each.max()) for each in variances) < 100
         assert compared(networks, half, part, 128).passed
 

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import kornia.feature as kornia
 import kornia.feature.dedode.encoder as kornia_encoder
@@ -34,6 +35,8 @@ def randomise(network: nn.Module) -> None:
     """Statistics that are not the identity, so that a missing batch norm shows."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)
 
@@ -64,7 +67,7 @@ def pair_g(depth: int) -> tuple[DeDoDe, nn.Module]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("exports.networks.DINOv2", partial(DINOv2, depth=depth))
         network = DeDoDe(DESCRIPTOR_G).eval()
-        dinov2 = network.encoder.dinov2
+        dinov2: Any = network.encoder.dinov2
         with torch.no_grad():
             dinov2.pos_embed.normal_(0, 0.02)
             dinov2.cls_token.normal_(0, 0.02)
@@ -111,7 +114,7 @@ def test_dense_maps_equal_kornia(name: str, size: tuple[int, int], request: pyte
 def test_keypoints_equal_kornia(size: tuple[int, int], detector_l: tuple[DeDoDe, nn.Module]) -> None:
     network, reference = detector_l
     with torch.device("meta"):  # its own networks are not used
-        oracle = kornia.DeDoDe(detector_model="L", descriptor_model="B")
+        oracle: Any = kornia.DeDoDe(detector_model="L", descriptor_model="B")
     oracle.detector = reference
     image = torch.randn(2, 3, *size)
     expected, expected_scores = oracle.detect(image, n=500, apply_imagenet_normalization=False)

@@ -4,13 +4,14 @@ import shutil
 import sqlite3
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import sfm_match
 from sfm_match.errors import UsageError
 
-SMALL = {"size": 320, "max_keypoints": 400}
+SMALL: dict[str, Any] = {"size": 320, "max_keypoints": 400}
 ODD = [
     "a b.jpg",
     "a.jpg",
@@ -54,7 +55,7 @@ def test_through_the_whole_job(finished: Path) -> None:
 def test_through_a_model(finished: Path, tmp_path: Path, strategy: str) -> None:
     work = Path(shutil.copytree(finished, tmp_path / "work"))
     model = work / "sparse" / "0"
-    options = {"rotation_threshold": 180.0} if strategy == "poses" else {}
+    options: dict[str, Any] = {"rotation_threshold": 180.0} if strategy == "poses" else {}
     sfm_match.pairs(work, strategy=strategy, reference_model=model, overwrite=True, **options)
     assert {name for pair in lines(work) for name in pair} == set(ODD)
 
@@ -82,7 +83,11 @@ def test_through_lists(finished: Path, tmp_path: Path) -> None:
 def test_through_lists_of_names(finished: Path, tmp_path: Path) -> None:
     work = Path(shutil.copytree(finished, tmp_path / "work"))
     (tmp_path / "names.txt").write_text("\n".join([ODD[0], ODD[4] + "\tPINHOLE 1 1 1", ODD[5]]), encoding="utf-8")
-    options = {"strategy": "retrieval", "query_list": tmp_path / "names.txt", "db_list": tmp_path / "names.txt"}
+    options: dict[str, Any] = {
+        "strategy": "retrieval",
+        "query_list": tmp_path / "names.txt",
+        "db_list": tmp_path / "names.txt",
+    }
     sfm_match.pairs(work, overwrite=True, **options)
     assert {name for pair in lines(work) for name in pair} == {ODD[0], ODD[4], ODD[5]}
     sfm_match.pairs(work, strategy="retrieval", db_prefix="день/", overwrite=True)

@@ -31,9 +31,14 @@ def test_each_head_is_read_once(
 ) -> None:
     monkeypatch.setattr("sfm_match.images.collection.UNIT_SIZE", 2)
     monkeypatch.setattr("sfm_match.stages.match_blocks.BLOCK", 2)
-    looks = []
+    looks: list[int] = []
     update = Collection.updated
-    monkeypatch.setattr(Collection, "updated", lambda *arguments: looks.append(1) or update(*arguments))
+
+    def counted(*arguments: Any) -> Any:
+        looks.append(1)
+        return update(*arguments)
+
+    monkeypatch.setattr(Collection, "updated", counted)
     work = tmp_path / "work"
     options: dict[str, Any] = {"size": 320, "max_keypoints": 512, "pairs": "exhaustive", "mapper": "none"}
     sfm_match.run(rendered, work, **options)

@@ -4,6 +4,7 @@ import shutil
 import sqlite3
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import pycolmap
@@ -18,10 +19,10 @@ from sfm_match.commands.demo import demo
 from sfm_match.commands.scene import Rectangle
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.images import decoders
-from sfm_match.images.files import ImageError
+from sfm_match.images.files import ImageError, decode
 from sfm_match.store.features import read_features
 
-TINY = {"size": 320, "max_keypoints": 300}
+TINY: dict[str, Any] = {"size": 320, "max_keypoints": 300}
 
 
 @pytest.fixture
@@ -126,7 +127,9 @@ def test_a_colmap_project_that_stands_here_is_not_ours_to_replace(photos: Path, 
 def test_a_lost_collection_does_not_give_old_features_to_new_pictures(work: Path, photos: Path) -> None:
     changed = sorted(photos.iterdir())[1]
     before = read_features(work / "features" / "00000.h5")
-    cv2.imwrite(str(changed), cv2.flip(cv2.imread(str(changed)), 1))
+    picture = cv2.imread(str(changed))
+    assert picture is not None
+    cv2.imwrite(str(changed), cv2.flip(picture, 1))
     (work / "images.json").unlink()
     reports = sfm_match.run(photos, work, mapper="none", **TINY)
     assert reports[0].done == 4
@@ -148,7 +151,6 @@ def test_what_another_try_may_cure_is_tried_again(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     view = sorted(photos.iterdir())[0]
-    decode = decoders.decode
 
     def failing(path: Path, least: tuple[int, int] | None = None):
         if path == view:
@@ -245,7 +247,7 @@ def test_photographs_that_went_away_are_explained(work: Path, photos: Path) -> N
 
 def test_unknown_options_name_the_nearest(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"unknown option 'max_keypoint' \(did you mean 'max_keypoints'\?\)"):
-        sfm_match.extract(photos, tmp_path / "w", max_keypoint=3)
+        sfm_match.extract(photos, tmp_path / "w", max_keypoint=3)  # type: ignore[call-arg]  # misspelt on purpose
     with pytest.raises(UsageError, match=r"--strategy exhausting: accepted"):
         sfm_match.run(photos, tmp_path / "w", pairs="exhausting")
     with pytest.raises(UsageError, match=r"PINHOLE takes 4 numbers .*, found 1"):
@@ -256,7 +258,8 @@ def test_unknown_options_name_the_nearest(photos: Path, tmp_path: Path) -> None:
 def test_models_of_the_users_own_beside_ours_are_not_replaced(work: Path) -> None:
     sfm_match.reconstruct(work)
     shutil.copytree(work / "sparse" / "0", work / "sparse" / "aligned")
-    for options in ({"seed": 1, "overwrite": False}, {}):
+    given: tuple[dict[str, Any], ...] = ({"seed": 1, "overwrite": False}, {})
+    for options in given:
         with pytest.raises(UsageError, match=r"aligned/\w+.bin: not written by sfm-match|reconstruct ran with other"):
             sfm_match.reconstruct(work, **options)
     shutil.rmtree(work / "sparse" / "aligned")
@@ -318,7 +321,7 @@ def test_a_refused_device_leaves_no_trace(photos: Path, tmp_path: Path) -> None:
 def test_run_refuses_before_it_begins(work: Path, photos: Path, tmp_path: Path) -> None:
     shutil.copy(sorted(photos.iterdir())[0], photos / "another.jpg")
     (tmp_path / "list.txt").write_text("nobody.jpg view04.jpg\n")
-    wrong = (
+    wrong: tuple[dict[str, Any], ...] = (
         {"camera_mode": "per-image"},
         {"seed": 3, "mapper": "incremental"},
         {"pairs": "list", "match_list_path": tmp_path / "list.txt", "overwrite": True},

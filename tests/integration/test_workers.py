@@ -13,7 +13,7 @@ import sfm_match
 from sfm_match.errors import UsageError
 from sfm_match.job import executor
 
-SMALL = {"size": 384, "max_keypoints": 400}
+SMALL: dict[str, Any] = {"size": 384, "max_keypoints": 400}
 
 
 def files(workspace: Path) -> dict[str, bytes]:

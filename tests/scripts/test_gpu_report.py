@@ -24,7 +24,7 @@ def matching(engine: str, rate: float, kernel: float | None, keypoints: int = 40
     return {**row, "keypoints": keypoints, "pairs_per_s": rate, "kernel_pairs_per_s": kernel}
 
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"part": "settings", "case": "settings", "settings": {"device": "cuda", "quick": False}},
     {"part": "call", "case": "0", "at": "2030-01-02T03:04:05", "command": "gpu_check.py", "machine": {"gpu": "H1"}},
     {"part": "ceiling", "engine": "", "model": "", "case": "machine", "status": "ok", "product_tflops": 700.0},

@@ -170,6 +170,7 @@ def test_validation_and_its_curves(photographs: Path, tmp_path: Path) -> None:
     sequence = tmp_path / "sequences" / "shift"
     sequence.mkdir(parents=True)
     picture = cv2.imread(str(next(photographs.iterdir())))
+    assert picture is not None
     cv2.imwrite(str(sequence / "img1.png"), picture[:, :384])
     cv2.imwrite(str(sequence / "img2.png"), picture[:, 16:])
     (sequence / "H1to2p").write_text("1 0 -16\n0 1 0\n0 0 1\n")

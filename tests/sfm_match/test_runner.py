@@ -123,8 +123,8 @@ def test_a_file_that_is_not_what_torch_computes_is_refused(
 def test_end_to_end_equals_three_files_and_torch_on_photographs(scenes: Path, tmp_path: Path) -> None:
     frames = sorted((scenes / "fox" / "images").iterdir())[:2]
     height, width = 640, 352
-    pair = np.stack([cv2.resize(decode(frame), (width, height), interpolation=cv2.INTER_AREA) for frame in frames])
-    images = DeDoDeRunner.preprocess(pair)
+    small = [cv2.resize(decode(frame), (width, height), interpolation=cv2.INTER_AREA) for frame in frames]
+    images = DeDoDeRunner.preprocess(np.stack(small).astype(np.uint8))
     shapes, weights = Shapes((height, width), num_keypoints=1024), checkpoints("dedode-nano", None)
     detector, descriptor, matcher = (f.path for f in export_onnx("dedode-nano", tmp_path, shapes, weights=weights))
     (whole,) = (f.path for f in export_onnx("dedode-nano", tmp_path, shapes, parts=END_TO_END, weights=weights))

@@ -13,7 +13,7 @@ from conftest import SMALL
 from jobs import sfm_match, sfm_match_process
 from PIL import Image
 
-from sfm_match.runtime.devices import gpus
+from sfm_match.runtime.gpus import gpus
 
 LARGER = ["--size", "512", "--max-keypoints", "1024"]
 
@@ -225,7 +225,7 @@ def test_pairs_by_gps_and_by_order(rendered: Path, tmp_path: Path) -> None:
 
     def written() -> set[tuple[int, int]]:
         lines = (work / "pairs.txt").read_text().splitlines()
-        return {tuple(names.index(name) for name in line.split("\t")) for line in lines}
+        return {(names.index(first), names.index(second)) for first, second in (line.split("\t") for line in lines)}
 
     assert written() == expected
     assert sfm_match(*near, "--strategy", "sequential+spatial", "--overwrite").returncode == 0

@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import pycolmap
 import pytest
@@ -91,7 +92,8 @@ def mapped(tmp_path: Path, *, exif: float | None = None, pairs: list[tuple[int, 
     output = tmp_path / "out"
     output.mkdir()
     options = ReconstructOptions(seed=7, robust_refinement=False)
-    return [model.names for model in map_components(path, tmp_path, headers, options, output, Clock()).models]
+    models = map_components(path, tmp_path, headers, options, output, Clock()).models
+    return [cast(Model, model).names for model in models]
 
 
 @pytest.mark.parametrize(
@@ -144,6 +146,11 @@ def test_a_model_within_another_is_none(runs: Runs, tmp_path: Path) -> None:
     assert mapped(tmp_path) == [NAMES[:9], NAMES[6:]]
 
 
+def tried(*models: Model) -> mapper._Try:
+    """A try that gave these, near EXIF's focal length."""
+    return mapper._Try(cast(list[pycolmap.Reconstruction], list(models)), {}, True)
+
+
 def test_two_places_joined_by_chance_are_not_one_that_fell_apart(tmp_path: Path) -> None:
     two = [(i, j) for part in (range(5), range(5, 10)) for i in part for j in part if i < j]
     path = accepted_database(tmp_path / "b.db", [*two, (0, 9)])
@@ -152,9 +159,9 @@ def test_two_places_joined_by_chance_are_not_one_that_fell_apart(tmp_path: Path)
         connection.execute("UPDATE two_view_geometries SET rows = 15 WHERE pair_id = ?", (MOST_IMAGES + 10,))
     connection.close()
     (component,) = components(path, NAMES, 3)
-    apart = mapper._Try([Model(NAMES[:5]), Model(NAMES[5:])], {}, True)
+    apart = tried(Model(NAMES[:5]), Model(NAMES[5:]))
     assert apart.is_enough(component)
-    assert not mapper._Try([Model(NAMES[:5]), Model(NAMES[4:])], {}, True).is_enough(component)  # they share an image
-    assert not mapper._Try([Model(NAMES[:5]), Model(NAMES[5:8])], {}, True).is_enough(component)  # two are missing
+    assert not tried(Model(NAMES[:5]), Model(NAMES[4:])).is_enough(component)  # they share an image
+    assert not tried(Model(NAMES[:5]), Model(NAMES[5:8])).is_enough(component)  # two are missing
     (ring,) = components(accepted_database(tmp_path / "c.db", [(i, (i + 1) % 10) for i in range(10)]), NAMES, 3)
     assert not apart.is_enough(ring)  # two of ten pairs are lost

@@ -57,6 +57,7 @@ def move(model: pycolmap.Reconstruction, places: np.ndarray) -> None:
     """The cameras to (N, 3) places, by name; they look where they looked."""
     for image, place in zip(images_of(model), places, strict=True):
         turn = image.cam_from_world().rotation
+        assert image.frame is not None
         image.frame.rig_from_world = pycolmap.Rigid3d(turn, -(turn.matrix() @ place))
 
 

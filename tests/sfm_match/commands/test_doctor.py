@@ -2,19 +2,20 @@ import json
 from pathlib import Path
 
 import pytest
+from fake_gpu import GPU
 from jobs import sfm_match as command
 
 import sfm_match
 from sfm_match import doctor
 from sfm_match.errors import NothingDone
-from sfm_match.runtime import devices
+from sfm_match.runtime.gpus import gpus
 
 
 def states(health) -> dict[str, str]:
     return {finding.what: finding.state for finding in health.findings}
 
 
-@pytest.mark.skipif(bool(devices.gpus()), reason="a GPU is here")
+@pytest.mark.skipif(bool(gpus()), reason="a GPU is here")
 def test_this_machine() -> None:
     found = states(doctor())
     assert found["NVIDIA driver"] == "none found"
@@ -27,15 +28,14 @@ def test_this_machine() -> None:
 
 @pytest.mark.usefixtures("fake_gpu")
 def test_a_machine_with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    gpus = devices.gpus()
-    monkeypatch.setattr("sfm_match.commands.doctor.gpus", lambda: gpus)
+    monkeypatch.setattr("sfm_match.commands.doctor.gpus", lambda: (GPU,))
     monkeypatch.setattr("sfm_match.commands.doctor.cuda_of_driver", lambda: "13.0")
     found = states(doctor())
     assert found["GPU"] == "Fake GPU, compute capability 9.0, 80 GiB"
     assert found["--device tensorrt"] == "available"
     assert "pip install 'sfm-match[cuda]'" in found["--device cuda"]
     assert found["--device auto"] == "takes tensorrt (the fastest that is here)"
-    monkeypatch.setattr("sfm_match.commands.doctor.gpus", lambda: gpus * 2)
+    monkeypatch.setattr("sfm_match.commands.doctor.gpus", lambda: (GPU, GPU))
     assert {"GPU 0", "GPU 1"} <= states(doctor()).keys()
 
 

@@ -1,6 +1,7 @@
 """Two images: matches lie on the true epipolar lines, and the picture shows them."""
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,6 +27,7 @@ def test_matches_obey_the_true_cameras(rendered: Path, tmp_path: Path) -> None:
     assert np.median(distance) < 0.6 * np.median(epipolar_distance(plain.points_a, plain.points_b, 5, 7))
     assert (distance[result.inliers] < 5).mean() > 0.95
     picture = cv2.imread(str(tmp_path / "viz.png"))
+    assert picture is not None
     assert picture.shape == (720, 1920, 3)
 
 
@@ -58,8 +60,10 @@ def test_pictures_that_lie_on_their_side(turns: int, rendered: Path, tmp_path: P
     """No EXIF tells how they lie: with `turns` they match as if they stood."""
     a, b = rendered / "view05.jpg", rendered / "view06.jpg"
     lying = tmp_path / "lying.png"
-    cv2.imwrite(str(lying), np.rot90(cv2.imread(str(b)), turns))
-    options = {"max_keypoints": 600, "size": 480}
+    picture = cv2.imread(str(b))
+    assert picture is not None
+    cv2.imwrite(str(lying), np.rot90(picture, turns))
+    options: dict[str, Any] = {"max_keypoints": 600, "size": 480}
     upright = sfm_match.infer(a, b, turns=True, **options)
     found = sfm_match.infer(a, lying, turns=True, **options)
     assert found.inliers.sum() == pytest.approx(upright.inliers.sum(), rel=0.1)  # the image's padding turns, too

@@ -29,7 +29,7 @@ class Sift:
     batch, width, engine, redone = 4, 128, "SIFT of OpenCV", 0
 
     def __init__(self, options: ExtractOptions) -> None:
-        self._sift = cv2.SIFT_create(options.max_keypoints)
+        self._sift = cv2.SIFT.create(options.max_keypoints)
 
     def each(self, batches: Iterable[Loaded], clock: Clock) -> Iterator[tuple[Loaded, Found]]:
         for batch in batches:

@@ -126,13 +126,12 @@ def test_a_batch_too_large_is_halved(batch: Loaded, tmp_path: Path) -> None:
 
 def test_values_that_are_not_finite_are_redone_in_single_precision(batch: Loaded, tmp_path: Path) -> None:
     inner, chosen = OrtRuntime("cpu", tmp_path, on_device=True), ExtractOptions()
-    network = DeDoDeExtractor(
-        find_model("dedode-nano", half=True), chosen, Counter({(320, 256): 3}), _Breaking(inner, 9, poison=True)
-    )
+    runtime = _Breaking(inner, 9, poison=True)
+    network = DeDoDeExtractor(find_model("dedode-nano", half=True), chosen, Counter({(320, 256): 3}), runtime)
     found = network.features(batch, Clock())
     assert network.redone == 1
     # engines of that shape alone, not of every shape of the job
-    assert [len(part.profiles) for part in network._runtime.loaded[5:]] == [1] * 5
+    assert [len(part.profiles) for part in runtime.loaded[5:]] == [1] * 5
     single = features(batch, None)[batch.items[1].name]
     redone = found[batch.items[1].name]
     assert isinstance(redone, Features)
@@ -193,10 +192,12 @@ def test_lanes_keep_the_order(batch: Loaded, tmp_path: Path) -> None:
 def test_torch_runs_with_cudnn(batch: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     """`cudnn.flags()` turns it off unless told otherwise, for the whole process."""
     seen: list[bool] = []
-    monkeypatch.setattr(
-        "exports.graphs.Normalise.forward",
-        lambda _self, pixels: seen.append(torch.backends.cudnn.enabled) or (pixels.float().permute(0, 3, 1, 2) / 255),
-    )
+
+    def forward(_self: object, pixels: torch.Tensor) -> torch.Tensor:
+        seen.append(torch.backends.cudnn.enabled)
+        return pixels.float().permute(0, 3, 1, 2) / 255
+
+    monkeypatch.setattr("exports.graphs.Normalise.forward", forward)
     before = torch.backends.cudnn.enabled, torch.backends.cudnn.allow_tf32
     runtime = TorchRuntime("cpu")
     runtime.on_device = True

@@ -108,7 +108,8 @@ def test_published_keypoints_are_those_of_the_published_detector(size: tuple[int
     logits = np.random.default_rng(0).normal(0, 3, (height, width)).astype(np.float32)
     logits[: height // 2, : width // 2] += 4  # dense there: the weighting has something to do
     image = torch.from_numpy(logits)[None, None].repeat(1, 3, 1, 1)
-    expected, expected_scores = Detect(Given(), 300)(image)
+    detect = Detect(Given(), 300)  # type: ignore[arg-type]  # logits that are given, for a network's
+    expected, expected_scores = detect(image)
     how = Selection(300, 0.0, border=0, nms_radius=0, subpixel=False, coverage=True)
     points, scores = select_keypoints(logits, (width, height), how)
     places = (expected[0].numpy() + 1) / 2 * (width, height)
@@ -134,7 +135,7 @@ def test_flat_ground_has_no_keypoints() -> None:
     logits = np.random.default_rng(0).normal(0, 0.01, (64, 128)).astype(np.float32)
     logits[:, 96:] = -50  # padding
     logits[20, 30] += 0.5
-    logits[30:34, 60:64] += np.float32([[0, 0, 0, 0], [0, 0.2, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+    logits[30:34, 60:64] += np.array([[0, 0, 0, 0], [0, 0.2, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]], np.float32)
     how = dataclasses.replace(PLAIN, least_contrast=0.25, border=0)
     points, _ = select_keypoints(logits, (96, 64), how)
     np.testing.assert_allclose(points, [[30.5, 20.5]], atol=0.5)

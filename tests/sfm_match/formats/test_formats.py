@@ -43,9 +43,9 @@ def test_hloc(work: Path, tmp_path: Path) -> None:
             found, scores = group["matches0"][()], group["matching_scores0"][()]
             assert (found.dtype, scores.dtype, len(found)) == (np.int16, np.float16, len(scores))
             rows = np.flatnonzero(found >= 0)
-            ours = results.matches(first, second)
-            np.testing.assert_array_equal(np.stack((rows, found[rows]), axis=1), ours.indices)
-            np.testing.assert_array_equal(scores[rows], ours.scores)
+            matched = results.matches(first, second)
+            np.testing.assert_array_equal(np.stack((rows, found[rows]), axis=1), matched.indices)
+            np.testing.assert_array_equal(scores[rows], matched.scores)
             assert not scores[found < 0].any()
 
 

@@ -61,7 +61,7 @@ def test_dot_is_detected_where_it_is(raw_size: tuple[int, int], orientation: int
     geometry = plan_geometry(raw_size, orientation, 800, 16)
     at = places(raw_size)[0]
     network = to_network(dot(raw_size, at, 4.0), geometry)
-    logits = network[..., 0].astype(np.float32) / 8
+    logits = network[..., 0].astype(np.float32) / np.float32(8)
     points, _ = select_keypoints(logits, geometry.network_size, Selection(1, 0.0, 4, 2, subpixel=True))
     np.testing.assert_allclose(geometry.raw_from_network(points)[0], at, atol=0.25)
 

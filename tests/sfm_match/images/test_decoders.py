@@ -30,7 +30,7 @@ from sfm_match.options.stages import ExtractOptions
 from sfm_match.stages.extract import feature_inputs
 
 SIZE = (640, 480)
-OPTIONS = {"size": 256, "max_keypoints": 100}
+OPTIONS: dict[str, Any] = {"size": 256, "max_keypoints": 100}
 
 
 class Fake(ModuleType):

@@ -35,7 +35,7 @@ def test_focal_unknown(exif: dict) -> None:
     assert focal_from_exif(exif, 100, 100) is None
 
 
-def gps(latitude: tuple, longitude: tuple, **more: object) -> dict:
+def gps(latitude: object, longitude: object, **more: object) -> dict:
     return {1: "S", 2: latitude, 3: "W", 4: longitude, **{int(key[1:]): value for key, value in more.items()}}
 
 

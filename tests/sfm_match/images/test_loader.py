@@ -1,6 +1,7 @@
 """Reading ahead, and decoding JPEGs at a fraction of their size where the network sees no more."""
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -66,7 +67,7 @@ def test_a_dot_stays_where_it_is(orientation: int, side: int, subsampling: int, 
         weight = np.maximum(loaded(path, 400, fraction=fraction).astype(float).mean(axis=2) - 60, 0)
         rows, columns = np.mgrid[: weight.shape[0], : weight.shape[1]] + 0.5
         centres.append(((columns * weight).sum() / weight.sum(), (rows * weight).sum() / weight.sum()))
-    np.testing.assert_allclose(*centres, atol=0.05)
+    np.testing.assert_allclose(centres[0], centres[1], atol=0.05)
     geometry = read_header(path).geometry(400, 16)
     raw = geometry.raw_from_network(np.array([centres[1]], np.float32))[0] / side * 400
     np.testing.assert_allclose(raw, (0.3137 * 400, 0.2211 * 400), atol=0.1)
@@ -92,7 +93,7 @@ def test_a_fraction_is_a_setting_and_never_mixes(tmp_path: Path) -> None:
     noise = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (600, 800, 3), np.uint8), (0, 0), 2)
     for name in "ab":
         Image.fromarray(noise).save(tmp_path / f"{name}.jpg", quality=95)
-    options = {"size": 256, "max_keypoints": 200}
+    options: dict[str, Any] = {"size": 256, "max_keypoints": 200}
     sfm_match.extract(tmp_path, tmp_path / "work", **options)
     with pytest.raises(UsageError, match="--reduced-decode was on, now off"):
         sfm_match.extract(tmp_path, tmp_path / "work", reduced_decode=False, **options)
@@ -105,4 +106,4 @@ def test_dummy_network_only_reads(rendered: Path, tmp_path: Path) -> None:
     assert not list((tmp_path / "work").glob("*.json"))
     assert not (tmp_path / "work" / "features").exists()
     with pytest.raises(UsageError, match="--dummy-network: not an option of `run`"):
-        sfm_match.run(rendered, tmp_path / "work", dummy_network=True)
+        sfm_match.run(rendered, tmp_path / "work", dummy_network=True)  # type: ignore[call-arg]  # extract's alone

@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.mark.parametrize("devices", [["cpu"], ["cpu", "cpu"], ["cuda", "cuda:1", "cpu"]])
 def test_each_unit_once(devices: list[str], tmp_path: Path) -> None:
-    units, done, clock = range(12), [], Clock()
+    units, clock = range(12), Clock()
+    done: list[int] = []
     receipts = list(done_units(devices, partial(worker_tasks.square, tmp_path), units, tmp_path, done.append, clock))
     assert sorted(unit for unit, _, _ in receipts) == list(units)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {str(n): str(n * n) for n in units}
@@ -49,7 +50,8 @@ def test_a_worker_that_is_killed(tmp_path: Path, caplog: pytest.LogCaptureFixtur
 
 def test_a_unit_that_kills_every_worker_ends_the_job(tmp_path: Path) -> None:
     (tmp_path / "always").touch()
-    work, receipts = partial(worker_tasks.killed_at_three, tmp_path), []
+    work = partial(worker_tasks.killed_at_three, tmp_path)
+    receipts: list[object] = []
     with pytest.raises(WorkerLost, match=r"worker on cpu was lost 2 times \(killed by signal 9\).*smaller --batch"):
         receipts.extend(done_units(["cpu", "cpu"], work, range(8), tmp_path, lambda _: None, Clock()))
     assert (tmp_path / "0").exists()

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -89,7 +90,7 @@ def test_a_job_begins_anew_where_another_version_worked(tmp_path: Path) -> None:
     work, images = tmp_path / "work", tmp_path / "images"
     images.mkdir()
     Image.effect_noise((96, 64), 80).save(images / "a.png")
-    small = {"size": 64, "max_keypoints": 50}
+    small: dict[str, Any] = {"size": 64, "max_keypoints": 50}
     sfm_match.extract(images, work, **small)
     record = json.loads((work / "sfm-match.json").read_text())
     (work / "sfm-match.json").write_text(json.dumps({"extract": {**record["extract"], "threshold": 0.0}}))

@@ -58,7 +58,8 @@ def test_padding_never_matches(tmp_path: Path) -> None:
             OrtRuntime("cpu", tmp_path, on_device=True), 1e-6, temperature, images=2, keypoints=512, dimension=64
         )
         (found,) = matcher.match_images(views, np.array([[0, 1]], np.int32))
-        theirs = match_descriptors(*(view.astype(np.float32) for view in views), 1e-6, temperature)
+        few, many = (view.astype(np.float32) for view in views)
+        theirs = match_descriptors(few, many, 1e-6, temperature)
         np.testing.assert_array_equal(found.indices, theirs.indices)
         np.testing.assert_allclose(found.scores.astype(np.float32), theirs.scores.astype(np.float32), atol=2e-3)
 
@@ -98,7 +99,8 @@ def test_groups_stay_on_the_device(tmp_path: Path) -> None:
         names = [*mine, *other]
         pairs = np.array([(0, len(names) - 1), (len(names) - 2, 1)], np.int32)
         for (i, j), ours in zip(pairs, matcher.match([mine, other], DescriptorsOnly(reading), pairs), strict=True):
-            theirs = match_descriptors(*(views[names[n]].astype(np.float32) for n in (i, j)), 0.1)
+            a, b = (views[names[n]].astype(np.float32) for n in (i, j))
+            theirs = match_descriptors(a, b, 0.1)
             np.testing.assert_array_equal(ours.indices, theirs.indices)
     # group 0 is sent twice: 4, 3 and 5 came between
     assert [read.count(f"{group}0") for group in range(6)] == [1, 1, 1, 1, 1, 1]

@@ -4,6 +4,7 @@ import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,7 +20,7 @@ from sfm_match.refine import keypoints as adjustment
 from sfm_match.stages import import_ as database
 
 align = adjustment._align
-OPTIONS = {"size": 512, "max_keypoints": 1024, "pairs": "exhaustive", "mapper": "none"}
+OPTIONS: dict[str, Any] = {"size": 512, "max_keypoints": 1024, "pairs": "exhaustive", "mapper": "none"}
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def test_what_is_not_verified_stays(work: Path) -> None:
 
 def test_nothing_is_verified(work: Path) -> None:
     """Matches too few for any geometry."""
-    sfm_match.match(work, threshold=0.9999, overwrite=True)
+    sfm_match.match(work, match_threshold=0.9999, overwrite=True)
     report = sfm_match.import_(work, overwrite=True)
     assert report.facts["verified"] == 0
     assert report.facts["adjusted"] == {"pairs": 0, "keypoints": 0, "median": 0.0, "unreadable": 0}
@@ -124,8 +125,13 @@ def test_files_on_the_way(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert files == ["00000.h5", "00001.h5"]
     (left / "00001.h5").write_bytes(b"damaged")
     (work / "database.db").unlink()
-    aligned = []
-    monkeypatch.setattr(adjustment, "_align", lambda pairs, seen: aligned.append(len(pairs)) or align(pairs, seen))
+    aligned: list[int] = []
+
+    def counted(pairs: Any, seen: Any) -> Any:
+        aligned.append(len(pairs))
+        return align(pairs, seen)
+
+    monkeypatch.setattr(adjustment, "_align", counted)
     sfm_match.import_(work)
     assert aligned == [7]  # of 15; the others stood
     aligned.clear()

@@ -64,7 +64,7 @@ def test_photographs_are_compared_in_the_raw_frame(image: np.ndarray, points: np
     first = points + np.float32(0.5)
     truth = 3 * (points @ TURN.T + np.array((20.37, -5.21), np.float32) + np.float32(0.5))
     said = truth + np.random.default_rng(2).normal(0, 3, truth.shape).astype(np.float32)
-    found = align_photographs(*views, first, said)
+    found = align_photographs(views[0], views[1], first, said)
     error = said + found.offsets / views[1].scale - truth
     assert found.fits.mean() > 0.8
     assert np.abs(np.median(error[found.fits], axis=0)).max() < 0.15  # raw pixels, a fortieth of one at the network
@@ -99,5 +99,5 @@ def test_affine_maps_mind_outliers(points: np.ndarray) -> None:
     found = local_affines(points, second, near, rows)
     np.testing.assert_allclose(np.median(found[clean], axis=0), TURN, atol=0.03)
     np.testing.assert_array_equal(local_affines(points, second, near[7:9], rows[7:9]), found[7:9])
-    mirrored = local_affines(points, points * (-1, 1), near, rows)
+    mirrored = local_affines(points, points * np.array((-1, 1), np.float32), near, rows)
     np.testing.assert_array_equal(mirrored, np.broadcast_to(np.eye(2), mirrored.shape))  # no photograph does that

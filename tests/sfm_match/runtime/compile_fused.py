@@ -26,8 +26,8 @@ INSTRUCTIONS = ("wgmma.mma_async", "mma.sync", "cp.async")
 def compiled(name: str, capability: int, tile: int) -> dict[str, Any]:
     kernel, cut = getattr(fused_softmax, name), HALF_TILES[tile]
     main, rest = channels(COLUMNS)
-    known = {"COLUMNS": COLUMNS, "MAIN": main, "REST": rest, "ROWS_A": cut.rows, "COLUMNS_A": cut.columns}
-    known = {name: value for name, value in {**known, "LEAST": LEAST}.items() if name in kernel.arg_names}
+    every = {"COLUMNS": COLUMNS, "MAIN": main, "REST": rest, "ROWS_A": cut.rows, "COLUMNS_A": cut.columns}
+    known = {name: value for name, value in {**every, "LEAST": LEAST}.items() if name in kernel.arg_names}
     types = {name: "constexpr" if name in known else TYPES.get(name, "*fp32") for name in kernel.arg_names}
     places = {name: (place,) for place, name in enumerate(kernel.arg_names)}
     aligned = {places[name]: [["tt.divisibility", 16]] for name in types if name not in known}

@@ -10,6 +10,7 @@ import pytest
 from sfm_match.errors import UsageError
 from sfm_match.runtime import devices
 from sfm_match.runtime.devices import Gpu, choose, devices_of
+from sfm_match.runtime.gpus import cuda_of_driver, gpus
 
 H200 = Gpu("NVIDIA H200", (9, 0), 150 << 30)
 
@@ -89,7 +90,7 @@ def test_the_devices_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
         devices_of("auto", "cuda:0,cud:1")
 
 
-@pytest.mark.skipif(bool(devices.gpus()), reason="a GPU is here")
+@pytest.mark.skipif(bool(gpus()), reason="a GPU is here")
 def test_this_machine() -> None:
     """Lists of ONNX Runtime name CUDA on any machine; ours do not."""
     for device in ("cuda", "tensorrt", "ort-tensorrt"):
@@ -97,7 +98,7 @@ def test_this_machine() -> None:
             UsageError, match=f"--device {device}: no NVIDIA GPU with a driver; accepted here: auto, cpu"
         ):
             choose(device)
-    assert devices.cuda_of_driver() is None
+    assert cuda_of_driver() is None
 
 
 def test_a_tensorrt_that_does_not_load_or_is_old(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +128,7 @@ def test_a_package_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_cuda_provider_is_tried_and_its_fall_back_is_silent() -> None:
-    if devices.gpus():
+    if gpus():
         pytest.skip("a GPU is here")
     code = (
         "from sfm_match.runtime import devices\n"

@@ -138,12 +138,17 @@ def test_a_runtime_runs_them_where_it_is_told_to() -> None:
     block, pairs = packed(images, 64), np.array([[0, 1]], np.int64)
     runtime = TorchRuntime(DEVICE, fused=True)
     session = runtime.load(parts.match_block(2, 64, WORLD + 8, 1))
-    feeds = {"descriptors": block, "pairs": pairs, "inverse_temperature": np.array([20.0], np.float32)}
+    feeds: dict[str, np.ndarray] = {
+        "descriptors": block,
+        "pairs": pairs,
+        "inverse_temperature": np.array([20.0], np.float32),
+    }
     on_device = {name: runtime.put(name, value) for name, value in feeds.items()}
     for _ in range(1 if INTERPRETED else 3):  # plain, captured, replayed
         found = session.run(on_device)
         places, scores = runtime.get(found["places"])[0], runtime.get(found["scores"])[0]
-        expected = match_descriptors(*(one.astype(np.float32) for one in images), 0.05)
+        first, second = (one.astype(np.float32) for one in images)
+        expected = match_descriptors(first, second, 0.05)
         kept = np.flatnonzero(scores > 0.05)
         assert len(kept) > 40
         np.testing.assert_array_equal(np.stack((kept, places[kept]), axis=1), expected.indices)

@@ -17,7 +17,8 @@ from sfm_match.models import find_model
 from sfm_match.options.devices import DEVICES
 from sfm_match.options.stages import ExtractOptions
 from sfm_match.runtime import create_runtime
-from sfm_match.runtime.devices import gpus, why_not
+from sfm_match.runtime.devices import why_not
+from sfm_match.runtime.gpus import gpus
 from sfm_match.store.features import Features
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not gpus(), reason="no NVIDIA GPU with a driver")]
@@ -53,10 +54,10 @@ def test_features_and_matches_are_those_of_the_cpu(engine: str, half: bool, batc
         views.append(ours.descriptors)
     pairs = np.array(list(combinations(range(3), 2)), np.int32)
     matched = BlockMatcher(runtime, 0.1, 20.0, images=4, keypoints=300, dimension=64).match_images(views, pairs)
-    for (i, j), ours in zip(pairs, matched, strict=True):
-        theirs = match_descriptors(views[i].astype(np.float32), views[j].astype(np.float32), 0.1)
-        same = {tuple(row) for row in ours.indices.tolist()} & {tuple(row) for row in theirs.indices.tolist()}
-        assert len(same) >= 0.98 * max(len(ours.indices), len(theirs.indices))
+    for (i, j), on_gpu in zip(pairs, matched, strict=True):
+        on_cpu = match_descriptors(views[i].astype(np.float32), views[j].astype(np.float32), 0.1)
+        same = {tuple(row) for row in on_gpu.indices.tolist()} & {tuple(row) for row in on_cpu.indices.tolist()}
+        assert len(same) >= 0.98 * max(len(on_gpu.indices), len(on_cpu.indices))
 
 
 def test_a_job_and_its_caches(engine: str, rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -288,7 +288,8 @@ def test_a_runtime_uses_kernels_as_it_is_told(monkeypatch: pytest.MonkeyPatch) -
     kernel = Kernel(0.1)
     monkeypatch.setattr(backend, "fused_matchers", candidates(kernel))
     images = views([20, 30])
-    expected = match_descriptors(*(one.astype(np.float32) for one in images), 0.1)
+    first, second = (one.astype(np.float32) for one in images)
+    expected = match_descriptors(first, second, 0.1)
     for fused, note in ((None, ""), (False, ""), (True, "matching by kernel 0 (as asked for)")):
         matcher = BlockMatcher(TorchRuntime("cpu", fused=fused), 0.1, 20.0, images=2, keypoints=32, dimension=24)
         (found,) = matcher.match_images(images, np.array([[0, 1]], np.int32))

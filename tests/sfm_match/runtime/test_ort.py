@@ -24,7 +24,7 @@ def test_values_stay_bound_and_equal_arrays(tmp_path: Path) -> None:
         value = detector.run({"image": runtime.put("image", image)})["logits"]
         assert isinstance(value, np.ndarray) == (runtime is plain)
         found.append(runtime.get(value))
-    np.testing.assert_array_equal(*found)
+    np.testing.assert_array_equal(found[0], found[1])
     assert plain.workers.count == 1
     assert "CPUExecutionProvider" in plain.provider
 

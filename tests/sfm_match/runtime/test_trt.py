@@ -35,7 +35,7 @@ def test_every_name_is_one_of_tensorrt_s(version: str) -> None:
     """The members of the real bindings of both major versions, against the source of the backend."""
     real = NAMES[version]
     tree = ast.parse((ROOT / "sfm_match" / "runtime" / "trt.py").read_text())
-    checked = set()
+    checked: set[str | tuple[str, str]] = set()
     for node in ast.walk(tree):
         if not isinstance(node, ast.Attribute):
             continue
@@ -89,7 +89,7 @@ def test_engines_are_built_with_what_the_part_asks_for(tmp_path: Path) -> None:
     assert len(trt.configs) == 1  # from the disk
     matcher = again.load(parts.match_block(2, 8, 6, 1))
     block, pairs = np.zeros((2, 8, 6), np.float16), np.zeros((1, 2), np.int64)
-    feeds = {"descriptors": block, "pairs": pairs, "inverse_temperature": np.ones(1, np.float32)}
+    feeds: dict[str, np.ndarray] = {"descriptors": block, "pairs": pairs, "inverse_temperature": np.ones(1, np.float32)}
     matcher.run({name: again.put(name, array) for name, array in feeds.items()})
     assert trt.configs[1].cleared == []  # products of halves are exact in TF32
 

@@ -6,6 +6,7 @@ import subprocess
 from collections import Counter
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,9 +69,9 @@ def test_extraction_and_matching_equal_the_cpu_s(fake_gpu: FakeCuda, batch: Load
     views = [found[item.name].descriptors for item in batch.items]  # type: ignore[union-attr]
     pairs = np.array(list(combinations(range(3), 2)), np.int32)
     matched = BlockMatcher(runtime, 0.1, 20.0, images=4, keypoints=300, dimension=64).match_images(views, pairs)
-    for (i, j), ours in zip(pairs, matched, strict=True):
-        theirs = match_descriptors(views[i].astype(np.float32), views[j].astype(np.float32), 0.1)
-        np.testing.assert_array_equal(ours.indices, theirs.indices)
+    for (i, j), on_gpu in zip(pairs, matched, strict=True):
+        on_cpu = match_descriptors(views[i].astype(np.float32), views[j].astype(np.float32), 0.1)
+        np.testing.assert_array_equal(on_gpu.indices, on_cpu.indices)
 
 
 def test_engines_built_ahead_are_those_of_the_job(
@@ -108,7 +109,7 @@ def test_a_whole_job_on_the_gpu(
 ) -> None:
     """`auto` takes TensorRT where it is; matches are those of the CPU."""
     monkeypatch.setenv("SFM_MATCH_WEIGHTS", str(tmp_path / "weights"))
-    options = {"size": 320, "max_keypoints": 300}
+    options: dict[str, Any] = {"size": 320, "max_keypoints": 300}
     sfm_match.run(rendered, tmp_path / "cpu", device="cpu", mapper="none", verify=False, **options)
     extracted, _, matched, _ = sfm_match.run(
         rendered, tmp_path / "gpu", precision=precision, batch=1, mapper="none", verify=False, **options

@@ -171,7 +171,7 @@ def test_without_the_lock_captures_are_spoiled(fake_gpu: FakeCuda, tmp_path: Pat
 
     fake_gpu.capture_seconds = 0.01
     runtime = TrtRuntime(tmp_path)
-    runtime._exclusive = nullcontext()
+    runtime._exclusive = nullcontext()  # type: ignore[assignment]  # the lock taken away on purpose
     found = mixed_work(runtime, 60)
     assert fake_gpu.broken > 0
     fake_gpu.capture_seconds = 0.0

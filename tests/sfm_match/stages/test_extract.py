@@ -1,6 +1,7 @@
 """Features do not depend on batches, orientation tags or threads; masks hide."""
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ import sfm_match
 from sfm_match.errors import NothingDone
 from sfm_match.store.features import Features, read_features
 
-SMALL = {"size": 384, "max_keypoints": 400}
+SMALL: dict[str, Any] = {"size": 384, "max_keypoints": 400}
 
 
 def extracted(images: Path, work: Path, **options) -> dict[str, Features]:

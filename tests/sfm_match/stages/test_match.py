@@ -1,6 +1,7 @@
 """Tiles: every pair once, standing ones kept, foreign ones gone."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from sfm_match.stages.match_blocks import BLOCK, BlockPlan
 from sfm_match.stages.state import FeatureSet
 from sfm_match.store.matches import read_block
 
-SMALL = {"size": 256, "max_keypoints": 200}
+SMALL: dict[str, Any] = {"size": 256, "max_keypoints": 200}
 
 
 @given(count=st.integers(2, 90), chosen=st.integers(1, 300), seed=st.integers(0, 99))
@@ -62,7 +63,7 @@ def test_another_threshold_replaces(work: Path) -> None:
     low = sfm_match.match(work, match_threshold=0.05).facts["matches"]
     with pytest.raises(UsageError, match=r"--match-threshold was 0.05, now 0.5"):
         sfm_match.match(work, match_threshold=0.5)
-    report = sfm_match.match(work, threshold=0.5, overwrite=True)
+    report = sfm_match.match(work, threshold=0.5, overwrite=True)  # type: ignore[call-arg]  # its other name
     assert (report.done, report.cached) == (9, 0)
     assert report.facts["matches"] < low
     for path in (work / "matches").iterdir():

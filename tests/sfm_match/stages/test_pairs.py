@@ -3,21 +3,24 @@
 import itertools
 import json
 import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pycolmap
 import pytest
 
 import sfm_match
-from pairs import auto
+from pairs import Block, auto
+from pairs.prune import Scored, above
 from sfm_match.colmap.queries import verified_pairs
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.stages import strategies
 from sfm_match.stages.state import FeatureSet
 from sfm_match.store.pairs import read_pairs
 
-SMALL = {"size": 320, "max_keypoints": 400}
+SMALL: dict[str, Any] = {"size": 320, "max_keypoints": 400}
 
 
 @pytest.fixture
@@ -73,9 +76,13 @@ def test_pruning_says_what_it_kept(work: Path) -> None:
 def test_pruning_asks_less_of_turned_images(
     turns: int, expected: float, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
-    keep = strategies.above
-    monkeypatch.setattr(strategies, "above", lambda scored, least: asked.append(least) or keep(scored, 0.0))
+    asked: list[float] = []
+
+    def noted(scored: Iterable[Scored], least: float) -> Iterator[Block]:
+        asked.append(least)
+        return above(scored, 0.0)
+
+    monkeypatch.setattr(strategies, "above", noted)
     monkeypatch.setattr(FeatureSet, "rotations", turns)  # descriptors are then taken as four short ones
     sfm_match.pairs(work, strategy="exhaustive", prune=True, overwrite=True)
     sfm_match.pairs(work, strategy="exhaustive", prune=True, prune_threshold=0.5, overwrite=True)
@@ -83,7 +90,7 @@ def test_pruning_asks_less_of_turned_images(
 
 
 def test_pairs_are_made_anew_when_their_features_are(work: Path, rendered: Path) -> None:
-    options = {"strategy": "retrieval", "num_images": 2}
+    options: dict[str, Any] = {"strategy": "retrieval", "num_images": 2}
     sfm_match.pairs(work, overwrite=True, **options)
     sfm_match.extract(rendered, work, size=320, max_keypoints=100, overwrite=True)
     assert sfm_match.pairs(work, **options).done > 0
@@ -101,7 +108,9 @@ def test_turned_features_are_compared_by_the_turn_that_fits(rendered: Path, tmp_
     images, work = tmp_path / "images", tmp_path / "work"
     shutil.copytree(rendered, images)
     first = sorted(images.iterdir())[0]
-    cv2.imwrite(str(images / "zturned.jpg"), cv2.rotate(cv2.imread(str(first)), cv2.ROTATE_90_CLOCKWISE))
+    picture = cv2.imread(str(first))
+    assert picture is not None
+    cv2.imwrite(str(images / "zturned.jpg"), cv2.rotate(picture, cv2.ROTATE_90_CLOCKWISE))
     sfm_match.extract(images, work, turns=True, **SMALL)
     sfm_match.pairs(work, strategy="retrieval", num_images=1)
     assert (0, 6) in written(work)
@@ -135,7 +144,11 @@ def test_pairs_of_a_model(work: Path) -> None:
 def test_prefixes_and_lists_of_names(work: Path, tmp_path: Path) -> None:
     names = names_of(work)
     (tmp_path / "queries.txt").write_text(f"{names[0]}\n")
-    options = {"strategy": "retrieval", "query_list": tmp_path / "queries.txt", "db_prefix": names[0][:-5]}
+    options: dict[str, Any] = {
+        "strategy": "retrieval",
+        "query_list": tmp_path / "queries.txt",
+        "db_prefix": names[0][:-5],
+    }
     sfm_match.pairs(work, overwrite=True, **options)
     assert written(work) == {(0, j) for j in range(1, 6) if names[j].startswith(names[0][:-5])}
     (tmp_path / "queries.txt").write_text(f"# other\n{names[0]}\n")
@@ -152,7 +165,7 @@ def test_a_second_round_adds_pairs_and_a_run_keeps_them(rendered: Path, tmp_path
     views = sorted(rendered.iterdir())
     for view in views[:5]:
         shutil.copy(view, images)
-    options = {"pairs": "sequential", "overlap": 1, "mapper": "none", **SMALL}
+    options: dict[str, Any] = {"pairs": "sequential", "overlap": 1, "mapper": "none", **SMALL}
     sfm_match.run(images, work, **options)
     chain = {(i, i + 1) for i in range(4)}
     assert written(work) == chain

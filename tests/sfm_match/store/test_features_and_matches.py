@@ -11,7 +11,7 @@ from sfm_match.store.features import Features, UnitResult, read_features, read_i
 from sfm_match.store.matches import Matches, PairBlock, read_block, read_head, write_block
 
 NAMES = st.lists(
-    st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), min_size=1, max_size=20),
+    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20),
     max_size=6,
     unique=True,
 )

@@ -4,6 +4,7 @@ import json
 import shutil
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jobs import sfm_match as command
@@ -20,12 +21,13 @@ from sfm_match.job.workspace import Workspace
 from sfm_match.models import find_model
 from sfm_match.options.pairs import PairsOptions
 from sfm_match.options.stages import ExtractOptions
-from sfm_match.runtime.devices import Choice, Gpu, gpus
+from sfm_match.runtime.devices import Choice, Gpu
+from sfm_match.runtime.gpus import gpus
 from sfm_match.stages.base import Job
 from sfm_match.stages.match_blocks import BLOCK
 from sfm_match.stages.strategies import Sources
 
-SMALL = {"size": 256, "max_keypoints": 200}
+SMALL: dict[str, Any] = {"size": 256, "max_keypoints": 200}
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -42,7 +44,7 @@ def photos(rendered: Path, tmp_path: Path) -> Path:
 
 def test_a_plan_is_what_the_run_does(photos: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
-    options = {"pairs": "sequential", "overlap": 2, "mapper": "none", **SMALL}
+    options: dict[str, Any] = {"pairs": "sequential", "overlap": 2, "mapper": "none", **SMALL}
     before = sfm_match.plan(photos, work, **options)
     assert not work.exists()
     assert (before.images, list(before.failing)) == (7, ["broken.jpg"])
@@ -72,7 +74,13 @@ def test_a_plan_is_what_the_run_does(photos: Path, tmp_path: Path) -> None:
 
 
 def test_what_a_run_would_refuse_is_refused(photos: Path, tmp_path: Path) -> None:
-    for wrong in ({"pairs": "spatial"}, {"pairs": "repair"}, {"pear": 1}, {"model": "dedode-nono"}):
+    refused: tuple[dict[str, Any], ...] = (
+        {"pairs": "spatial"},
+        {"pairs": "repair"},
+        {"pear": 1},
+        {"model": "dedode-nono"},
+    )
+    for wrong in refused:
         with pytest.raises(UsageError):
             sfm_match.plan(photos, tmp_path / "work", **SMALL, **wrong)
     for one in list(photos.iterdir())[1:]:
@@ -113,7 +121,7 @@ def test_too_many_pairs_are_refused_with_the_alternatives(
     assert len(said.stderr.splitlines()) == 1
 
 
-def sources(names: list[str], location: tuple[float, float, float] | None = None, **options: object) -> Sources:
+def sources(names: list[str], location: tuple[float, float, float] | None = None, **options: Any) -> Sources:
     """Images without files."""
 
     class Headers(Collection):
@@ -123,7 +131,7 @@ def sources(names: list[str], location: tuple[float, float, float] | None = None
 
     collection = Headers(Path(), None, [], [], 0)
     job = Job(Workspace(Path("nowhere")), collection)
-    return Sources(job, PairsOptions(**options))  # type: ignore[arg-type]
+    return Sources(job, PairsOptions(**options))
 
 
 def test_pairs_are_counted_without_a_list() -> None:
@@ -184,12 +192,15 @@ def test_memory_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     one, four = (plan_job.gpu_memory(ExtractOptions(batch=str(n)), model, headers) for n in (1, 4))
     assert one is not None
     assert four == pytest.approx(4 * one, rel=1e-6)
-    assert plan_job.gpu_memory(ExtractOptions(size=512, batch="1"), model, headers) < one
+    small = plan_job.gpu_memory(ExtractOptions(size=512, batch="1"), model, headers)
+    assert small is not None
+    assert small < one
     # engines take no tensor of 2^31 elements: a batch that is asked for is cut to what they take
     assert plan_job.gpu_memory(ExtractOptions(batch="99999"), model, headers) == plan_job.gpu_memory(
         ExtractOptions(batch="9999"), model, headers
     )
     most = plan_job.gpu_memory(ExtractOptions(), model, headers)
+    assert most is not None
     assert one < most < 80 << 30
     monkeypatch.setattr(plan_job, "choose", lambda _: Choice("cpu", ""))
     assert plan_job.gpu_memory(ExtractOptions(), model, headers) is None
