@@ -46,13 +46,18 @@ def verified(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def copied(job: Path, photos: Path, folder: Path) -> Path:
+    """The workspace of a job, as if it had been made over `photos`."""
+    work = Path(shutil.copytree(job / "work", folder / "work"))
+    images = work / "images.json"
+    images.write_text(images.read_text().replace(str(job / "photos"), str(photos)))
+    return work
+
+
 @pytest.fixture
 def work(verified: Path, photos: Path, tmp_path: Path) -> Path:
-    """A copy of that job over `photos`."""
-    work = Path(shutil.copytree(verified / "work", tmp_path / "work"))
-    images = work / "images.json"
-    images.write_text(images.read_text().replace(str(verified / "photos"), str(photos)))
-    return work
+    """A copy of the job up to its verified database."""
+    return copied(verified, photos, tmp_path)
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -190,14 +195,25 @@ def test_given_intrinsics_survive_a_kill_right_after_the_rename(photos: Path, tm
         sfm_match.import_(tmp_path / "work", camera_mode="single", camera_model="PINHOLE", camera_params="700,700,1,1")
 
 
+@pytest.fixture(scope="module")
+def three(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole job of three views, beside its photographs."""
+    folder = tmp_path_factory.mktemp("three")
+    (folder / "photos").mkdir()
+    for view in sorted(rendered.iterdir())[:3]:
+        shutil.copy2(view, folder / "photos")
+    options = ["--images", folder / "photos", "--workspace", folder / "work", *SMALL]
+    assert command("run", *options).returncode == 0
+    return folder
+
+
 @pytest.mark.parametrize("name", ["pairs.txt", "images.json", "sfm-match.json", "failed.csv", "sparse"])
-def test_killed_after_any_rename_while_older_results_stand(name: str, photos: Path, tmp_path: Path) -> None:
-    work = tmp_path / "work"
+def test_killed_after_any_rename_while_older_results_stand(
+    name: str, three: Path, photos: Path, tmp_path: Path
+) -> None:
+    work = copied(three, photos, tmp_path)
     options = ["run", "--images", photos, "--workspace", work, *SMALL]
-    hidden = tmp_path / "later.jpg"
-    sorted(photos.iterdir())[3].rename(hidden)
-    assert command(*options).returncode == 0
-    hidden.rename(photos / "view99.jpg")
+    sorted(photos.iterdir())[3].rename(photos / "view99.jpg")
     assert process(*options, before=AFTER_RENAME.format(name=name)).returncode == -9
     result = command(*options)
     assert result.returncode == 0, result.stderr
@@ -224,6 +240,7 @@ def test_demo_with_other_views_interrupted(
     planes: list[Rectangle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sfm_match.commands.demo.room", lambda: planes)
+    monkeypatch.setattr("sfm_match.commands.scene._SUPERSAMPLING", 1)
     monkeypatch.setattr("sfm_match.commands.demo.run", partial(sfm_match.run, size=512, max_keypoints=1024))
     demo(tmp_path, views=5)
 

@@ -59,7 +59,7 @@ EVERY = ",".join(dict.fromkeys(part.name for part in plan.PARTS))
 
 @pytest.mark.parametrize(
     ("parts", "latest"),
-    [("matching-parity", 8), pytest.param(EVERY, 60, marks=pytest.mark.slow)],
+    [("ceiling", 8), pytest.param(EVERY, 60, marks=pytest.mark.slow)],
     ids=["one part", "every part"],
 )
 def test_every_part_runs_and_a_kill_loses_nothing(parts: str, latest: int, tmp_path: Path) -> None:
@@ -84,8 +84,8 @@ def test_every_part_runs_and_a_kill_loses_nothing(parts: str, latest: int, tmp_p
             assert row["why"]
         if row["case"] == END:
             assert {"seconds", "before", "after"} <= row.keys()
-    for part in {"matching-parity", "bitwise"} & ended:
-        assert {row["engine"] for row in after if row["part"] == part} - {plan.FUSED} == {"torch", "cpu"}
+    if "bitwise" in ended:
+        assert {row["engine"] for row in after if row["part"] == "bitwise"} == {"torch", "cpu"}
 
 
 def test_fresh_programs_as_on_a_gpu(tmp_path: Path) -> None:

@@ -33,11 +33,12 @@ def files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "tiny":
             patch.setitem(FAMILY, "dedode-nano", TINY)
-        made = [file.path for file in export_onnx("dedode-nano", out, SHAPES, random_weights=True)]
+        parts = ("detector", "descriptor")
+        made = [file.path for file in export_onnx("dedode-nano", out, SHAPES, parts=parts, random_weights=True)]
         matcher = Matcher(threshold=1e-7)
-        export_matcher(matcher, 64, made[2])
+        export_matcher(matcher, 64, out / "matcher.onnx")
         export_end_to_end(random_networks(FAMILY["dedode-nano"]), matcher, out / "all.onnx", SHAPES)
-    return [*made, out / "all.onnx"]
+    return [*made, out / "matcher.onnx", out / "all.onnx"]
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ def test_demo_finds_its_cameras_and_renders_once(
     planes: list[Rectangle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sfm_match.commands.demo.room", lambda: planes)
+    monkeypatch.setattr("sfm_match.commands.scene._SUPERSAMPLING", 1)
     reports: list[StageReport] = []
     result = demo(tmp_path, views=5, on_report=reports.append)
     assert result.registered == result.views == 5

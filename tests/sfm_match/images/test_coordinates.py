@@ -1,5 +1,6 @@
 """The dot test: a dot at a known raw place comes back through resize, padding and EXIF orientation."""
 
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ RAW_SIZES = [(1600, 1200), (1200, 1600), (1536, 1024), (301, 257), (2001, 777), 
 NETWORK_SIZES = [1024, 512, 333]
 
 
+@lru_cache(maxsize=3)  # for the orientations that follow
 def dot(size: tuple[int, int], at: tuple[float, float], sigma: float) -> np.ndarray:
     """A bright Gaussian at `at`, in the convention that the first pixel's centre is (0.5, 0.5)."""
     width, height = size

@@ -19,6 +19,7 @@ from tiny import TINY
 import sfm_match
 from exports.keypoints import Detect
 from exports.networks import Describe
+from exports.onnx_export import Shapes
 from exports.registry import FAMILY
 from exports.weights import load_networks, random_networks
 from sfm_match.errors import NothingDone, UsageError
@@ -27,7 +28,7 @@ from sfm_match.images.coordinates import ImageGeometry
 from sfm_match.images.loader import Item, Loaded, normalise
 from sfm_match.job.progress import Clock
 from sfm_match.models import BUILT_IN, Weights, find_model, match_threshold
-from sfm_match.models.prepared import _sweep, sources
+from sfm_match.models.prepared import _sweep, say_random, sources
 from sfm_match.models.prepared import checkpoints as checkpoints_of
 from sfm_match.options.stages import ExtractOptions
 from sfm_match.store.shard import fingerprint
@@ -71,6 +72,7 @@ def test_converted_once(
         assert find_model("dedode-nano", weights) == first
     assert not list((folder / "onnx").glob("*.tmp-*"))
     monkeypatch.setattr("exports.command.export_pipeline", export_nothing)
+    say_random.cache_clear()  # another test may have heard it
     other = find_model("dedode-nano", Weights(folder=tmp_path, random=True))
     assert "RANDOM WEIGHTS" in caplog.text
     assert other.inputs() != first.inputs() != find_model("dedode-nano").inputs()
@@ -171,6 +173,7 @@ def test_published_networks_give_the_published_features(
         long = replace(TINY.descriptor, prototypes=256)  # what half precision rounds away averages out
         small = replace(FAMILY["dedode-l-b"], detector=TINY.detector, descriptor=long)
         monkeypatch.setitem(FAMILY, "dedode-l-b", small)
+        monkeypatch.setattr("exports.command.any_size", lambda *_: Shapes((96, 128)))  # free ones take far longer
     model = find_model("dedode-l-b", Weights(folder=tmp_path, random=True))
     networks = random_networks(FAMILY["dedode-l-b"])
     pixels = np.random.default_rng(0).integers(0, 256, (1, 96, 128, 3), np.uint8)

@@ -129,7 +129,7 @@ def mixed_work(runtime: "TrtRuntime", rounds: int) -> list[np.ndarray]:
     return [found for _, found in runtime.workers.each(range(rounds), work)]
 
 
-@pytest.mark.parametrize("rounds", [60, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [120, pytest.param(200, marks=pytest.mark.slow)])
 def test_two_lanes_spoil_no_capture(rounds: int, fake_gpu: FakeCuda, tmp_path: Path) -> None:
     """Memory grows, contexts are made and kernels loaded in one thread while the other captures."""
     from sfm_match.job.concurrency import WorkerThreads
@@ -169,7 +169,7 @@ def test_without_the_lock_captures_are_spoiled(fake_gpu: FakeCuda, tmp_path: Pat
 
     from sfm_match.runtime.trt import TrtRuntime
 
-    fake_gpu.capture_seconds = 0.01
+    fake_gpu.capture_seconds = 0.05
     runtime = TrtRuntime(tmp_path)
     runtime._exclusive = nullcontext()  # type: ignore[assignment]  # the lock taken away on purpose
     found = mixed_work(runtime, 60)
