@@ -2,8 +2,7 @@
 
 import os
 import signal
-import threading
-import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -44,27 +43,28 @@ def test_the_same_bytes(rendered: Path, tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_worker_killed_in_the_middle(
     rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With -9, as its first file stands: the job goes on with another worker, to the same bytes."""
+    """With -9, as it is given its second unit: another worker takes its place, and the bytes are the same."""
     monkeypatch.setattr("sfm_match.images.collection.UNIT_SIZE", 1)
     sfm_match.extract(rendered, tmp_path / "one", **SMALL)
     started: list[Any] = []
-    start = executor._Worker.__init__
+    given: Counter[int] = Counter()
+    start, give = executor._Worker.__init__, executor._Coordinator._give
 
     def noting(worker: Any, *arguments: Any) -> None:
         start(worker, *arguments)
         started.append(worker)
 
-    def kill_the_first() -> None:
-        until = time.monotonic() + 120
-        while not list((tmp_path / "two" / "features").glob("*.h5")) and time.monotonic() < until:
-            time.sleep(0.002)
-        os.kill(started[0].process.pid, signal.SIGKILL)
+    def giving(coordinator: Any, worker: Any) -> None:
+        held = len(worker.holding)
+        give(coordinator, worker)
+        given[id(worker)] += len(worker.holding) > held
+        if given[id(worker)] == 2 and len(started) == 2:  # the first to have a second unit
+            os.kill(worker.process.pid, signal.SIGKILL)
+            worker.process.join()  # so that it asks for no third one
 
     monkeypatch.setattr(executor._Worker, "__init__", noting)
-    killer = threading.Thread(target=kill_the_first)
-    killer.start()
+    monkeypatch.setattr(executor._Coordinator, "_give", giving)
     report = sfm_match.extract(rendered, tmp_path / "two", devices="cpu,cpu", **SMALL)
-    killer.join()
     assert len(started) == 3
     assert "the worker on cpu was lost (killed by signal 9); another one takes its place" in caplog.text
     assert report.done == 6
