@@ -145,7 +145,7 @@ def test_packaged_half_files_need_no_folding(name: str) -> None:
 @pytest.mark.parametrize(
     ("member", "shapes"),
     [
-        (TINY, Shapes((64, 96))),
+        pytest.param(TINY, Shapes((64, 96)), marks=pytest.mark.slow),
         pytest.param(FAMILY["dedode-nano"], any_size("dedode-nano"), marks=pytest.mark.slow),
     ],
     ids=["tiny", "nano"],

@@ -59,6 +59,7 @@ def descriptor_file(networks: Networks, tmp_path_factory: pytest.TempPathFactory
 
 
 @torch.no_grad()
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "member",
     [dataclasses.replace(TINY, detector=TWO_SCALES), pytest.param(FAMILY["dedode-nano"], marks=pytest.mark.slow)],
@@ -98,7 +99,7 @@ def test_detector_of_more_keypoints_than_one_topk_takes(networks: Networks, tmp_
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("half", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_descriptor(half: bool, networks: Networks, descriptor_file: Path, tmp_path: Path) -> None:
     path = descriptor_file
     if half:
@@ -113,6 +114,7 @@ def test_descriptor(half: bool, networks: Networks, descriptor_file: Path, tmp_p
         assert ((descriptors * expected).sum(-1) > (0.999 if half else 0.999999)).all()
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_end_to_end_equals_the_three_files_and_torch(
     request: pytest.FixtureRequest, networks: Networks, detector_file: Path, descriptor_file: Path, tmp_path: Path

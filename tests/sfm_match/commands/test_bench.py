@@ -16,19 +16,26 @@ from sfm_match.errors import NothingDone, UsageError
 from sfm_match.models import Weights
 
 
-@pytest.mark.parametrize("tiny", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["tiny", "nano"])
-def test_table_and_files(tiny: bool, rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("tiny", "backends"),
+    [(True, "torch,tensorrt")]
+    + [pytest.param(tiny, "torch,ort,tensorrt", marks=pytest.mark.slow) for tiny in (True, False)],
+    ids=["tiny without exports", "tiny", "nano"],
+)
+def test_table_and_files(
+    tiny: bool, backends: str, rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if tiny:
         monkeypatch.setitem(FAMILY, "dedode-nano", TINY)
         one_size = partial(Shapes, (64, 96), 1, False, False)  # free ones take far longer to export
         monkeypatch.setattr("exports.command.any_size", lambda _, *count: one_size(*count))
     options = ["--random-weights", "--weights-dir", tmp_path / "weights", "--img-size", "64", "96", "--repeats", "2"]
     where = ["--images", rendered, "--out", tmp_path]
-    done = command("bench", *options, *where, "--num-keypoints", "60", "--backends", "torch,ort,tensorrt")
+    done = command("bench", *options, *where, "--num-keypoints", "60", "--backends", backends)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "bench.json").read_text())
     assert result["pairs"] == 3
-    assert [cell["row"].split()[0] for cell in result["cells"]] == ["torch", "torch", "ONNX"]
+    assert [cell["row"].split()[0] for cell in result["cells"]] == ["torch", "torch", *["ONNX"] * ("ort" in backends)]
     assert all(cell[figure] > 0 for cell in result["cells"] for figure in ("pair_ms", "image_ms", "match_ms"))
     assert "tensorrt" in result["left_out"]
     assert done.stdout == (tmp_path / "bench.md").read_text()
