@@ -59,8 +59,9 @@ def generated() -> str:
 def _type(f: "dataclasses.Field[Any]") -> str:
     if f.name in _WIDER:
         return _WIDER[f.name]
-    shown = f.type.__name__ if isinstance(f.type, type) else str(f.type).replace("pathlib.", "")
-    return shown.replace("Path", "str | Path")
+    kinds: tuple[Any, ...] = getattr(f.type, "__args__", (f.type,))  # Path | None -> (Path, NoneType)
+    names = {Path: "str | Path", type(None): "None"}
+    return " | ".join(names.get(kind, kind.__name__) for kind in kinds)
 
 
 if __name__ == "__main__":

@@ -20,16 +20,20 @@ from fake_tensorrt import fake_tensorrt
 from filelock import FileLock
 
 import sfm_match
+import sfm_match.commands.plan.job
 from sfm_match.commands.scene import Rectangle, cameras, render, room
 from sfm_match.images.coordinates import ImageGeometry
 from sfm_match.images.loader import Item, Loaded
 from sfm_match.runtime import devices
 from sfm_match.runtime.gpus import gpus
+from sfm_match.stages.base import STAGES
 
 if not gpus():  # read when triton is imported; there its kernels run on arrays of the host
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 logging.getLogger("sfm_match").setLevel(logging.INFO)  # for caplog
+for one in STAGES:  # or a module that is first imported under a patch would keep the patched constants
+    one.load()
 
 # HYPOTHESIS_PROFILE=thorough looks longer
 hypothesis.settings.register_profile("quick", max_examples=25, deadline=None)

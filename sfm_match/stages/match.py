@@ -20,8 +20,9 @@ from sfm_match.matching.matcher import MatchSettings
 from sfm_match.models import match_threshold
 from sfm_match.options.stages import MatchOptions
 from sfm_match.runtime.devices import devices_of
+from sfm_match.stages import match_blocks as blocks
 from sfm_match.stages.base import Job
-from sfm_match.stages.match_blocks import BLOCK, BlockReceipt, MatchContext, match_blocks
+from sfm_match.stages.match_blocks import BlockReceipt, MatchContext, match_blocks
 from sfm_match.stages.pair_blocks import plan_blocks
 from sfm_match.stages.state import scan_matches
 from sfm_match.store.matches import BlockHead
@@ -111,7 +112,7 @@ def _context(job: Job, threshold: float, expected: str, workers: int) -> MatchCo
         features.rotations,
         max(features.counts.values()),
         FAMILY[features.inputs["model"]].dimension,
-        BLOCK,
+        blocks.BLOCK,
     )
     sizes = {name: (header.width, header.height) for name, header in features.headers(job.collection).items()}
     return MatchContext(features.folder, features.units, sizes, expected, "dual-softmax", settings, workers)

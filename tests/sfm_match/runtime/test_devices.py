@@ -137,8 +137,9 @@ def test_the_cuda_provider_is_tried_and_its_fall_back_is_silent() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     first, second = done.stdout.splitlines()
-    assert first.startswith("libraries not found: ")
-    assert "libcublasLt.so.13" in first
+    # the libraries are here where torch is a CUDA build
+    assert first.startswith(("libraries not found: ", "ONNX Runtime fell back to the CPU"))
+    assert "libcublasLt.so.13" in first or first.startswith("ONNX Runtime")
     assert "pip install 'sfm-match[cuda]'" in first
     assert "pip install 'sfm-match[ort-tensorrt]'" in second
     assert done.stderr == ""
