@@ -143,20 +143,15 @@ def planar(folder: Path, work: Path) -> Judged:
 def matches_of(workspace: Path, first: str) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """Of the pairs of an image: the other's name, and the matched points of both, (M, 2) each."""
     from sfm_match.images.collection import Collection
-    from sfm_match.stages.state import current_features, current_matches, iter_matches
-    from sfm_match.store.features import read_features, unit_path
+    from sfm_match.stages.base import Job
+    from sfm_match.stages.state import iter_features, iter_matches
 
     with Workspace(workspace) as place:
-        collection = Collection.load(place)
-        features = current_features(place, collection)
-        state = current_matches(place, collection, features)
-        points = {
-            name: one.keypoints
-            for unit, names in features.by_unit(features.units).items()
-            for name, one in read_features(unit_path(place.features, unit), names, descriptors=False).items()
-        }
+        job = Job(place, Collection.load(place))
+        features = job.features
+        points = {name: one.keypoints for name, one in iter_features(features, descriptors=False)}
         found = []
-        for a, b, matches in iter_matches(state, features):
+        for a, b, matches in iter_matches(job.matches, features):
             rows = dict(zip((a, b), matches.indices.T, strict=True))
             other = b if a == first else a
             found.append((other, points[first][rows[first]], points[other][rows[other]]))

@@ -28,8 +28,8 @@ from sfm_match.stages.state import (
     NamedMatches,
     iter_features,
     iter_matches,
-    scan_features,
-    scan_matches,
+    recorded_features,
+    recorded_matches,
 )
 from sfm_match.store.features import Features
 from sfm_match.store.matches import Matches, read_matches
@@ -78,18 +78,12 @@ class Results:
     @cached_property
     def feature_set(self) -> FeatureSet:
         """Which images have features, and in which files. Raises NothingDone where none were extracted."""
-        inputs = self.workspace.read_record().get("extract")
-        if inputs is None:
-            raise NothingDone(f"{self.workspace.folder}: no features yet; run `sfm-match extract` first")
-        return scan_features(self.workspace, self._collection, inputs)
+        return recorded_features(self.workspace, self._collection)
 
     @cached_property
     def match_set(self) -> MatchSet:
         """Which pairs have matches, and in which files. Raises NothingDone where none were matched."""
-        inputs = self.workspace.read_record().get("match")
-        if inputs is None:
-            raise NothingDone(f"{self.workspace.folder}: no matches yet; run `sfm-match match` first")
-        return scan_matches(self.workspace, self._collection, self.feature_set, inputs)
+        return recorded_matches(self.workspace, self._collection, self.feature_set)
 
     def features(self, name: str, *, descriptors: bool = True) -> Features:
         """Features of an image, as they were detected.
@@ -186,9 +180,13 @@ class Results:
     @property
     def model(self) -> "pycolmap.Reconstruction":
         """The largest model. Raises NothingDone where there is none."""
+        return self.earned_models()[0]
+
+    def earned_models(self) -> "list[pycolmap.Reconstruction]":
+        """`models`. Raises NothingDone where there is none."""
         if not self.models:
             raise NothingDone(f"{self.workspace.folder}: no model yet; run `sfm-match reconstruct` first")
-        return self.models[0]
+        return self.models
 
     def _check(self, name: str) -> None:
         if name not in self._collection.records:

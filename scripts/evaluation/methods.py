@@ -20,8 +20,8 @@ from sfm_match.job.workspace import Workspace
 from sfm_match.matching.dual_softmax import match_rotated
 from sfm_match.models import match_threshold
 from sfm_match.refine.patch_alignment import Seen, align_photographs, see
-from sfm_match.stages.state import current_features
-from sfm_match.store.features import read_features, unit_path
+from sfm_match.stages.base import Job
+from sfm_match.stages.state import iter_features
 
 Indices = NDArray[np.int64]  # (M, 2)
 
@@ -65,15 +65,14 @@ class Nano:
             chosen = {"size": self.size, "max_keypoints": self.keypoints, **self.options}
             sfm_match.extract(folder, place, **chosen)
             with Workspace(Path(place)) as workspace:
-                found = current_features(workspace, Collection.load(workspace))
+                found = Job(workspace, Collection.load(workspace)).features
                 return {
                     name: Described(
                         features.keypoints,
                         features.descriptors.astype(np.float32),
                         self._seen(folder / name) if self.adjust else None,
                     )
-                    for unit, names in found.by_unit(found.units).items()
-                    for name, features in read_features(unit_path(workspace.features, unit), names).items()
+                    for name, features in iter_features(found)
                 }
 
     def _seen(self, path: Path) -> Seen:

@@ -2,16 +2,13 @@
 
 from pathlib import Path
 
-from sfm_match.errors import NothingDone
 from sfm_match.results import Results
 
 
 def write(results: Results, out: Path) -> list[Path]:
     """As `Format.write`."""
-    if not results.models:
-        raise NothingDone(f"{results.workspace.folder}: no model to write; run `sfm-match reconstruct` first")
     folders = []
-    for number, model in enumerate(results.models):
+    for number, model in enumerate(results.earned_models()):
         folder = out / "sparse" / str(number)
         folder.mkdir(parents=True, exist_ok=True)
         model.write_text(str(folder))

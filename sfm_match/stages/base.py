@@ -13,7 +13,7 @@ from sfm_match.images.collection import Collection
 from sfm_match.job.progress import OnProgress, Progress, StageReport
 from sfm_match.job.workspace import Workspace
 from sfm_match.options.run import RunOptions
-from sfm_match.stages.state import FeatureSet, MatchSet, all_extracted, all_matched, current_features, current_matches
+from sfm_match.stages.state import FeatureSet, MatchSet, all_extracted, all_matched, recorded_features, recorded_matches
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Job:
             NothingDone: there are none, or some images are still to be extracted.
         """
         if self.found_features is None:
-            self.found_features = current_features(self.workspace, self.collection)
+            self.found_features = recorded_features(self.workspace, self.collection)
         return all_extracted(self.workspace, self.found_features)
 
     @property
@@ -48,7 +48,7 @@ class Job:
             NothingDone: there are none, or some pairs are still to be matched.
         """
         if self.found_matches is None:
-            self.found_matches = current_matches(self.workspace, self.collection, self.features)
+            self.found_matches = recorded_matches(self.workspace, self.collection, self.features)
         return all_matched(self.workspace, self.found_matches)
 
     def progress(self, what: str, total: int, unit: str) -> Progress:
@@ -75,7 +75,6 @@ class Stage:
 
     name: str  # of the command
     module: str  # a `StageModule`
-    unit: str  # what its reports count
     result: Callable[[Workspace], Path]  # what it leaves
     wanted: Callable[[RunOptions], bool] = lambda _: True  # whether `run` runs it
     reads_images: bool = False  # its command asks for the folder of photographs
@@ -86,14 +85,13 @@ class Stage:
 
 
 STAGES = (
-    Stage("extract", "sfm_match.stages.extract", "images", lambda place: place.features, reads_images=True),
-    Stage("pairs", "sfm_match.stages.pairs", "pairs", lambda place: place.pairs),
-    Stage("match", "sfm_match.stages.match", "pairs", lambda place: place.matches),
-    Stage("import", "sfm_match.stages.import_", "pairs", lambda place: place.database),
+    Stage("extract", "sfm_match.stages.extract", lambda place: place.features, reads_images=True),
+    Stage("pairs", "sfm_match.stages.pairs", lambda place: place.pairs),
+    Stage("match", "sfm_match.stages.match", lambda place: place.matches),
+    Stage("import", "sfm_match.stages.import_", lambda place: place.database),
     Stage(
         "reconstruct",
         "sfm_match.stages.reconstruct",
-        "images",
         lambda place: place.sparse,
         lambda options: options.reconstruct.mapper != "none",
     ),

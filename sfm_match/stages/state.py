@@ -114,16 +114,12 @@ def feature_set(
     return FeatureSet(folder, inputs, counts, units, described, failed, open_units, retry_units, current)
 
 
-def current_features(workspace: Workspace, collection: Collection) -> FeatureSet:
-    """The features that the last `extract` made.
-
-    Raises:
-        NothingDone: there are none, or some units are still open.
-    """
+def recorded_features(workspace: Workspace, collection: Collection) -> FeatureSet:
+    """What there is of the features that the last `extract` was to make. Raises NothingDone where it never ran."""
     inputs = workspace.read_record().get("extract")
     if inputs is None:
         raise NothingDone(f"{workspace.folder}: no features yet; run `sfm-match extract` first")
-    return all_extracted(workspace, scan_features(workspace, collection, inputs))
+    return scan_features(workspace, collection, inputs)
 
 
 def all_extracted(workspace: Workspace, features: FeatureSet) -> FeatureSet:
@@ -197,16 +193,12 @@ def scan_matches(
     return MatchSet(inputs, expected, names, listed, usable, open_pairs, heads)
 
 
-def current_matches(workspace: Workspace, collection: Collection, features: FeatureSet) -> MatchSet:
-    """The matches that the last `match` made.
-
-    Raises:
-        NothingDone: there are none, or some pairs are still to be matched.
-    """
+def recorded_matches(workspace: Workspace, collection: Collection, features: FeatureSet) -> MatchSet:
+    """What there is of the matches that the last `match` was to make. Raises NothingDone where it never ran."""
     inputs = workspace.read_record().get("match")
     if inputs is None:
         raise NothingDone(f"{workspace.folder}: no matches yet; run `sfm-match match` first")
-    return all_matched(workspace, scan_matches(workspace, collection, features, inputs))
+    return scan_matches(workspace, collection, features, inputs)
 
 
 def all_matched(workspace: Workspace, matches: MatchSet) -> MatchSet:

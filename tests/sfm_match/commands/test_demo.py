@@ -1,4 +1,4 @@
-"""The demo in small, and that it goes on where it was."""
+"""The demo in small, and that it resumes where it stopped."""
 
 from pathlib import Path
 
