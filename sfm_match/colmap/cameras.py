@@ -1,12 +1,13 @@
 """Which images share a camera, and what is known of it before the reconstruction."""
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from posixpath import dirname
 from typing import TYPE_CHECKING
 
+from sfm_match.colmap.assigned import NOTHING_ASSIGNED, Assigned, CameraKey
 from sfm_match.errors import UsageError, nearest
 from sfm_match.images.files import Header
 from sfm_match.options.stages import ImportOptions
@@ -22,16 +23,20 @@ DEFAULT_FOCAL_FACTOR = 1.2
 class CameraPlan:
     """One camera and its images."""
 
+    number: int  # camera_id
+    key: CameraKey  # what its images have in common
     width: int  # raw pixels
     height: int  # raw pixels
     focal: float  # pixels
     known_focal: bool  # from EXIF or from the user, not a guess
     params: tuple[float, ...] | None  # the user's intrinsics
-    images: list[str]
+    images: dict[str, int]  # name -> image_id
 
 
-def plan_cameras(headers: Mapping[str, Header], options: ImportOptions) -> list[CameraPlan]:
-    """Groups the images.
+def plan_cameras(
+    headers: Mapping[str, Header], options: ImportOptions, assigned: Assigned = NOTHING_ASSIGNED
+) -> list[CameraPlan]:
+    """Groups the images and numbers them, in the order of their names; what has a number keeps it.
 
     `auto` joins images with the same make, model, focal length and size; without EXIF it joins a folder whose images
     all have one size (frames of a video), and gives every other image its own camera (pictures from the web).
@@ -42,9 +47,13 @@ def plan_cameras(headers: Mapping[str, Header], options: ImportOptions) -> list[
     params = None
     if options.camera_params is not None:
         params = tuple(float(p) for p in options.camera_params.split(","))
-    keys = _keys(headers, options.camera_mode)
+    keys = _keys(headers, options.camera_mode, assigned)
+    new_camera = itertools.count(max(assigned.cameras.values(), default=0) + 1)
+    new_image = itertools.count(max(assigned.images.values(), default=0) + 1)
     plans = []
-    for _, group in groupby(sorted(headers, key=lambda name: (keys[name], name)), key=lambda name: keys[name]):
+    for key, group in itertools.groupby(
+        sorted(headers, key=lambda name: (keys[name], name)), key=lambda name: keys[name]
+    ):
         names = list(group)
         first = headers[names[0]]
         for name in names:
@@ -57,7 +66,9 @@ def plan_cameras(headers: Mapping[str, Header], options: ImportOptions) -> list[
         focal = next((headers[name].focal for name in names if headers[name].focal is not None), None)
         guess = DEFAULT_FOCAL_FACTOR * max(first.width, first.height)
         known = focal is not None or params is not None
-        plans.append(CameraPlan(first.width, first.height, focal or guess, known, params, names))
+        images = {name: assigned.images.get(name) or next(new_image) for name in names}
+        number = assigned.cameras.get(key) or next(new_camera)
+        plans.append(CameraPlan(number, key, first.width, first.height, focal or guess, known, params, images))
     return plans
 
 
@@ -90,24 +101,28 @@ def check_camera_model(options: ImportOptions) -> None:
         )
 
 
-def _keys(headers: Mapping[str, Header], mode: str) -> dict[str, tuple[str, ...]]:
+def _keys(headers: Mapping[str, Header], mode: str, assigned: Assigned) -> dict[str, CameraKey]:
+    """What each image shares with those of its camera, the mode first."""
     if mode == "single":
-        return dict.fromkeys(headers, ())
+        return dict.fromkeys(headers, (mode,))
     if mode == "per-folder":
-        return {name: (dirname(name),) for name in headers}
+        return {name: (mode, dirname(name)) for name in headers}
     if mode == "per-image":
-        return {name: (name,) for name in headers}
+        return {name: (mode, name) for name in headers}
     plain_sizes: dict[str, set[tuple[int, int]]] = {}
     for name, h in headers.items():
         if not h.camera:
             plain_sizes.setdefault(dirname(name), set()).add((h.width, h.height))
-    keys: dict[str, tuple[str, ...]] = {}
+    keys: dict[str, CameraKey] = {}
     for name, h in headers.items():
         size = (str(h.width), str(h.height))
+        folder, alone = ("folder", dirname(name), *size), ("image", name, *size)
         if h.camera:
             keys[name] = ("exif", h.camera, f"{h.focal or 0:.3f}", *size)
-        elif len(plain_sizes[dirname(name)]) == 1:
-            keys[name] = ("folder", dirname(name), *size)
+        elif name in assigned.images and alone in assigned.cameras:
+            keys[name] = alone
+        elif folder in assigned.cameras or len(plain_sizes[dirname(name)]) == 1:
+            keys[name] = folder
         else:
-            keys[name] = ("image", name)
+            keys[name] = alone
     return keys

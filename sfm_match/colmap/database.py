@@ -34,31 +34,33 @@ def write_images(
         with pycolmap.DatabaseTransaction(database):
             ids: dict[str, int] = {}
             for plan in cameras:
-                ids |= _write_camera(database, plan, camera_model)
+                _write_camera(database, plan, camera_model)
+                ids |= plan.images
             for name, points in keypoints:
                 database.write_keypoints(ids[name], points)
     finally:
         database.close()
 
 
-def _write_camera(database: "pycolmap.Database", plan: CameraPlan, camera_model: str) -> dict[str, int]:
-    """Writes a camera, its rig, its images and their frames. Returns image ids by name."""
+def _write_camera(database: "pycolmap.Database", plan: CameraPlan, camera_model: str) -> None:
+    """Writes a camera, its rig, its images and their frames, which have their images' numbers."""
     import pycolmap
 
     camera = pycolmap.Camera.create_from_model_name(1, camera_model, plan.focal, plan.width, plan.height)
     if plan.params is not None:
         camera.params = list(plan.params)
     camera.has_prior_focal_length = plan.known_focal
-    camera_id = database.write_camera(camera)
+    camera.camera_id = plan.number
+    database.write_camera(camera, use_camera_id=True)
     rig = pycolmap.Rig()
-    rig.add_ref_sensor(pycolmap.sensor_t(pycolmap.SensorType.CAMERA, camera_id))
-    rig_id = database.write_rig(rig)
-    ids = {}
-    for name in plan.images:
-        image = pycolmap.Image(name=name, camera_id=camera_id)
-        image.image_id = ids[name] = database.write_image(image)
+    rig.rig_id = plan.number
+    rig.add_ref_sensor(pycolmap.sensor_t(pycolmap.SensorType.CAMERA, plan.number))
+    database.write_rig(rig, use_rig_id=True)
+    for name, number in plan.images.items():
+        image = pycolmap.Image(name=name, camera_id=plan.number)
+        image.image_id = number
+        database.write_image(image, use_image_id=True)
         frame = pycolmap.Frame()
-        frame.rig_id = rig_id
+        frame.frame_id, frame.rig_id = number, plan.number
         frame.add_data_id(image.data_id)
-        database.write_frame(frame)
-    return ids
+        database.write_frame(frame, use_frame_id=True)

@@ -13,7 +13,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sfm_match.colmap.cameras import check_camera_model, plan_cameras
+from sfm_match.colmap.assigned import NOTHING_ASSIGNED, read_assigned
+from sfm_match.colmap.assigned import RECORD as CAMERAS
+from sfm_match.colmap.cameras import CameraPlan, check_camera_model, plan_cameras
 from sfm_match.colmap.database import write_images
 from sfm_match.colmap.queries import count, read_record, write_records
 from sfm_match.colmap.verification import verdicts, verify, write_matches
@@ -38,7 +40,7 @@ def check(job: Job) -> None:
     if options.camera_model != ImportOptions.camera_model or options.camera_params is not None:
         check_camera_model(options)
     if job.found_features is not None:  # then it is known which images failed, and need no camera
-        plan_cameras(job.found_features.headers(job.collection), options)
+        _cameras(job)
 
 
 def status(job: Job) -> int:
@@ -87,12 +89,13 @@ def _build(job: Job, partial: Path, digest: str, clock: Clock) -> None:
         partial.unlink(missing_ok=True)
         _remove_journals(partial)
         check_camera_model(options)
-        cameras = plan_cameras(features.headers(job.collection), options)
+        cameras = _cameras(job)
         keypoints = ((name, one.keypoints) for name, one in iter_features(features, descriptors=False))
         with clock.on("write"):
             write_images(partial, cameras, options.camera_model, keypoints)
             with closing(sqlite3.connect(partial)) as connection, connection:
-                write_records(connection, {"options": json.dumps(options.inputs()), "inputs": digest})
+                keys = json.dumps({camera.number: camera.key for camera in cameras})
+                write_records(connection, {"options": _recorded(options), "inputs": digest, CAMERAS: keys})
     with clock.on("write"):
         accept_all = options.accept_pairs == "all" or not options.verify
         counted = _counted(job, iter_matches(matches, features), len(matches.usable))
@@ -113,6 +116,17 @@ def _build(job: Job, partial: Path, digest: str, clock: Clock) -> None:
                 progress=job.progress,
             )
     _checkpoint(partial)
+
+
+def _cameras(job: Job) -> list[CameraPlan]:
+    """With the numbers of the database that is replaced, unless all is to be made anew."""
+    options = job.options.import_
+    before = NOTHING_ASSIGNED if job.overwrite else read_assigned(job.workspace.database, _recorded(options))
+    return plan_cameras(job.features.headers(job.collection), options, before)
+
+
+def _recorded(options: ImportOptions) -> str:
+    return json.dumps(options.inputs())
 
 
 def _refuse_foreign_database(workspace: Workspace, *, overwrite: bool) -> None:

@@ -2,11 +2,14 @@
 
 import shutil
 import sqlite3
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import FINISHED
+from PIL import Image
 
 import sfm_match
 from sfm_match.errors import UsageError
@@ -103,3 +106,28 @@ def test_spaces_alone_may_say_too_little(finished: Path, tmp_path: Path) -> None
     path.write_text("a.jpg no such.jpg\n")
     with pytest.raises(UsageError, match=r"line 1: .* does not split into two known names; put a TAB"):
         sfm_match.pairs(work, strategy="list", match_list_path=path, overwrite=True)
+
+
+def test_a_grown_collection_keeps_the_numbers_of_its_images_and_cameras(rendered: Path, tmp_path: Path) -> None:
+    def numbers() -> dict[str, tuple[int, int]]:
+        with closing(sqlite3.connect(work / "database.db")) as connection:
+            rows = connection.execute("SELECT name, image_id, camera_id FROM images").fetchall()
+            assert connection.execute("SELECT COUNT(*) FROM frames JOIN rigs USING (rig_id)").fetchone() == (len(rows),)
+        return {name: (image, camera) for name, image, camera in rows}
+
+    images, work = tmp_path / "photos", tmp_path / "work"
+    images.mkdir()
+    views = sorted(rendered.iterdir())
+    for view in views[1:4]:
+        shutil.copy(view, images)
+    options: dict[str, Any] = {**FINISHED, "mapper": "none"}
+    sfm_match.run(images, work, **options)
+    before = numbers()
+    assert before == {view.name: (number, 1) for number, view in enumerate(views[1:4], 1)}
+    shutil.copy(views[0], images)
+    with Image.open(views[4]) as opened:  # another size: a new job would part the cameras of all
+        opened.resize((480, 360)).save(images / views[4].name)
+    sfm_match.run(images, work, **options)
+    assert numbers() == before | {views[0].name: (4, 1), views[4].name: (5, 2)}
+    sfm_match.run(images, work, **options | {"camera_mode": "per-image"}, overwrite=True)
+    assert numbers() == {view.name: (number, number) for number, view in enumerate(views[:5], 1)}

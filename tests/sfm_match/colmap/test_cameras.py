@@ -1,6 +1,7 @@
 import pytest
 
-from sfm_match.colmap.cameras import plan_cameras
+from sfm_match.colmap.assigned import Assigned
+from sfm_match.colmap.cameras import CameraPlan, plan_cameras
 from sfm_match.errors import UsageError
 from sfm_match.images.files import Header
 from sfm_match.options.stages import ImportOptions
@@ -10,7 +11,7 @@ FRAME = Header(1280, 720)
 
 
 def groups(headers: dict[str, Header], mode: str) -> list[list[str]]:
-    return [plan.images for plan in plan_cameras(headers, ImportOptions(camera_mode=mode))]
+    return [list(plan.images) for plan in plan_cameras(headers, ImportOptions(camera_mode=mode))]
 
 
 def test_auto_joins_by_exif() -> None:
@@ -46,3 +47,34 @@ def test_focal_is_known_from_exif_or_user_and_guessed_otherwise() -> None:
     assert (guess.focal, guess.known_focal) == (1.2 * 1280, False)
     (given,) = plan_cameras({"a.jpg": FRAME}, ImportOptions(camera_params="900,640,360,0"))
     assert (given.params, given.known_focal) == ((900.0, 640.0, 360.0, 0.0), True)
+
+
+def assigned_by(plans: list[CameraPlan]) -> Assigned:
+    images = {name: number for plan in plans for name, number in plan.images.items()}
+    return Assigned({plan.key: plan.number for plan in plans}, images)
+
+
+def test_a_new_size_does_not_part_the_frames_of_a_video() -> None:
+    before = {"b.png": FRAME, "d.png": FRAME}
+    first = plan_cameras(before, ImportOptions())
+    grown = before | {"a.png": Header(640, 480), "c.png": FRAME}
+    assert len(plan_cameras(grown, ImportOptions())) == 4  # what a new job would say
+    later = plan_cameras(grown, ImportOptions(), assigned_by(first))
+    assert [(plan.number, plan.images) for plan in later] == [
+        (1, {"b.png": 1, "c.png": 3, "d.png": 2}),
+        (2, {"a.png": 4}),
+    ]
+
+
+def test_an_odd_picture_that_goes_leaves_the_others_their_cameras() -> None:
+    before = {"a.png": FRAME, "b.png": FRAME, "odd.png": Header(640, 480)}
+    first = plan_cameras(before, ImportOptions())
+    left = plan_cameras({"a.png": FRAME, "b.png": FRAME}, ImportOptions(), assigned_by(first))
+    assert [(plan.number, plan.images) for plan in left] == [(1, {"a.png": 1}), (2, {"b.png": 2})]
+
+
+def test_a_picture_that_was_replaced_by_another_cameras_gets_its_camera() -> None:
+    first = plan_cameras({"a.png": FRAME, "b.png": FRAME}, ImportOptions())
+    later = plan_cameras({"a.png": PHONE, "b.png": FRAME}, ImportOptions(), assigned_by(first))
+    assert {tuple(plan.images): plan.number for plan in later} == {("a.png",): 2, ("b.png",): 1}
+    assert {tuple(plan.images): plan.width for plan in later} == {("a.png",): 4000, ("b.png",): 1280}

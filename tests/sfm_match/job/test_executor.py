@@ -69,6 +69,8 @@ def test_errors_of_workers_are_errors_of_the_job(tmp_path: Path) -> None:
 def test_workers_leave_with_the_job(end: signal.Signals, tmp_path: Path) -> None:
     """Killed with -9 or interrupted: no worker goes on writing."""
     code = (
+        # a shell that starts the tests in the background has them, and this, ignore SIGINT
+        "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from functools import partial\nfrom pathlib import Path\nimport worker_tasks\n"
         "from sfm_match.job.executor import done_units\nfrom sfm_match.job.progress import Clock\n"
         f"work = partial(worker_tasks.endless, Path({str(tmp_path)!r}))\n"
