@@ -117,6 +117,11 @@ def far_from_exif(model: "pycolmap.Reconstruction", headers: Mapping[str, Header
     return bool(ratios) and abs(float(np.median(ratios)) - 1) > MAX_FOCAL_DEVIATION
 
 
+def far_from_gps(model: "pycolmap.Reconstruction", headers: Mapping[str, Header]) -> bool:
+    """Whether camera centres do not fit their images' GPS; no, where too few have one."""
+    return bool(_judge_gps([image for image in model.images.values() if image.has_pose], headers)[1])
+
+
 def _judge_focal(
     model: "pycolmap.Reconstruction", images: list["pycolmap.Image"], headers: Mapping[str, Header]
 ) -> _Found:
