@@ -35,7 +35,7 @@ from sfm_match.store.shard import ShardError, fingerprint, open_shard, write_sha
 
 UNIT = 8  # pairs
 _BLOCK = 32  # images: pairs between two blocks follow one another
-PARTNERS = 10  # pairs of an image that are aligned, those with most matches: the time grows with the images
+PARTNERS = 6  # pairs of an image that are aligned, those with most matches: the time grows with the images
 _LEAST = 15  # verified matches of a pair that is aligned
 _NOTE = "adjusted"  # in the database
 _UNIT_FILE = re.compile(r"\d{5,}\.h5")

@@ -22,7 +22,7 @@ from sfm_match.images.loader import resize
 Floats = NDArray[np.float32]
 Pyramid = tuple[NDArray[np.uint8], ...]  # (H, W) grey, its half and its quarter
 
-ALGORITHM = 1  # raise it when the same photographs and points come to be aligned otherwise
+ALGORITHM = 2  # raise it when the same photographs and points come to be aligned otherwise
 # levels of the pyramid, one after another; the second way is for what does not fit after the first
 _WAYS = ((1, 0), (2, 1, 0))
 _RADIUS = 5  # pixels of a patch each way, at every level
@@ -30,13 +30,14 @@ _FARTHEST = 6.0  # pixels that a point may move; no detector errs by more
 _FARTHEST_AT_A_LEVEL = 3.0  # pixels of that level
 _LEAST_CORRELATION = 0.7  # of patches that show the same
 _ITERATIONS = 6
+_STILL = 0.03  # pixels: a smaller step is a point's last
 _CONVERGED = 0.1  # pixels: the last step of a point that has settled
 _NEIGHBOURS = 12  # matches that tell an affine map
 _ROUNDS = 5  # of its weights
+_ONE_KD_TREE, _EXACT = 4, -1  # of FLANN
 _STIFFNESS = 9.0  # square pixels: weight of the identity beside them
 _STRETCH = 2.5  # most that an affine map may magnify or shrink
 _AT_ONCE = 2048  # points whose patches are in memory
-_ROWS = 256  # of distances between points
 
 
 @dataclass(frozen=True)
@@ -104,13 +105,11 @@ def align(image_a: Pyramid, image_b: Pyramid, first: Floats, second: Floats) -> 
 def neighbours(points: Floats) -> NDArray[np.int64]:
     """(M, K) the nearest of (M, 2) points to each, itself among them."""
     count = min(_NEIGHBOURS, len(points))
-    near = np.empty((len(points), count), np.int64)
-    centred = points - points.mean(axis=0) if len(points) else points  # float32 holds squares of small numbers better
-    for start in range(0, len(points), _ROWS):
-        part = slice(start, start + _ROWS)
-        distance = (centred**2).sum(axis=1) - 2 * centred[part] @ centred.T
-        near[part] = np.argpartition(distance, count - 1, axis=1)[:, :count]
-    return near
+    if not count:
+        return np.empty((0, 0), np.int64)
+    points = np.ascontiguousarray(points, np.float32)
+    tree = cv2.flann.Index(points, {"algorithm": _ONE_KD_TREE})
+    return np.asarray(tree.knnSearch(points, count, params={"checks": _EXACT})[0], np.int64)
 
 
 def local_affines(first: Floats, second: Floats, near: NDArray[np.int64], rows: NDArray[np.int64]) -> Floats:
@@ -124,17 +123,26 @@ def local_affines(first: Floats, second: Floats, near: NDArray[np.int64], rows: 
     Returns:
         (R, 2, 2) second from first: least squares, weighted by 1 / residual; the identity where that makes no sense.
     """
-    x, y = first[near] - first[rows, None], second[near] - second[rows, None]
+    x, y = ((points[near] - points[rows, None]).transpose(2, 0, 1) for points in (first, second))  # (2, R, K) each
+    products = [[x[i] * x[j] for j in (0, 1)] for i in (0, 1)], [[x[i] * y[j] for j in (0, 1)] for i in (0, 1)]
     identity = np.eye(2, dtype=np.float32)
     weights = np.ones(near.shape, np.float32)
     transposed = np.broadcast_to(identity, (len(rows), 2, 2))
     for _ in range(_ROUNDS):
-        weighted = (x * weights[..., None]).transpose(0, 2, 1)
-        transposed = np.linalg.solve(weighted @ x + _STIFFNESS * identity, weighted @ y + _STIFFNESS * identity)
-        weights = 1 / np.maximum(np.linalg.norm(x @ transposed - y, axis=2), 1)
+        within, across = (
+            np.array([[np.einsum("rk,rk->r", one, weights) for one in row] for row in product]).transpose(2, 0, 1)
+            + _STIFFNESS * identity
+            for product in products
+        )
+        transposed = _inverse(within) @ across
+        (a, b), (c, d) = transposed.transpose(1, 2, 0)[..., None]
+        weights = 1 / np.maximum(np.hypot(x[0] * a + x[1] * c - y[0], x[0] * b + x[1] * d - y[1]), 1)
     maps = np.array(transposed.transpose(0, 2, 1), np.float32)
-    stretch = np.linalg.svd(maps, compute_uv=False)
-    maps[(stretch[:, 0] > _STRETCH) | (stretch[:, 1] < 1 / _STRETCH) | (np.linalg.det(maps) < 0)] = identity
+    # singular values: their squares have the sum |A|^2 and the product det^2
+    total, determinant = (maps**2).sum(axis=(1, 2)), np.linalg.det(maps)
+    apart = np.sqrt(np.maximum(total**2 - 4 * determinant**2, 0))
+    least = np.sqrt(np.maximum(total - apart, 0) / 2)
+    maps[(np.sqrt((total + apart) / 2) > _STRETCH) | (least < 1 / _STRETCH) | (determinant < 0)] = identity
     return maps
 
 
@@ -143,11 +151,10 @@ def _fit(
 ) -> tuple[Floats, NDArray[np.bool_]]:
     """(M, 2) offsets of the second points at one level, and whether to believe them (M,)."""
     side = 2 * _RADIUS + 1
-    wide = _grid(_RADIUS + 1) @ np.linalg.inv(affines).transpose(0, 2, 1)
-    patch = _sample(image_a, first[:, None] + wide).reshape(-1, side + 2, side + 2)
+    patch = _sample(image_a, first, _inverse(affines) @ _grid(_RADIUS + 1)).reshape(-1, side + 2, side + 2)
     slopes = np.stack((patch[:, 1:-1, 2:] - patch[:, 1:-1, :-2], patch[:, 2:, 1:-1] - patch[:, :-2, 1:-1]), axis=1) / 2
     grid = _grid(_RADIUS)
-    weights = np.exp(-(grid**2).sum(axis=1) * (2 / _RADIUS**2)).astype(np.float32)
+    weights = np.exp(-(grid**2).sum(axis=0) * (2 / _RADIUS**2)).astype(np.float32)
     weights /= weights.sum()
     template, contrast = _standardised(patch[:, 1:-1, 1:-1].reshape(-1, side * side), weights)
     # slopes of the standardised patch: what brightness and contrast explain is taken out
@@ -155,15 +162,20 @@ def _fit(
     slopes -= (slopes @ weights)[..., None]
     slopes -= ((slopes * template[:, None]) @ weights)[..., None] * template[:, None]
     weighted = slopes * weights
-    inverse = np.linalg.inv(weighted @ slopes.transpose(0, 2, 1) + 1e-4 * np.eye(2, dtype=np.float32))
+    towards = -_inverse(weighted @ slopes.transpose(0, 2, 1) + 1e-4 * np.eye(2, dtype=np.float32)) @ weighted
 
     offsets, step = np.zeros_like(second), np.zeros_like(second)
-    seen = _standardised(_sample(image_b, second[:, None] + grid), weights)[0]
+    seen = _standardised(_sample(image_b, second, grid), weights)[0]
     before = (seen * template) @ weights
+    moving = np.arange(len(second))
     for _ in range(_ITERATIONS):
-        step = -(inverse @ (weighted @ (seen - template)[..., None]))[..., 0].clip(-1, 1)
-        offsets += step
-        seen = _standardised(_sample(image_b, (second + offsets)[:, None] + grid), weights)[0]
+        wrong = seen[moving] - template[moving]
+        step[moving] = np.einsum("mik,mk->mi", towards[moving], wrong).clip(-1, 1)
+        offsets[moving] += step[moving]
+        seen[moving] = _standardised(_sample(image_b, (second + offsets)[moving], grid), weights)[0]
+        moving = moving[np.abs(step[moving]).max(axis=1) > _STILL]
+        if not len(moving):
+            break
     correlation = (seen * template) @ weights
     near = np.linalg.norm(offsets, axis=1) <= _FARTHEST_AT_A_LEVEL
     settled = np.linalg.norm(step, axis=1) <= _CONVERGED
@@ -171,15 +183,22 @@ def _fit(
 
 
 def _grid(radius: int) -> Floats:
-    """((2r + 1)^2, 2) positions around a centre, row by row."""
+    """(2, (2r + 1)^2) x and y around a centre, row by row."""
     along = np.arange(-radius, radius + 1, dtype=np.float32)
-    return np.stack(np.meshgrid(along, along), axis=-1).reshape(-1, 2)
+    return np.stack(np.meshgrid(along, along)).reshape(2, -1)
 
 
-def _sample(image: Floats, at: Floats) -> Floats:
-    """Cubic interpolation at (M, K, 2); beyond the edge, the edge."""
-    x, y = (np.ascontiguousarray(at[..., axis], np.float32) for axis in (0, 1))
+def _sample(image: Floats, centres: Floats, around: Floats) -> Floats:
+    """(M, K): cubic interpolation around (M, 2) centres at (2, K), or (M, 2, K), x and y; beyond the edge, the edge."""
+    x, y = (centres[:, axis, None] + around[..., axis, :] for axis in (0, 1))
     return np.asarray(cv2.remap(image, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE), np.float32)
+
+
+def _inverse(maps: Floats) -> Floats:
+    """Of (M, 2, 2); faster than LAPACK, matrix by matrix. NaN or infinite where there is none."""
+    (a, b), (c, d) = maps.transpose(1, 2, 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.stack((d, -b, -c, a), axis=1).reshape(-1, 2, 2) / (a * d - b * c)[:, None, None])
 
 
 def _standardised(patches: Floats, weights: Floats) -> tuple[Floats, Floats]:
