@@ -142,6 +142,14 @@ class StoredDescriptors(nn.Module):
         return descriptors.half(), finite.to(torch.int64)
 
 
+class Product(nn.Module):
+    """A matrix product: ONNX Runtime's is up to twice as fast on a CPU as that of numpy's OpenBLAS."""
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """(N, D) and (D, M) float32 -> (N, M)."""
+        return a @ b
+
+
 class MatchBlock(nn.Module):
     """`sfm_match.matching.dual_softmax.match_descriptors` for many pairs of a block of images that stays on the device.
 
@@ -214,6 +222,9 @@ def export_graphs(folder: Path) -> None:
     for how, mode in MODES.items():
         for capacity in CAPACITIES:
             export_module(Select(*how, capacity), inputs, dynamic, outputs, folder / select_file(mode, capacity))
+    factors = {"a": torch.zeros(3, 5), "b": torch.zeros(5, 7)}
+    lengths = {"a": {0: "rows", 1: "depth"}, "b": {0: "depth", 1: "columns"}}
+    export_module(Product(), factors, lengths, ["product"], folder / "product.onnx")
     block = {
         "descriptors": torch.zeros(3, 7, 10, dtype=torch.float16),
         "pairs": torch.tensor([[0, 1], [1, 2]]),

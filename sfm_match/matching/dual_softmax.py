@@ -6,13 +6,20 @@ the threshold. P > threshold needs E > threshold * r, so that only few candidate
 the full matrix is never in memory.
 """
 
+from functools import cache
+from typing import TYPE_CHECKING
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sfm_match.runtime import GRAPHS
 from sfm_match.store.matches import Matches
 
-ROWS = 512  # of a block: 512 x 4096 float32 stay in the cache
+if TYPE_CHECKING:
+    import onnxruntime
+
+ROWS = 256  # of a block: 256 x 4096 float32 stay in the cache
 
 STRONGEST = 512  # keypoints of each image that decide between rotations
 CLEAR = 10.0  # sum of their probabilities; below, none of the rotations stands out
@@ -76,19 +83,20 @@ def match_descriptors(
     """
     if not len(descriptors0) or not len(descriptors1):
         return _EMPTY
+    # without the shift by t of the formula: it cancels in P, and exp(40) is far from float32's end
     right = np.ascontiguousarray(descriptors1.T) * np.float32(inverse_temperature)
     row_sums = np.empty(len(descriptors0), np.float32)
     column_sums = np.zeros(len(descriptors1), np.float32)
+    down, across = np.ones(ROWS, np.float32), np.ones(len(descriptors1), np.float32)
     found_rows, found_columns, found_e = [], [], []
     for start in range(0, len(descriptors0), ROWS):
-        e = descriptors0[start : start + ROWS] @ right
-        e -= np.float32(inverse_temperature)
-        cv2.exp(e, e)  # as exact as np.exp, and four times as fast where the processor has no AVX-512
-        sums = e.sum(axis=1)
+        e = _product(descriptors0[start : start + ROWS], right)
+        cv2.exp(e, e)  # as exact as np.exp, and four times as fast
+        sums = e @ across
         row_sums[start : start + ROWS] = sums
-        column_sums += e.sum(axis=0)
+        column_sums += down[: len(e)] @ e
         # half of the threshold: rounding must not lose what the exact test below keeps
-        flat = np.flatnonzero(e > (0.5 * threshold) * sums[:, None])
+        flat = _true_places(e > (0.5 * threshold) * sums[:, None])
         rows, columns = np.divmod(flat, e.shape[1])
         found_rows.append(rows + start)
         found_columns.append(columns)
@@ -104,3 +112,31 @@ def match_descriptors(
     mutual = (p == best_of_row[rows]) & (p == best_of_column[columns])
     indices = np.stack((rows[mutual], columns[mutual]), axis=1).astype(np.uint32)
     return Matches(indices, p[mutual].astype(np.float16))
+
+
+def _product(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N, D) times (D, M), in the calling thread.
+
+    ONNX Runtime is at the processor's peak here. OpenBLAS, numpy's, is half as fast where it does not know the
+    processor's wide vectors (an EPYC of 2024: 8.8 and 17.5 ms for 4096 x 64 x 4096).
+    """
+    return np.asarray(_session().run(None, {"a": a, "b": b})[0], np.float32)
+
+
+@cache
+def _session() -> "onnxruntime.InferenceSession":
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(str(GRAPHS / "product.onnx"), options, providers=["CPUExecutionProvider"])
+
+
+def _true_places(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Places in the flat mask, of which few are true: eight at a time."""
+    flat = mask.ravel()
+    if len(flat) % 8:
+        return np.flatnonzero(flat)
+    eights = np.flatnonzero(flat.view(np.uint64) != 0)
+    which, place = np.nonzero(flat.reshape(-1, 8)[eights])
+    return np.asarray(eights[which] * 8 + place, np.int64)
