@@ -1,27 +1,30 @@
-"""Which pairs of a database are accepted: before COLMAP verifies them, and by what it found.
+"""Which pairs of a database are accepted, and their two-view geometries, in one pass over the matches.
 
-Matches are written through the first look (`matching.acceptance`): those of a pair that it rejects stay out, and cost
-no geometry. After COLMAP's verification, pairs whose geometry chance explains go, too. The database then holds the
-matches of accepted pairs, whole; those of all pairs are in `matches/`, and what was seen of each pair in the table
-`sfm_match_pairs`.
+The first look (`matching.acceptance`) sees the matches alone: a pair that it rejects costs no geometry. Of the others
+a geometry is estimated, and judged by what chance would give. The database then holds the matches of accepted pairs,
+whole; those of all pairs are in `matches/`, and what was seen of each pair in the table `sfm_match_pairs`.
 """
 
+import os
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
-from sfm_match.colmap import hush_colmap
 from sfm_match.colmap.cameras import read_cameras
 from sfm_match.colmap.queries import MOST_IMAGES, PAIRS, open_for_reading, read_record, write_records
+from sfm_match.colmap.two_view import Configuration, TwoView, estimate_two_view, rays
+from sfm_match.job.concurrency import WorkerThreads
 from sfm_match.matching.acceptance import (
     SIGNIFICANT,
+    FirstLook,
     Floats,
     Points,
     Verdict,
@@ -35,74 +38,56 @@ from sfm_match.store.matches import Matches
 if TYPE_CHECKING:
     import pycolmap
 
-RANSAC_SEED = 0
-_WRITTEN, _JUDGED = "matches written", "pairs judged"  # notes in the database
+_DONE = "pairs verified"  # a record in the database
 _COLUMNS = (
     "pair_id INTEGER PRIMARY KEY, matches INTEGER, strong INTEGER, arrangement REAL, significance REAL, verdict TEXT"
 )
-_CALIBRATED, _UNCALIBRATED, _WATERMARK = 2, 3, 7  # COLMAP's TwoViewGeometry::ConfigurationType
 _IMAGES = 192  # whose keypoints are held; tiles bring pairs of at most 64 images together
+_AT_ONCE = 256  # pairs that are written together; a kill costs no more
 
 NamedMatches = tuple[str, str, Matches]
 
 
-def write_matches(
-    database: Path, matches: Iterable[NamedMatches], *, accept_all: bool = False, rotations: int = 1
-) -> None:
-    """Writes the matches of every pair that may be one; does nothing where an earlier call did.
+@dataclass(frozen=True)
+class How:
+    """How pairs are judged."""
+
+    verify: bool = True  # or take all matches as they are, without geometries
+    accept_all: bool = False  # every pair with enough inliers, as COLMAP does
+    rotations: int = 1  # quarter turns that one image of a pair may have against the other: 1 or 4
+
+
+def verify_pairs(database: Path, matches: Iterable[NamedMatches], how: How, advance: Callable[[int], None]) -> None:
+    """Writes matches, geometries and verdicts of the pairs that have none yet: a killed job resumes.
 
     Args:
         database: with images and keypoints, which no other process has open.
         matches: of all pairs.
-        accept_all: leave the choice to COLMAP's verification.
-        rotations: quarter turns that one image of a pair may have against the other: 1 or 4.
+        how: pairs are judged.
+        advance: told how many pairs are done.
     """
-    if read_record(database, _WRITTEN) is not None:
+    if read_record(database, _DONE) is not None:
         return
-    with closing(sqlite3.connect(database)) as connection, connection:
+    cameras = read_cameras(database)
+    with closing(sqlite3.connect(database)) as connection, threadpool_limits(1, "blas"):
         connection.execute(f"CREATE TABLE IF NOT EXISTS {PAIRS} ({_COLUMNS})")
-        keypoints = _Keypoints(connection)
-        for first, second, found in matches:
-            pair = keypoints.pair(first, second, found.indices)
-            seen = None if accept_all else first_look(pair.a, pair.b, found.scores, rotations=rotations)
-            if seen is not None:
-                judged = (pair.number, len(found.indices), seen.strong, seen.arrangement, seen.verdict)
-                connection.execute(f"INSERT INTO {PAIRS} VALUES (?, ?, ?, ?, NULL, ?)", judged)
-            if len(found.indices) and (seen is None or seen.verdict is None):
-                packed = (pair.number, len(pair.indices), pair.indices.tobytes())
-                connection.execute("INSERT INTO matches (pair_id, rows, cols, data) VALUES (?, ?, 2, ?)", packed)
-        write_records(connection, {_WRITTEN: "yes"})
-
-
-def verify(database: Path, matches: Callable[[], Iterable[NamedMatches]]) -> None:
-    """Estimates a two-view geometry of the pairs that `write_matches` left, and judges it; resumes after a kill.
-
-    Args:
-        database: which no other process has open.
-        matches: gives the matches of all pairs, with their scores, each time it is called.
-    """
-    _estimate(database)
-    if verdicts(database) and read_record(database, _JUDGED) is None:
-        cameras = read_cameras(database)
-        with closing(sqlite3.connect(database)) as connection, connection:
-            _judge_all(connection, cameras, matches())
-
-
-def _estimate(database: Path) -> None:
-    import pycolmap
-
-    hush_colmap()
-    options = pycolmap.TwoViewGeometryOptions()
-    options.ransac.random_seed = RANSAC_SEED  # the same matches give the same geometry
-    # as many samples as its confidence of 0.999 asks for, not three times as many: of hard pairs of lund and of
-    # strangers the same inliers were found in a third of the time
-    options.ransac.dyn_num_trials_multiplier = 1.0
-    pycolmap.geometric_verification(str(database), two_view_geometry_options=options)
+        connection.commit()
+        judged = _each(connection, matches, partial(_judge, how=how, cameras=cameras), advance)
+        waiting = 0
+        for one in judged:
+            _write(connection, one)
+            waiting += 1
+            if waiting == _AT_ONCE:
+                connection.commit()
+                waiting = 0
+            advance(1)
+        write_records(connection, {_DONE: "yes"})
+        connection.commit()
 
 
 def verdicts(database: Path) -> dict[str, int]:
     """How many pairs got which verdict; nothing where they were not judged."""
-    if read_record(database, _WRITTEN) is None:
+    if read_record(database, _DONE) is None:
         return {}
     with closing(open_for_reading(database)) as connection:
         query = f"SELECT verdict, COUNT(*) FROM {PAIRS} GROUP BY verdict ORDER BY COUNT(*) DESC"
@@ -157,65 +142,102 @@ class _Pair:
     camera_b: int
 
 
-def _judge_all(
-    connection: sqlite3.Connection, cameras: Mapping[int, "pycolmap.Camera"], matches: Iterable[NamedMatches]
-) -> None:
-    open_pairs = {number for (number,) in connection.execute(f"SELECT pair_id FROM {PAIRS} WHERE verdict IS NULL")}
+@dataclass(frozen=True)
+class _Judged:
+    """What came out of a pair."""
+
+    pair: _Pair
+    look: FirstLook | None  # None: all are accepted
+    geometry: TwoView | None
+    significance: float | None
+    verdict: Verdict | None
+
+
+def _each(
+    connection: sqlite3.Connection,
+    matches: Iterable[NamedMatches],
+    judge: Callable[[tuple[_Pair, NDArray[np.floating]]], _Judged],
+    advance: Callable[[int], None],
+) -> Iterator[_Judged]:
+    """Of the pairs that are not in the database, in their order; judged in threads, read in this one."""
+    done = {number for table in (PAIRS, "matches") for (number,) in connection.execute(f"SELECT pair_id FROM {table}")}
     keypoints = _Keypoints(connection)
-    for first, second, found in matches:
-        if keypoints.number(first, second) not in open_pairs:
-            continue
-        pair = keypoints.pair(first, second, found.indices)
-        query = "SELECT rows, config, F, E, H FROM two_view_geometries WHERE pair_id = ?"
-        rows, config, *matrices = connection.execute(query, (pair.number,)).fetchone() or (0, 0)
-        by_chance = None
-        if not rows:
-            verdict = Verdict.NO_GEOMETRY
-        elif config == _WATERMARK:
-            verdict = Verdict.WATERMARK
-        else:
-            chances, sample, solutions = _chances(config, matrices, pair, cameras)
-            by_chance = significance(chances, found.scores, sample=sample, solutions=solutions)
-            verdict = Verdict.ACCEPTED if by_chance < SIGNIFICANT else Verdict.CHANCE
-        update = f"UPDATE {PAIRS} SET significance = ?, verdict = ? WHERE pair_id = ?"
-        connection.execute(update, (by_chance, verdict, pair.number))
-        if verdict != Verdict.ACCEPTED:
-            for table in ("matches", "two_view_geometries"):
-                connection.execute(f"DELETE FROM {table} WHERE pair_id = ?", (pair.number,))
-    write_records(connection, {_JUDGED: "yes"})
+
+    def open_pairs() -> Iterator[tuple[_Pair, NDArray[np.floating]]]:
+        for first, second, found in matches:
+            if keypoints.number(first, second) in done:
+                advance(1)
+            else:
+                yield keypoints.pair(first, second, found.indices), found.scores
+
+    for _, judged in WorkerThreads(os.cpu_count() or 1).each(open_pairs(), judge):
+        yield judged
+
+
+def _judge(
+    matched: tuple[_Pair, NDArray[np.floating]], *, how: How, cameras: Mapping[int, "pycolmap.Camera"]
+) -> _Judged:
+    """Of one pair, with the scores of its matches."""
+    pair, scores = matched
+    if not how.verify:
+        return _Judged(pair, None, None, None, None)
+    look = None if how.accept_all else first_look(pair.a, pair.b, scores, rotations=how.rotations)
+    if look is not None and look.verdict is not None:
+        return _Judged(pair, look, None, None, look.verdict)
+    camera_a, camera_b = cameras[pair.camera_a], cameras[pair.camera_b]
+    geometry = estimate_two_view(pair.a.xy, pair.b.xy, camera_a, camera_b)
+    if look is None:
+        return _Judged(pair, None, geometry, None, None)
+    if geometry is None:
+        return _Judged(pair, look, None, None, Verdict.NO_GEOMETRY)
+    if geometry.configuration == Configuration.WATERMARK:
+        return _Judged(pair, look, geometry, None, Verdict.WATERMARK)
+    chances, sample, solutions = _chances(geometry, pair, camera_a, camera_b)
+    by_chance = significance(chances, scores, sample=sample, solutions=solutions)
+    return _Judged(pair, look, geometry, by_chance, Verdict.ACCEPTED if by_chance < SIGNIFICANT else Verdict.CHANCE)
+
+
+def _write(connection: sqlite3.Connection, judged: _Judged) -> None:
+    """The verdict; of accepted pairs the matches and the geometry, too. The caller commits."""
+    pair, look, geometry = judged.pair, judged.look, judged.geometry
+    if look is not None:
+        row = (pair.number, len(pair.indices), look.strong, look.arrangement, judged.significance, judged.verdict)
+        connection.execute(f"INSERT INTO {PAIRS} VALUES (?, ?, ?, ?, ?, ?)", row)
+    if judged.verdict not in (None, Verdict.ACCEPTED) or not len(pair.indices):
+        return
+    matches = (pair.number, len(pair.indices), pair.indices.tobytes())
+    connection.execute("INSERT INTO matches (pair_id, rows, cols, data) VALUES (?, ?, 2, ?)", matches)
+    if geometry is not None:
+        inliers = pair.indices[geometry.inliers]
+        matrices = [None if one is None else one.tobytes() for one in (geometry.f, geometry.e, geometry.h)]
+        columns = "pair_id, rows, cols, data, config, F, E, H"
+        values = (pair.number, len(inliers), 2, inliers.tobytes(), int(geometry.configuration), *matrices)
+        connection.execute(f"INSERT INTO two_view_geometries ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
 
 
 def _chances(
-    config: int, matrices: Sequence[bytes | None], pair: _Pair, cameras: Mapping[int, "pycolmap.Camera"]
+    geometry: TwoView, pair: _Pair, camera_a: "pycolmap.Camera", camera_b: "pycolmap.Camera"
 ) -> tuple[Floats, int, int]:
     """For each match, how probable its fit is by chance; the matches of a minimal sample, and its solutions.
 
-    The worse of both directions counts. The matrices are COLMAP's F, E and H: x_b^T F x_a = 0, x_b ~ H x_a.
+    The worse of both directions counts.
     """
-    f, e, h = (None if m is None else np.frombuffer(m, np.float64).reshape(3, 3) for m in matrices)
     a, b = pair.a, pair.b
-    if config == _CALIBRATED and e is not None:  # in normalised coordinates, free of distortion
-        camera_a, camera_b = cameras[pair.camera_a], cameras[pair.camera_b]
-        rays_a, rays_b = _rays(camera_a, a.xy), _rays(camera_b, b.xy)
-        in_b = _to_lines(e, rays_a, rays_b) * camera_b.mean_focal_length()
-        in_a = _to_lines(e.T, rays_b, rays_a) * camera_a.mean_focal_length()
+    if geometry.configuration == Configuration.CALIBRATED and geometry.e is not None:
+        rays_a, rays_b = rays(camera_a, a.xy), rays(camera_b, b.xy)
+        in_b = _to_lines(geometry.e, rays_a, rays_b) * camera_b.mean_focal_length()
+        in_a = _to_lines(geometry.e.T, rays_b, rays_a) * camera_a.mean_focal_length()
         sample, solutions, chance = 5, 10, line_chance
-    elif config == _UNCALIBRATED and f is not None:
-        in_b, in_a = _to_lines(f, a.xy, b.xy), _to_lines(f.T, b.xy, a.xy)
+    elif geometry.configuration == Configuration.UNCALIBRATED and geometry.f is not None:
+        in_b, in_a = _to_lines(geometry.f, a.xy, b.xy), _to_lines(geometry.f.T, b.xy, a.xy)
         sample, solutions, chance = 7, 3, line_chance
     else:  # planar or panoramic
-        transfer = np.eye(3) if h is None else h
+        transfer = np.eye(3) if geometry.h is None else geometry.h
         in_b = np.linalg.norm(_mapped(transfer, a.xy) - b.xy, axis=1)
         in_a = np.linalg.norm(_mapped(np.asarray(np.linalg.pinv(transfer), np.float64), b.xy) - a.xy, axis=1)
         sample, solutions, chance = 4, 1, point_chance
     worse = np.maximum(chance(in_b, b.width, b.height), chance(in_a, a.width, a.height))
     return np.nan_to_num(worse, nan=1.0), sample, solutions
-
-
-def _rays(camera: "pycolmap.Camera", points: Floats) -> Floats:
-    """(M, 2) on the plane at distance 1; NaN where the distortion has no inverse."""
-    rays: Any = camera.cam_from_img(points)
-    return np.asarray(rays, np.float64).reshape(-1, 2)
 
 
 def _to_lines(matrix: Floats, points: Floats, others: Floats) -> Floats:

@@ -1,8 +1,8 @@
 """`database.db`: cameras, rigs, frames, images, keypoints, matches and verified geometries, built whole, then renamed.
 
 While it is built it is `database.db.partial`. A kill during verification costs nothing but the pairs in hand: the
-partial database carries the digest of what it was built from, and COLMAP passes over the pairs it has verified. Then
-keypoints are adjusted (`refine.keypoints`), which resumes where it stopped, too.
+partial database carries the digest of what it was built from, and pairs with a verdict are passed over. Then keypoints
+are adjusted (`refine.keypoints`), which resumes where it stopped, too.
 """
 
 import json
@@ -18,7 +18,7 @@ from sfm_match.colmap.assigned import RECORD as CAMERAS
 from sfm_match.colmap.cameras import CameraPlan, check_camera_model, plan_cameras
 from sfm_match.colmap.database import write_images
 from sfm_match.colmap.queries import count, read_record, write_records
-from sfm_match.colmap.verification import verdicts, verify, write_matches
+from sfm_match.colmap.verification import How, verdicts, verify_pairs
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError
 from sfm_match.job.progress import Clock, StageReport
 from sfm_match.job.workspace import Workspace
@@ -26,10 +26,10 @@ from sfm_match.matching.acceptance import Verdict
 from sfm_match.options.stages import ImportOptions
 from sfm_match.refine.keypoints import adjust_keypoints, adjusted_before, clear
 from sfm_match.stages.base import Job
-from sfm_match.stages.state import NamedMatches, iter_features, iter_matches
+from sfm_match.stages.state import iter_features, iter_matches
 from sfm_match.store.shard import commit, fingerprint, sha256_of
 
-ALGORITHM = 2  # raise it when the same matches and options come to give another database
+ALGORITHM = 3  # raise it when the same matches and options come to give another database
 
 
 def check(job: Job) -> None:
@@ -96,14 +96,14 @@ def _build(job: Job, partial: Path, digest: str, clock: Clock) -> None:
             with closing(sqlite3.connect(partial)) as connection, connection:
                 keys = json.dumps({camera.number: camera.key for camera in cameras})
                 write_records(connection, {"options": _recorded(options), "inputs": digest, CAMERAS: keys})
-    with clock.on("write"):
-        accept_all = options.accept_pairs == "all" or not options.verify
-        counted = _counted(job, iter_matches(matches, features), len(matches.usable))
-        write_matches(partial, counted, accept_all=accept_all, rotations=features.rotations)
+    how = How(options.verify, options.accept_pairs == "all" or not options.verify, features.rotations)
+    progress = job.progress("verify" if options.verify else "import", len(matches.usable), "pairs")
+    try:
+        with clock.on("verify" if options.verify else "write"):
+            verify_pairs(partial, iter_matches(matches, features), how, progress.advance)
+    finally:
+        progress.close()
     adjusted = adjusted_before(partial) is not None
-    if options.verify and not adjusted:  # COLMAP would look again at what it rejected, with keypoints that have moved
-        with clock.on("verify"):
-            verify(partial, lambda: iter_matches(matches, features))
     if options.verify and options.adjust_keypoints and not adjusted:
         with clock.on("adjust"):
             adjust_keypoints(
@@ -186,14 +186,3 @@ def _report(database: Path, options: ImportOptions, clock: Clock, *, computed: b
         detail=detail,
         facts=facts,
     )
-
-
-def _counted(job: Job, matches: Iterator[NamedMatches], total: int) -> Iterator[NamedMatches]:
-    """Shows how far the pairs have come."""
-    progress = job.progress("import", total, "pairs")
-    try:
-        for one in matches:
-            yield one
-            progress.advance(1)
-    finally:
-        progress.close()

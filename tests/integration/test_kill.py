@@ -31,13 +31,14 @@ os.replace = killing
 """
 # Some pairs are verified, as by a verification that does not come to its end.
 WHILE_VERIFYING = """
-import os, signal, tempfile, pycolmap
-def killing(database, two_view_geometry_options):
-    with tempfile.NamedTemporaryFile("w", delete=False) as file:
-        file.write("view04.jpg view05.jpg\\nview05.jpg view06.jpg\\nview08.jpg view09.jpg\\n")
-    pycolmap.verify_matches(database, file.name, two_view_geometry_options)
-    os.kill(os.getpid(), signal.SIGKILL)
-pycolmap.geometric_verification = killing
+import os, signal, sfm_match.colmap.verification as v
+v._AT_ONCE, write, written = 3, v._write, []
+def killing(*arguments):
+    write(*arguments)
+    written.append(1)
+    if len(written) == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+v._write = killing
 """
 AT_CHECKPOINT = """
 import os, signal, sfm_match.stages.import_ as d

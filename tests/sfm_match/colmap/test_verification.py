@@ -2,8 +2,9 @@
 
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pycolmap
@@ -11,7 +12,8 @@ import pytest
 
 from sfm_match.colmap import verification
 from sfm_match.colmap.queries import MOST_IMAGES
-from sfm_match.colmap.verification import NamedMatches, verdicts, verify, write_matches
+from sfm_match.colmap.two_view import TwoView, estimate_two_view
+from sfm_match.colmap.verification import How, NamedMatches, verdicts, verify_pairs
 from sfm_match.matching.acceptance import Verdict
 from sfm_match.store.matches import Matches
 
@@ -56,15 +58,24 @@ def database(made: tuple[Path, list[NamedMatches]], tmp_path: Path) -> tuple[Pat
     return Path(shutil.copy(path, tmp_path)), matches
 
 
-def judge(path: Path, matches: list[NamedMatches]) -> None:
-    write_matches(path, matches)
-    verify(path, lambda: matches)
+def judge(path: Path, matches: Iterable[NamedMatches], *, accept_all: bool = False) -> int:
+    """Returns how many pairs were told of."""
+    told: list[int] = []
+    verify_pairs(path, matches, How(accept_all=accept_all), told.append)
+    return sum(told)
 
 
 def rows_of(path: Path, table: str) -> dict[int, int]:
     """Of each pair."""
     connection = sqlite3.connect(path)
     found = dict(connection.execute(f"SELECT pair_id, rows FROM {table}"))
+    connection.close()
+    return found
+
+
+def contents(path: Path, table: str) -> set[tuple[Any, ...]]:
+    connection = sqlite3.connect(path)
+    found = set(connection.execute(f"SELECT * FROM {table}"))
     connection.close()
     return found
 
@@ -97,24 +108,28 @@ def test_chance_is_rejected_with_its_reason(database: tuple[Path, list[NamedMatc
 def test_rejected_pairs_cost_no_ransac(
     database: tuple[Path, list[NamedMatches]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """COLMAP is not shown them, and another verification of the database does not bring back what was rejected."""
+    """No geometry is tried on them, and COLMAP's verification of the database does not bring back what was rejected."""
     path, matches = database
-    monkeypatch.setattr(verification, "_judge_all", lambda *_: None)
-    judge(path, matches)
-    assert len(rows_of(path, "matches")) == len(rows_of(path, "two_view_geometries")) == 12  # 10, and 2 strong ones
-    monkeypatch.undo()
-    judge(path, matches)
+    tried: list[int] = []
+
+    def counted(*args: Any) -> TwoView | None:
+        tried.append(1)
+        return estimate_two_view(*args)
+
+    monkeypatch.setattr(verification, "estimate_two_view", counted)
+    assert judge(path, matches) == 15
+    assert len(tried) == 12  # 10, and 2 strong ones
     accepted = rows_of(path, "two_view_geometries")
-    verification._estimate(path)
+    pycolmap.geometric_verification(str(path))
     assert rows_of(path, "two_view_geometries") == accepted
 
 
 def test_all_can_be_left_to_colmap(database: tuple[Path, list[NamedMatches]]) -> None:
     path, matches = database
-    write_matches(path, matches, accept_all=True)
-    verify(path, lambda: matches)
+    judge(path, matches, accept_all=True)
     assert verdicts(path) == {}
     assert len(rows_of(path, "matches")) == 15
+    assert len(rows_of(path, "two_view_geometries")) >= 10
 
 
 def test_matches_arrive_in_colmaps_order(database: tuple[Path, list[NamedMatches]]) -> None:
@@ -131,27 +146,34 @@ def test_matches_arrive_in_colmaps_order(database: tuple[Path, list[NamedMatches
     assert read == 10
 
 
-@pytest.mark.parametrize("where", ["write_matches", "_estimate", "_judge_all"])
+@pytest.mark.parametrize("accept_all", [False, True])
 def test_resumes_where_it_was_killed(
-    database: tuple[Path, list[NamedMatches]], where: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    database: tuple[Path, list[NamedMatches]], accept_all: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     path, matches = database
     undisturbed = tmp_path / "undisturbed.db"
     undisturbed.write_bytes(path.read_bytes())
-    judge(undisturbed, matches)
+    judge(undisturbed, matches, accept_all=accept_all)
 
     def interrupted() -> Iterator[NamedMatches]:
-        yield from matches[:7]
+        yield from matches[:11]
         raise KeyboardInterrupt
 
-    def stopped(_: Path) -> None:
-        raise KeyboardInterrupt
+    monkeypatch.setattr(verification, "_AT_ONCE", 3)
+    with pytest.raises(KeyboardInterrupt):
+        judge(path, interrupted(), accept_all=accept_all)
+    assert verdicts(path) == {}
+    before = len(rows_of(path, "matches"))
+    assert 0 < before < 11
+    tried: list[int] = []
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        if where == "_estimate":
-            patched.setattr(verification, where, stopped)
-        write_matches(path, interrupted() if where == "write_matches" else matches)
-        verify(path, interrupted)
-    judge(path, matches)
+    def counted(*args: Any) -> TwoView | None:
+        tried.append(1)
+        return estimate_two_view(*args)
+
+    monkeypatch.setattr(verification, "estimate_two_view", counted)
+    assert judge(path, matches, accept_all=accept_all) == 15
+    assert len(tried) <= 15 - before
     assert verdicts(path) == verdicts(undisturbed)
-    assert rows_of(path, "two_view_geometries") == rows_of(undisturbed, "two_view_geometries")
+    for table in ("matches", "two_view_geometries"):
+        assert contents(path, table) == contents(undisturbed, table)
