@@ -36,7 +36,6 @@ class ModelSpec:
     weights: tuple[WeightsFile, ...]  # to download; none: they come with sfm_match, in a folder of the model's name
     published: bool  # keypoints are ranked as the published DeDoDe ranks them: by coverage
     nms_radius: int  # network pixels; a keypoint is the strongest within this distance (in rows and in columns)
-    cpu_batch: int  # images a call; more gains nothing on a CPU
     pixels_per_keypoint: int = 0  # network pixels; an image has no more that can be told apart; 0: no limit
     least_contrast: float = 0.0  # of a keypoint's logit over the lowest within CONTRAST_RADIUS; 0: any
 
@@ -92,7 +91,6 @@ def _published(descriptor: NetworkConfig, *weights: WeightsFile) -> ModelSpec:
         weights=weights,
         published=True,
         nms_radius=1,
-        cpu_batch=1,
     )
 
 
@@ -105,7 +103,6 @@ FAMILY = {
         weights=(),
         published=False,
         nms_radius=2,
-        cpu_batch=4,
         # The detector learned to find a keypoint in 128 pixels. Of images of 320 pixels twice as many make better
         # poses, and four times as many do not (`scripts/benchmarks/results/keypoint_density.md`).
         pixels_per_keypoint=64,

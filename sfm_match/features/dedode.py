@@ -4,6 +4,7 @@ On the CPU the selection is numpy's. On a GPU it is a network between the networ
 bytes, and only keypoints and descriptors come back.
 """
 
+import os
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,13 +19,13 @@ from sfm_match.features.extractor import ROTATIONS, Found
 from sfm_match.features.keypoint_selection import Selection, select_keypoints
 from sfm_match.images.coordinates import ImageGeometry, normalised_from_network, rotated_by_quarters
 from sfm_match.images.loader import Loaded, normalise
-from sfm_match.job.concurrency import WorkerThreads
+from sfm_match.job.concurrency import WorkerThreads, machine_memory
 from sfm_match.job.progress import Clock
 from sfm_match.models import Model, Weights, find_model
 from sfm_match.models.engines import runtime_for
 from sfm_match.options.stages import AUTO, ExtractOptions
 from sfm_match.runtime import EngineError, OutOfMemory, Runtime, choose, resolve_precision
-from sfm_match.runtime.planning import Range, images_a_call, most_a_call, ranges
+from sfm_match.runtime.planning import Range, images_a_call, images_at_once, most_a_call, ranges
 from sfm_match.store.features import Features
 
 NOT_FINITE = "the network gave values that are not finite"
@@ -64,6 +65,14 @@ def images_a_batch(model: Model, asked: str, buckets: Collection[tuple[int, int]
     return images_a_call(free, width * height, model.spec.activations, largest)
 
 
+def _images_at_once(model: Model, buckets: Mapping[tuple[int, int], int]) -> int:
+    """Images that a CPU works on side by side: one a core, as far as memory goes."""
+    largest = max((width * height for width, height in buckets), default=1)
+    return images_at_once(
+        sum(buckets.values()), largest * model.spec.activations, os.cpu_count() or 1, machine_memory()
+    )
+
+
 def inputs(model: Model, options: ExtractOptions) -> dict[str, object]:
     """Weights, precision, and what limits keypoints: as `extractor.ExtractorModule.inputs`."""
     found: dict[str, object] = {**model.inputs(), "precision": "fp16" if model.half else "fp32"}
@@ -98,7 +107,7 @@ class DeDoDeExtractor:
         self.model, self._options, self._buckets = model, options, buckets
         self._note = ""
         if runtime is None:
-            runtime, choice = runtime_for(options.device)
+            runtime, choice = runtime_for(options.device, _images_at_once(model, buckets))
             self._note = choice.note
         self._runtime = runtime
         self.batch = self._batch()
@@ -110,7 +119,7 @@ class DeDoDeExtractor:
 
     def _batch(self) -> int:
         if not self._runtime.on_device:
-            return self.model.spec.cpu_batch if self._options.batch == AUTO else int(self._options.batch)
+            return 1 if self._options.batch == AUTO else int(self._options.batch)  # more gains nothing
         return images_a_batch(self.model, self._options.batch, self._buckets, self._runtime.free_memory())
 
     def _make(self, model: Model, served: Sequence[Range]) -> _Networks:

@@ -1,5 +1,6 @@
 """Work in order, some of it ahead."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -10,6 +11,11 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 AHEAD = 2  # results that wait for the disk at most; a unit of 64 images with 4096 keypoints is 138 MB
+
+
+def machine_memory() -> int | None:
+    """Bytes; None where nobody tells (Windows)."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else None
 
 
 class WorkerThreads:

@@ -44,7 +44,7 @@ def run_options(
         UsageError: an unknown name, or a value that is not accepted.
     """
     if isinstance(pairs, str):
-        pairs = PairsOptions(strategy=pairs)
+        keywords, pairs = {"strategy": pairs, **keywords}, None
     given = options_of(command, GROUPS, keywords)
     chosen = RunOptions(
         ExtractOptions.from_mapping(given, extract),

@@ -6,13 +6,14 @@ from sfm_match.errors import UsageError
 from sfm_match.runtime.protocol import Runtime
 
 
-def create_runtime(device: str, cache: Path, index: int = 0) -> Runtime:
+def create_runtime(device: str, cache: Path, index: int = 0, at_once: int = 1) -> Runtime:
     """The engine for a device.
 
     Args:
         device: a name of `options.devices.ENGINES`.
         cache: folder of what engines build once.
         index: of the GPU.
+        at_once: images or pairs that a CPU works on side by side, each with its share of the cores.
 
     Raises:
         UsageError: it is not available on this machine; the message says what is missing.
@@ -20,7 +21,7 @@ def create_runtime(device: str, cache: Path, index: int = 0) -> Runtime:
     if device in ("cpu", "cuda", "ort-tensorrt"):
         from sfm_match.runtime.ort import OrtRuntime
 
-        return OrtRuntime(device, cache, index=index)
+        return OrtRuntime(device, cache, index=index, at_once=at_once)
     if device == "tensorrt":
         from sfm_match.runtime.trt import TrtRuntime
 

@@ -12,6 +12,7 @@ WORKERS = 2  # of a GPU
 MOST_ELEMENTS = 2**31 - 1  # of a tensor: TensorRT refuses more, and kernels of other engines count in 32 bits
 MATRICES = 4  # float32 matrices of a pair that matching holds at once
 MOST_PAIRS = 64  # a call
+FEW = 4  # images at once where nobody tells the memory
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,19 @@ def whole_range(profiles: Sequence[Shapes]) -> dict[str, tuple[Shape, Shape, Sha
 def assumed_free(total: int) -> int:
     """Bytes of a GPU's memory to plan with where nothing tells what is free."""
     return int(total * 0.8)
+
+
+def images_at_once(images: int, bytes_each: float, cores: int, memory: int | None) -> int:
+    """Images that a CPU works on side by side, one a core.
+
+    Args:
+        images: that there are.
+        bytes_each: of an image's activations; all together take a quarter of the memory at most.
+        cores: of the machine.
+        memory: of the machine, bytes; None: unknown.
+    """
+    fitting = FEW if memory is None else int(memory / 4 / bytes_each)
+    return max(1, min(images, cores, fitting))
 
 
 def images_a_call(free: int | None, pixels: int, bytes_per_pixel: float, elements: int) -> int:

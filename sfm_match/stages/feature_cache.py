@@ -1,6 +1,5 @@
 """Features of images for a matcher, from files: what was asked for last stays in memory."""
 
-import os
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
+from sfm_match.job.concurrency import machine_memory
 from sfm_match.matching.matcher import Descriptors
 from sfm_match.store.features import read_features, unit_path
 
@@ -18,9 +18,8 @@ SHARE = 8  # with a GPU, this part of the machine's memory where that is more: r
 
 def kept_bytes(*, on_device: bool, workers: int) -> int:
     """Bytes of descriptors that each of the workers keeps in memory."""
-    if not on_device or not hasattr(os, "sysconf"):  # Windows does not tell
-        return KEPT
-    return max(KEPT, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // (SHARE * workers))
+    memory = machine_memory()
+    return KEPT if not on_device or memory is None else max(KEPT, memory // (SHARE * workers))
 
 
 class FeatureCache:

@@ -23,6 +23,8 @@ def test_keywords_go_before_groups() -> None:
     assert (chosen.extract.size, chosen.extract.border, chosen.pairs.strategy) == (640, 8, "sequential")
     assert run_options({}, pairs="retrieval").pairs == PairsOptions("retrieval")
     assert run_options({}) == RunOptions()
+    listed = Path("pairs.txt")  # a strategy by its name alone, and what it needs as a keyword
+    assert run_options({"match_list_path": listed}, pairs="list").pairs == PairsOptions("list", match_list_path=listed)
 
 
 def test_a_group_that_a_command_refuses(tmp_path: Path) -> None:

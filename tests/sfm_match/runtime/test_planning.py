@@ -9,6 +9,7 @@ from sfm_match.runtime.planning import (
     Range,
     fits,
     images_a_call,
+    images_at_once,
     most_a_call,
     pairs_a_call,
     profile_for,
@@ -82,3 +83,11 @@ def test_no_tensor_has_more_elements_than_tensorrt_takes() -> None:
     assert most_a_call(2**31) == 1
     assert most_a_call(2**30) == 1
     assert most_a_call(2**29) == 3
+
+
+def test_a_cpu_takes_as_many_images_as_it_has_cores_images_and_memory() -> None:
+    assert images_at_once(100, 1e8, 16, 64 << 30) == 16
+    assert images_at_once(3, 1e8, 16, 64 << 30) == 3
+    assert images_at_once(100, 2e9, 16, 32 << 30) == 4  # a quarter of the memory
+    assert images_at_once(100, 2e9, 16, 1 << 30) == images_at_once(0, 1e8, 16, None) == 1
+    assert images_at_once(100, 1e8, 16, None) == 4
