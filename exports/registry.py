@@ -36,7 +36,7 @@ class ModelSpec:
     weights: tuple[WeightsFile, ...]  # to download; none: they come with sfm_match, in a folder of the model's name
     published: bool  # keypoints are ranked as the published DeDoDe ranks them: by coverage
     nms_radius: int  # network pixels; a keypoint is the strongest within this distance (in rows and in columns)
-    pixels_per_keypoint: int = 0  # network pixels; an image has no more that can be told apart; 0: no limit
+    pixels_per_keypoint: int = 0  # network pixels; half as many in images of few keypoints; 0: no limit
     least_contrast: float = 0.0  # of a keypoint's logit over the lowest within CONTRAST_RADIUS; 0: any
 
     @property
@@ -103,9 +103,9 @@ FAMILY = {
         weights=(),
         published=False,
         nms_radius=2,
-        # The detector learned to find a keypoint in 128 pixels. Of images of 320 pixels twice as many make better
-        # poses, and four times as many do not (`scripts/benchmarks/results/keypoint_density.md`).
-        pixels_per_keypoint=64,
+        # The detector learned to find a keypoint in 128 pixels. Of images of 640 pixels twice as many make no better
+        # poses for twice the time; of images of 320 they do (`scripts/benchmarks/results/keypoint_density.md`).
+        pixels_per_keypoint=128,
         least_contrast=0.25,  # flat areas have less, inliers of photographs more (the same file)
     ),
     "dedode-l-b": _published(DESCRIPTOR_B, _DETECTOR_L_V2, _DESCRIPTOR_B),

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from exports.graph_constants import CONTRAST_RADIUS
 
+ENOUGH = 1024  # keypoints that hold an image
 _WINDOW = 2  # pixels each way of the soft-argmax
 _DENSITY = np.exp(-(np.linspace(-2, 2, 51, dtype=np.float32) ** 2))  # the published kernel of the coverage weighting
 
@@ -22,14 +23,16 @@ class Selection:
     nms_radius: int  # network pixels
     subpixel: bool
     coverage: bool = False  # rank by probability over the square root of its density (DeDoDe's `increase_coverage`)
-    pixels_per_keypoint: int = 0  # network pixels; 0: no limit
+    pixels_per_keypoint: int = 0  # network pixels, half as many in images too small for `ENOUGH`; 0: no limit
     least_contrast: float = 0.0  # of a logit over the lowest within `CONTRAST_RADIUS`; 0: no limit
 
     def most(self, size: tuple[int, int]) -> int:
         """Keypoints of an image of this (width, height), network pixels without padding."""
         if not self.pixels_per_keypoint:
             return self.max_keypoints
-        return min(self.max_keypoints, size[0] * size[1] // self.pixels_per_keypoint)
+        pixels = size[0] * size[1]
+        dense = min(ENOUGH, 2 * pixels // self.pixels_per_keypoint)
+        return min(self.max_keypoints, max(dense, pixels // self.pixels_per_keypoint))
 
 
 def select_keypoints(

@@ -122,12 +122,28 @@ def test_published_keypoints_are_those_of_the_published_detector(size: tuple[int
 def test_a_small_image_has_fewer_keypoints() -> None:
     logits = np.random.default_rng(0).normal(size=(64, 128)).astype(np.float32)
     every, scores = select_keypoints(logits, (96, 64), PLAIN)
-    few, strongest = select_keypoints(logits, (96, 64), dataclasses.replace(PLAIN, pixels_per_keypoint=128))
+    few, strongest = select_keypoints(logits, (96, 64), dataclasses.replace(PLAIN, pixels_per_keypoint=256))
     assert len(every) == 100
-    assert len(few) == 96 * 64 // 128  # of the image, not of its padding
+    assert len(few) == 2 * 96 * 64 // 256  # of the image, not of its padding; twice, because they are so few
     np.testing.assert_array_equal(few, every[: len(few)])
     np.testing.assert_array_equal(strongest, scores[: len(few)])
-    assert len(select_keypoints(logits, (96, 64), dataclasses.replace(PLAIN, pixels_per_keypoint=10_000))[0]) == 0
+    assert len(select_keypoints(logits, (96, 64), dataclasses.replace(PLAIN, pixels_per_keypoint=20_000))[0]) == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "most"),
+    [
+        ((320, 213), 1024),  # half of it would hold the image badly
+        ((400, 400), 1250),
+        ((640, 480), 2400),
+        ((1024, 683), 4096),
+        ((160, 120), 300),
+    ],
+)
+def test_how_many_keypoints_an_image_has(size: tuple[int, int], most: int) -> None:
+    limited = dataclasses.replace(PLAIN, max_keypoints=4096, pixels_per_keypoint=128)
+    assert limited.most(size) == most
+    assert dataclasses.replace(limited, max_keypoints=200).most(size) == 200
 
 
 def test_flat_ground_has_no_keypoints() -> None:

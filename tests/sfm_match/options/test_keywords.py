@@ -17,13 +17,15 @@ def test_the_file_is_what_the_options_make() -> None:
     assert TARGET.read_text(encoding="utf-8") == generated(), "run python scripts/generate_keywords.py"
 
 
-def test_keywords_go_before_groups() -> None:
+def test_keywords_go_before_groups(tmp_path: Path) -> None:
     given = ExtractOptions(size=512, border=8)
     chosen = run_options({"size": 640, "strategy": "sequential"}, given, PairsOptions("exhaustive"))
     assert (chosen.extract.size, chosen.extract.border, chosen.pairs.strategy) == (640, 8, "sequential")
     assert run_options({}, pairs="retrieval").pairs == PairsOptions("retrieval")
     assert run_options({}) == RunOptions()
-    listed = Path("pairs.txt")  # a strategy by its name alone, and what it needs as a keyword
+    listed = tmp_path / "pairs.txt"
+    listed.touch()
+    # a strategy by its name alone, and what it needs as a keyword
     assert run_options({"match_list_path": listed}, pairs="list").pairs == PairsOptions("list", match_list_path=listed)
 
 
