@@ -112,6 +112,7 @@ def _options(error: str, samples: int) -> dict[str, Any]:
     return {
         error: MAX_ERROR,
         "success_prob": _CONFIDENCE,
+        "dyn_num_trials_mult": 1.0,  # as many samples as the confidence asks for, not three times as many
         "min_iterations": _FEWEST_SAMPLES,
         "max_iterations": samples,
         "seed": _SEED,

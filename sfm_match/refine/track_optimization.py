@@ -17,6 +17,7 @@ Keypoints = NDArray[np.int64]
 
 _ROUNDS = 40
 _STILL = 0.002  # pixels: steps below it are the last
+_RESTING = 0.8  # of the relations that are left; with fewer at work, the others are left out
 _AT_ONCE = 1 << 20  # relations: bounds memory; tracks stay whole
 _NOISE = 0.1  # pixels: disagreement beyond it weighs by its size, not by the square
 
@@ -56,8 +57,10 @@ def optimize_tracks(relations: Relations, count: int) -> Floats:
         pair = np.stack((relations.first[part], relations.second[part]))
         keypoints, local = np.unique(pair, return_inverse=True)
         first, second = local.reshape(2, -1)
+        of_track = np.empty(len(keypoints), np.int64)
+        of_track[first] = of_track[second] = np.searchsorted(keypoints, track[part])
         moves[keypoints] = _settled(
-            Relations(first, second, relations.offsets[part], relations.affines[part]), len(keypoints)
+            Relations(first, second, relations.offsets[part], relations.affines[part]), len(keypoints), of_track
         )
         start = end
     return moves
@@ -77,25 +80,33 @@ def tracks(first: Keypoints, second: Keypoints, count: int) -> Keypoints:
             return least
 
 
-def _settled(relations: Relations, count: int) -> Floats:
-    """Each keypoint goes half way to where its relations want it, at once with all others, again and again."""
+def _settled(relations: Relations, count: int, track: Keypoints) -> Floats:
+    """Each keypoint goes half way to where its relations want it, at once with all others, again and again.
+
+    A track rests when none of its keypoints (`track` says whose they are) makes a step any more.
+    """
     moves = np.zeros((count, 2), np.float32)
     back = np.linalg.inv(relations.affines)
-    first, second = relations.first, relations.second
-    ends = np.concatenate((first, second))
     for _ in range(_ROUNDS):
-        wanted = _times(relations.affines, moves[first]) + relations.offsets
-        left = wanted - moves[second]
-        weights = np.tile(1 / np.maximum(np.linalg.norm(left, axis=1), _NOISE), 2)
+        first, second = relations.first, relations.second
+        ends = np.concatenate((first, second))
+        left = _times(relations.affines, moves[first]) + relations.offsets - moves[second]
+        weights = np.tile(1 / np.maximum(np.hypot(left[:, 0], left[:, 1]), _NOISE), 2)
         pull = np.concatenate((-_times(back, left), left)) * weights[:, None]
         total = np.bincount(ends, weights, count)
-        steps = np.stack([np.bincount(ends, pull[:, axis], count) / total for axis in (0, 1)], axis=1)
+        pulled = np.stack([np.bincount(ends, pull[:, axis], count) for axis in (0, 1)], axis=1)
+        steps = np.divide(pulled, total[:, None], out=np.zeros_like(pulled), where=total[:, None] > 0)
         moves += (steps / 2).astype(np.float32)
-        if np.abs(steps).max() < _STILL:
+        moving = np.zeros(count, bool)  # by the number of a track, which is one of a keypoint
+        moving[track[np.abs(steps).max(axis=1) >= _STILL]] = True
+        if not moving.any():
             break
+        going = moving[track[first]]
+        if going.mean() < _RESTING:
+            relations, back = Relations(*(values[going] for values in vars(relations).values())), back[going]
     return moves
 
 
 def _times(maps: Floats, vectors: Floats) -> Floats:
     """(E, 2, 2) times (E, 2)."""
-    return np.asarray((maps * vectors[:, None]).sum(axis=2), np.float32)
+    return np.asarray(np.einsum("eij,ej->ei", maps, vectors), np.float32)
