@@ -95,8 +95,7 @@ def align(image_a: Pyramid, image_b: Pyramid, first: Floats, second: Floats) -> 
             for start in range(0, len(tried), _AT_ONCE):
                 part = tried[start : start + _AT_ONCE]
                 at = (second + offsets)[part] / scale
-                kind = cv2.INTER_LINEAR if level else cv2.INTER_CUBIC
-                found, good = _fit(levels_a[level], levels_b[level], first[part] / scale, at, affines[part], kind)
+                found, good = _fit(levels_a[level], levels_b[level], first[part] / scale, at, affines[part])
                 good &= np.linalg.norm(offsets[part] + found * scale, axis=1) <= _FARTHEST
                 offsets[part[good]] += found[good] * scale
                 fits[part] |= good
@@ -148,11 +147,11 @@ def local_affines(first: Floats, second: Floats, near: NDArray[np.int64], rows: 
 
 
 def _fit(
-    image_a: Floats, image_b: Floats, first: Floats, second: Floats, affines: Floats, kind: int
+    image_a: Floats, image_b: Floats, first: Floats, second: Floats, affines: Floats
 ) -> tuple[Floats, NDArray[np.bool_]]:
     """(M, 2) offsets of the second points at one level, and whether to believe them (M,)."""
     side = 2 * _RADIUS + 1
-    patch = _sample(image_a, first, _inverse(affines) @ _grid(_RADIUS + 1), kind).reshape(-1, side + 2, side + 2)
+    patch = _sample(image_a, first, _inverse(affines) @ _grid(_RADIUS + 1)).reshape(-1, side + 2, side + 2)
     slopes = np.stack((patch[:, 1:-1, 2:] - patch[:, 1:-1, :-2], patch[:, 2:, 1:-1] - patch[:, :-2, 1:-1]), axis=1) / 2
     grid = _grid(_RADIUS)
     weights = np.exp(-(grid**2).sum(axis=0) * (2 / _RADIUS**2)).astype(np.float32)
@@ -166,14 +165,14 @@ def _fit(
     towards = -_inverse(weighted @ slopes.transpose(0, 2, 1) + 1e-4 * np.eye(2, dtype=np.float32)) @ weighted
 
     offsets, step = np.zeros_like(second), np.zeros_like(second)
-    seen = _standardised(_sample(image_b, second, grid, kind), weights)[0]
+    seen = _standardised(_sample(image_b, second, grid), weights)[0]
     before = (seen * template) @ weights
     moving = np.arange(len(second))
     for _ in range(_ITERATIONS):
         wrong = seen[moving] - template[moving]
         step[moving] = np.einsum("mik,mk->mi", towards[moving], wrong).clip(-1, 1)
         offsets[moving] += step[moving]
-        seen[moving] = _standardised(_sample(image_b, (second + offsets)[moving], grid, kind), weights)[0]
+        seen[moving] = _standardised(_sample(image_b, (second + offsets)[moving], grid), weights)[0]
         moving = moving[np.abs(step[moving]).max(axis=1) > _STILL]
         if not len(moving):
             break
@@ -189,10 +188,10 @@ def _grid(radius: int) -> Floats:
     return np.stack(np.meshgrid(along, along)).reshape(2, -1)
 
 
-def _sample(image: Floats, centres: Floats, around: Floats, kind: int) -> Floats:
+def _sample(image: Floats, centres: Floats, around: Floats) -> Floats:
     """(M, K): cubic interpolation around (M, 2) centres at (2, K), or (M, 2, K), x and y; beyond the edge, the edge."""
     x, y = (centres[:, axis, None] + around[..., axis, :] for axis in (0, 1))
-    return np.asarray(cv2.remap(image, x, y, kind, borderMode=cv2.BORDER_REPLICATE), np.float32)
+    return np.asarray(cv2.remap(image, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE), np.float32)
 
 
 def _inverse(maps: Floats) -> Floats:
