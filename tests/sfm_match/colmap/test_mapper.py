@@ -34,6 +34,7 @@ class Model:
     names: list[str]
     focal: float = 1000.0
     points: int = 100
+    off: bool = False  # from GPS
     images: dict[int, "Image"] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -59,12 +60,14 @@ class Runs:
     found: dict[tuple[int, bool], list[Model]]  # seed, EXIF held -> models
     asked: list[tuple[int, bool]] = field(default_factory=list)
     whole: list[list[str]] = field(default_factory=list)  # images of each call
+    fast: list[bool] = field(default_factory=list)  # adjusted seldom, in each call
 
     def incremental(self, *_: str, options: pycolmap.IncrementalPipelineOptions) -> dict[int, Model]:
         assert options.random_seed == options.mapper.random_seed
         assert options.constant_cameras == options.mapper.constant_cameras
         self.asked.append((options.random_seed, bool(options.constant_cameras)))
         self.whole.append(options.image_names)
+        self.fast.append(options.ba_global_frames_ratio > pycolmap.IncrementalPipelineOptions().ba_global_frames_ratio)
         return dict(enumerate(self.found.get(self.asked[-1], [])))
 
 
@@ -81,17 +84,25 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Runs]:
         return exif is not None and not 0.85 <= model.focal / exif <= 1.15
 
     monkeypatch.setattr(mapper, "far_from_exif", far)
+    monkeypatch.setattr(mapper, "far_from_gps", lambda model, _: model.off)
+    monkeypatch.setattr(mapper, "refine_robustly", lambda model, **_: model)
     yield found
 
 
-def mapped(tmp_path: Path, *, exif: float | None = None, pairs: list[tuple[int, int]] | None = None) -> list[list[str]]:
+def mapped(
+    tmp_path: Path,
+    *,
+    exif: float | None = None,
+    pairs: list[tuple[int, int]] | None = None,
+    robust: bool = False,
+) -> list[list[str]]:
     """Ten images that are all connected, or these pairs. Names of each model."""
     ring = [(i, (i + 1) % 10) for i in range(9)] + [(0, 9)]
     path = accepted_database(tmp_path / "a.db", ring if pairs is None else pairs)
     headers = {name: Header(1000, 800, focal=exif) for name in NAMES}
     output = tmp_path / "out"
     output.mkdir()
-    options = ReconstructOptions(seed=7, robust_refinement=False)
+    options = ReconstructOptions(seed=7, robust_refinement=robust)
     models = map_components(path, tmp_path, headers, options, output, Clock()).models
     return [cast(Model, model).names for model in models]
 
@@ -128,6 +139,19 @@ def test_where_exif_does_not_fit_it_lets_go(runs: Runs, tmp_path: Path) -> None:
     }
     assert mapped(tmp_path, exif=1000.0) == [NAMES]
     assert runs.asked == [(7, True), (8, False), (9, True)]
+
+
+def test_a_model_far_from_gps_is_tried_again(runs: Runs, tmp_path: Path) -> None:
+    runs.found = {(7, False): [Model(NAMES, points=900, off=True)], (8, False): [Model(NAMES)]}
+    assert mapped(tmp_path) == [NAMES]
+    assert runs.asked == [(7, False), (8, False)]
+
+
+@pytest.mark.parametrize("robust", [True, False])
+def test_the_first_try_is_fast_where_a_refinement_follows(robust: bool, runs: Runs, tmp_path: Path) -> None:
+    runs.found = {(7, False): [Model(NAMES[:5])], (8, False): [Model(NAMES[:6])], (9, False): [Model(NAMES)]}
+    assert mapped(tmp_path, robust=robust) == [NAMES]
+    assert runs.fast == [robust, False, False]
 
 
 def test_a_model_near_exif_is_worth_a_few_images(runs: Runs, tmp_path: Path) -> None:
