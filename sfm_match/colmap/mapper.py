@@ -21,7 +21,7 @@ from sfm_match.colmap import hush_colmap
 from sfm_match.colmap.cameras import read_cameras
 from sfm_match.colmap.plausibility import far_from_exif, far_from_gps, keep_earned
 from sfm_match.colmap.queries import read_record, verified_inliers
-from sfm_match.colmap.robust_bundle_adjustment import refine_robustly
+from sfm_match.colmap.robust_bundle_adjustment import refine_robustly, spread
 from sfm_match.images.files import Header
 from sfm_match.job.progress import Clock
 from sfm_match.options.stages import ReconstructOptions
@@ -33,12 +33,23 @@ ALGORITHM = 3  # raise it when the same database and options come to give other 
 TRIES = 3  # with other seeds, where images are missing, a place fell apart, or EXIF or GPS contradict
 _ENOUGH = 0.9  # of the images that could be registered
 _EXPLAINED = 0.99  # of the inliers of accepted pairs, which lie between images of one model
-# Of a model that grows fast: the share of new images or points after which all is adjusted (COLMAP 1.1), and the
-# relative change of the cost and the number of iterations that end an adjustment (COLMAP 0 and 50; 0 and 25). On the
-# scenes with truth the end is the same (AUC@1 degree within 0.0006) in half to a fifth of the time.
-_GROWTH = 1.4
+# Relative change of the cost, and number of iterations, that end an adjustment while a model grows that the robust
+# refinement ends (COLMAP 0 and 50; 0 and 25). On the scenes with truth the poses come out the same (AUC@1 degree within
+# 0.0006) in half to a fifth of the time.
 _GLOBAL, _LOCAL = (1e-4, 20), (1e-3, 10)
+_WORTH = 1.1  # deviation of the residuals with EXIF's focal length over that without, from which EXIF is wrong
 _TRIED_IMAGES = 200  # at most; with more a try takes long
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often a model is adjusted while it grows."""
+
+    growth: float  # all of it, after so many times as many images or points (COLMAP 1.1)
+    refinements: int  # each time, at most (COLMAP 5 of all, 2 of what is new)
+
+
+FAST, CAREFUL = Pace(1.4, 1), Pace(1.2, 2)
 
 
 @dataclass(frozen=True)
@@ -186,27 +197,28 @@ def _map_component(job: _Job, component: Component) -> _Try:
     """The best of some tries with the mapper that is asked for; where it finds no model, the global one has a try."""
     best = _Try([], {}, True)
     if job.options.mapper == "incremental":
-        for number, (seed, held, fast) in enumerate(_tries(job, component)):
+        for number, (seed, held, pace) in enumerate(_tries(job, component)):
             if number and best.is_enough(component):
                 break
             if number and (len(component.names) > _TRIED_IMAGES or not best.models):
                 break
-            best = max(best, _incremental(job, component, seed, held, fast), key=lambda one: one.worth)
+            best = max(best, _incremental(job, component, seed, held, pace), key=lambda one: one.worth)
     return best if best.models else _global(job, component)
 
 
-def _tries(job: _Job, component: Component) -> Iterator[tuple[int, bool, bool]]:
-    """Seeds, whether EXIF's focal lengths stay as they are while the model grows, and whether it is adjusted seldom."""
+def _tries(job: _Job, component: Component) -> Iterator[tuple[int, bool, Pace | None]]:
+    """Seeds, whether EXIF's focal lengths stay as they are while the model grows, and how often it is adjusted."""
     exif = job.refine and not job.given and any(job.headers[name].focal is not None for name in component.names)
     for further in range(TRIES):
-        yield job.options.seed + further, exif and further != 1, not further and job.options.robust_refinement
+        pace = CAREFUL if further else FAST
+        yield job.options.seed + further, exif and further != 1, pace if job.options.robust_refinement else None
 
 
-def _incremental(job: _Job, component: Component, seed: int, held: bool, fast: bool) -> _Try:
+def _incremental(job: _Job, component: Component, seed: int, held: bool, pace: Pace | None) -> _Try:
     import pycolmap
 
     pycolmap.set_random_seed(seed)
-    options = incremental_options(replace(job.options, seed=seed), job.refine, fast=fast)
+    options = incremental_options(replace(job.options, seed=seed), job.refine, pace)
     options.image_names = component.names
     if held:
         options.constant_cameras = options.mapper.constant_cameras = _cameras_of_exif(job.database)
@@ -214,7 +226,7 @@ def _incremental(job: _Job, component: Component, seed: int, held: bool, fast: b
     place.mkdir()
     with job.clock.on("map"):
         found = pycolmap.incremental_mapping(str(job.database), str(job.images), str(place), options=options)
-    return _finished(job, list(found.values()))
+    return _finished(job, list(found.values()), held)
 
 
 def _global(job: _Job, component: Component) -> _Try:
@@ -228,8 +240,8 @@ def _global(job: _Job, component: Component) -> _Try:
     return _finished(job, list(found.values()))
 
 
-def _finished(job: _Job, models: list["pycolmap.Reconstruction"]) -> _Try:
-    """Refined, and with those images alone that the points hold."""
+def _finished(job: _Job, models: list["pycolmap.Reconstruction"], held: bool = False) -> _Try:
+    """Refined, and with those images alone that the points hold. `held`: focal lengths are EXIF's so far."""
     kept: list[pycolmap.Reconstruction] = []
     dropped: dict[str, int] = {}
     with job.clock.on("refine"):
@@ -237,8 +249,7 @@ def _finished(job: _Job, models: list["pycolmap.Reconstruction"]) -> _Try:
             if model.num_reg_images() < job.options.min_model_size:
                 continue
             if job.options.robust_refinement:
-                threads = job.options.mapper_threads or -1
-                model = refine_robustly(model, refine_cameras=job.refine, threads=threads)
+                model = _refined(job, model, held)
             earned = keep_earned(model, job.options.min_model_size)
             dropped |= earned.dropped
             if earned.model is not None:
@@ -251,19 +262,35 @@ def _finished(job: _Job, models: list["pycolmap.Reconstruction"]) -> _Try:
     return _Try(kept, dropped, not odd)
 
 
+def _refined(job: _Job, model: "pycolmap.Reconstruction", held: bool) -> "pycolmap.Reconstruction":
+    """By the robust adjustment. A focal length that then contradicts EXIF must be worth it.
+
+    Pictures taken straight ahead hardly say what it is: on lund a focal length 24 % off fits 6 % better.
+    """
+    threads = job.options.mapper_threads or -1
+    free = refine_robustly(model, refine_cameras=job.refine, threads=threads)
+    if not held or not far_from_exif(free, job.headers):
+        return free
+    kept = refine_robustly(model, refine_cameras=False, threads=threads)
+    with_exif, without = spread(kept), spread(free)
+    if with_exif is None or without is None or with_exif.deviation > _WORTH * without.deviation:
+        return free
+    return kept
+
+
 def _cameras_of_exif(database: Path) -> set[int]:
     return {number for number, camera in read_cameras(database).items() if camera.has_prior_focal_length}
 
 
 def incremental_options(
-    options: ReconstructOptions, refine: bool, *, fast: bool = False
+    options: ReconstructOptions, refine: bool, pace: Pace | None = None
 ) -> "pycolmap.IncrementalPipelineOptions":
     """COLMAP's, with our seeds, threads and least size.
 
     Args:
         options: of the reconstruction.
         refine: focal lengths and distortion.
-        fast: adjust less often and less exactly, for a model that the robust refinement ends.
+        pace: of a model that the robust refinement ends; None: COLMAP's.
     """
     import pycolmap
 
@@ -274,9 +301,9 @@ def incremental_options(
         part.random_seed = options.seed
     pipeline.ba_refine_focal_length = pipeline.ba_refine_extra_params = refine
     pipeline.mapper.abs_pose_refine_focal_length = pipeline.mapper.abs_pose_refine_extra_params = refine
-    if fast:
-        pipeline.ba_global_frames_ratio = pipeline.ba_global_points_ratio = _GROWTH
-        pipeline.ba_global_max_refinements = pipeline.ba_local_max_refinements = 1
+    if pace is not None:
+        pipeline.ba_global_frames_ratio = pipeline.ba_global_points_ratio = pace.growth
+        pipeline.ba_global_max_refinements = pipeline.ba_local_max_refinements = pace.refinements
         pipeline.ba_global_function_tolerance, pipeline.ba_global_max_num_iterations = _GLOBAL
         pipeline.ba_local_function_tolerance, pipeline.ba_local_max_num_iterations = _LOCAL
     return pipeline

@@ -14,6 +14,7 @@ from sfm_match.colmap import mapper
 from sfm_match.colmap.mapper import Component, components, map_components
 from sfm_match.colmap.plausibility import Kept
 from sfm_match.colmap.queries import MOST_IMAGES
+from sfm_match.colmap.robust_bundle_adjustment import Spread
 from sfm_match.images.files import Header
 from sfm_match.job.progress import Clock
 from sfm_match.options.stages import ReconstructOptions
@@ -60,14 +61,14 @@ class Runs:
     found: dict[tuple[int, bool], list[Model]]  # seed, EXIF held -> models
     asked: list[tuple[int, bool]] = field(default_factory=list)
     whole: list[list[str]] = field(default_factory=list)  # images of each call
-    fast: list[bool] = field(default_factory=list)  # adjusted seldom, in each call
+    growth: list[float] = field(default_factory=list)  # after which all is adjusted, in each call
 
     def incremental(self, *_: str, options: pycolmap.IncrementalPipelineOptions) -> dict[int, Model]:
         assert options.random_seed == options.mapper.random_seed
         assert options.constant_cameras == options.mapper.constant_cameras
         self.asked.append((options.random_seed, bool(options.constant_cameras)))
         self.whole.append(options.image_names)
-        self.fast.append(options.ba_global_frames_ratio > pycolmap.IncrementalPipelineOptions().ba_global_frames_ratio)
+        self.growth.append(options.ba_global_frames_ratio)
         return dict(enumerate(self.found.get(self.asked[-1], [])))
 
 
@@ -147,11 +148,33 @@ def test_a_model_far_from_gps_is_tried_again(runs: Runs, tmp_path: Path) -> None
     assert runs.asked == [(7, False), (8, False)]
 
 
+@pytest.mark.parametrize(("deviation", "focal"), [(1.05, 1000.0), (1.2, 700.0)])
+def test_a_focal_length_that_contradicts_exif_must_be_worth_it(
+    deviation: float, focal: float, runs: Runs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Free, the residuals are 1 and the focal length 700; with EXIF's 1000 they are a little or much larger."""
+
+    def refined(model: Model, *, refine_cameras: bool, **_: int) -> Model:
+        return Model(model.names, 700.0) if refine_cameras else model
+
+    monkeypatch.setattr(mapper, "refine_robustly", refined)
+    monkeypatch.setattr(mapper, "spread", lambda model: Spread(1.0 if model.focal == 700 else deviation, 2.0))
+    runs.found = {(7, True): [Model(NAMES)]}
+    path = accepted_database(tmp_path / "a.db", [(i, j) for i in range(10) for j in range(i)])
+    headers = {name: Header(1000, 800, focal=1000.0) for name in NAMES}
+    (tmp_path / "out").mkdir()
+    found = map_components(path, tmp_path, headers, ReconstructOptions(seed=7), tmp_path / "out", Clock())
+    assert cast(Model, found.models[0]).focal == focal
+
+
 @pytest.mark.parametrize("robust", [True, False])
 def test_the_first_try_is_fast_where_a_refinement_follows(robust: bool, runs: Runs, tmp_path: Path) -> None:
     runs.found = {(7, False): [Model(NAMES[:5])], (8, False): [Model(NAMES[:6])], (9, False): [Model(NAMES)]}
     assert mapped(tmp_path, robust=robust) == [NAMES]
-    assert runs.fast == [robust, False, False]
+    colmaps = pycolmap.IncrementalPipelineOptions().ba_global_frames_ratio
+    assert runs.growth == (
+        [mapper.FAST.growth, mapper.CAREFUL.growth, mapper.CAREFUL.growth] if robust else [colmaps] * 3
+    )
 
 
 def test_a_model_near_exif_is_worth_a_few_images(runs: Runs, tmp_path: Path) -> None:
