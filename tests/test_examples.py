@@ -37,7 +37,7 @@ def done(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
 
 def test_run_with_progress(done: tuple[Path, str]) -> None:
     _, out = done
-    for stage in ("extract: 6 of 6", "match: 15 of 15", "import: 15 of 15"):
+    for stage in ("extract: 6 of 6", "match: 15 of 15", "verify: 15 of 15"):
         assert f"  {stage}\n" in out
     assert out.endswith("6 of 6 images registered\n")
 
