@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+_Rows = slice | NDArray[np.int64]
 
 LEAST_INLIERS = 15  # COLMAP's min_num_inliers
 MAX_ERROR = 4.0  # pixels of the raw image
 _CONFIDENCE = 0.999
 _SAMPLES = 5000  # at most; of lund's pairs 2000 lose 9, 10,000 win none
 _FEWEST_SAMPLES = 20
+_ESTIMATED = 1000  # matches, the strongest: PoseLib's time grows with them, the matrices gain nothing
 _SEED = 0  # the same matches give the same geometry
 _LEAST_E_OF_F = 0.95  # inliers of the essential matrix over those of the fundamental one: the focal lengths are right
 _MOST_H_OF_OTHERS = 0.8  # a homography with more inliers than that says as much
@@ -63,22 +65,30 @@ class _Found:
 
 
 def estimate_two_view(
-    points_a: Floats, points_b: Floats, camera_a: "pycolmap.Camera", camera_b: "pycolmap.Camera"
+    points_a: Floats,
+    points_b: Floats,
+    camera_a: "pycolmap.Camera",
+    camera_b: "pycolmap.Camera",
+    scores: NDArray[np.floating] | None = None,
 ) -> TwoView | None:
     """What moves the matched points of one image to the other; None where no geometry has `LEAST_INLIERS`.
 
     Args:
         points_a, points_b: (M, 2) matched points, row by row, raw pixels.
         camera_a, camera_b: with `has_prior_focal_length` where the focal length is known.
+        scores: (M,) of the matches: of many, the matrices are estimated on the strongest, and all are tried on them.
     """
     if len(points_a) < LEAST_INLIERS:
         return None
     known = camera_a.has_prior_focal_length and camera_b.has_prior_focal_length
-    e = _essential(points_a, points_b, camera_a, camera_b) if known else None
-    f = _fundamental(points_a, points_b)
+    strong: _Rows = slice(None)
+    if scores is not None and len(scores) > _ESTIMATED:
+        strong = np.argsort(-scores.astype(np.float32), kind="stable")[:_ESTIMATED]
+    e = _essential(points_a, points_b, camera_a, camera_b, strong) if known else None
+    f = _fundamental(points_a, points_b, strong)
     # a homography matters where it has nearly as many inliers
     share = max(one.count for one in (e, f) if one is not None) / len(points_a)
-    h = _homography(points_a, points_b, _samples(_MOST_H_OF_OTHERS * share, 4))
+    h = _homography(points_a, points_b, _samples(_MOST_H_OF_OTHERS * share, 4), strong)
     found = _decided(e, f, h)
     if found is not None and _watermark(found.inliers, points_a, points_b, camera_a, camera_b):
         return TwoView(Configuration.WATERMARK, found.inliers)
@@ -119,33 +129,52 @@ def _options(error: str, samples: int) -> dict[str, Any]:
     }
 
 
-def _fundamental(points_a: Floats, points_b: Floats) -> _Found:
-    matrix, told = poselib.estimate_fundamental(points_a, points_b, _options("max_epipolar_error", _SAMPLES), {})
-    return _Found(np.asarray(matrix, np.float64), np.asarray(told["inliers"], bool))
+def _fundamental(points_a: Floats, points_b: Floats, strong: _Rows) -> _Found:
+    matrix, _ = poselib.estimate_fundamental(
+        points_a[strong], points_b[strong], _options("max_epipolar_error", _SAMPLES), {}
+    )
+    return _Found(np.asarray(matrix, np.float64), _sampson(matrix, points_a, points_b) <= MAX_ERROR)
 
 
-def _homography(points_a: Floats, points_b: Floats, samples: int) -> _Found:
-    matrix, told = poselib.estimate_homography(points_a, points_b, _options("max_reproj_error", samples), {})
-    return _Found(np.asarray(matrix, np.float64), np.asarray(told["inliers"], bool))
+def _homography(points_a: Floats, points_b: Floats, samples: int, strong: _Rows) -> _Found:
+    matrix, _ = poselib.estimate_homography(
+        points_a[strong], points_b[strong], _options("max_reproj_error", samples), {}
+    )
+    moved = np.c_[points_a, np.ones(len(points_a))] @ np.asarray(matrix, np.float64).T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        apart = np.linalg.norm(moved[:, :2] / moved[:, 2:] - points_b, axis=1)
+    return _Found(np.asarray(matrix, np.float64), apart <= MAX_ERROR)
 
 
-def _essential(points_a: Floats, points_b: Floats, camera_a: "pycolmap.Camera", camera_b: "pycolmap.Camera") -> _Found:
+def _essential(
+    points_a: Floats, points_b: Floats, camera_a: "pycolmap.Camera", camera_b: "pycolmap.Camera", strong: _Rows
+) -> _Found:
     """Of rays free of distortion; points without a ray are outliers."""
-    sides, cameras = [], []
+    sides, cameras, focals = [], [], []
     for points, camera in ((points_a, camera_a), (points_b, camera_b)):
         focal = camera.mean_focal_length()
-        sides.append(rays(camera, points) * focal)
+        sides.append(rays(camera, points))
+        focals.append(focal)
         cameras.append({"model": "SIMPLE_PINHOLE", "width": 0, "height": 0, "params": [focal, 0.0, 0.0]})
-    whole = np.isfinite(sides[0]).all(axis=1) & np.isfinite(sides[1]).all(axis=1)
-    inliers = np.zeros(len(points_a), bool)
-    if whole.sum() < LEAST_INLIERS:
-        return _Found(np.zeros((3, 3)), inliers)
-    pose, told = poselib.estimate_relative_pose(
-        sides[0][whole], sides[1][whole], *cameras, _options("max_epipolar_error", _SAMPLES), {}
-    )
-    inliers[whole] = told["inliers"]
+    whole: Mask = np.asarray(np.isfinite(np.hstack(sides)).all(axis=1), bool)
+    tried = np.arange(len(whole))[strong]
+    tried = tried[whole[tried]]
+    if len(tried) < LEAST_INLIERS:
+        return _Found(np.zeros((3, 3)), np.zeros(len(whole), bool))
+    first, second = (side[tried] * focal for side, focal in zip(sides, focals, strict=True))
+    pose, _ = poselib.estimate_relative_pose(first, second, *cameras, _options("max_epipolar_error", _SAMPLES), {})
     x, y, z = pose.t
-    return _Found(np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]) @ pose.R, inliers)
+    matrix = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]) @ pose.R
+    pixels = 2 / (1 / focals[0] + 1 / focals[1])  # of a ray's unit, as PoseLib and COLMAP have it
+    return _Found(matrix, _sampson(matrix, *sides) * pixels <= MAX_ERROR)
+
+
+def _sampson(matrix: Floats, points_a: Floats, points_b: Floats) -> Floats:
+    """(M,) Sampson's distance of matches from x_b^T F x_a = 0 (Hartley & Zisserman, 11.4.3); NaN stays NaN."""
+    a, b = (np.c_[points, np.ones(len(points))] for points in (points_a, points_b))
+    lines_b, lines_a = a @ matrix.T, b @ matrix
+    across = (lines_b[:, :2] ** 2).sum(axis=1) + (lines_a[:, :2] ** 2).sum(axis=1)
+    return np.asarray(np.abs((lines_b * b).sum(axis=1)) / np.sqrt(np.maximum(across, 1e-30)), np.float64)
 
 
 def rays(camera: "pycolmap.Camera", points: Floats) -> Floats:

@@ -185,7 +185,7 @@ def _judge(
     if look is not None and look.verdict is not None:
         return _Judged(pair, look, None, None, look.verdict)
     camera_a, camera_b = cameras[pair.camera_a], cameras[pair.camera_b]
-    geometry = estimate_two_view(pair.a.xy, pair.b.xy, camera_a, camera_b)
+    geometry = estimate_two_view(pair.a.xy, pair.b.xy, camera_a, camera_b, scores)
     if look is None:
         return _Judged(pair, None, geometry, None, None)
     if geometry is None:

@@ -1,9 +1,11 @@
 """Two-view geometries against known cameras, and against COLMAP's own choice of the matrix."""
 
 import numpy as np
+import poselib
 import pycolmap
 import pytest
 
+from sfm_match.colmap import two_view
 from sfm_match.colmap.two_view import Configuration, TwoView, estimate_two_view
 
 WIDTH, HEIGHT, FOCAL = 1200, 900, 1000.0
@@ -121,3 +123,28 @@ def test_a_watermark_is_told() -> None:
     theirs = pycolmap.estimate_two_view_geometry(one, a, one, b, every)
     assert found is not None
     assert int(found.configuration) == int(theirs.config) == Configuration.WATERMARK
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_of_many_matches_the_strongest_are_estimated_and_all_are_tried(
+    known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, right = matched("depth", outliers=200)
+    one = camera(known=known)
+    whole = estimate_two_view(a, b, one, one)
+    monkeypatch.setattr(two_view, "_ESTIMATED", 100)
+    scores = np.where(right, 0.9, 0.2).astype(np.float16)
+    few = estimate_two_view(a, b, one, one, scores)
+    assert whole is not None and few is not None
+    assert few.configuration == whole.configuration
+    assert len(few.inliers) == len(a)
+    assert (few.inliers & right).sum() >= 0.98 * right.sum()
+    assert (few.inliers & ~right).sum() <= 10
+
+
+def test_inliers_are_poselibs() -> None:
+    a, b, _ = matched("depth", outliers=200)
+    found = two_view._fundamental(a, b, slice(None))
+    options = two_view._options("max_epipolar_error", two_view._SAMPLES)
+    _, told = poselib.estimate_fundamental(a, b, options, {})
+    assert (found.inliers == np.asarray(told["inliers"])).mean() > 0.995
