@@ -104,8 +104,6 @@ def sift(task: Task, place: Path) -> dict[str, float]:
 
 def measured(method: str, task: Task, truth: Path) -> dict[str, Any]:
     """One run in a process of its own, and what became of it."""
-    from evaluate_poses import evaluate
-
     with tempfile.TemporaryDirectory() as folder:
         told = json.dumps({"method": method, "task": asdict(task), "place": folder})
         start = time.perf_counter()
@@ -114,12 +112,13 @@ def measured(method: str, task: Task, truth: Path) -> dict[str, Any]:
         if ran.returncode:
             raise SystemExit(ran.stderr)
         found: dict[str, Any] = {"seconds": seconds, "stages": json.loads(ran.stdout.splitlines()[-1])}
-        return found | largest_model(Path(folder) / "sparse", truth, evaluate)
+        return found | largest_model(Path(folder) / "sparse", truth)
 
 
-def largest_model(sparse: Path, truth: Path, evaluate: Any) -> dict[str, Any]:
+def largest_model(sparse: Path, truth: Path) -> dict[str, Any]:
     """How many images the models hold together; of the largest: points, error, and AUC where there is truth."""
     import pycolmap
+    from evaluate_poses import evaluate
 
     models = {path: pycolmap.Reconstruction(path) for path in sparse.glob("*") if (path / "cameras.bin").exists()}
     if not models:
@@ -142,17 +141,14 @@ def task_of(name: str, data: Path, size: int, place: Path) -> tuple[Task, Path]:
     """What a scene's name means, and its true cameras; pictures that are to be made lie in `place`."""
     if name.startswith("rendered:"):
         return rendered(int(name.removeprefix("rendered:")), size, place), place / "none"
+    from evaluation.scenes import known_intrinsics
+
     plain, _, shrunk = name.partition("@")
-    scene, params, images = data / "scenes" / plain, None, data / "scenes" / plain / "images"
-    scale = 1.0
+    scene = data / "scenes" / plain
+    images, scale = scene / "images", 1.0
     if shrunk:
         images, scale = shrink(images, int(shrunk), place / name)
-    if (scene / "K.txt").exists():
-        import numpy as np
-
-        k = np.loadtxt(scene / "K.txt") * scale
-        params = ",".join(str(value) for value in (k[0, 0], k[1, 1], k[0, 2], k[1, 2]))
-    return Task(str(images), size, params, False), scene / "gt_cameras"
+    return Task(str(images), size, known_intrinsics(scene, scale), False), scene / "gt_cameras"
 
 
 def shrink(images: Path, long_side: int, place: Path) -> tuple[Path, float]:

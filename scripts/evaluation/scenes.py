@@ -16,6 +16,15 @@ from sfm_match.colmap.robust_bundle_adjustment import refine_robustly
 from sfm_match.errors import NothingDone
 
 
+def known_intrinsics(scene: Path, scale: float = 1.0) -> str | None:
+    """PINHOLE parameters for COLMAP from a scene's `K.txt`, of images shrunk by `scale`; None where there is none."""
+    path = scene / "K.txt"
+    if not path.exists():
+        return None
+    k = np.loadtxt(path) * scale
+    return ",".join(str(value) for value in (k[0, 0], k[1, 1], k[0, 2], k[1, 2]))
+
+
 def score_scene(scene: Path, method: Method) -> dict[str, float]:
     """Runs the whole job in a temporary folder.
 
@@ -23,11 +32,7 @@ def score_scene(scene: Path, method: Method) -> dict[str, float]:
         scene: a folder with `images`, and perhaps `K.txt` (3 x 3, shared by all images) and `gt_cameras`.
         method: whose features.
     """
-    known = scene / "K.txt"
-    params = None
-    if known.exists():
-        k = np.loadtxt(known)
-        params = ",".join(str(value) for value in (k[0, 0], k[1, 1], k[0, 2], k[1, 2]))
+    params = known_intrinsics(scene)
     with tempfile.TemporaryDirectory() as place:
         start = time.perf_counter()
         if isinstance(method, Nano):

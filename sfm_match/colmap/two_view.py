@@ -140,10 +140,8 @@ def _homography(points_a: Floats, points_b: Floats, samples: int, strong: _Rows)
     matrix, _ = poselib.estimate_homography(
         points_a[strong], points_b[strong], _options("max_reproj_error", samples), {}
     )
-    moved = np.c_[points_a, np.ones(len(points_a))] @ np.asarray(matrix, np.float64).T
-    with np.errstate(divide="ignore", invalid="ignore"):
-        apart = np.linalg.norm(moved[:, :2] / moved[:, 2:] - points_b, axis=1)
-    return _Found(np.asarray(matrix, np.float64), apart <= MAX_ERROR)
+    h = np.asarray(matrix, np.float64)
+    return _Found(h, np.linalg.norm(transferred(h, points_a) - points_b, axis=1) <= MAX_ERROR)
 
 
 def _essential(
@@ -175,6 +173,13 @@ def _sampson(matrix: Floats, points_a: Floats, points_b: Floats) -> Floats:
     lines_b, lines_a = a @ matrix.T, b @ matrix
     across = (lines_b[:, :2] ** 2).sum(axis=1) + (lines_a[:, :2] ** 2).sum(axis=1)
     return np.asarray(np.abs((lines_b * b).sum(axis=1)) / np.sqrt(np.maximum(across, 1e-30)), np.float64)
+
+
+def transferred(h: Floats, points: Floats) -> Floats:
+    """(M, 2) where a homography (3, 3) maps points to; not finite where it maps them to infinity."""
+    homogeneous = np.c_[points, np.ones(len(points))] @ h.T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(homogeneous[:, :2] / homogeneous[:, 2:], np.float64)
 
 
 def rays(camera: "pycolmap.Camera", points: Floats) -> Floats:

@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from sfm_match.colmap.cameras import read_cameras
 from sfm_match.colmap.queries import MOST_IMAGES, PAIRS, open_for_reading, read_record, write_records
-from sfm_match.colmap.two_view import Configuration, TwoView, estimate_two_view, rays
+from sfm_match.colmap.two_view import Configuration, TwoView, estimate_two_view, rays, transferred
 from sfm_match.job.concurrency import WorkerThreads
 from sfm_match.matching.acceptance import (
     SIGNIFICANT,
@@ -233,8 +233,8 @@ def _chances(
         sample, solutions, chance = 7, 3, line_chance
     else:  # planar or panoramic
         transfer = np.eye(3) if geometry.h is None else geometry.h
-        in_b = np.linalg.norm(_mapped(transfer, a.xy) - b.xy, axis=1)
-        in_a = np.linalg.norm(_mapped(np.asarray(np.linalg.pinv(transfer), np.float64), b.xy) - a.xy, axis=1)
+        in_b = np.linalg.norm(transferred(transfer, a.xy) - b.xy, axis=1)
+        in_a = np.linalg.norm(transferred(np.asarray(np.linalg.pinv(transfer), np.float64), b.xy) - a.xy, axis=1)
         sample, solutions, chance = 4, 1, point_chance
     worse = np.maximum(chance(in_b, b.width, b.height), chance(in_a, a.width, a.height))
     return np.nan_to_num(worse, nan=1.0), sample, solutions
@@ -245,9 +245,3 @@ def _to_lines(matrix: Floats, points: Floats, others: Floats) -> Floats:
     lines = np.c_[points, np.ones(len(points))] @ matrix.T
     across = np.maximum(np.hypot(lines[:, 0], lines[:, 1]), 1e-12)
     return np.asarray(np.abs((lines * np.c_[others, np.ones(len(others))]).sum(axis=1)) / across, np.float64)
-
-
-def _mapped(transfer: Floats, points: Floats) -> Floats:
-    """(M, 2)."""
-    homogeneous = np.c_[points, np.ones(len(points))] @ transfer.T
-    return np.asarray(homogeneous[:, :2] / homogeneous[:, 2:], np.float64)

@@ -17,7 +17,7 @@ from sfm_match.runtime import GRAPHS
 from sfm_match.store.matches import Matches
 
 if TYPE_CHECKING:
-    import onnxruntime
+    from sfm_match.runtime.ort import OrtSession
 
 ROWS = 256  # of a block: 256 x 4096 float32 stay in the cache
 
@@ -120,16 +120,14 @@ def _product(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float
     ONNX Runtime is at the processor's peak here. OpenBLAS, numpy's, is half as fast where it does not know the
     processor's wide vectors (an EPYC of 2024: 8.8 and 17.5 ms for 4096 x 64 x 4096).
     """
-    return np.asarray(_session().run(None, {"a": a, "b": b})[0], np.float32)
+    return np.asarray(_session().run({"a": a, "b": b})["product"], np.float32)
 
 
 @cache
-def _session() -> "onnxruntime.InferenceSession":
-    import onnxruntime
+def _session() -> "OrtSession":
+    from sfm_match.runtime.ort import OrtSession
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(str(GRAPHS / "product.onnx"), options, providers=["CPUExecutionProvider"])
+    return OrtSession(GRAPHS / "product.onnx", threads=1)
 
 
 def _true_places(mask: NDArray[np.bool_]) -> NDArray[np.int64]:

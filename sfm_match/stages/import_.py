@@ -96,7 +96,7 @@ def _build(job: Job, partial: Path, digest: str, clock: Clock) -> None:
             with closing(sqlite3.connect(partial)) as connection, connection:
                 keys = json.dumps({camera.number: camera.key for camera in cameras})
                 write_records(connection, {"options": _recorded(options), "inputs": digest, CAMERAS: keys})
-    how = How(options.verify, options.accept_pairs == "all" or not options.verify, features.rotations)
+    how = How(options.verify, options.accept_pairs == "all", features.rotations)
     progress = job.progress("verify" if options.verify else "import", len(matches.usable), "pairs")
     try:
         with clock.on("verify" if options.verify else "write"):
