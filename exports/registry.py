@@ -32,6 +32,7 @@ class ModelSpec:
     detector: NetworkConfig
     descriptor: NetworkConfig
     match_threshold: float  # least dual-softmax probability that pays for this model
+    inverse_temperature: float = 20.0  # of the dual softmax
     activations: float  # bytes a pixel of an image that a network holds at once, float32; the larger of the two
     weights: tuple[WeightsFile, ...]  # to download; none: they come with sfm_match, in a folder of the model's name
     published: bool  # keypoints are ranked as the published DeDoDe ranks them: by coverage

@@ -54,6 +54,7 @@ class MatchSettings:
 
     options: MatchOptions
     threshold: float  # least probability of a match
+    inverse_temperature: float  # of the dual softmax
     rotations: int  # in which images were described
     keypoints: int  # of an image, at most
     dimension: int  # of a descriptor

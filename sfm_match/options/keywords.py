@@ -65,7 +65,7 @@ class MatchKeywords(TypedDict, total=False):
     device: str
     devices: str | None
     match_workers: int
-    inverse_temperature: float
+    inverse_temperature: float | None
 
 
 class ImportKeywords(TypedDict, total=False):
@@ -137,7 +137,7 @@ class RunKeywords(TypedDict, total=False):
     prune_num_images: int | None
     match_threshold: float | None
     match_workers: int
-    inverse_temperature: float
+    inverse_temperature: float | None
     camera_mode: str
     camera_model: str
     camera_params: str | Sequence[float] | None
@@ -172,4 +172,4 @@ class InferKeywords(TypedDict, total=False):
     weights_dir: str | Path | None
     random_weights: bool
     match_threshold: float | None
-    inverse_temperature: float
+    inverse_temperature: float | None

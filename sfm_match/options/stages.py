@@ -51,7 +51,11 @@ class ExtractOptions(Options):
 
     title: ClassVar[str] = "Extraction"
 
-    model: str = option("dedode-nano", "network; `dedode-nano` is built in, `sfm-match models list` names the others")
+    model: str = option(
+        "dedode-nano",
+        "network; `dedode-nano` is built in, `sfm-match models list` names the others; "
+        "or a folder with an ONNX file and its model.toml",
+    )
     size: int = option(1024, "long side of an image at the network, pixels; smaller images are not enlarged")
     max_keypoints: int = option(4096, "keypoints kept per image, the strongest first")
     device: str = option(AUTO, _DEVICE, fingerprinted=False, refused=_NO_ENGINE)
@@ -131,7 +135,9 @@ class MatchOptions(Options):
     match_workers: int = option(
         0, "matching threads; 0: one per core", fingerprinted=False, aliases=("workers",), refused=_TWO_IMAGES
     )
-    inverse_temperature: float = option(20.0, "inverse temperature of the dual softmax")
+    inverse_temperature: float | None = option(
+        None, "inverse temperature of the dual softmax", default_is="the model's, 20 for DeDoDe"
+    )
 
     def validate(self) -> None:
         least = self.match_threshold
@@ -139,8 +145,9 @@ class MatchOptions(Options):
         require(least is None or 0 < least < 1, message)
         _check_devices(self.device, self.devices)
         # exp(t (cos - 1)) must not underflow in float32 at cos = -1
-        message = f"--inverse-temperature {self.inverse_temperature}: must be above 0 and at most 40"
-        require(0 < self.inverse_temperature <= 40, message)
+        inverse = self.inverse_temperature
+        message = f"--inverse-temperature {inverse}: must be above 0 and at most 40"
+        require(inverse is None or 0 < inverse <= 40, message)
         require(self.match_workers >= 0, f"--match-workers {self.match_workers}: must be at least 0 (0: one per core)")
 
 

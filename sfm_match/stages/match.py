@@ -11,13 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from exports.registry import FAMILY
 from sfm_match.errors import NothingDone, SfmMatchError
 from sfm_match.job.executor import done_units, threads_each
 from sfm_match.job.progress import Clock, StageReport
 from sfm_match.job.workspace import Workspace
 from sfm_match.matching.matcher import MatchSettings
-from sfm_match.models import match_threshold
+from sfm_match.models import MatchDefaults, match_defaults, recorded_match_defaults
 from sfm_match.options.stages import MatchOptions
 from sfm_match.runtime.devices import devices_of
 from sfm_match.stages import match_blocks as blocks
@@ -31,15 +30,19 @@ ALGORITHM = 4  # raise it when the same features and options come to give other 
 _FILE_NAME = re.compile(r"\d{5,}-\d{5,}-[0-9a-f]{8}\.h5")
 
 
-def match_inputs(options: MatchOptions, model: str) -> dict[str, Any]:
-    """Everything that matches depend on, beside the features."""
-    least = options.match_threshold if options.match_threshold is not None else match_threshold(model)
-    return {**options.inputs(), "match_threshold": least, "algorithm": ALGORITHM}
+def match_inputs(options: MatchOptions, defaults: MatchDefaults) -> dict[str, Any]:
+    """Everything that matches depend on, beside the features; `defaults` are those of the features' model."""
+    inputs: dict[str, Any] = {**options.inputs(), "algorithm": ALGORITHM}
+    if options.match_threshold is None:
+        inputs["match_threshold"] = defaults.threshold
+    if options.inverse_temperature is None:
+        inputs["inverse_temperature"] = defaults.inverse_temperature
+    return inputs
 
 
 def check(job: Job) -> None:
     """Raises UsageError where matches of other options are there."""
-    inputs = match_inputs(job.options.match, job.options.extract.model)
+    inputs = match_inputs(job.options.match, match_defaults(job.options.extract.model))
     job.workspace.check("match", inputs, overwrite=job.overwrite)
 
 
@@ -63,7 +66,8 @@ def run(job: Job) -> StageReport:
         NothingDone: no features, no pairs, or no pair of which both images have features.
     """
     workspace, features, options, clock = job.workspace, job.features, job.options.match, Clock()
-    inputs = match_inputs(options, features.inputs["model"])
+    defaults = recorded_match_defaults(features.inputs)
+    inputs = match_inputs(options, defaults)
     workspace.check("match", inputs, overwrite=job.overwrite)
     with clock.on("plan"):
         before = scan_matches(workspace, job.collection, features, inputs)
@@ -78,7 +82,7 @@ def run(job: Job) -> StageReport:
     try:
         if plans:
             devices = devices_of(options.device, options.devices)
-            context = _context(job, inputs["match_threshold"], before.fingerprint, workers=len(devices))
+            context = _context(job, inputs, defaults.dimension, before.fingerprint, workers=len(devices))
             receipts += done_units(
                 devices, partial(match_blocks, context), plans, workspace.matches, progress.advance, clock
             )
@@ -103,15 +107,16 @@ def run(job: Job) -> StageReport:
     )
 
 
-def _context(job: Job, threshold: float, expected: str, workers: int) -> MatchContext:
-    """What the workers need to know."""
+def _context(job: Job, inputs: Mapping[str, Any], dimension: int, expected: str, workers: int) -> MatchContext:
+    """What the workers need to know; `inputs` are those of the fingerprint `expected`."""
     features, options = job.features, job.options.match
     settings = MatchSettings(
         dataclasses.replace(options, match_workers=threads_each(options.match_workers, workers)),
-        threshold,
+        inputs["match_threshold"],
+        inputs["inverse_temperature"],
         features.rotations,
         max(features.counts.values()),
-        FAMILY[features.inputs["model"]].dimension,
+        dimension,
         blocks.BLOCK,
     )
     sizes = {name: (header.width, header.height) for name, header in features.headers(job.collection).items()}

@@ -11,7 +11,8 @@ from sfm_match.api import StrPath
 from sfm_match.commands.plan.counts import Counted, cheaper_ones, count_pairs
 from sfm_match.commands.plan.measure import Measured, measure
 from sfm_match.errors import NothingDone
-from sfm_match.features.dedode import chosen_model, images_a_batch
+from sfm_match.features.dedode import images_a_batch
+from sfm_match.features.extractor import FeatureModel, extractor_of
 from sfm_match.images.collection import UNIT_SIZE, refresh_collection
 from sfm_match.images.files import Header
 from sfm_match.job.concurrency import AHEAD
@@ -138,6 +139,7 @@ def plan(
         counted = dataclasses.replace(counted, pairs=done["pairs"], exact=True)
     cheaper = cheaper_ones(sources, counted.pairs)
     costs = measure(collection.folder, list(collection.usable), every)
+    model = extractor_of(every.extract.model).chosen_model(every.extract)
     stages = _stages(sources, counted, costs, done)
     if "reconstruct" in done:
         left = done["reconstruct"] == 0 or any(stage.seconds != 0 for stage in stages)
@@ -151,15 +153,18 @@ def plan(
         [_times(way.pairs, costs.seconds_per_match, costs.seconds_per_verification) for way in cheaper],
         stages,
         _memory(counted, costs, sources.count),
-        gpu_memory(every.extract, chosen_model(every.extract), collection.usable.values()),
+        gpu_memory(every.extract, model, collection.usable.values()),
         _refusal(counted, cheaper, costs),
     )
 
 
-def gpu_memory(options: ExtractOptions, model: Model, headers: Iterable[Header]) -> int | None:
-    """Bytes of a GPU that the networks' activations take at most, in two workers; None where no GPU is used."""
+def gpu_memory(options: ExtractOptions, model: FeatureModel, headers: Iterable[Header]) -> int | None:
+    """Bytes of a GPU that the networks' activations take at most, in two workers.
+
+    None where no GPU is used, and of networks from elsewhere, of which nobody knows it.
+    """
     found, choice = gpus(), choose(devices_of(options.device, options.devices)[0])
-    if not found or choice.device == "cpu":
+    if not found or choice.device == "cpu" or not isinstance(model, Model):
         return None
     shapes = {(h.width, h.height, h.orientation): h for h in headers}
     buckets = {h.geometry(options.size, model.divisor).bucket for h in shapes.values()}
