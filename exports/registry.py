@@ -39,6 +39,7 @@ class ModelSpec:
     nms_radius: int  # network pixels; a keypoint is the strongest within this distance (in rows and in columns)
     pixels_per_keypoint: int = 0  # network pixels; half as many in images of few keypoints; 0: no limit
     least_contrast: float = 0.0  # of a keypoint's logit over the lowest within CONTRAST_RADIUS; 0: any
+    lightglue: str = ""  # the published LightGlue for its descriptors, of `LIGHTGLUE`; empty: there is none
 
     @property
     def packaged(self) -> bool:
@@ -83,6 +84,14 @@ _DINOV2 = WeightsFile(
 )
 
 
+# Those that kornia names; nobody whom we trust published their hashes.
+_LIGHTGLUE = "https://huggingface.co/kornia/lightglue/resolve/main"
+LIGHTGLUE = {
+    "lightglue-dedode-b": WeightsFile("dedodeb_lightglue.pth", f"{_LIGHTGLUE}/dedodeb_lightglue.pth"),
+    "lightglue-dedode-g": WeightsFile("dedodeg_lightglue.pth", f"{_LIGHTGLUE}/dedodeg_lightglue.pth"),
+}
+
+
 def _published(descriptor: NetworkConfig, *weights: WeightsFile) -> ModelSpec:
     return ModelSpec(
         detector=DETECTOR_L,
@@ -92,6 +101,7 @@ def _published(descriptor: NetworkConfig, *weights: WeightsFile) -> ModelSpec:
         weights=weights,
         published=True,
         nms_radius=1,
+        lightglue="lightglue-dedode-b" if descriptor is DESCRIPTOR_B else "lightglue-dedode-g",
     )
 
 
