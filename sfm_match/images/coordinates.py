@@ -110,6 +110,20 @@ def normalised_from_network(points: Points, bucket: tuple[int, int]) -> Points:
     return (points * (2.0 / np.asarray(bucket, np.float32)) - 1.0).astype(np.float32)
 
 
+def centred_upright(points: Points, raw_size: tuple[int, int], orientation: int) -> Points:
+    """(N, 2) raw pixels to what LightGlue takes: from the centre of the upright image, over half its longer side.
+
+    Args:
+        points: x, y.
+        raw_size: (width, height).
+        orientation: EXIF, 1 to 8.
+    """
+    longer = max(raw_size)
+    whole = plan_geometry(raw_size, orientation, longer, 1)  # not resized
+    half = np.array(whole.oriented_size, np.float32) / 2
+    return ((whole.upright_from_raw(points) - half) * np.float32(2 / longer)).astype(np.float32)
+
+
 def network_from_output(points: Points, bucket: tuple[int, int], first_pixel: float, *, normalised: bool) -> Points:
     """(N, 2) as a network from elsewhere gives them, to network pixels.
 

@@ -67,7 +67,7 @@ def match_defaults(name: str) -> MatchDefaults:
         return _of_description(read_description(Path(name)))
     check_name(name, or_folder=True)
     spec = FAMILY[name]
-    return MatchDefaults(spec.match_threshold, spec.inverse_temperature, spec.dimension)
+    return MatchDefaults(spec.match_threshold, spec.inverse_temperature, spec.dimension, spec.lightglue)
 
 
 def recorded_match_defaults(inputs: Mapping[str, Any]) -> MatchDefaults:

@@ -61,6 +61,7 @@ class MatchDefaults:
     threshold: float  # least dual-softmax probability
     inverse_temperature: float
     dimension: int  # of a descriptor
+    lightglue: str = ""  # the published LightGlue for them, of `exports.registry.LIGHTGLUE`
 
 
 def half_name(file: str) -> str:

@@ -61,6 +61,9 @@ class PairsKeywords(TypedDict, total=False):
 class MatchKeywords(TypedDict, total=False):
     """Of `match`; the option groups say what they mean."""
 
+    matcher: str
+    matcher_weights: str | Path | None
+    weights_dir: str | Path | None
     match_threshold: float | None
     device: str
     devices: str | None
@@ -135,6 +138,8 @@ class RunKeywords(TypedDict, total=False):
     pose_distance: float | None
     prune_threshold: float | None
     prune_num_images: int | None
+    matcher: str
+    matcher_weights: str | Path | None
     match_threshold: float | None
     match_workers: int
     inverse_temperature: float | None

@@ -24,6 +24,7 @@ from sfm_match.options.base import (
 from sfm_match.options.devices import DEVICES, EVERY_GPU, split_device
 from sfm_match.options.pairs import PairsOptions
 
+DUAL_SOFTMAX, LIGHTGLUE = "dual-softmax", "lightglue"
 PILLOW, NVIMGCODEC = "pillow", "nvimgcodec"
 DECODERS = (PILLOW, NVIMGCODEC)
 _DEVICE = (
@@ -124,10 +125,27 @@ class MatchOptions(Options):
 
     title: ClassVar[str] = "Matching"
 
+    matcher: str = option(
+        DUAL_SOFTMAX,
+        "what matches two images: the dual softmax of their descriptors, or LightGlue, a network that was trained for "
+        "the published DeDoDe",
+        choices=(DUAL_SOFTMAX, LIGHTGLUE),
+        refused=Refused(("infer", _ENGINE)),
+    )
+    matcher_weights: Path | None = option(
+        None,
+        "checkpoint of the LightGlue, for any descriptors",
+        fingerprinted=False,
+        default_is="the published one",
+        refused=Refused(("infer", _ENGINE)),
+    )
+    weights_dir: Path | None = option(
+        None, "folder of weights", fingerprinted=False, default_is="SFM_MATCH_WEIGHTS, or the cache"
+    )
     match_threshold: float | None = option(
         None,
-        "least dual-softmax probability of a match",
-        default_is="the model's",
+        "least probability of a match",
+        default_is="the model's; 0.1 for LightGlue",
         aliases=("threshold",),
     )
     device: str = option(AUTO, _DEVICE, fingerprinted=False, refused=_NO_ENGINE)
@@ -139,7 +157,18 @@ class MatchOptions(Options):
         None, "inverse temperature of the dual softmax", default_is="the model's, 20 for DeDoDe"
     )
 
+    def inputs(self) -> dict[str, Any]:
+        chosen = super().inputs()
+        if self.matcher == LIGHTGLUE:
+            del chosen["inverse_temperature"]
+        return chosen
+
     def validate(self) -> None:
+        learned = self.matcher == LIGHTGLUE
+        require(learned or self.matcher_weights is None, "--matcher-weights: only with --matcher lightglue")
+        require(
+            not learned or self.inverse_temperature is None, "--inverse-temperature: only with --matcher dual-softmax"
+        )
         least = self.match_threshold
         message = f"--match-threshold {least}: must be a probability, above 0 and below 1"
         require(least is None or 0 < least < 1, message)
