@@ -17,9 +17,8 @@ from exports.weights import WeightsError, read_state
 
 WIDTH, HEADS, LAYERS = 256, 4, 9  # of every published LightGlue that takes keypoints and descriptors alone
 _HIDDEN = -1e9  # added to the logits of padding; finite, so that an image without keypoints gives no NaN
-_ADAPTIVE = re.compile(
-    r"token_confidence\.|confidence_thresholds$|log_assignment\."
-)  # of layers that could be the last
+# of every layer that could be the last
+_ADAPTIVE = re.compile(r"token_confidence\.|confidence_thresholds$|log_assignment\.")
 _EARLIER_NAME = re.compile(r"^(self_attn|cross_attn)\.(\d+)\.")  # self_attn.3.x -> transformers.3.self_attn.x
 
 

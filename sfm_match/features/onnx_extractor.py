@@ -84,7 +84,7 @@ class OnnxExtractor:
             )
             result = self._session.run({described.input: engine.put(described.input, images)})
             names = (described.keypoints, described.scores, described.descriptors)
-            points, scores, descriptors = (engine.get(result[name]) for name in names)
+            points, scores, descriptors = (np.asarray(engine.get(result[name]), np.float32) for name in names)
         self._check_shapes(points, scores, descriptors)
         with clock.on("keypoints"):
             rows = zip(batch.items, batch.masks, points, scores, descriptors, strict=True)
