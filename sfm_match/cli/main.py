@@ -39,7 +39,9 @@ app = typer.Typer(
     "130 interrupted.",
 )
 
-Images = Annotated[Path, typer.Option("--images", help="folder of photographs, searched with its subfolders")]
+Images = Annotated[
+    Path, typer.Option("--images", help="folder of photographs or videos, searched with its subfolders, or a video")
+]
 Place = Annotated[Path, typer.Option("--workspace", help="folder of the job's results")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace results that other options made")]
 WORKSPACE = Path("workspace")

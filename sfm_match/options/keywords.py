@@ -14,6 +14,8 @@ class ExtractKeywords(TypedDict, total=False):
     device: str
     precision: str
     masks: str | Path | None
+    fps: float | None
+    frames: int | None
     turns: bool
     batch: str | int
     devices: str | None
@@ -100,6 +102,8 @@ class RunKeywords(TypedDict, total=False):
     device: str
     precision: str
     masks: str | Path | None
+    fps: float | None
+    frames: int | None
     turns: bool
     batch: str | int
     devices: str | None

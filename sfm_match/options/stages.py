@@ -59,6 +59,16 @@ class ExtractOptions(Options):
     masks: Path | None = option(
         None, "folder of masks, NAME.png for image NAME; black hides (COLMAP's convention)", refused=_ONLY_JOBS
     )
+    fps: float | None = option(
+        None,
+        "of a video in --images: so many frames a second, the sharpest of each stretch",
+        fingerprinted=False,
+        default_is="2, and at least 100 of a short video",
+        refused=_ONLY_JOBS,
+    )
+    frames: int | None = option(
+        None, "of a video in --images: so many frames in all", fingerprinted=False, refused=_ONLY_JOBS
+    )
     turns: bool = option(
         False,
         "describe images in four rotations, for pictures at any rotation, as from drones; four times slower",
@@ -101,6 +111,9 @@ class ExtractOptions(Options):
     )
 
     def validate(self) -> None:
+        require(self.fps is None or 0 < self.fps <= 1000, f"--fps {self.fps}: must be above 0 and at most 1,000")
+        require(self.frames is None or self.frames >= 2, f"--frames {self.frames}: must be at least 2")
+        require(self.fps is None or self.frames is None, "--fps and --frames: give one of them")
         require(self.size >= 64, f"--size {self.size}: must be at least 64 pixels")
         require(self.max_keypoints >= 1, f"--max-keypoints {self.max_keypoints}: must be at least 1")
         valid = self.batch == AUTO or (self.batch.isdecimal() and int(self.batch) >= 1)

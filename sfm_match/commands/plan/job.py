@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,8 +13,9 @@ from sfm_match.commands.plan.counts import Counted, cheaper_ones, count_pairs
 from sfm_match.commands.plan.measure import Measured, measure
 from sfm_match.errors import NothingDone
 from sfm_match.features.dedode import chosen_model, images_a_batch
-from sfm_match.images.collection import UNIT_SIZE, refresh_collection
+from sfm_match.images.collection import UNIT_SIZE, preview_collection
 from sfm_match.images.files import Header
+from sfm_match.images.videos import Sampling
 from sfm_match.job.concurrency import AHEAD
 from sfm_match.job.workspace import Workspace
 from sfm_match.models import Model
@@ -111,7 +113,7 @@ def plan(
     """What `run` would do with these arguments: starts nothing, and leaves the workspace as it is.
 
     Args:
-        images: folder of photographs.
+        images: folder of photographs, a video, or a folder with videos.
         workspace: folder of the job; it need not be there.
         extract, pairs, match, import_, reconstruct: as in `run`.
         overwrite: as in `run`, results of other options would be replaced.
@@ -123,10 +125,18 @@ def plan(
     every = run_options(keywords, extract, pairs, match, import_, reconstruct, command="plan")
     place = Workspace(Path(workspace), overwrite=overwrite)  # not opened: that would make it, and lock it
     place.read_record()  # refuses another version's, as opening does
-    collection = refresh_collection(place, Path(images), every.extract.masks, overwrite=overwrite)
+    sampling = Sampling(every.extract.fps, every.extract.frames)
+    with tempfile.TemporaryDirectory(prefix="sfm-match-plan-") as frames:  # of videos
+        collection = preview_collection(
+            place, Path(images), every.extract.masks, sampling, Path(frames), overwrite=overwrite
+        )
+        return _planned(Job(place, collection, every, overwrite=overwrite))
+
+
+def _planned(job: Job) -> Plan:
+    collection, every, overwrite = job.collection, job.options, job.overwrite
     if len(collection.usable) < 2:
         raise NothingDone(f"{collection.folder}: {len(collection.usable)} usable image, a pair needs two")
-    job = Job(place, collection, every, overwrite=overwrite)
     wanted = [stage for stage in STAGES if stage.wanted(every)]
     for stage in wanted:
         stage.load().check(job)
