@@ -73,14 +73,14 @@ def test_earlier_names(command: str, groups: list[type[Options]], aliases: dict[
         (
             "infer",
             [ExtractOptions, MatchOptions],
-            {"dummy_network", "masks", "workers", "match_workers", "devices", "reduced_decode"},
+            {"dummy_network", "masks", "workers", "match_workers", "devices", "reduced_decode", "fps", "frames"},
         ),
         (
             "export engine",
             [ExtractOptions],
             {
                 *("dummy_network", "masks", "workers", "device", "devices", "reduced_decode", "decoder", "border"),
-                *("detection_threshold", "all_keypoints"),
+                *("detection_threshold", "all_keypoints", "fps", "frames"),
             },
         ),
         ("extract", [ExtractOptions], set()),
