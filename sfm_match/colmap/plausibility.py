@@ -33,7 +33,7 @@ MIN_GPS_SPREAD = 15.0
 _FAR_GPS_RESIDUAL, _FAR_GPS_DRIFT = 25.0, 0.1  # metres; of the diagonal of the extent
 MAX_FAR = 0.2  # of the images; fewer may be gross GPS errors
 _GPS_FACTS = ("gps_residual_median_m", "gps_residual_max_m", "gps_far_images", "gps_extent_m")
-_LEAST_LOCATED, _LEAST_JUDGED = 3, 6  # images; with fewer than 6, one gross tag cannot be told from a wrong model
+_LEAST_LOCATED, LEAST_JUDGED = 3, 6  # images; with fewer than 6, one gross tag cannot be told from a wrong model
 MIN_ANGLE = 1.5  # degrees; the mappers' own filter
 _ROTATION_ANGLE = 0.5  # degrees between the two rays of a point, below which an image pair only rotates
 _SAMPLE = 2000  # points whose angles are measured
@@ -192,7 +192,7 @@ def _judge_gps(images: list["pycolmap.Image"], headers: Mapping[str, Header]) ->
     diagonal, over = float(np.linalg.norm(extent)), f"over {extent[0]:.0f} x {extent[1]:.0f} m"
     far = int((residuals > max(_FAR_GPS_RESIDUAL, _FAR_GPS_DRIFT * diagonal)).sum())
     facts["gps_far_images"] = far
-    if len(located) < _LEAST_JUDGED:
+    if len(located) < LEAST_JUDGED:
         return facts, []
     if spread >= MIN_GPS_SPREAD and median > max(MAX_GPS_RESIDUAL, MAX_GPS_DRIFT * diagonal):
         return facts, [f"camera centres {median:.0f} m from GPS after a similarity fit, {over}"]

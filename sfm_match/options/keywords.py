@@ -90,6 +90,8 @@ class ReconstructKeywords(TypedDict, total=False):
     min_model_size: int
     mapper_threads: int
     seed: int
+    use_position_priors: bool
+    align_to_gps: bool
     robust_refinement: bool
 
 
@@ -154,6 +156,8 @@ class RunKeywords(TypedDict, total=False):
     min_model_size: int
     mapper_threads: int
     seed: int
+    use_position_priors: bool
+    align_to_gps: bool
     robust_refinement: bool
 
 

@@ -215,9 +215,17 @@ class ReconstructOptions(Options):
         0, "threads of the mapper; 0: one per core; with 1, equal inputs give equal models", fingerprinted=False
     )
     seed: int = option(0, "of every random choice")
+    use_position_priors: bool = option(
+        False, "incremental: the mapper and the robust refinement hold cameras to their GPS positions, too"
+    )
+    align_to_gps: bool = option(
+        True, "bring models to metres east, north and up by the GPS of three photographs or more"
+    )
     robust_refinement: bool = option(True, "end with a bundle adjustment that uses a robust (Cauchy) loss")
 
     def validate(self) -> None:
+        incremental = self.mapper == "incremental"
+        require(incremental or not self.use_position_priors, "--use-position-priors: needs --mapper incremental")
         require(self.min_model_size >= 2, f"--min-model-size {self.min_model_size}: must be at least 2")
         share = self.min_registered
         require(0 <= share <= 1, f"--min-registered {share}: must be a share from 0 to 1")

@@ -29,7 +29,7 @@ from sfm_match.stages.base import Job
 from sfm_match.stages.state import iter_features, iter_matches
 from sfm_match.store.shard import commit, fingerprint, sha256_of
 
-ALGORITHM = 3  # raise it when the same matches and options come to give another database
+ALGORITHM = 4  # raise it when the same matches and options come to give another database
 
 
 def check(job: Job) -> None:
@@ -92,7 +92,8 @@ def _build(job: Job, partial: Path, digest: str, clock: Clock) -> None:
         cameras = _cameras(job)
         keypoints = ((name, one.keypoints) for name, one in iter_features(features, descriptors=False))
         with clock.on("write"):
-            write_images(partial, cameras, options.camera_model, keypoints)
+            headers = features.headers(job.collection)
+            write_images(partial, cameras, options.camera_model, keypoints, headers)
             with closing(sqlite3.connect(partial)) as connection, connection:
                 keys = json.dumps({camera.number: camera.key for camera in cameras})
                 write_records(connection, {"options": _recorded(options), "inputs": digest, CAMERAS: keys})

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from sfm_match.colmap.georeference import georeference, reference_of
 from sfm_match.colmap.mapper import ALGORITHM, Mapped, components, intrinsics_given, map_components, registered
 from sfm_match.colmap.plausibility import judge
 from sfm_match.colmap.queries import Counts, count, image_names, read_record
@@ -21,6 +22,7 @@ from sfm_match.options.stages import ReconstructOptions
 from sfm_match.stages.base import Job
 from sfm_match.store.shard import commit, fingerprint, remove_leftovers, temporary_name, write_text
 
+_REFERENCE = "reference_lla.json"  # in the folder of a model that is georeferenced: OpenSfM's name and content
 _SUMMARY = "sfm-match.json"  # in sparse/: what it was made from, and the numbers
 _SHOWN = 4  # folders of a model, models of a job, kinds of reasons
 
@@ -35,6 +37,7 @@ class ModelSummary:
     reprojection_error: float  # mean, pixels
     holds: str  # which images, by their folders
     gps: str | None  # how far from GPS, in words
+    georeference: dict[str, Any] | None  # the facts of `georeference.Georeference`; None where it has the mapper's axes
     plausibility: dict[str, Any]  # the facts of `plausibility.Plausibility`
     odd: list[str]  # what speaks against it
 
@@ -89,7 +92,8 @@ def run(job: Job) -> StageReport:
             write_reasons(workspace.unregistered, {name: f"{kind}: {text}" for name, (kind, text) in outside.items()})
             if not mapped.models:
                 raise NothingDone(_no_model(workspace, counts, options))
-            models = _write(mapped, temporary, headers, given=intrinsics_given(workspace.database))
+            given = intrinsics_given(workspace.database)
+            models = _write(mapped, temporary, headers, given=given, align=options.align_to_gps)
             inside = set().union(*map(registered, mapped.models))
             outcome = Outcome(models, len(inside), dict(Counter(kind for kind, _ in outside.values())))
             summary = {"inputs": digest, "files": _sizes(temporary), **asdict(outcome)}
@@ -149,16 +153,20 @@ def _sizes(sparse: Path) -> dict[str, int]:
     return {p.relative_to(sparse).as_posix(): p.stat().st_size for p in sorted(sparse.rglob("*")) if p.is_file()}
 
 
-def _write(mapped: Mapped, folder: Path, headers: dict[str, Header], *, given: bool) -> list[ModelSummary]:
+def _write(mapped: Mapped, folder: Path, headers: dict[str, Header], *, given: bool, align: bool) -> list[ModelSummary]:
     for stale in folder.iterdir():  # the mapper's own numbering
         shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
     summaries = []
+    reference = reference_of(headers) if align else None
     for number, model in enumerate(mapped.models):
         path = folder / str(number)
         path.mkdir()
+        seen = judge(model, headers, mapped.models[:number], known_intrinsics=given)
+        placed = georeference(model, headers, reference) if reference is not None else None
+        if placed is not None:
+            write_text(path / _REFERENCE, json.dumps(asdict(placed.reference)) + "\n")
         model.write(str(path))
         model.export_PLY(str(path / "points.ply"))
-        seen = judge(model, headers, mapped.models[:number], known_intrinsics=given)
         facts = asdict(seen)
         odd = list(facts.pop("odd"))
         summaries.append(
@@ -169,6 +177,7 @@ def _write(mapped: Mapped, folder: Path, headers: dict[str, Header], *, given: b
                 round(model.compute_mean_reprojection_error(), 4),
                 described(registered(model), headers),
                 seen.gps_line(),
+                asdict(placed) if placed is not None else None,
                 facts,
                 odd,
             )
@@ -204,6 +213,12 @@ def _read_outcome(sparse: Path, digest: str) -> Outcome | None:
     return Outcome(models, stored["registered"], stored["unregistered"])
 
 
+def _placed(model: ModelSummary) -> str:
+    """In which axes it is, and how far from GPS."""
+    axes = "in metres east, north, up" if model.georeference is not None else "in the mapper's axes"
+    return f"{axes}, {model.gps}"
+
+
 def _report(
     outcome: Outcome, counts: Counts, options: ReconstructOptions, images: int, clock: Clock, *, computed: bool
 ) -> StageReport:
@@ -217,7 +232,7 @@ def _report(
         parts[0] += " in the first model"
         more = f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else ""
         parts.append(f"{len(every)} models: {'; '.join(every[:_SHOWN])}{more}")
-    parts += [f"model {number}: {one.gps}" for number, one in enumerate(outcome.models) if one.gps]
+    parts += [f"model {number}: {_placed(one)}" for number, one in enumerate(outcome.models) if one.gps]
     parts += [
         f"model {number} is NOT TO BE TRUSTED: {'; '.join(m.odd)}" for number, m in enumerate(outcome.models) if m.odd
     ]
