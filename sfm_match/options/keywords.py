@@ -85,6 +85,7 @@ class ReconstructKeywords(TypedDict, total=False):
     """Of `reconstruct`; the option groups say what they mean."""
 
     mapper: str
+    known_poses: str | Path | None
     refine_focal_length: bool | None
     min_registered: float
     min_model_size: int
@@ -151,6 +152,7 @@ class RunKeywords(TypedDict, total=False):
     adjust_keypoints: bool
     accept_pairs: str
     mapper: str
+    known_poses: str | Path | None
     refine_focal_length: bool | None
     min_registered: float
     min_model_size: int

@@ -204,6 +204,9 @@ class ReconstructOptions(Options):
         choices=("incremental", "global", "none"),
         refused=Refused(("reconstruct",), ("none",)),
     )
+    known_poses: Path | None = option(
+        None, "folder of a COLMAP model: its poses and cameras stay, by the images' names, and points are triangulated"
+    )
     refine_focal_length: bool | None = option(
         None, "refine focal lengths and distortion", default_is="only where --camera-params does not give them"
     )
@@ -224,6 +227,9 @@ class ReconstructOptions(Options):
     robust_refinement: bool = option(True, "end with a bundle adjustment that uses a robust (Cauchy) loss")
 
     def validate(self) -> None:
+        model = self.known_poses
+        require(model is None or model.is_dir(), f"--known-poses {model}: no such folder")
+        require(model is None or not self.use_position_priors, "--known-poses and --use-position-priors: give one")
         incremental = self.mapper == "incremental"
         require(incremental or not self.use_position_priors, "--use-position-priors: needs --mapper incremental")
         require(self.min_model_size >= 2, f"--min-model-size {self.min_model_size}: must be at least 2")

@@ -17,7 +17,7 @@ from sfm_match.colmap.assigned import NOTHING_ASSIGNED, read_assigned
 from sfm_match.colmap.assigned import RECORD as CAMERAS
 from sfm_match.colmap.cameras import CameraPlan, check_camera_model, plan_cameras
 from sfm_match.colmap.database import write_images
-from sfm_match.colmap.queries import count, read_record, write_records
+from sfm_match.colmap.queries import CONTENT, content_digest, count, read_record, write_records
 from sfm_match.colmap.verification import How, verdicts, verify_pairs
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError
 from sfm_match.job.progress import Clock, StageReport
@@ -63,7 +63,7 @@ def run(job: Job) -> StageReport:
     pairs = sha256_of(workspace.pairs)
     digest = fingerprint([inputs, matches.fingerprint, pairs, sorted(features.signatures.items()), ALGORITHM])
     _refuse_foreign_database(workspace, overwrite=job.overwrite)
-    if read_record(workspace.database, "inputs") == digest:
+    if not job.overwrite and read_record(workspace.database, "inputs") == digest:
         workspace.write_record("import", inputs)
         return _report(workspace.database, options, clock, computed=False)
     if options.verify and options.adjust_keypoints and not job.collection.folder.is_dir():
@@ -116,6 +116,8 @@ def _build(job: Job, partial: Path, digest: str, clock: Clock) -> None:
                 reduced=features.inputs.get("reduced_decode", False),
                 progress=job.progress,
             )
+    with closing(sqlite3.connect(partial)) as connection, connection:
+        write_records(connection, {CONTENT: content_digest(partial)})
     _checkpoint(partial)
 
 
@@ -177,6 +179,8 @@ def _report(database: Path, options: ImportOptions, clock: Clock, *, computed: b
     if adjusted is not None:
         detail += f", {adjusted.line()}"
         facts["adjusted"] = asdict(adjusted)
+    if not computed and content_digest(database) != read_record(database, CONTENT):
+        detail += "; database.db was changed since, and stays so until --overwrite builds it anew"
     return StageReport(
         "import",
         "pairs",

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from sfm_match.colmap.georeference import georeference, reference_of
+from sfm_match.colmap.known_poses import UNKNOWN, triangulate
 from sfm_match.colmap.mapper import ALGORITHM, Mapped, components, intrinsics_given, map_components, registered
+from sfm_match.colmap.model_io import digests
 from sfm_match.colmap.plausibility import judge
-from sfm_match.colmap.queries import Counts, count, image_names, read_record
+from sfm_match.colmap.queries import CONTENT, Counts, content_digest, count, image_names, read_record
 from sfm_match.colmap.unregistered import reasons
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.images.collection import Collection, read_failed, write_reasons
@@ -74,26 +76,33 @@ def run(job: Job) -> StageReport:
     if inputs is None:
         raise NothingDone(f"{workspace.folder}: no database yet; run `sfm-match import` first")
     check(job)
-    digest = fingerprint([options.inputs(), inputs, ALGORITHM])
+    content = content_digest(workspace.database)
+    edited = content != read_record(workspace.database, CONTENT)
+    known = options.known_poses
+    digest = fingerprint([options.inputs(), inputs, content, digests(known) if known is not None else {}, ALGORITHM])
     counts = count(workspace.database)
-    outcome = _read_outcome(workspace.sparse, digest)
+    outcome = None if job.overwrite else _read_outcome(workspace.sparse, digest)
     if outcome is not None:
         workspace.write_record("reconstruct", options.inputs())
-        return _report(outcome, counts, options, len(collection.records), clock, computed=False)
+        return _report(outcome, counts, options, len(collection.records), clock, computed=False, edited=edited)
     if not collection.folder.is_dir():
         raise NothingDone(f"{collection.folder}: the images are gone; the mapper reads the points' colours from them")
     headers = {name: collection.usable[name] for name in image_names(workspace.database)}
     temporary = workspace.folder / temporary_name("sparse")
     temporary.mkdir()
     try:
-        mapped = map_components(workspace.database, collection.folder, headers, options, temporary, clock)
+        if known is not None:
+            mapped = triangulate(workspace.database, collection.folder, options, temporary, clock)
+        else:
+            mapped = map_components(workspace.database, collection.folder, headers, options, temporary, clock)
         with clock.on("write"):
             outside = _outside(workspace, collection, mapped, options)
             write_reasons(workspace.unregistered, {name: f"{kind}: {text}" for name, (kind, text) in outside.items()})
             if not mapped.models:
                 raise NothingDone(_no_model(workspace, counts, options))
-            given = intrinsics_given(workspace.database)
-            models = _write(mapped, temporary, headers, given=given, align=options.align_to_gps)
+            given = known is not None or intrinsics_given(workspace.database)
+            align = options.align_to_gps and known is None
+            models = _write(mapped, temporary, headers, given=given, align=align)
             inside = set().union(*map(registered, mapped.models))
             outcome = Outcome(models, len(inside), dict(Counter(kind for kind, _ in outside.values())))
             summary = {"inputs": digest, "files": _sizes(temporary), **asdict(outcome)}
@@ -104,7 +113,7 @@ def run(job: Job) -> StageReport:
             commit(temporary, workspace.sparse)
     finally:
         remove_leftovers(workspace.folder)
-    return _report(outcome, counts, options, len(collection.records), clock, computed=True)
+    return _report(outcome, counts, options, len(collection.records), clock, computed=True, edited=edited)
 
 
 def _outside(
@@ -114,7 +123,10 @@ def _outside(
     inside = set().union(*map(registered, mapped.models)) if mapped.models else set()
     failed = {name: why for name, why in read_failed(workspace).items() if name in collection.records}
     outside = {name: ("not usable", why) for name, why in failed.items()}
-    return outside | reasons(workspace.database, inside, mapped.dropped, options.min_model_size)
+    others = reasons(workspace.database, inside, mapped.dropped, options.min_model_size)
+    if options.known_poses is not None:
+        others = dict.fromkeys(others, (UNKNOWN, f"not in {options.known_poses}"))
+    return outside | others
 
 
 def _no_model(workspace: Workspace, counts: Counts, options: ReconstructOptions) -> str:
@@ -220,7 +232,14 @@ def _placed(model: ModelSummary) -> str:
 
 
 def _report(
-    outcome: Outcome, counts: Counts, options: ReconstructOptions, images: int, clock: Clock, *, computed: bool
+    outcome: Outcome,
+    counts: Counts,
+    options: ReconstructOptions,
+    images: int,
+    clock: Clock,
+    *,
+    computed: bool,
+    edited: bool,
 ) -> StageReport:
     best = outcome.models[0]
     parts = [
@@ -239,6 +258,8 @@ def _report(
     if outcome.unregistered:
         kinds = ", ".join(f"{number:,} {kind}" for kind, number in outcome.unregistered.items())
         parts.append(f"{sum(outcome.unregistered.values()):,} images in no model ({kinds}): unregistered.csv")
+    if edited:
+        parts.append("database.db was changed since import, and the model is that of the changed one")
     too_few = outcome.registered < options.min_registered * images
     if too_few:
         share = outcome.registered / images
@@ -261,5 +282,6 @@ def _report(
             "each_model": [asdict(model) for model in outcome.models],
             "unregistered": outcome.unregistered,
             "too_few": too_few,
+            "database_changed": edited,
         },
     )
