@@ -183,3 +183,17 @@ class InferKeywords(TypedDict, total=False):
     random_weights: bool
     match_threshold: float | None
     inverse_temperature: float
+
+
+class LocalizeKeywords(TypedDict, total=False):
+    """Of `localize`; the option groups say what they mean."""
+
+    num_images: int | None
+    camera_model: str
+    camera_params: str | Sequence[float] | None
+    adjust_keypoints: bool
+    device: str
+    batch: str | int
+    workers: int
+    weights: str | None
+    weights_dir: str | Path | None

@@ -26,7 +26,7 @@ from sfm_match.options.pairs import PairsOptions
 
 PILLOW, NVIMGCODEC = "pillow", "nvimgcodec"
 DECODERS = (PILLOW, NVIMGCODEC)
-_DEVICE = (
+DEVICE_HELP = (
     f"where networks run and pairs are matched: {', '.join(DEVICES)}; auto takes the fastest available one, "
     "cuda:1 is the second GPU"
 )
@@ -37,7 +37,7 @@ _ONLY_JOBS = Refused(("infer", _ENGINE))
 _NO_ENGINE = Refused((_ENGINE,))
 
 
-def _check_devices(device: str, devices: str | None) -> None:
+def check_devices(device: str, devices: str | None) -> None:
     """Raises UsageError where a name is not a device's."""
     split_device(device)
     if devices is not None and devices != EVERY_GPU:
@@ -54,7 +54,7 @@ class ExtractOptions(Options):
     model: str = option("dedode-nano", "network; `dedode-nano` is built in, `sfm-match models list` names the others")
     size: int = option(1024, "long side of an image at the network, pixels; smaller images are not enlarged")
     max_keypoints: int = option(4096, "keypoints kept per image, the strongest first")
-    device: str = option(AUTO, _DEVICE, fingerprinted=False, refused=_NO_ENGINE)
+    device: str = option(AUTO, DEVICE_HELP, fingerprinted=False, refused=_NO_ENGINE)
     precision: str = option(AUTO, "number format of the network", choices=(AUTO, "fp32", "fp16"))
     masks: Path | None = option(
         None, "folder of masks, NAME.png for image NAME; black hides (COLMAP's convention)", refused=_ONLY_JOBS
@@ -118,7 +118,7 @@ class ExtractOptions(Options):
         require(self.max_keypoints >= 1, f"--max-keypoints {self.max_keypoints}: must be at least 1")
         valid = self.batch == AUTO or (self.batch.isdecimal() and int(self.batch) >= 1)
         require(valid, f"--batch {self.batch}: must be auto, or a whole number of at least 1")
-        _check_devices(self.device, self.devices)
+        check_devices(self.device, self.devices)
         least = self.detection_threshold
         require(0 <= least < 1, f"--detection-threshold {least}: must be a probability, at least 0 and below 1")
         require(self.border >= 0, f"--border {self.border}: must be at least 0 pixels")
@@ -139,7 +139,7 @@ class MatchOptions(Options):
         default_is="the model's",
         aliases=("threshold",),
     )
-    device: str = option(AUTO, _DEVICE, fingerprinted=False, refused=_NO_ENGINE)
+    device: str = option(AUTO, DEVICE_HELP, fingerprinted=False, refused=_NO_ENGINE)
     devices: str | None = option(None, _SEVERAL, fingerprinted=False, refused=_ONLY_JOBS)
     match_workers: int = option(
         0, "matching threads; 0: one per core", fingerprinted=False, aliases=("workers",), refused=_TWO_IMAGES
@@ -150,7 +150,7 @@ class MatchOptions(Options):
         least = self.match_threshold
         message = f"--match-threshold {least}: must be a probability, above 0 and below 1"
         require(least is None or 0 < least < 1, message)
-        _check_devices(self.device, self.devices)
+        check_devices(self.device, self.devices)
         # exp(t (cos - 1)) must not underflow in float32 at cos = -1
         message = f"--inverse-temperature {self.inverse_temperature}: must be above 0 and at most 40"
         require(0 < self.inverse_temperature <= 40, message)

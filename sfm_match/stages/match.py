@@ -24,10 +24,11 @@ from sfm_match.stages import match_blocks as blocks
 from sfm_match.stages.base import Job
 from sfm_match.stages.match_blocks import BlockReceipt, MatchContext, match_blocks
 from sfm_match.stages.pair_blocks import plan_blocks
-from sfm_match.stages.state import scan_matches
+from sfm_match.stages.state import FeatureSet, scan_matches
 from sfm_match.store.matches import BlockHead
 
 ALGORITHM = 4  # raise it when the same features and options come to give other matches
+MATCHER = "dual-softmax"
 _FILE_NAME = re.compile(r"\d{5,}-\d{5,}-[0-9a-f]{8}\.h5")
 
 
@@ -78,7 +79,7 @@ def run(job: Job) -> StageReport:
     try:
         if plans:
             devices = devices_of(options.device, options.devices)
-            context = _context(job, inputs["match_threshold"], before.fingerprint, workers=len(devices))
+            context = _context(job, inputs, before.fingerprint, workers=len(devices))
             receipts += done_units(
                 devices, partial(match_blocks, context), plans, workspace.matches, progress.advance, clock
             )
@@ -103,19 +104,28 @@ def run(job: Job) -> StageReport:
     )
 
 
-def _context(job: Job, threshold: float, expected: str, workers: int) -> MatchContext:
-    """What the workers need to know."""
+def _context(job: Job, inputs: Mapping[str, Any], expected: str, workers: int) -> MatchContext:
+    """What the workers need to know; `inputs` are those of the fingerprint `expected`."""
     features, options = job.features, job.options.match
-    settings = MatchSettings(
-        dataclasses.replace(options, match_workers=threads_each(options.match_workers, workers)),
-        threshold,
-        features.rotations,
-        max(features.counts.values()),
-        FAMILY[features.inputs["model"]].dimension,
-        blocks.BLOCK,
-    )
+    options = dataclasses.replace(options, match_workers=threads_each(options.match_workers, workers))
+    settings = match_settings(options, inputs, features, max(features.counts.values()))
     sizes = {name: (header.width, header.height) for name, header in features.headers(job.collection).items()}
-    return MatchContext(features.folder, features.units, sizes, expected, "dual-softmax", settings, workers)
+    return MatchContext(features.folder, features.units, sizes, expected, MATCHER, settings, workers)
+
+
+def match_settings(
+    options: MatchOptions, inputs: Mapping[str, Any], features: FeatureSet, keypoints: int
+) -> MatchSettings:
+    """What a matcher is made for.
+
+    Args:
+        options: how to match.
+        inputs: as `match_inputs` gives them, or as they are on record.
+        features: of the images of the workspace.
+        keypoints: of an image, at most.
+    """
+    dimension = FAMILY[features.inputs["model"]].dimension
+    return MatchSettings(options, inputs["match_threshold"], features.rotations, keypoints, dimension, blocks.BLOCK)
 
 
 def _remove_useless(workspace: Workspace, useful: Mapping[Path, BlockHead]) -> None:
