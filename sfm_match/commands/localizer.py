@@ -42,6 +42,7 @@ Rows = NDArray[np.int64]
 Floats = NDArray[np.float64]
 T = TypeVar("T")
 _SEEN = 64  # photographs of the model in memory
+_KEPT = 1024  # images of the model, whose points are in memory: 100 MB
 _FARTHEST = 0.01  # of the long side: adjustment moves no keypoint by more
 
 
@@ -224,7 +225,7 @@ class _ModelPoints:
         for name in self.names:
             if self._images[name].num_points2D() != features.counts.get(name):
                 raise _stale(name)
-        self.of = lru_cache(None)(self._of)
+        self.of = lru_cache(_KEPT)(self._of)
 
     def _of(self, name: str) -> tuple[Rows, Floats]:
         """(N,) point of each keypoint, -1 without one; (N, 2) where the model has the keypoint, raw pixels.

@@ -1,6 +1,8 @@
 """Poses of photographs in a finished workspace, against the cameras that they were rendered with."""
 
 import json
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,10 +16,13 @@ from jobs import sfm_match as command
 from PIL import Image
 
 import sfm_match
+from sfm_match.commands import localizer
 from sfm_match.commands.scene import HEIGHT, WIDTH, Rectangle, View, cameras, intrinsics, render
 from sfm_match.errors import NothingDone, UsageError
+from sfm_match.options.keywords import LocalizeKeywords
 
 NEW = {"between.jpg": cameras(31)[13], "further.jpg": cameras(16)[10]}  # between two views; beside the last one
+ROOT = Path(__file__).parents[3]
 TRUTH = {view.name: (view.rotation, view.centre) for view in cameras(16)[4:10]}
 
 
@@ -110,9 +115,14 @@ def test_poses_are_of_raw_pixels(finished: Path, queries: Path, tmp_path: Path) 
     assert estimated.camera.params[0] == pytest.approx(focal, rel=0.005)
 
 
-def test_only_images_that_look_alike(finished: Path, queries: Path) -> None:
+@pytest.mark.parametrize("options", [{"num_images": 2}, {}])
+def test_only_images_that_look_alike(
+    options: LocalizeKeywords, finished: Path, queries: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The new camera is between those of view06 and view07."""
-    (found,) = sfm_match.localize(queries / "between.jpg", finished, num_images=2)
+    monkeypatch.setattr(localizer, "ALL_UP_TO", 5)  # images of a small model
+    monkeypatch.setattr(localizer, "NUM_IMAGES", 2)
+    (found,) = sfm_match.localize(queries / "between.jpg", finished, **options)
     assert set(found.images) == {"view06.jpg", "view07.jpg"}
     check(pose_of(found), truth_of(NEW["between.jpg"]), finished)
 
@@ -198,6 +208,21 @@ def test_no_model_yet(rendered: Path, tmp_path: Path) -> None:
     sfm_match.extract(rendered, tmp_path, size=320, max_keypoints=64)
     with pytest.raises(NothingDone, match="no model yet; run `sfm-match reconstruct` first"):
         sfm_match.localize(rendered / "view05.jpg", tmp_path)
+
+
+def test_recipe(finished: Path, queries: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command lines of docs/recipes.md, in a folder with such a workspace and new photographs."""
+    section = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8").split("## Where a photograph was taken")[1]
+    lines = re.findall(r"^    (sfm-match .+)$", section.split("\n## ")[0], flags=re.MULTILINE)
+    assert len(lines) == 3
+    (tmp_path / "workspace").symlink_to(finished)
+    (tmp_path / "new").symlink_to(queries)
+    monkeypatch.chdir(tmp_path)
+    for line in lines:
+        done = command(*shlex.split(line, comments=True)[1:])
+        assert (done.returncode, done.stderr, len(done.stdout.splitlines())) == (0, "", len(NEW))
+    assert len((tmp_path / "poses.txt").read_text().splitlines()) == len(NEW)
+    assert "camera as given" in done.stdout
 
 
 def test_two_queries_of_one_name(finished: Path, queries: Path, tmp_path: Path) -> None:
