@@ -137,6 +137,7 @@ def map_components(
     options: ReconstructOptions,
     output: Path,
     clock: Clock,
+    standing: Sequence["pycolmap.Reconstruction"] = (),
 ) -> Mapped:
     """Maps each component of the accepted pairs.
 
@@ -147,6 +148,7 @@ def map_components(
         options: of the reconstruction.
         output: an empty folder for the mapper's own files.
         clock: told about mapping and refinement.
+        standing: models of fewer of these images: a component that holds one of them goes on from it.
     """
     hush_colmap()
     given = intrinsics_given(database)
@@ -155,7 +157,7 @@ def map_components(
     models: list[pycolmap.Reconstruction] = []
     dropped: dict[str, int] = {}
     for component in components(database, sorted(headers), options.min_model_size):
-        best = _map_component(job, component)
+        best = _map_component(job, component, standing)
         models += best.models
         dropped |= best.dropped
     models.sort(key=lambda model: -model.num_reg_images())
@@ -194,12 +196,15 @@ class _Job:
     given: bool  # the user gave the intrinsics
 
 
-def _map_component(job: _Job, component: Component) -> _Try:
+def _map_component(job: _Job, component: Component, standing: Sequence["pycolmap.Reconstruction"]) -> _Try:
     """The best of some tries with the mapper that is asked for; where it finds no model, the global one has a try."""
     best = _Try([], {}, True)
     if job.options.mapper == "incremental":
+        inside = [model for model in standing if not registered(model).isdisjoint(component.names)]
+        if len(inside) == 1:
+            best = _incremental(job, component, next(_attempts(job, component)), inside[0])
         for number, attempt in enumerate(_attempts(job, component)):
-            if number and best.is_enough(component):
+            if best.models and best.is_enough(component):
                 break
             if number and (len(component.names) > _TRIED_IMAGES or not best.models):
                 break
@@ -235,7 +240,10 @@ def _attempts(job: _Job, component: Component) -> Iterator[_Attempt]:
         )
 
 
-def _incremental(job: _Job, component: Component, attempt: _Attempt) -> _Try:
+def _incremental(
+    job: _Job, component: Component, attempt: _Attempt, start: "pycolmap.Reconstruction | None" = None
+) -> _Try:
+    """From a pair of images, or from a model."""
     import pycolmap
 
     pycolmap.set_random_seed(attempt.seed)
@@ -246,8 +254,13 @@ def _incremental(job: _Job, component: Component, attempt: _Attempt) -> _Try:
         options.constant_cameras = options.mapper.constant_cameras = _cameras_of_exif(job.database)
     place = job.output / f"{len(list(job.output.iterdir()))}"
     place.mkdir()
+    if start is not None:
+        start.write(str(place))
+    begun = "" if start is None else str(place)
     with job.clock.on("map"):
-        found = pycolmap.incremental_mapping(str(job.database), str(job.images), str(place), options=options)
+        found = pycolmap.incremental_mapping(
+            str(job.database), str(job.images), str(place), options=options, input_path=begun
+        )
     return _finished(job, list(found.values()), attempt.held, attempt.priors)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from sfm_match.commands.localizer import Answer, Localizer, Query
-from sfm_match.errors import NothingDone, UsageError
-from sfm_match.images.files import SUFFIXES, ImageError, ScannedFile, read_headers, scan
+from sfm_match.errors import UsageError
+from sfm_match.images.files import ImageError, ScannedFile, read_headers, scan
 from sfm_match.job.progress import OnProgress, Progress
 from sfm_match.options.base import options_of
 from sfm_match.options.keywords import LocalizeKeywords
@@ -159,8 +159,6 @@ def _named(queries: Sequence[StrPath]) -> dict[str, Path]:
 def _scanned(folder: Path) -> list[ScannedFile]:
     """Its images. Raises UsageError where one of the names cannot be used, NothingDone where there is no image."""
     files = scan(folder)
-    if not files:
-        raise NothingDone(f"{folder}: no image in it (looked for {', '.join(sorted(SUFFIXES))})")
     for file in files:
         if file.error is not None:
             raise UsageError(f"{folder}/{file.name}: {file.error}")

@@ -136,7 +136,7 @@ class Collection:
             NothingDone: no image in it.
         """
         images = source.folder
-        files = [] if source.videos and not images.is_dir() else scan(images, masks)
+        files = [] if source.videos and not images.is_dir() else scan(images, masks, or_none=True)
         files += [ScannedFile(name, signature, why) for name, (signature, why) in source.unusable.items()]
         if not files:
             kinds = ", ".join(sorted(SUFFIXES | VIDEO_SUFFIXES))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sfm_match.errors import UsageError
+from sfm_match.errors import NothingDone, UsageError
 from sfm_match.images.coordinates import ImageGeometry, plan_geometry, undo_orientation, upright_size
 from sfm_match.images.exif import details_of, focal_from_exif, gps_of, location_from_exif
 
@@ -103,11 +103,12 @@ def _identity(folder: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def scan(folder: Path, masks: Path | None = None) -> list[ScannedFile]:
+def scan(folder: Path, masks: Path | None = None, *, or_none: bool = False) -> list[ScannedFile]:
     """Every image file under `folder`, by name. Masks inside the folder of images are no photographs.
 
     Raises:
         UsageError: no such folder, or one below it cannot be read.
+        NothingDone: no file with an image's suffix in it, unless `or_none`.
     """
     if not folder.is_dir():
         raise UsageError(f"--images {folder}: no such folder")
@@ -119,6 +120,8 @@ def scan(folder: Path, masks: Path | None = None) -> list[ScannedFile]:
             continue
         mask = find_mask(masks, name)
         found.append(ScannedFile(name, signature_of(path) + (f" mask {signature_of(mask)}" if mask else "")))
+    if not found and not or_none:
+        raise NothingDone(f"{folder}: no image in it (looked for {', '.join(sorted(SUFFIXES))})")
     return sorted(found, key=lambda f: f.name)
 
 

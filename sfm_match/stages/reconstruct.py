@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sfm_match.colmap.georeference import georeference, reference_of
+from sfm_match.colmap.growth import FROM, brought_up_to
 from sfm_match.colmap.known_poses import UNKNOWN, triangulate
 from sfm_match.colmap.mapper import ALGORITHM, Mapped, components, intrinsics_given, map_components, registered
 from sfm_match.colmap.model_io import digests
@@ -23,6 +24,9 @@ from sfm_match.job.workspace import Workspace
 from sfm_match.options.stages import ReconstructOptions
 from sfm_match.stages.base import Job
 from sfm_match.store.shard import commit, fingerprint, remove_leftovers, temporary_name, write_text
+
+if TYPE_CHECKING:
+    import pycolmap
 
 _REFERENCE = "reference_lla.json"  # in the folder of a model that is georeferenced: OpenSfM's name and content
 _SUMMARY = "sfm-match.json"  # in sparse/: what it was made from, and the numbers
@@ -94,7 +98,8 @@ def run(job: Job) -> StageReport:
         if known is not None:
             mapped = triangulate(workspace.database, collection.folder, options, temporary, clock)
         else:
-            mapped = map_components(workspace.database, collection.folder, headers, options, temporary, clock)
+            standing = [] if job.overwrite or edited else _standing(workspace, options)
+            mapped = map_components(workspace.database, collection.folder, headers, options, temporary, clock, standing)
         with clock.on("write"):
             outside = _outside(workspace, collection, mapped, options)
             write_reasons(workspace.unregistered, {name: f"{kind}: {text}" for name, (kind, text) in outside.items()})
@@ -105,7 +110,13 @@ def run(job: Job) -> StageReport:
             models = _write(mapped, temporary, headers, given=given, align=align)
             inside = set().union(*map(registered, mapped.models))
             outcome = Outcome(models, len(inside), dict(Counter(kind for kind, _ in outside.values())))
-            summary = {"inputs": digest, "files": _sizes(temporary), **asdict(outcome)}
+            summary = {
+                "inputs": digest,
+                "database": inputs,
+                "options": options.inputs(),
+                "files": _sizes(temporary),
+                **asdict(outcome),
+            }
             write_text(temporary / _SUMMARY, json.dumps(summary))
             workspace.write_record("reconstruct", options.inputs())
             if workspace.sparse.exists():
@@ -114,6 +125,19 @@ def run(job: Job) -> StageReport:
     finally:
         remove_leftovers(workspace.folder)
     return _report(outcome, counts, options, len(collection.records), clock, computed=True, edited=edited)
+
+
+def _standing(workspace: Workspace, options: ReconstructOptions) -> list["pycolmap.Reconstruction"]:
+    """The models of an earlier run, if they are of the database that this one grew from, and of the same options."""
+    import pycolmap
+
+    summary = _read_summary(workspace.sparse)
+    if summary.get("database") != read_record(workspace.database, FROM) or summary.get("options") != options.inputs():
+        return []
+    if not summary.get("files", {}).items() <= _sizes(workspace.sparse).items():
+        return []
+    models = [pycolmap.Reconstruction(str(workspace.sparse / str(n))) for n in range(len(summary["models"]))]
+    return [model for one in models if (model := brought_up_to(one, workspace.database)) is not None]
 
 
 def _outside(

@@ -182,7 +182,7 @@ def _stages(sources: Sources, counted: Counted, costs: Measured, done: Mapping[s
     images, options = sources.count, sources.options
     units = sources.job.collection.units()
     unmatched = max(counted.pairs - done["match"], 0)
-    unverified = counted.pairs if unmatched or done["import"] == 0 else 0  # the database is built as a whole
+    unverified = max(counted.pairs - done["import"], 0)
     plain = dataclasses.replace(sources, options=dataclasses.replace(options, prune=False))
     scoring: float | None = 0.0
     if plain.needs_features:

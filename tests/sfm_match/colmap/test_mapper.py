@@ -64,7 +64,10 @@ class Runs:
     priors: list[bool] = field(default_factory=list)  # GPS holds the cameras, in each call
     growth: list[float] = field(default_factory=list)  # after which all is adjusted, in each call
 
-    def incremental(self, *_: str, options: pycolmap.IncrementalPipelineOptions) -> dict[int, Model]:
+    def incremental(
+        self, *_: str, options: pycolmap.IncrementalPipelineOptions, input_path: str = ""
+    ) -> dict[int, Model]:
+        assert not input_path
         assert options.random_seed == options.mapper.random_seed
         assert options.constant_cameras == options.mapper.constant_cameras
         self.asked.append((options.random_seed, bool(options.constant_cameras)))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfm_match.errors import UsageError
+from sfm_match.errors import NothingDone, UsageError
 from sfm_match.images.files import (
     ImageError,
     decode,
@@ -156,7 +156,9 @@ def test_damaged_files_raise_nothing_but_image_errors(tmp_path: Path) -> None:
 def test_scan_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such folder"):
         scan(tmp_path / "absent")
-    assert scan(tmp_path) == []  # `Collection.updated` refuses that, where no video is there either
+    with pytest.raises(NothingDone, match="no image in it"):
+        scan(tmp_path)
+    assert scan(tmp_path, or_none=True) == []
 
 
 def test_signature_changes_with_the_mask(tmp_path: Path) -> None:
