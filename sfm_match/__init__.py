@@ -1,8 +1,8 @@
 """A folder of photographs becomes a COLMAP database and reconstruction, with DeDoDe features.
 
 Every command is a function here: `extract`, `pairs`, `match`, `import_`, `reconstruct`, `run`, `plan`, `infer`,
-`bench`, `demo`, `doctor`, `convert`; `open` reads what a job left. They are loaded when first used, so that importing
-this package loads neither an engine nor pycolmap.
+`bench`, `demo`, `doctor`, `convert`, `localize`; `open` reads what a job left. They are loaded when first used, so that
+importing this package loads neither an engine nor pycolmap.
 
 Raises:
     ImportError: another `pairs` or `exports` than those of sfm-match would be imported.
@@ -21,6 +21,7 @@ __all__ = [
     "extract",
     "import_",
     "infer",
+    "localize",
     "match",
     "open",
     "pairs",
@@ -37,6 +38,7 @@ _HOMES = {
     "demo": "sfm_match.commands.demo:demo",
     "doctor": "sfm_match.commands.doctor:doctor",
     "infer": "sfm_match.commands.infer:infer",
+    "localize": "sfm_match.commands.localize:localize",
     "open": "sfm_match.results:open_workspace",
     "plan": "sfm_match.commands.plan.job:plan",
 }
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from sfm_match.commands.demo import demo
     from sfm_match.commands.doctor import doctor
     from sfm_match.commands.infer import infer
+    from sfm_match.commands.localize import localize
     from sfm_match.commands.plan.job import plan
     from sfm_match.results import open_workspace as open
 

@@ -65,6 +65,11 @@ class Results:
         """Name -> what the image's header says, of the images that could be read. Names are sorted."""
         return self._collection.usable
 
+    @property
+    def folder(self) -> Path:
+        """Of the photographs."""
+        return self._collection.folder
+
     @cached_property
     def failed(self) -> dict[str, str]:
         """Name -> why an image has no features."""

@@ -14,6 +14,8 @@ class ExtractKeywords(TypedDict, total=False):
     device: str
     precision: str
     masks: str | Path | None
+    fps: float | None
+    frames: int | None
     turns: bool
     batch: str | int
     devices: str | None
@@ -86,11 +88,14 @@ class ReconstructKeywords(TypedDict, total=False):
     """Of `reconstruct`; the option groups say what they mean."""
 
     mapper: str
+    known_poses: str | Path | None
     refine_focal_length: bool | None
     min_registered: float
     min_model_size: int
     mapper_threads: int
     seed: int
+    use_position_priors: bool
+    align_to_gps: bool
     robust_refinement: bool
 
 
@@ -103,6 +108,8 @@ class RunKeywords(TypedDict, total=False):
     device: str
     precision: str
     masks: str | Path | None
+    fps: float | None
+    frames: int | None
     turns: bool
     batch: str | int
     devices: str | None
@@ -150,11 +157,14 @@ class RunKeywords(TypedDict, total=False):
     adjust_keypoints: bool
     accept_pairs: str
     mapper: str
+    known_poses: str | Path | None
     refine_focal_length: bool | None
     min_registered: float
     min_model_size: int
     mapper_threads: int
     seed: int
+    use_position_priors: bool
+    align_to_gps: bool
     robust_refinement: bool
 
 
@@ -178,3 +188,18 @@ class InferKeywords(TypedDict, total=False):
     random_weights: bool
     match_threshold: float | None
     inverse_temperature: float | None
+
+
+class LocalizeKeywords(TypedDict, total=False):
+    """Of `localize`; the option groups say what they mean."""
+
+    num_images: int | None
+    camera_model: str
+    camera_params: str | Sequence[float] | None
+    adjust_keypoints: bool
+    device: str
+    batch: str | int
+    workers: int
+    weights: str | None
+    matcher_weights: str | Path | None
+    weights_dir: str | Path | None

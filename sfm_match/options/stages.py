@@ -27,7 +27,7 @@ from sfm_match.options.pairs import PairsOptions
 DUAL_SOFTMAX, LIGHTGLUE = "dual-softmax", "lightglue"
 PILLOW, NVIMGCODEC = "pillow", "nvimgcodec"
 DECODERS = (PILLOW, NVIMGCODEC)
-_DEVICE = (
+DEVICE_HELP = (
     f"where networks run and pairs are matched: {', '.join(DEVICES)}; auto takes the fastest available one, "
     "cuda:1 is the second GPU"
 )
@@ -38,7 +38,7 @@ _ONLY_JOBS = Refused(("infer", _ENGINE))
 _NO_ENGINE = Refused((_ENGINE,))
 
 
-def _check_devices(device: str, devices: str | None) -> None:
+def check_devices(device: str, devices: str | None) -> None:
     """Raises UsageError where a name is not a device's."""
     split_device(device)
     if devices is not None and devices != EVERY_GPU:
@@ -59,10 +59,20 @@ class ExtractOptions(Options):
     )
     size: int = option(1024, "long side of an image at the network, pixels; smaller images are not enlarged")
     max_keypoints: int = option(4096, "keypoints kept per image, the strongest first")
-    device: str = option(AUTO, _DEVICE, fingerprinted=False, refused=_NO_ENGINE)
+    device: str = option(AUTO, DEVICE_HELP, fingerprinted=False, refused=_NO_ENGINE)
     precision: str = option(AUTO, "number format of the network", choices=(AUTO, "fp32", "fp16"))
     masks: Path | None = option(
         None, "folder of masks, NAME.png for image NAME; black hides (COLMAP's convention)", refused=_ONLY_JOBS
+    )
+    fps: float | None = option(
+        None,
+        "of a video in --images: so many frames a second, the sharpest of each stretch",
+        fingerprinted=False,
+        default_is="2, and at least 100 of a short video",
+        refused=_ONLY_JOBS,
+    )
+    frames: int | None = option(
+        None, "of a video in --images: so many frames in all", fingerprinted=False, refused=_ONLY_JOBS
     )
     turns: bool = option(
         False,
@@ -106,11 +116,14 @@ class ExtractOptions(Options):
     )
 
     def validate(self) -> None:
+        require(self.fps is None or 0 < self.fps <= 1000, f"--fps {self.fps}: must be above 0 and at most 1,000")
+        require(self.frames is None or self.frames >= 2, f"--frames {self.frames}: must be at least 2")
+        require(self.fps is None or self.frames is None, "--fps and --frames: give one of them")
         require(self.size >= 64, f"--size {self.size}: must be at least 64 pixels")
         require(self.max_keypoints >= 1, f"--max-keypoints {self.max_keypoints}: must be at least 1")
         valid = self.batch == AUTO or (self.batch.isdecimal() and int(self.batch) >= 1)
         require(valid, f"--batch {self.batch}: must be auto, or a whole number of at least 1")
-        _check_devices(self.device, self.devices)
+        check_devices(self.device, self.devices)
         least = self.detection_threshold
         require(0 <= least < 1, f"--detection-threshold {least}: must be a probability, at least 0 and below 1")
         require(self.border >= 0, f"--border {self.border}: must be at least 0 pixels")
@@ -148,7 +161,7 @@ class MatchOptions(Options):
         default_is="the model's; 0.1 for LightGlue",
         aliases=("threshold",),
     )
-    device: str = option(AUTO, _DEVICE, fingerprinted=False, refused=_NO_ENGINE)
+    device: str = option(AUTO, DEVICE_HELP, fingerprinted=False, refused=_NO_ENGINE)
     devices: str | None = option(None, _SEVERAL, fingerprinted=False, refused=_ONLY_JOBS)
     match_workers: int = option(
         0, "matching threads; 0: one per core", fingerprinted=False, aliases=("workers",), refused=_TWO_IMAGES
@@ -172,7 +185,7 @@ class MatchOptions(Options):
         least = self.match_threshold
         message = f"--match-threshold {least}: must be a probability, above 0 and below 1"
         require(least is None or 0 < least < 1, message)
-        _check_devices(self.device, self.devices)
+        check_devices(self.device, self.devices)
         # exp(t (cos - 1)) must not underflow in float32 at cos = -1
         inverse = self.inverse_temperature
         message = f"--inverse-temperature {inverse}: must be above 0 and at most 40"
@@ -227,6 +240,9 @@ class ReconstructOptions(Options):
         choices=("incremental", "global", "none"),
         refused=Refused(("reconstruct",), ("none",)),
     )
+    known_poses: Path | None = option(
+        None, "folder of a COLMAP model: its poses and cameras stay, by the images' names, and points are triangulated"
+    )
     refine_focal_length: bool | None = option(
         None, "refine focal lengths and distortion", default_is="only where --camera-params does not give them"
     )
@@ -238,9 +254,20 @@ class ReconstructOptions(Options):
         0, "threads of the mapper; 0: one per core; with 1, equal inputs give equal models", fingerprinted=False
     )
     seed: int = option(0, "of every random choice")
+    use_position_priors: bool = option(
+        False, "incremental: the mapper and the robust refinement hold cameras to their GPS positions, too"
+    )
+    align_to_gps: bool = option(
+        True, "bring models to metres east, north and up by the GPS of three photographs or more"
+    )
     robust_refinement: bool = option(True, "end with a bundle adjustment that uses a robust (Cauchy) loss")
 
     def validate(self) -> None:
+        model = self.known_poses
+        require(model is None or model.is_dir(), f"--known-poses {model}: no such folder")
+        require(model is None or not self.use_position_priors, "--known-poses and --use-position-priors: give one")
+        incremental = self.mapper == "incremental"
+        require(incremental or not self.use_position_priors, "--use-position-priors: needs --mapper incremental")
         require(self.min_model_size >= 2, f"--min-model-size {self.min_model_size}: must be at least 2")
         share = self.min_registered
         require(0 <= share <= 1, f"--min-registered {share}: must be a share from 0 to 1")

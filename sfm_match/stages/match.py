@@ -24,7 +24,7 @@ from sfm_match.stages import match_blocks as blocks
 from sfm_match.stages.base import Job
 from sfm_match.stages.match_blocks import BlockReceipt, MatchContext, match_blocks
 from sfm_match.stages.pair_blocks import plan_blocks
-from sfm_match.stages.state import scan_matches
+from sfm_match.stages.state import FeatureSet, scan_matches
 from sfm_match.store.matches import BlockHead
 from sfm_match.store.shard import sha256_of
 
@@ -104,7 +104,7 @@ def run(job: Job) -> StageReport:
     try:
         if plans:
             devices = devices_of(options.device, options.devices)
-            context = _context(job, inputs, defaults, before.fingerprint, workers=len(devices))
+            context = _context(job, inputs, before.fingerprint, workers=len(devices))
             receipts += done_units(
                 devices, partial(match_blocks, context), plans, workspace.matches, progress.advance, clock
             )
@@ -129,21 +129,37 @@ def run(job: Job) -> StageReport:
     )
 
 
-def _context(job: Job, inputs: Mapping[str, Any], defaults: MatchDefaults, expected: str, workers: int) -> MatchContext:
+def _context(job: Job, inputs: Mapping[str, Any], expected: str, workers: int) -> MatchContext:
     """What the workers need to know; `inputs` are those of the fingerprint `expected`."""
     features, options = job.features, job.options.match
-    settings = MatchSettings(
-        dataclasses.replace(options, match_workers=threads_each(options.match_workers, workers)),
+    options = dataclasses.replace(options, match_workers=threads_each(options.match_workers, workers))
+    settings = match_settings(options, inputs, features, max(features.counts.values()))
+    headers = features.headers(job.collection)
+    return MatchContext(features.folder, features.units, headers, expected, options.matcher, settings, workers)
+
+
+def match_settings(
+    options: MatchOptions, inputs: Mapping[str, Any], features: FeatureSet, keypoints: int
+) -> MatchSettings:
+    """What a matcher is made for.
+
+    Args:
+        options: how to match.
+        inputs: as `match_inputs` gives them, or as they are on record.
+        features: of the images of the workspace.
+        keypoints: of an image, at most.
+    """
+    defaults = recorded_match_defaults(features.inputs)
+    return MatchSettings(
+        options,
         inputs["match_threshold"],
         inputs.get("inverse_temperature", defaults.inverse_temperature),
         features.rotations,
-        max(features.counts.values()),
+        keypoints,
         defaults.dimension,
         blocks.BLOCK,
         defaults.lightglue,
     )
-    headers = features.headers(job.collection)
-    return MatchContext(features.folder, features.units, headers, expected, options.matcher, settings, workers)
 
 
 def _remove_useless(workspace: Workspace, useful: Mapping[Path, BlockHead]) -> None:

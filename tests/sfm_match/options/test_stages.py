@@ -77,7 +77,7 @@ def test_earlier_names(command: str, groups: list[type[Options]], aliases: dict[
             "infer",
             [ExtractOptions, MatchOptions],
             {
-                *("dummy_network", "masks", "workers", "match_workers", "devices", "reduced_decode"),
+                *("dummy_network", "masks", "workers", "match_workers", "devices", "reduced_decode", "fps", "frames"),
                 *("matcher", "matcher_weights"),
             },
         ),
@@ -86,7 +86,7 @@ def test_earlier_names(command: str, groups: list[type[Options]], aliases: dict[
             [ExtractOptions],
             {
                 *("dummy_network", "masks", "workers", "device", "devices", "reduced_decode", "decoder", "border"),
-                *("detection_threshold", "all_keypoints"),
+                *("detection_threshold", "all_keypoints", "fps", "frames"),
             },
         ),
         ("extract", [ExtractOptions], set()),
