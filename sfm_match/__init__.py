@@ -1,8 +1,8 @@
 """A folder of photographs becomes a COLMAP database and reconstruction, with DeDoDe features.
 
-Every command is a function here: `extract`, `pairs`, `match`, `import_`, `reconstruct`, `run`, `plan`, `infer`,
-`bench`, `demo`, `doctor`, `convert`, `localize`; `open` reads what a job left. They are loaded when first used, so that
-importing this package loads neither an engine nor pycolmap.
+Every command is a function here: `extract`, `pairs`, `match`, `import_`, `reconstruct`, `report`, `run`, `plan`,
+`infer`, `bench`, `demo`, `doctor`, `convert`, `localize`; `open` reads what a job left. They are loaded when first
+used, so that importing this package loads neither an engine nor pycolmap.
 
 Raises:
     ImportError: another `pairs` or `exports` than those of sfm-match would be imported.
@@ -27,6 +27,7 @@ __all__ = [
     "pairs",
     "plan",
     "reconstruct",
+    "report",
     "run",
 ]
 
@@ -44,7 +45,7 @@ _HOMES = {
 }
 
 if TYPE_CHECKING:
-    from sfm_match.api import extract, import_, match, pairs, reconstruct, run
+    from sfm_match.api import extract, import_, match, pairs, reconstruct, report, run
     from sfm_match.commands.bench import bench
     from sfm_match.commands.convert import convert
     from sfm_match.commands.demo import demo

@@ -5,6 +5,7 @@ Options are given by name, as an option group, or both: then names go before. A 
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar, Unpack
@@ -26,7 +27,7 @@ from sfm_match.options.keywords import (
 from sfm_match.options.pairs import PairsOptions
 from sfm_match.options.run import RunOptions, run_options
 from sfm_match.options.stages import ExtractOptions, ImportOptions, MatchOptions, ReconstructOptions
-from sfm_match.stages.base import STAGES, Job, stage
+from sfm_match.stages.base import REPORT, STAGES, Job, Stage, run_stage, stage
 
 StrPath = str | Path
 T = TypeVar("T", bound=Options)
@@ -60,7 +61,7 @@ def extract(
             from sfm_match.stages.extract import load_only
 
             return load_only(job)
-        return stage("extract").run(job)
+        return run_stage("extract", job)
 
 
 def pairs(
@@ -85,7 +86,7 @@ def pairs(
             masks = Collection.load(place).masks if place.collection.exists() else None
             progress = partial(Progress, quiet=quiet, on_progress=on_progress)
             collection = refresh_collection(place, Path(images), masks, overwrite=overwrite, progress=progress)
-        report = stage("pairs").run(Job(place, collection, RunOptions(pairs=chosen), overwrite, quiet, on_progress))
+        report = run_stage("pairs", Job(place, collection, RunOptions(pairs=chosen), overwrite, quiet, on_progress))
         collection.save(place)
         return report
 
@@ -102,7 +103,7 @@ def match(
     """Matches of every pair of `pairs.txt`. Arguments are those of `extract`."""
     chosen = RunOptions(match=_chosen("match", MatchOptions, options, keywords))
     with _opened(workspace) as (place, collection):
-        return stage("match").run(Job(place, collection, chosen, overwrite, quiet, on_progress))
+        return run_stage("match", Job(place, collection, chosen, overwrite, quiet, on_progress))
 
 
 def import_(
@@ -117,7 +118,7 @@ def import_(
     """Builds and verifies `database.db`. Arguments are those of `extract`."""
     chosen = RunOptions(import_=_chosen("import", ImportOptions, options, keywords))
     with _opened(workspace) as (place, collection):
-        return stage("import").run(Job(place, collection, chosen, overwrite, quiet, on_progress))
+        return run_stage("import", Job(place, collection, chosen, overwrite, quiet, on_progress))
 
 
 def reconstruct(
@@ -130,7 +131,25 @@ def reconstruct(
     """Builds `sparse/0` ... Arguments are those of `extract`."""
     mapping = _chosen("reconstruct", ReconstructOptions, options, keywords)
     with _opened(workspace) as (place, collection):
-        return stage("reconstruct").run(Job(place, collection, RunOptions(reconstruct=mapping), overwrite))
+        return run_stage("reconstruct", Job(place, collection, RunOptions(reconstruct=mapping), overwrite))
+
+
+def report(workspace: StrPath = "workspace") -> StageReport:
+    """Writes `report.html`, of any workspace: finished, unfinished or broken. A job may be running in it.
+
+    Args:
+        workspace: folder of the job.
+
+    Returns:
+        `facts` holds `path`, `bytes`, `registered` (images) and `level`: good, look, bad or unfinished.
+
+    Raises:
+        NothingDone: there is no workspace.
+        UsageError: sfm-match did not make the `report.html` that is there.
+    """
+    from sfm_match.stages.report import make
+
+    return make(Workspace(Path(workspace)))
 
 
 def run(
@@ -142,6 +161,7 @@ def run(
     match: MatchOptions | None = None,
     import_: ImportOptions | None = None,
     reconstruct: ReconstructOptions | None = None,
+    report: bool = True,
     overwrite: bool = False,
     quiet: bool = True,
     on_report: Callable[[StageReport], None] = lambda _: None,
@@ -154,6 +174,7 @@ def run(
         images: folder of photographs, a video, or a folder with videos.
         workspace: folder of the job.
         extract, pairs, match, import_, reconstruct: options of a stage; `pairs` may be the name of a strategy.
+        report: end with `report.html`, whatever becomes of the stages.
         overwrite: replace results of other options.
         quiet: no progress on stderr.
         on_report: called as each stage ends.
@@ -165,25 +186,38 @@ def run(
             are checked before the first one begins.
         NothingDone: no usable image, no pair, no model.
     """
-    chosen = run_options(keywords, extract, pairs, match, import_, reconstruct)
+    chosen = replace(run_options(keywords, extract, pairs, match, import_, reconstruct), report=report)
     wanted = [one for one in STAGES if one.wanted(chosen)]
-    reports: list[StageReport] = []
     with Workspace(Path(workspace), overwrite=overwrite) as place:
         job = _begun(place, images, chosen, overwrite, quiet, on_progress)
-        first, *others = [one.load() for one in wanted]
-        for later in others:
-            later.check(job)
-        extracted = first.run(job)
-        for later in others:  # what is known by now: images that failed
-            later.check(job)
-        alone = extracted.facts["total"] < 2 and extracted.failed > 0
-        if alone:  # what could be done was done; failed.csv says why it is so little
-            extracted.detail = f"{extracted.facts['total']} usable image, a pair needs two: stopped here"
-        reports.append(extracted)
-        on_report(extracted)
-        for later in [] if alone else others:
-            reports.append(later.run(job))
-            on_report(reports[-1])
+        for later in wanted[1:]:
+            later.load().check(job)
+        try:
+            reports = _each(job, [one for one in wanted if one.name != REPORT], on_report)
+        except NothingDone as error:
+            if not report or not place.collection.exists():
+                raise
+            stage(REPORT).run(job)
+            raise NothingDone(f"{error}; see {place.report}") from error
+        if report:
+            stage(REPORT).run(job)
+    return reports
+
+
+def _each(job: Job, stages: list[Stage], on_report: Callable[[StageReport], None]) -> list[StageReport]:
+    """Runs the stages. Where one image is left of several, the first stage is the last one, too."""
+    first, *others = stages
+    extracted = run_stage(first.name, job)
+    for later in others:  # what is known by now: images that failed
+        later.load().check(job)
+    alone = extracted.facts["total"] < 2 and extracted.failed > 0
+    if alone:  # what could be done was done; failed.csv says why it is so little
+        extracted.detail = f"{extracted.facts['total']} usable image, a pair needs two: stopped here"
+    reports = [extracted]
+    on_report(extracted)
+    for later in [] if alone else others:
+        reports.append(run_stage(later.name, job))
+        on_report(reports[-1])
     return reports
 
 

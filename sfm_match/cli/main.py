@@ -5,6 +5,7 @@ Options come from the dataclasses of `options`: a command, `run`, its YAML and t
 
 import json
 import sys
+import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,6 +45,7 @@ Images = Annotated[
     Path, typer.Option("--images", help="folder of photographs or videos, searched with its subfolders, or a video")
 ]
 Place = Annotated[Path, typer.Option("--workspace", help="folder of the job's results")]
+WithReport = Annotated[bool, typer.Option("--report/--no-report", help="end with report.html")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace results that other options made")]
 WORKSPACE = Path("workspace")
 
@@ -144,6 +146,22 @@ def reconstruct(
     return bool(report.facts["too_few"])
 
 
+@app.command(cls=GroupedCommand)
+@with_options()
+def report(
+    workspace: Place = WORKSPACE,
+    open_page: Annotated[bool, typer.Option("--open", help="show it in the browser")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Writes report.html: how the job went, to look at. Of any workspace, unfinished or broken ones, too."""
+    from sfm_match import api
+
+    made = api.report(workspace)
+    _show(made, as_json)
+    if open_page:
+        webbrowser.open(Path(made.facts["path"]).resolve().as_uri())
+
+
 def _read_config(context: typer.Context, path: Path | None) -> dict[str, Any]:
     """The options of the stages. The file's other values become defaults here: the command line wins over them."""
     if path is None:
@@ -168,25 +186,28 @@ def run(
     images: Images,
     workspace: Place = WORKSPACE,
     config: Config = None,  # noqa: ARG001 - `with_options` reads it
+    report: WithReport = True,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     **options: Any,
 ) -> bool:
-    """All stages: extract, pairs, match, import, reconstruct. Resumes where an earlier run stopped."""
+    """All stages: extract, pairs, match, import, reconstruct, report. Resumes where an earlier run stopped."""
     from sfm_match import api
 
     reports = api.run(
         images,
         workspace,
+        report=report,
         overwrite=overwrite,
         quiet=False,
-        on_report=lambda report: _show(report, as_json),
+        on_report=lambda one: _show(one, as_json),
         **options,
     )
     if not as_json:
-        computed = any(report.done for report in reports)
-        seconds = sum(report.seconds for report in reports)
-        print(f"done in {seconds:.1f} s: {workspace}" if computed else f"up to date: {workspace}")
+        computed = any(one.done for one in reports)
+        seconds = sum(one.seconds for one in reports)
+        place = workspace / "report.html" if report else workspace
+        print(f"done in {seconds:.1f} s: {place}" if computed else f"up to date: {place}")
     return reports[0].failed > 0 or reports[-1].facts.get("too_few", False)
 
 
@@ -196,6 +217,7 @@ def plan(
     images: Images,
     workspace: Place = WORKSPACE,
     config: Config = None,  # noqa: ARG001 - `with_options` reads it
+    report: WithReport = True,  # noqa: ARG001 - as `run` takes it
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     **options: Any,

@@ -62,7 +62,9 @@ class Workspace:
         self.sparse = folder / "sparse"
         self.failed = folder / "failed.csv"
         self.unregistered = folder / "unregistered.csv"  # images that are in no model, and why
-        self._record = folder / "sfm-match.json"
+        self.stages = folder / "stages.json"  # what each stage did, and how long it took
+        self.report = folder / "report.html"
+        self.record = folder / "sfm-match.json"
         self._lock = FileLock(folder / ".lock")
 
     def __enter__(self) -> Self:
@@ -100,10 +102,10 @@ class Workspace:
         Raises:
             RecordError: the record is damaged, or of another version.
         """
-        if not self._record.exists():
+        if not self.record.exists():
             return {}
         try:
-            record: Any = json.loads(self._record.read_text(encoding="utf-8"))
+            record: Any = json.loads(self.record.read_text(encoding="utf-8"))
         except ValueError:
             record = None
         if isinstance(record, dict) and record.get("schema") == SCHEMA:
@@ -111,7 +113,7 @@ class Workspace:
         if self._overwrite:
             return {}
         if not isinstance(record, dict):
-            raise RecordError(f"{self._record}: damaged; {ANEW}")
+            raise RecordError(f"{self.record}: damaged; {ANEW}")
         raise RecordError(
             f"{self.folder}: made by another version of sfm-match (schema {record.get('schema', 'unknown')}, "
             f"this one reads {SCHEMA}); {ANEW}"
@@ -135,10 +137,10 @@ class Workspace:
     def write_record(self, key: str, inputs: dict[str, Any]) -> None:
         """Writes one entry of the record."""
         record = self.read_record()
-        if not record and self._record.exists():
+        if not record and self.record.exists():
             self._set_aside()
         if record.get(key) != inputs:
-            write_text(self._record, json.dumps({"schema": SCHEMA, **record, key: inputs}, indent=1) + "\n")
+            write_text(self.record, json.dumps({"schema": SCHEMA, **record, key: inputs}, indent=1) + "\n")
 
     def _set_aside(self) -> None:
         """Moves results of another version that later stages would take for their own. Nothing is deleted."""

@@ -17,6 +17,7 @@ class RunOptions:
     match: MatchOptions = field(default_factory=MatchOptions)
     import_: ImportOptions = field(default_factory=ImportOptions)
     reconstruct: ReconstructOptions = field(default_factory=ReconstructOptions)
+    report: bool = True  # whether the job ends with a report
 
     def groups(self) -> tuple[Options, ...]:
         """Of each stage, in their order."""

@@ -285,7 +285,14 @@ GROUPS: tuple[type[Options], ...] = (
 )
 OPTION_NAMES = frozenset(f.name for group in GROUPS for f in fields(group))
 # what the YAML of `run` takes beside the options of stages
-OF_RUN: dict[str, Any] = {"images": Path, "workspace": Path, "overwrite": bool, "json": bool, "verbose": bool}
+OF_RUN: dict[str, Any] = {
+    "images": Path,
+    "workspace": Path,
+    "report": bool,
+    "overwrite": bool,
+    "json": bool,
+    "verbose": bool,
+}
 
 
 def read_job(path: Path) -> dict[str, Any]:

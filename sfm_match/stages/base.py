@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, cast
 
+from sfm_match.errors import NothingDone
 from sfm_match.images.collection import Collection
 from sfm_match.job.progress import OnProgress, Progress, StageReport
+from sfm_match.job.stage_record import record_failure, record_stage
 from sfm_match.job.workspace import Workspace
 from sfm_match.options.run import RunOptions
 from sfm_match.stages.state import FeatureSet, MatchSet, all_extracted, all_matched, recorded_features, recorded_matches
@@ -95,9 +97,22 @@ STAGES = (
         lambda place: place.sparse,
         lambda options: options.reconstruct.mapper != "none",
     ),
+    Stage("report", "sfm_match.stages.report", lambda place: place.report, lambda options: options.report),
 )
+REPORT = "report"  # the stage that `run` ends with, whatever becomes of the others
 
 
 def stage(name: str) -> StageModule:
     """The module of a stage, by the name of its command."""
     return next(one for one in STAGES if one.name == name).load()
+
+
+def run_stage(name: str, job: Job) -> StageReport:
+    """Runs a stage, and records what it did, or why it could do nothing."""
+    try:
+        report = stage(name).run(job)
+    except NothingDone as error:
+        record_failure(job.workspace, name, error)
+        raise
+    record_stage(job.workspace, report)
+    return report

@@ -70,7 +70,7 @@ def test_help_of_a_whole_run_is_in_groups(command: str, call: Call) -> None:
     assert status == 0
     groups = sections(text)
     assert list(groups) == ["General", "Extraction", "Pairs", "Matching", "Import", "Reconstruction"]
-    assert groups["General"] == ["images", "workspace", "config", "overwrite", "json", "verbose", "help"]
+    assert groups["General"] == ["images", "workspace", "config", "report", "overwrite", "json", "verbose", "help"]
     assert groups["Extraction"][:3] == ["model", "size", "max-keypoints"]
     assert groups["Pairs"][:2] == ["strategy", "overlap"]
     # --device and --weights-dir are above
@@ -143,7 +143,7 @@ def test_earlier_and_present_names(
     status, _, error = call(*arguments)
     assert (status, error) == (0, "")
     assert asked[name] == value
-    assert asked.keys() == {"places", "overwrite", name}  # what is not given is left to the dataclass
+    assert asked.keys() - {"report"} == {"places", "overwrite", name}  # what is not given is left to the dataclass
 
 
 def test_two_names_of_one_option(call: Call, asked: dict[str, Any]) -> None:
@@ -162,7 +162,8 @@ def test_the_command_line_wins_over_the_file_by_either_name(call: Call, asked: d
     job.write_text("images: photos\npairs: spatial\nrefine_focal_length: null\nsize: 512\noverwrite: true\n")
     assert call("run", "--config", job)[0] == 0
     assert asked.pop("places") == (Path("photos"), Path("workspace"))
-    assert asked == {"overwrite": True, "strategy": "spatial", "refine_focal_length": None, "size": 512}
+    given = {"overwrite": True, "strategy": "spatial", "refine_focal_length": None, "size": 512}
+    assert asked == {"report": True, **given}
     for name in ("--pairs", "--strategy"):
         assert call("run", "--config", job, "--images", "others", name, "exhaustive", "--size", "256")[0] == 0
         assert (asked["strategy"], asked["size"], asked["places"][0]) == ("exhaustive", 256, Path("others"))
@@ -210,7 +211,7 @@ def test_python_m(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("sfm-match re", ["reconstruct"]),
+        ("sfm-match re", ["reconstruct", "report"]),
         ("sfm-match run --det", ["--detection-threshold"]),
         ("sfm-match run --mapper ", ["incremental", "global", "none"]),
         ("sfm-match reconstruct --mapper ", ["incremental", "global"]),

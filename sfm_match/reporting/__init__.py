@@ -1,0 +1,1 @@
+"""The report of a workspace: facts are collected, then put with the page's template into one HTML file."""

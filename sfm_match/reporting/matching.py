@@ -1,0 +1,203 @@
+"""What the database says of a job: keypoints, pairs with their verdicts, the graph of accepted pairs."""
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pairs.graph import Graph
+from sfm_match.colmap.queries import MOST_IMAGES, PAIRS, open_for_reading
+from sfm_match.images.coordinates import plan_geometry
+from sfm_match.images.files import Header
+from sfm_match.matching.acceptance import Verdict
+from sfm_match.reporting.packing import KEYPOINTS, MATCHES, REJECTED, quantised, spread
+from sfm_match.reporting.packing import PAIRS as MOST_PAIRS
+
+_LEAST_DRAWN = 8  # matches of a pair that is drawn at all
+_MOST_DRAWN = 400  # matches of a pair: more are a blot
+_BRIDGES = 200  # the weakest ones, where there are more
+
+
+def _none(columns: int) -> NDArray[np.int64]:
+    return np.empty((0, columns), np.int64)
+
+
+@dataclass(frozen=True)
+class Bridge:
+    """An accepted pair that alone connects two parts of the graph."""
+
+    pair: tuple[int, int]
+    inliers: int
+    behind: int  # images of the smaller part
+
+
+@dataclass
+class Matching:
+    """Images are places in the list of names."""
+
+    keypoints: NDArray[np.int64]  # (N,) of each image, -1 where there are none yet
+    tried: NDArray[np.int64]  # (N,) judged pairs of each image
+    accepted: NDArray[np.int64] = field(default_factory=lambda: _none(3))  # (E, 3) i < j, inliers; most inliers first
+    rejected: NDArray[np.int64] = field(default_factory=lambda: _none(3))  # (R, 3) i < j, place in `verdicts`
+    verdicts: dict[str, int] = field(default_factory=dict)  # verdict -> pairs
+    component: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))  # (N,) 0 is the largest
+    bridges: list[Bridge] = field(default_factory=list)  # the one that holds most images first
+
+    @property
+    def sizes(self) -> list[int]:
+        """Images of each component of two or more, largest first."""
+        return [size for size in np.bincount(self.component).tolist() if size > 1]
+
+    @property
+    def partners(self) -> NDArray[np.int64]:
+        """(N,) accepted pairs of each image."""
+        return np.bincount(self.accepted[:, :2].ravel(), minlength=len(self.keypoints))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Keypoints and matches to draw: 16 bits of the width and the height of the upright image."""
+
+    starts: NDArray[np.uint32]  # (N + 1,) first keypoint of each image
+    keypoints: NDArray[np.uint16]  # (K, 2) x, y
+    match_starts: NDArray[np.uint32]  # (E + 1,) first match of each accepted pair
+    matches: NDArray[np.uint16]  # (M, 4) x, y in both images
+
+
+def read_matching(database: Path, names: Sequence[str]) -> Matching:
+    """Counts and verdicts. Images of the database that are not in `names` are passed over."""
+    with closing(open_for_reading(database)) as connection:
+        place = _places(connection, names)
+        keypoints = np.full(len(names), -1, np.int64)
+        for image, rows in connection.execute("SELECT image_id, rows FROM keypoints"):
+            if place[image] >= 0:
+                keypoints[place[image]] = rows
+        accepted = _pairs(connection, place, "SELECT pair_id, rows FROM two_view_geometries WHERE rows > 0")
+        verdicts, rejected = _judged(connection, place)
+    accepted = accepted[np.argsort(-accepted[:, 2], kind="stable")]
+    judged = np.concatenate((accepted, rejected)) if len(rejected) else accepted
+    tried = np.bincount(judged[:, :2].ravel(), minlength=len(names))
+    component, bridges = _graph(len(names), accepted)
+    few = rejected if len(rejected) <= REJECTED else _none(3)
+    return Matching(keypoints, tried, accepted[:MOST_PAIRS], few, verdicts, component, bridges)
+
+
+def read_drawn(
+    database: Path, names: Sequence[str], headers: Mapping[str, Header], accepted: NDArray[np.int64]
+) -> Drawn:
+    """The strongest keypoints of each image, and inliers of the accepted pairs, evenly chosen.
+
+    Args:
+        database: as `import` left it.
+        names: of the images.
+        headers: by name; an image without one has no keypoints here.
+        accepted: (E, 3) as in `Matching`.
+    """
+    count, wanted = len(names), KEYPOINTS // max(len(names), 1)
+    each = min(_MOST_DRAWN, max(MATCHES // max(len(accepted), 1), _LEAST_DRAWN))
+    drawn: list[NDArray[np.uint16]] = [np.empty((0, 2), np.uint16)] * count
+    with closing(open_for_reading(database)) as connection:
+        place = _places(connection, names)
+        chosen = _chosen_matches(connection, place, accepted[: MATCHES // each], each, count)
+        ends = [np.empty((len(indices), 4), np.uint16) for _, _, indices in chosen]
+        uses: dict[int, list[tuple[int, int]]] = {}
+        for number, (i, j, _) in enumerate(chosen):
+            uses.setdefault(i, []).append((number, 0))
+            uses.setdefault(j, []).append((number, 1))
+        for image, data, columns in connection.execute("SELECT image_id, data, cols FROM keypoints"):
+            here = int(place[image])
+            if here < 0 or names[here] not in headers:
+                continue
+            points = _upright(np.frombuffer(data, np.float32).reshape(-1, columns)[:, :2], headers[names[here]])
+            drawn[here] = points[:wanted]
+            for number, side in uses.get(here, []):
+                ends[number][:, 2 * side : 2 * side + 2] = points[chosen[number][2][:, side]]
+    return Drawn(
+        _starts([len(one) for one in drawn]),
+        np.concatenate((np.empty((0, 2), np.uint16), *drawn)),
+        _starts([len(one) for one in ends] + [0] * (len(accepted) - len(ends))),
+        np.concatenate((np.empty((0, 4), np.uint16), *ends)),
+    )
+
+
+def _starts(counts: Sequence[int]) -> NDArray[np.uint32]:
+    return np.concatenate(([0], np.cumsum(counts, dtype=np.int64))).astype(np.uint32)
+
+
+def _upright(raw: NDArray[np.float32], header: Header) -> NDArray[np.uint16]:
+    """(N, 2) raw pixels to 16 bits of the upright image."""
+    whole = plan_geometry((header.width, header.height), header.orientation, max(header.width, header.height), 1)
+    size = np.array(whole.oriented_size, np.float64)
+    return quantised(whole.upright_from_raw(raw), np.zeros(2), size)
+
+
+def _chosen_matches(
+    connection: sqlite3.Connection, place: NDArray[np.int64], accepted: NDArray[np.int64], each: int, count: int
+) -> list[tuple[int, int, NDArray[np.int64]]]:
+    """Images i, j and (M, 2) keypoint indices in them, of each of these pairs in their order."""
+    row = {code: number for number, code in enumerate((accepted[:, :2] @ (count, 1)).tolist())}
+    found: list[tuple[int, int, NDArray[np.int64]]] = [(i, j, _none(2)) for i, j in accepted[:, :2].tolist()]
+    for pair, data in connection.execute("SELECT pair_id, data FROM two_view_geometries WHERE rows > 0"):
+        a, b = (int(place[end]) for end in divmod(pair, MOST_IMAGES))
+        number = row.get(min(a, b) * count + max(a, b))
+        if number is not None:
+            indices = np.frombuffer(data, np.uint32).reshape(-1, 2).astype(np.int64)
+            indices = indices[spread(len(indices), each)]
+            found[number] = (min(a, b), max(a, b), indices if a < b else indices[:, ::-1])
+    return found
+
+
+def _places(connection: sqlite3.Connection, names: Sequence[str]) -> NDArray[np.int64]:
+    """image_id -> place in `names`, or -1."""
+    index = {name: i for i, name in enumerate(names)}
+    images = connection.execute("SELECT image_id, name FROM images").fetchall()
+    place = np.full(max((image for image, _ in images), default=0) + 1, -1, np.int64)
+    for image, name in images:
+        place[image] = index.get(name, -1)
+    return place
+
+
+def _pairs(connection: sqlite3.Connection, place: NDArray[np.int64], query: str) -> NDArray[np.int64]:
+    """(P, 3) i < j and the second column of a query whose first one is COLMAP's pair_id."""
+    return _numbered(connection.execute(query).fetchall(), place)
+
+
+def _numbered(rows: Sequence[tuple[int, int]], place: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(P, 3) i < j and a number, of rows of COLMAP's pair_id and the number."""
+    table = np.array(rows, np.int64).reshape(-1, 2)
+    ends = np.sort(place[np.stack(np.divmod(table[:, 0], MOST_IMAGES), axis=1)], axis=1)
+    return np.column_stack((ends, table[:, 1]))[(ends >= 0).all(axis=1)]
+
+
+def _judged(connection: sqlite3.Connection, place: NDArray[np.int64]) -> tuple[dict[str, int], NDArray[np.int64]]:
+    """Verdict -> pairs, and (R, 3) the rejected pairs with the place of their verdict."""
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (PAIRS,)).fetchone():
+        return {}, _none(3)
+    query = f"SELECT verdict, COUNT(*) FROM {PAIRS} WHERE verdict IS NOT NULL GROUP BY verdict ORDER BY COUNT(*) DESC"
+    verdicts = {str(verdict): int(pairs) for verdict, pairs in connection.execute(query)}
+    number = {verdict: i for i, verdict in enumerate(verdicts)}
+    query = f"SELECT pair_id, verdict FROM {PAIRS} WHERE verdict IS NOT NULL AND verdict != ?"
+    rows = [(pair, number[verdict]) for pair, verdict in connection.execute(query, (Verdict.ACCEPTED,))]
+    return verdicts, _numbered(rows, place)
+
+
+def _graph(count: int, accepted: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[Bridge]]:
+    """(N,) components, the largest first, and the bridges."""
+    graph = Graph(count, accepted[:, :2])
+    component = graph.components()
+    order = np.argsort(-np.bincount(component, minlength=1), kind="stable")
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    component = rank[component] if count else component
+    sizes = np.bincount(component, minlength=1)
+    inliers = {(i, j): found for i, j, found in accepted.tolist()}
+    bridges = []
+    weakest = sorted(graph.bridges(), key=lambda pair: inliers[pair])[:_BRIDGES]
+    for i, j in weakest:
+        side = len(graph.breadth_first(i, cut=j))
+        bridges.append(Bridge((i, j), inliers[i, j], min(side, int(sizes[component[i]]) - side)))
+    return component, sorted(bridges, key=lambda one: -one.behind)

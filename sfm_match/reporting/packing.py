@@ -1,0 +1,44 @@
+"""Numbers for the page: arrays as base64, points as 16 bits of their range, and how much of everything is shown.
+
+A report holds 2 to 5,000 images in at most 50 MB. The budgets below are shares of that; what they cut is said on the
+page.
+"""
+
+import base64
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+THUMBNAIL_BYTES = 20_000_000  # of all photographs, as JPEG
+POINTS = 300_000  # of all models, 9 bytes each
+KEYPOINTS = 1_000_000  # of all images, 4 bytes each
+MATCHES = 500_000  # of all pairs, 8 bytes each
+PAIRS = 400_000  # accepted ones, 8 bytes each
+REJECTED = 200_000  # pairs, 5 bytes each
+OBSERVATIONS = 2_000_000  # whose residuals are measured
+FULL = 65535  # of 16 bits
+
+
+def packed(values: NDArray[Any]) -> str:
+    """Base64 of an array's bytes, little-endian, in C order. The page knows its type."""
+    little = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+    return base64.b64encode(little.tobytes()).decode("ascii")
+
+
+def quantised(
+    points: NDArray[np.floating], low: NDArray[np.floating], high: NDArray[np.floating]
+) -> NDArray[np.uint16]:
+    """(N, D) points as 16 bits of the range from `low` to `high` (D,); those outside are moved to its edge."""
+    step = np.where(high > low, high - low, 1.0)
+    return np.asarray(np.clip(np.round((points - low) / step * FULL), 0, FULL), np.uint16)
+
+
+def spread(count: int, most: int) -> NDArray[np.int64]:
+    """Places of at most `most` of `count` things, evenly apart."""
+    return np.linspace(0, count - 1, min(count, max(most, 0))).round().astype(np.int64)
+
+
+def or_none(values: NDArray[np.floating], digits: int) -> list[float | None]:
+    """Rounded numbers; None for NaN, which JSON lacks."""
+    return [round(float(value), digits) if np.isfinite(value) else None for value in values]

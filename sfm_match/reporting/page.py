@@ -1,0 +1,126 @@
+"""`report.html`: the template, its styles, three.js, the data and the scripts, in one file that asks nobody for more.
+
+Names of images reach the page as JSON alone, and its scripts write them as text. Nothing in the data can end the block
+that it is in: `<` is not in it.
+"""
+
+import json
+import time
+from dataclasses import dataclass
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from sfm_match import __version__
+from sfm_match.errors import UsageError
+from sfm_match.job.workspace import Workspace
+from sfm_match.reporting.collect import content
+from sfm_match.reporting.facts import read_facts
+from sfm_match.store.shard import fingerprint, write_text
+
+FORMAT = 1  # raise it when the same workspace comes to give another page
+_GENERATOR = '<meta name="generator" content="sfm-match'
+_INPUTS = '<meta name="sfm-match-inputs" content="'
+_HEAD = 1024  # bytes of a page in which these are
+_SCRIPTS = ("base.js", "table.js", "figures.js", "graph.js", "viewer.js", "detail.js", "page.js")  # in this order
+
+
+@dataclass(frozen=True)
+class Written:
+    """A report."""
+
+    path: Path
+    images: int
+    registered: int
+    level: str  # of `advice.Verdict`
+    title: str
+    bytes: int
+
+
+def write_report(workspace: Workspace, *, replace: bool = False) -> Written:
+    """Writes `report.html` of a workspace, whatever its state. No lock is taken: a job may run.
+
+    Args:
+        workspace: it need not be open.
+        replace: a file of that name which sfm-match did not make.
+
+    Raises:
+        NothingDone: there is no workspace.
+        UsageError: a file of that name is there, and sfm-match did not make it.
+    """
+    if not replace:
+        refuse_foreign(workspace)
+    inputs = inputs_of(workspace)  # first: what changes from now on makes the report out of date
+    facts = read_facts(workspace)
+    data = content(facts, time.strftime("%Y-%m-%d %H:%M"))
+    text = page(data, inputs)
+    write_text(workspace.report, text)
+    told = data["verdict"]
+    return Written(workspace.report, len(facts.names), facts.registered, told["level"], told["title"], len(text))
+
+
+def refuse_foreign(workspace: Workspace) -> None:
+    """Raises UsageError where `report.html` is somebody else's."""
+    if workspace.report.exists() and _GENERATOR not in _head(workspace.report):
+        raise UsageError(f"{workspace.report}: not made by sfm-match; move it, or leave the report out (--no-report)")
+
+
+def up_to_date(workspace: Workspace) -> bool:
+    """Whether the report is that of the workspace as it is."""
+    return workspace.report.exists() and f'{_INPUTS}{inputs_of(workspace)}"' in _head(workspace.report)
+
+
+def inputs_of(workspace: Workspace) -> str:
+    """A digest of the sizes and times of what a report is made from."""
+    sparse = sorted(workspace.sparse.rglob("*")) if workspace.sparse.exists() else []
+    single = (workspace.collection, workspace.record, workspace.failed, workspace.unregistered, workspace.pairs)
+    parts = (*single, workspace.features, workspace.matches, workspace.database, workspace.stages, *sparse)
+    seen = []
+    for path in parts:
+        if path.exists():
+            status = path.stat()
+            size = 0 if path.is_dir() else status.st_size
+            seen.append((path.relative_to(workspace.folder).as_posix(), size, status.st_mtime_ns))
+    return fingerprint([FORMAT, __version__, seen])
+
+
+def page(data: dict[str, Any], inputs: str) -> str:
+    """The whole file.
+
+    Args:
+        data: what `collect.content` makes.
+        inputs: digest of what it was made from.
+    """
+    assets = files("sfm_match.reporting") / "assets"
+    # the licence of three.js asks to be in every copy
+    three = f"/*\n{_read(assets, 'three.LICENSE')}*/\n{_read(assets, 'three.min.js')}"
+    scripts = [three, *(_read(assets, name) for name in _SCRIPTS)]
+    parts = {
+        "inputs": inputs,
+        "version": __version__,
+        "style": _read(assets, "page.css"),
+        "data": as_json(data),
+        "scripts": "\n".join(f"<script>\n{script}\n</script>" for script in scripts),
+    }
+    first, *others = _read(assets, "page.html").split("{{")
+    made = [first]
+    for piece in others:  # names are not looked for in what is filled in
+        name, _, rest = piece.partition("}}")
+        made += [parts[name], rest]
+    return "".join(made)
+
+
+def as_json(data: dict[str, Any]) -> str:
+    """JSON that may stand in HTML: ASCII, without `<`, `>` and `&`."""
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _read(assets: Traversable, name: str) -> str:
+    return (assets / name).read_text(encoding="utf-8")
+
+
+def _head(path: Path) -> str:
+    with path.open("rb") as file:
+        return file.read(_HEAD).decode("utf-8", errors="replace")
