@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import pycolmap
 
 Floats = NDArray[np.float64]
-GRID = (16, 12)  # columns and rows of a residual field
+GRID = (4, 16)  # columns of a residual field, at least and at most
+_IN_A_CELL = 20  # observations, wished for
 _FIELDS = 12  # cameras with a residual field, those with the most observations
 _NEAREST = 1e-6  # depth of a point in front of a camera
 _OPEN = 0.5  # half the width of a frustum over its depth, where there is no focal length
@@ -221,8 +222,11 @@ def _halves(camera: "pycolmap.Camera") -> tuple[float, float]:
 
 def _field(camera: "pycolmap.Camera", parts: Sequence[tuple[Floats, Floats]]) -> ResidualField:
     at, apart = (np.concatenate(one) for one in zip(*parts, strict=True))
-    columns, rows = GRID
-    cell = np.clip((at / (camera.width, camera.height) * GRID).astype(np.int64), 0, (columns - 1, rows - 1))
+    wished = (len(at) / _IN_A_CELL * camera.width / camera.height) ** 0.5
+    columns = int(np.clip(wished, *GRID))
+    rows = max(1, round(columns * camera.height / camera.width))
+    place = at / (camera.width, camera.height) * (columns, rows)
+    cell = np.clip(place.astype(np.int64), 0, (columns - 1, rows - 1))
     flat = cell[:, 1] * columns + cell[:, 0]
     count = np.bincount(flat, minlength=columns * rows)
     sums = np.stack([np.bincount(flat, one, minlength=columns * rows) for one in apart.T], axis=1)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-THUMBNAIL_BYTES = 20_000_000  # of all photographs, as JPEG
+THUMBNAIL_BYTES = 16_000_000  # of all photographs, as JPEG
 POINTS = 300_000  # of all models, 9 bytes each
 KEYPOINTS = 1_000_000  # of all images, 4 bytes each
 MATCHES = 500_000  # of all pairs, 8 bytes each

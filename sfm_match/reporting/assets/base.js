@@ -6,7 +6,8 @@ const IMAGES = DATA.images;
 
 // An array of a typed kind from base64.
 function decode(text, Kind) {
-  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const letters = atob(text), bytes = new Uint8Array(letters.length);
+  for (let at = 0; at < letters.length; at++) bytes[at] = letters.charCodeAt(at);
   return new Kind(bytes.buffer);
 }
 

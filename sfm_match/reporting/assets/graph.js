@@ -69,13 +69,14 @@ function matchGraph() {
     canvas.width = canvas.clientWidth * ratio;
     canvas.height = canvas.clientHeight * ratio;
     pen.scale(ratio, ratio);
-    const [one, two, mute, ink] = ["--one", "--two", "--mute", "--ink"].map(style);
+    const [one, two, quiet, ink] = ["--one", "--two", "--quiet", "--ink"].map(style);
+    const most = Math.max(ACCEPTED[2], 1);
     for (let e = 3 * Math.min(EDGES, ACCEPTED.length / 3) - 3; e >= 0; e -= 3) {
       const [i, j, inliers] = [ACCEPTED[e], ACCEPTED[e + 1], ACCEPTED[e + 2]];
       const bridge = bridges.has(i * count + j);
-      pen.globalAlpha = bridge ? 1 : Math.max(0.12, Math.min(0.8, inliers / 400));
-      pen.strokeStyle = bridge ? two : mute;
-      pen.lineWidth = bridge ? 3 : Math.min(3, 0.5 + inliers / 150);
+      pen.globalAlpha = bridge ? 1 : (count > FORCED ? 0.1 : 0.25) + 0.5 * inliers / most;
+      pen.strokeStyle = bridge ? two : quiet;
+      pen.lineWidth = bridge ? 3 : 0.7 + 2 * inliers / most;
       pen.beginPath();
       pen.moveTo(...at(i));
       pen.lineTo(...at(j));

@@ -8,7 +8,7 @@ function frusta(model, size) {
   const count = model.images.length, ends = new Float32Array(count * 16 * 3);
   for (let c = 0; c < count; c++) {
     const centre = model.centres.subarray(3 * c, 3 * c + 3), axes = model.axes.subarray(9 * c, 9 * c + 9);
-    const wide = size / Math.max(model.halves[2 * c], model.halves[2 * c + 1], 0.25) * 0.5;
+    const wide = size / Math.max(model.halves[2 * c], model.halves[2 * c + 1], 0.4) * 0.5;
     const corners = SIDES.map(([x, y]) => [0, 1, 2].map((k) => centre[k] + wide * (x * model.halves[2 * c] * axes[k] + y * model.halves[2 * c + 1] * axes[3 + k] + axes[6 + k])));
     corners.forEach((corner, i) => {
       ends.set([...centre, ...corner], c * 48 + i * 6);
@@ -77,13 +77,15 @@ class Viewer {
     this.target = new THREE.Vector3(...sample.map((values) => values[Math.floor(values.length / 2)] || 0));
     const reach = sample.map((values) => (values[Math.floor(0.95 * (values.length - 1))] || 0) - (values[Math.floor(0.05 * (values.length - 1))] || 0));
     this.radius = Math.max(Math.hypot(...reach) / 2, 1e-6);
-    const apart = [];
+    const apart = [], away = [];
     for (let c = 0; c < centres.length / 3; c++) {
       const own = new THREE.Vector3(...centres.subarray(3 * c, 3 * c + 3));
-      this.radius = Math.max(this.radius, Math.min(own.distanceTo(this.target), 3 * this.radius) * 0.7);
+      away.push(own.distanceTo(this.target));
       if (c) apart.push(own.distanceTo(new THREE.Vector3(...centres.subarray(3 * c - 3, 3 * c))));
     }
-    apart.sort((a, b) => a - b);
+    for (const distances of [apart, away]) distances.sort((a, b) => a - b);
+    const most = away[Math.floor(0.8 * (away.length - 1))] || 0; // a few far ones may be out of sight at first
+    this.radius = Math.max(this.radius, 0.7 * Math.min(most, 4 * this.radius));
     this.frustum = Math.min(0.12 * this.radius, Math.max(0.02 * this.radius, 0.5 * (apart[Math.floor(apart.length / 2)] || this.radius)));
   }
 
@@ -96,12 +98,29 @@ class Viewer {
     if (back.length() < 0.2 * images.length) back.set(up.y, up.z, up.x).cross(up); // they look all around
     back.normalize();
     const from = above ? up.clone().addScaledVector(back, 0.02) : back.addScaledVector(up, 0.35);
-    this.eye.position.copy(this.target).addScaledVector(from.normalize(), 2.3 * this.radius);
+    from.normalize();
     this.eye.near = this.radius / 500;
     this.eye.far = this.radius * 200;
     this.controls.target.copy(this.target);
-    this.controls.update();
     this.resize();
+    for (let distance = 1.6 * this.radius; distance < 8 * this.radius; distance *= 1.1) {
+      this.eye.position.copy(this.target).addScaledVector(from, distance);
+      this.controls.update();
+      this.eye.updateMatrixWorld();
+      if (this.seen() >= 0.9) break;
+    }
+    this.render();
+  }
+
+  // The share of the cameras that are in sight.
+  seen() {
+    const [width, height] = [this.canvas.clientWidth, this.canvas.clientHeight], count = this.model.images.length;
+    let inside = 0;
+    for (let c = 0; c < count; c++) {
+      const at = this.place(c);
+      if (at && at[0] > 20 && at[0] < width - 20 && at[1] > 20 && at[1] < height - 20) inside++;
+    }
+    return inside / Math.max(count, 1);
   }
 
   paint() {
