@@ -65,6 +65,16 @@ class Results:
         """Name -> what the image's header says, of the images that could be read. Names are sorted."""
         return self._collection.usable
 
+    @property
+    def image_folder(self) -> Path:
+        """Of the photographs: names of images are relative to it."""
+        return self._collection.folder
+
+    @property
+    def mask_folder(self) -> Path | None:
+        """Of the masks, where the job has some."""
+        return self._collection.masks
+
     @cached_property
     def failed(self) -> dict[str, str]:
         """Name -> why an image has no features."""

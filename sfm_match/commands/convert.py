@@ -12,7 +12,7 @@ def convert(workspace: str | Path = "workspace", *, to: str, out: str | Path) ->
 
     Args:
         workspace: folder of a job.
-        to: a name of `formats.FORMATS`: `hloc`, `colmap-text`, `ply`.
+        to: a name of `formats.FORMATS`: `undistorted`, `nerfstudio`, `hloc`, ...
         out: folder that is written to; it is made where it is not there.
 
     Returns:

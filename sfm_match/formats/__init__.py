@@ -30,6 +30,8 @@ class Format:
 
 FORMATS = {
     "hloc": Format("sfm_match.formats.hloc", "features.h5, matches.h5, pairs.txt"),
+    "undistorted": Format("sfm_match.formats.undistorted", "images/, sparse/0 with PINHOLE cameras, masks/"),
+    "nerfstudio": Format("sfm_match.formats.nerfstudio", "transforms.json, sparse_pc.ply, images/, masks/"),
     "colmap-text": Format("sfm_match.formats.colmap_text", "sparse/0/*.txt ..."),
     "ply": Format("sfm_match.formats.ply", "points.ply, points_1.ply ..."),
 }
