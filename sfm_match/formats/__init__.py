@@ -33,5 +33,6 @@ FORMATS = {
     "undistorted": Format("sfm_match.formats.undistorted", "images/, sparse/0 with PINHOLE cameras, masks/"),
     "nerfstudio": Format("sfm_match.formats.nerfstudio", "transforms.json, sparse_pc.ply, images/, masks/"),
     "colmap-text": Format("sfm_match.formats.colmap_text", "sparse/0/*.txt ..."),
+    "bundler": Format("sfm_match.formats.bundler", "bundle.out, list.txt"),
     "ply": Format("sfm_match.formats.ply", "points.ply, points_1.ply ..."),
 }
