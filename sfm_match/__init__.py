@@ -1,8 +1,8 @@
 """A folder of photographs becomes a COLMAP database and reconstruction, with DeDoDe features.
 
 Every command is a function here: `extract`, `pairs`, `match`, `import_`, `reconstruct`, `run`, `plan`, `infer`,
-`bench`, `demo`, `doctor`, `convert`; `open` reads what a job left. They are loaded when first used, so that importing
-this package loads neither an engine nor pycolmap.
+`bench`, `demo`, `doctor`, `convert`; `convert --from hloc` is `from_hloc`; `open` reads what a job left. They are
+loaded when first used, so that importing this package loads neither an engine nor pycolmap.
 
 Raises:
     ImportError: another `pairs` or `exports` than those of sfm-match would be imported.
@@ -19,6 +19,7 @@ __all__ = [
     "demo",
     "doctor",
     "extract",
+    "from_hloc",
     "import_",
     "infer",
     "match",
@@ -36,6 +37,7 @@ _HOMES = {
     "convert": "sfm_match.commands.convert:convert",
     "demo": "sfm_match.commands.demo:demo",
     "doctor": "sfm_match.commands.doctor:doctor",
+    "from_hloc": "sfm_match.commands.convert:from_hloc",
     "infer": "sfm_match.commands.infer:infer",
     "open": "sfm_match.results:open_workspace",
     "plan": "sfm_match.commands.plan.job:plan",
@@ -44,7 +46,7 @@ _HOMES = {
 if TYPE_CHECKING:
     from sfm_match.api import extract, import_, match, pairs, reconstruct, run
     from sfm_match.commands.bench import bench
-    from sfm_match.commands.convert import convert
+    from sfm_match.commands.convert import convert, from_hloc
     from sfm_match.commands.demo import demo
     from sfm_match.commands.doctor import doctor
     from sfm_match.commands.infer import infer

@@ -105,7 +105,10 @@ def test_the_tables_of_formats_md(done: tuple[Path, str], kind: str) -> None:
             assert f"| `schema` | int | {np.asarray(file.attrs['schema'])} |" in section
 
 
-@pytest.mark.parametrize("heading", ["nerfstudio, Gaussian splatting", "Files for other programs"])
+@pytest.mark.parametrize(
+    "heading",
+    ["nerfstudio, Gaussian splatting", "Features of another extractor, through hloc", "Files for other programs"],
+)
 def test_recipes_for_other_programs(
     heading: str, workspace: Path, rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,7 @@
-"""What a finished workspace can be written as. A new format is a module with `write`, and a line in `FORMATS`."""
+"""What a finished workspace can be written as. A new format is a module with `write`, and a line in `FORMATS`.
+
+The other way, `hloc_reader` reads the files of `SOURCES`.
+"""
 
 import importlib
 from collections.abc import Callable
@@ -36,3 +39,5 @@ FORMATS = {
     "bundler": Format("sfm_match.formats.bundler", "bundle.out, list.txt"),
     "ply": Format("sfm_match.formats.ply", "points.ply, points_1.ply ..."),
 }
+
+SOURCES = ("hloc",)  # programs of which `convert --from` reads the files

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from exports.registry import FAMILY
-from sfm_match.errors import NothingDone, SfmMatchError
+from sfm_match.errors import NothingDone, SfmMatchError, UsageError
 from sfm_match.job.executor import done_units, threads_each
 from sfm_match.job.progress import Clock, StageReport
-from sfm_match.job.workspace import Workspace
+from sfm_match.job.workspace import FROM, Workspace
 from sfm_match.matching.matcher import MatchSettings
 from sfm_match.models import match_threshold
 from sfm_match.options.stages import MatchOptions
@@ -63,6 +63,11 @@ def run(job: Job) -> StageReport:
         NothingDone: no features, no pairs, or no pair of which both images have features.
     """
     workspace, features, options, clock = job.workspace, job.features, job.options.match, Clock()
+    if FROM in features.inputs:
+        source = features.inputs[FROM]
+        raise UsageError(
+            f"{workspace.folder}: its features came from {source}; bring their matches with `convert --from {source}`"
+        )
     inputs = match_inputs(options, features.inputs["model"])
     workspace.check("match", inputs, overwrite=job.overwrite)
     with clock.on("plan"):
@@ -70,7 +75,7 @@ def run(job: Job) -> StageReport:
         if not len(before.usable):
             raise NothingDone(f"{workspace.pairs}: no pair of images that both have features")
         workspace.write_record("match", inputs)
-        _remove_useless(workspace, before.heads)
+        remove_useless(workspace, before.heads)
         plans = list(plan_blocks(workspace.matches, before.fingerprint, before.names, features, before.open_pairs))
     progress = job.progress("match", len(before.open_pairs), "pairs")
     receipts: list[BlockReceipt] = []
@@ -118,7 +123,7 @@ def _context(job: Job, threshold: float, expected: str, workers: int) -> MatchCo
     return MatchContext(features.folder, features.units, sizes, expected, "dual-softmax", settings, workers)
 
 
-def _remove_useless(workspace: Workspace, useful: Mapping[Path, BlockHead]) -> None:
+def remove_useless(workspace: Workspace, useful: Mapping[Path, BlockHead]) -> None:
     """Deletes files of other options, and damaged ones; files with other names are not ours."""
     for path in workspace.matches.glob("*.h5"):
         if path not in useful and _FILE_NAME.fullmatch(path.name):
