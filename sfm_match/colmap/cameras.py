@@ -1,7 +1,7 @@
 """Which images share a camera, and what is known of it before the reconstruction."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from posixpath import dirname
@@ -34,12 +34,16 @@ class CameraPlan:
 
 
 def plan_cameras(
-    headers: Mapping[str, Header], options: ImportOptions, assigned: Assigned = NOTHING_ASSIGNED
+    headers: Mapping[str, Header],
+    options: ImportOptions,
+    assigned: Assigned = NOTHING_ASSIGNED,
+    prefixes: Sequence[str] = (),
 ) -> list[CameraPlan]:
     """Groups the images and numbers them, in the order of their names; what has a number keeps it.
 
     `auto` joins images with the same make, model, focal length and size; without EXIF it joins a folder whose images
-    all have one size (frames of a video), and gives every other image its own camera (pictures from the web).
+    all have one size (frames of a video), and gives every other image its own camera (pictures from the web). Whatever
+    the mode, images with one of the `prefixes` share a camera: that of a rig.
 
     Raises:
         UsageError: images that are to share a camera differ in size.
@@ -48,6 +52,10 @@ def plan_cameras(
     if options.camera_params is not None:
         params = tuple(float(p) for p in options.camera_params.split(","))
     keys = _keys(headers, options.camera_mode, assigned)
+    for name in headers:
+        of_rig = max((prefix for prefix in prefixes if name.startswith(prefix)), key=len, default=None)
+        if of_rig is not None:
+            keys[name] = ("rig", of_rig)
     new_camera = itertools.count(max(assigned.cameras.values(), default=0) + 1)
     new_image = itertools.count(max(assigned.images.values(), default=0) + 1)
     plans = []

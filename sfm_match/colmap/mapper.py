@@ -21,7 +21,7 @@ from sfm_match.colmap import hush_colmap
 from sfm_match.colmap.cameras import read_cameras
 from sfm_match.colmap.georeference import position_priors, reference_of
 from sfm_match.colmap.plausibility import LEAST_JUDGED, far_from_exif, far_from_gps, keep_earned
-from sfm_match.colmap.queries import read_record, verified_inliers
+from sfm_match.colmap.queries import frames, read_record, verified_inliers
 from sfm_match.colmap.robust_bundle_adjustment import refine_robustly, spread
 from sfm_match.images.files import Header
 from sfm_match.job.progress import Clock
@@ -109,7 +109,7 @@ class _Try:
 
 
 def components(database: Path, names: Sequence[str], least: int) -> list[Component]:
-    """Of the accepted pairs of a database, the largest first.
+    """Of the accepted pairs of a database and the frames of its rigs, the largest first.
 
     Args:
         database: with two-view geometries.
@@ -117,7 +117,7 @@ def components(database: Path, names: Sequence[str], least: int) -> list[Compone
         least: images of a component.
     """
     accepted = verified_inliers(database, names)
-    graph = Graph(len(names), accepted[:, :2])
+    graph = Graph(len(names), np.concatenate((accepted[:, :2], frames(database, names))))
     partners = np.bincount(graph.edges.ravel(), minlength=len(names))
     component = graph.components()
     found = []

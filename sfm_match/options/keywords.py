@@ -79,6 +79,7 @@ class ImportKeywords(TypedDict, total=False):
     camera_mode: str
     camera_model: str
     camera_params: str | Sequence[float] | None
+    rig_config: str | Path | None
     verify: bool
     adjust_keypoints: bool
     accept_pairs: str
@@ -153,6 +154,7 @@ class RunKeywords(TypedDict, total=False):
     camera_mode: str
     camera_model: str
     camera_params: str | Sequence[float] | None
+    rig_config: str | Path | None
     verify: bool
     adjust_keypoints: bool
     accept_pairs: str

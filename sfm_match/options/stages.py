@@ -3,6 +3,7 @@
 The command line, the YAML file of `run` and the Python functions are all made from these dataclasses.
 """
 
+import hashlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -199,9 +200,16 @@ class ImportOptions(Options):
 
     title: ClassVar[str] = "Import"
 
-    camera_mode: str = option(AUTO, "which images share a camera", choices=(AUTO, "single", "per-folder", "per-image"))
+    camera_mode: str = option(
+        AUTO,
+        "which images share a camera; with --rig-config, auto is per-folder",
+        choices=(AUTO, "single", "per-folder", "per-image"),
+    )
     camera_model: str = option("SIMPLE_RADIAL", "COLMAP camera model")
     camera_params: str | None = option(None, "intrinsics of every camera, in COLMAP's order, separated by commas")
+    rig_config: Path | None = option(
+        None, "file of rigs, COLMAP's JSON: cameras that move together, a folder or prefix of the names each"
+    )
     verify: bool = option(True, "geometric verification of the matches")
     adjust_keypoints: bool = option(
         True, "move verified keypoints to where the image patches around them align, below the pixel"
@@ -214,12 +222,16 @@ class ImportOptions(Options):
 
     def inputs(self) -> dict[str, Any]:
         chosen = super().inputs()
+        if self.rig_config is not None:
+            chosen["rig_config"] = hashlib.sha256(self.rig_config.read_bytes()).hexdigest()[:16]
         if not self.verify:
             for name in ("adjust_keypoints", "accept_pairs"):  # only what is verified is judged and adjusted
                 del chosen[name]
         return chosen
 
     def validate(self) -> None:
+        if self.rig_config is not None and not self.rig_config.is_file():
+            raise UsageError(f"--rig-config {self.rig_config}: no such file")
         if self.camera_params is not None:
             try:
                 [float(p) for p in self.camera_params.split(",")]

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from sfm_match.colmap.mapper import ALGORITHM, Mapped, components, intrinsics_gi
 from sfm_match.colmap.model_io import digests
 from sfm_match.colmap.plausibility import judge
 from sfm_match.colmap.queries import CONTENT, Counts, content_digest, count, image_names, read_record
+from sfm_match.colmap.rigs import recorded_rigs, with_places_of
 from sfm_match.colmap.unregistered import reasons
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.images.collection import Collection, read_failed, write_reasons
@@ -99,7 +100,7 @@ def run(job: Job) -> StageReport:
             mapped = triangulate(workspace.database, collection.folder, options, temporary, clock)
         else:
             standing = [] if job.overwrite or edited else _standing(workspace, options)
-            mapped = map_components(workspace.database, collection.folder, headers, options, temporary, clock, standing)
+            mapped = _mapped(job, headers, temporary, clock, standing)
         with clock.on("write"):
             outside = _outside(workspace, collection, mapped, options)
             write_reasons(workspace.unregistered, {name: f"{kind}: {text}" for name, (kind, text) in outside.items()})
@@ -125,6 +126,23 @@ def run(job: Job) -> StageReport:
     finally:
         remove_leftovers(workspace.folder)
     return _report(outcome, counts, options, len(collection.records), clock, computed=True, edited=edited)
+
+
+def _mapped(
+    job: Job,
+    headers: Mapping[str, Header],
+    output: Path,
+    clock: Clock,
+    standing: list["pycolmap.Reconstruction"],
+) -> Mapped:
+    """By the mapper. Where cameras' places on their rigs are not known: first without rigs, which tells the places."""
+    database, images, options = job.workspace.database, job.collection.folder, job.options.reconstruct
+    mapped = map_components(database, images, headers, options, output, clock, standing)
+    rigs = recorded_rigs(database, headers)
+    if not rigs or not mapped.models:
+        return mapped
+    as_rigs = with_places_of(mapped.models[0], rigs, database, output / "rigs.db")
+    return map_components(as_rigs, images, headers, options, output, clock)
 
 
 def _standing(workspace: Workspace, options: ReconstructOptions) -> list["pycolmap.Reconstruction"]:
