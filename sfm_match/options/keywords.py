@@ -79,6 +79,7 @@ class ImportKeywords(TypedDict, total=False):
     camera_mode: str
     camera_model: str
     camera_params: str | Sequence[float] | None
+    cameras: str | Path | None
     rig_config: str | Path | None
     verify: bool
     adjust_keypoints: bool
@@ -154,6 +155,7 @@ class RunKeywords(TypedDict, total=False):
     camera_mode: str
     camera_model: str
     camera_params: str | Sequence[float] | None
+    cameras: str | Path | None
     rig_config: str | Path | None
     verify: bool
     adjust_keypoints: bool

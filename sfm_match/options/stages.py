@@ -18,6 +18,7 @@ from sfm_match.options.base import (
     as_type,
     converted,
     fields_of,
+    flag,
     option,
     require,
     resolve_aliases,
@@ -207,6 +208,9 @@ class ImportOptions(Options):
     )
     camera_model: str = option("SIMPLE_RADIAL", "COLMAP camera model")
     camera_params: str | None = option(None, "intrinsics of every camera, in COLMAP's order, separated by commas")
+    cameras: Path | None = option(
+        None, "YAML file of camera models and intrinsics by patterns of names, for images that have others"
+    )
     rig_config: Path | None = option(
         None, "file of rigs, COLMAP's JSON: cameras that move together, a folder or prefix of the names each"
     )
@@ -222,16 +226,19 @@ class ImportOptions(Options):
 
     def inputs(self) -> dict[str, Any]:
         chosen = super().inputs()
-        if self.rig_config is not None:
-            chosen["rig_config"] = hashlib.sha256(self.rig_config.read_bytes()).hexdigest()[:16]
+        for name in ("cameras", "rig_config"):  # their content counts
+            file: Path | None = getattr(self, name)
+            if file is not None:
+                chosen[name] = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
         if not self.verify:
             for name in ("adjust_keypoints", "accept_pairs"):  # only what is verified is judged and adjusted
                 del chosen[name]
         return chosen
 
     def validate(self) -> None:
-        if self.rig_config is not None and not self.rig_config.is_file():
-            raise UsageError(f"--rig-config {self.rig_config}: no such file")
+        for name in ("cameras", "rig_config"):
+            file: Path | None = getattr(self, name)
+            require(file is None or file.is_file(), f"{flag(name)} {file}: no such file")
         if self.camera_params is not None:
             try:
                 [float(p) for p in self.camera_params.split(",")]

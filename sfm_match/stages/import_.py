@@ -15,8 +15,9 @@ from typing import Any
 
 from sfm_match.colmap.assigned import NOTHING_ASSIGNED, read_assigned
 from sfm_match.colmap.assigned import RECORD as CAMERAS
-from sfm_match.colmap.cameras import CameraPlan, check_camera_model, plan_cameras
+from sfm_match.colmap.cameras import GIVEN, CameraPlan, check_camera_model, plan_cameras
 from sfm_match.colmap.database import write_images
+from sfm_match.colmap.given_cameras import read_given_cameras
 from sfm_match.colmap.growth import SETTINGS, TAKEN, Earlier, earlier_of, take_over, write_signatures
 from sfm_match.colmap.queries import CONTENT, content_digest, count, read_record, write_records
 from sfm_match.colmap.rigs import RECORD as RIGS_WITHOUT_PLACES
@@ -45,6 +46,8 @@ def check(job: Job) -> None:
         check_camera_model(options)
     if options.rig_config is not None:
         read_rigs(options.rig_config, job.collection.usable)
+    if options.cameras is not None:
+        read_given_cameras(options.cameras, job.collection.usable, options.camera_model)
     if job.found_features is not None:  # then it is known which images failed, and need no camera
         _cameras(job)
 
@@ -115,11 +118,12 @@ def _build(job: Job, partial: Path, origin: Origin, clock: Clock) -> None:
         keypoints = ((name, one.keypoints) for name, one in iter_features(features, descriptors=False))
         with clock.on("write"):
             headers = features.headers(job.collection)
-            write_images(partial, cameras, options.camera_model, keypoints, headers)
+            write_images(partial, cameras, keypoints, headers)
             rigs = _write_rigs(partial, options, headers)
             with closing(sqlite3.connect(partial)) as connection, connection:
                 keys = json.dumps({camera.number: camera.key for camera in cameras})
                 records = {"options": _recorded(options), "inputs": origin.digest, SETTINGS: origin.settings}
+                records[GIVEN] = json.dumps([camera.number for camera in cameras if camera.params is not None])
                 write_signatures(connection, features.signatures)
                 write_records(connection, {**records, CAMERAS: keys, **rigs})
             if origin.earlier is not None:
@@ -168,7 +172,9 @@ def _cameras(job: Job) -> list[CameraPlan]:
     before = NOTHING_ASSIGNED if job.overwrite else read_assigned(job.workspace.database, _recorded(options))
     headers = job.features.headers(job.collection)
     rigs = read_rigs(options.rig_config, headers) if options.rig_config is not None else []
-    return plan_cameras(headers, options, before, prefixes(rigs))
+    file, model = options.cameras, options.camera_model
+    given = read_given_cameras(file, headers, model) if file is not None else []
+    return plan_cameras(headers, options, before, prefixes(rigs), given)
 
 
 def _recorded(options: ImportOptions) -> str:

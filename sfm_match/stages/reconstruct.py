@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sfm_match.colmap.cameras import all_given
 from sfm_match.colmap.georeference import georeference, reference_of
 from sfm_match.colmap.growth import FROM, brought_up_to
 from sfm_match.colmap.known_poses import UNKNOWN, triangulate
-from sfm_match.colmap.mapper import ALGORITHM, Mapped, components, intrinsics_given, map_components, registered
+from sfm_match.colmap.mapper import ALGORITHM, Mapped, components, map_components, registered
 from sfm_match.colmap.model_io import digests
 from sfm_match.colmap.plausibility import judge
 from sfm_match.colmap.queries import CONTENT, Counts, content_digest, count, image_names, read_record
@@ -106,7 +107,7 @@ def run(job: Job) -> StageReport:
             write_reasons(workspace.unregistered, {name: f"{kind}: {text}" for name, (kind, text) in outside.items()})
             if not mapped.models:
                 raise NothingDone(_no_model(workspace, counts, options))
-            given = known is not None or intrinsics_given(workspace.database)
+            given = known is not None or all_given(workspace.database)
             align = options.align_to_gps and known is None
             models = _write(mapped, temporary, headers, given=given, align=align)
             inside = set().union(*map(registered, mapped.models))
