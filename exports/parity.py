@@ -31,8 +31,10 @@ class Parity:
     file: str
     sha256: str
     precision: str
-    sizes: list[tuple[int, int]]  # (height, width) tried
-    keypoint_overlap: float | None  # share of torch's keypoints (end to end: and matches) found; the worst size
+    sizes: list[tuple[int, int]]  # (height, width) tried; of LightGlue (images, keypoints)
+    keypoint_overlap: (
+        float | None
+    )  # share of torch's keypoints (end to end: and matches; LightGlue: matches); the worst
     descriptor_cosine: float | None  # least, over all keypoints
     not_finite: int  # values
     weights: str
@@ -114,9 +116,24 @@ def check_parity(
         parts = {"descriptor": ("descriptor",), "end to end": ("detector", "descriptor")}.get(kind, ("detector",))
         in_half = compare_in_half(networks, half, parts, shapes.size, generator)
         passed = passed and in_half.passed
+    precision = "fp16" if half else "fp32"
+    return written(file, precision, sizes, overlap, cosine, not_finite, weights, passed, in_half)
+
+
+def written(
+    file: Path,
+    precision: str,
+    sizes: list[tuple[int, int]],
+    overlap: float | None,
+    cosine: float | None,
+    not_finite: int,
+    weights: str,
+    passed: bool,
+    in_half: InHalf | None = None,
+) -> Parity:
+    """A record of a file, and beside it. Arguments are fields of `Parity`."""
     versions = {"torch": torch.__version__, "onnxruntime": onnxruntime.__version__}
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    precision = "fp16" if half else "fp32"
     record = Parity(
         file.name, digest, precision, sizes, overlap, cosine, not_finite, weights, versions, passed, in_half
     )

@@ -32,12 +32,14 @@ class ModelSpec:
     detector: NetworkConfig
     descriptor: NetworkConfig
     match_threshold: float  # least dual-softmax probability that pays for this model
+    inverse_temperature: float = 20.0  # of the dual softmax
     activations: float  # bytes a pixel of an image that a network holds at once, float32; the larger of the two
     weights: tuple[WeightsFile, ...]  # to download; none: they come with sfm_match, in a folder of the model's name
     published: bool  # keypoints are ranked as the published DeDoDe ranks them: by coverage
     nms_radius: int  # network pixels; a keypoint is the strongest within this distance (in rows and in columns)
     pixels_per_keypoint: int = 0  # network pixels; half as many in images of few keypoints; 0: no limit
     least_contrast: float = 0.0  # of a keypoint's logit over the lowest within CONTRAST_RADIUS; 0: any
+    lightglue: str = ""  # the published LightGlue for its descriptors, of `LIGHTGLUE`; empty: there is none
 
     @property
     def packaged(self) -> bool:
@@ -82,6 +84,14 @@ _DINOV2 = WeightsFile(
 )
 
 
+# Those that kornia names; nobody whom we trust published their hashes.
+_LIGHTGLUE = "https://huggingface.co/kornia/lightglue/resolve/main"
+LIGHTGLUE = {
+    "lightglue-dedode-b": WeightsFile("dedodeb_lightglue.pth", f"{_LIGHTGLUE}/dedodeb_lightglue.pth"),
+    "lightglue-dedode-g": WeightsFile("dedodeg_lightglue.pth", f"{_LIGHTGLUE}/dedodeg_lightglue.pth"),
+}
+
+
 def _published(descriptor: NetworkConfig, *weights: WeightsFile) -> ModelSpec:
     return ModelSpec(
         detector=DETECTOR_L,
@@ -91,6 +101,7 @@ def _published(descriptor: NetworkConfig, *weights: WeightsFile) -> ModelSpec:
         weights=weights,
         published=True,
         nms_radius=1,
+        lightglue="lightglue-dedode-b" if descriptor is DESCRIPTOR_B else "lightglue-dedode-g",
     )
 
 

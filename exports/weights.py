@@ -55,7 +55,7 @@ def load_networks(spec: ModelSpec, files: list[Path]) -> Networks:
         parts["DINOv2"] = cast(VGG19WithDINOv2, networks.descriptor.encoder).dinov2
     missing = dict(parts)
     for file in files:
-        state = _read(file)
+        state = read_state(file)
         fitting = [name for name, part in missing.items() if _fits(part, state)]
         if not fitting:
             raise WeightsError(f"{file}: fits none of {', '.join(missing) or 'the networks left'}")
@@ -65,8 +65,14 @@ def load_networks(spec: ModelSpec, files: list[Path]) -> Networks:
     return networks
 
 
-def _read(file: Path) -> dict[str, Tensor]:
-    """Only tensors are read, never pickled code: a checkpoint from the web runs nothing here."""
+def read_state(file: Path) -> dict[str, Tensor]:
+    """A checkpoint, `.safetensors` or of `torch.save`.
+
+    Only tensors are read, never pickled code: a checkpoint from the web runs nothing here.
+
+    Raises:
+        WeightsError: it cannot be read, or holds something else.
+    """
     try:
         if file.suffix == ".safetensors":
             state: object = safetensors.torch.load_file(file)

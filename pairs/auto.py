@@ -1,4 +1,4 @@
-"""Chooses a strategy by what is there: how many images, whether their names tell a sequence, whether they have GPS."""
+"""Chooses a strategy by what is there: how many images, whether they are frames, or their names tell so, GPS."""
 
 import itertools
 import re
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from pairs.sequential import sequences
 
+FRAMES_EXHAUSTIVE_UP_TO = 20  # a sequence with quadratic overlap has next to all their pairs
 EXHAUSTIVE_UP_TO = 200  # images; 19,900 pairs
 PRUNED_UP_TO = 2000  # images; 1,999,000 pairs, which are scored in the time in which some 10,000 are matched
 PRUNED_TO = 50  # of each image
@@ -23,14 +24,18 @@ class Choice:
     options: Mapping[str, bool | int] = field(default_factory=dict)
 
 
-def choose(names: Sequence[str], located: float = 0.0) -> Choice:
+def choose(names: Sequence[str], located: float = 0.0, frames: float = 0.0) -> Choice:
     """What serves these images.
 
     Args:
         names: of the images.
         located: share of them that have a GPS position.
+        frames: share of them that are frames of a video.
     """
     count = len(names)
+    if frames == 1 and count > FRAMES_EXHAUSTIVE_UP_TO:
+        reason = "frames of a video: with those that follow, farther ones, and returns are looked for"
+        return Choice("sequential", reason, {"quadratic_overlap": True, "loop_detection": True})
     if count <= EXHAUSTIVE_UP_TO:
         return Choice("exhaustive", f"{count} images are few enough to match every pair")
     share = consecutive_share(names)

@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from sfm_match.options.base import fields_of  # noqa: E402
+from sfm_match.options.localize import LocalizeOptions  # noqa: E402
 from sfm_match.options.pairs import PairsOptions  # noqa: E402
 from sfm_match.options.stages import (  # noqa: E402
     GROUPS,
@@ -30,6 +31,7 @@ CLASSES = {
     "ReconstructKeywords": ("reconstruct", (ReconstructOptions,)),
     "RunKeywords": ("run", GROUPS),
     "InferKeywords": ("infer", (ExtractOptions, MatchOptions)),
+    "LocalizeKeywords": ("localize", (LocalizeOptions,)),
 }
 _WIDER = {
     "batch": "str | int",

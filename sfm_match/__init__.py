@@ -1,8 +1,8 @@
 """A folder of photographs becomes a COLMAP database and reconstruction, with DeDoDe features.
 
 Every command is a function here: `extract`, `pairs`, `match`, `import_`, `reconstruct`, `run`, `plan`, `infer`,
-`bench`, `demo`, `doctor`, `convert`; `convert --from hloc` is `from_hloc`; `open` reads what a job left. They are
-loaded when first used, so that importing this package loads neither an engine nor pycolmap.
+`bench`, `demo`, `doctor`, `convert`, `localize`; `convert --from hloc` is `from_hloc`; `open` reads what a job left.
+They are loaded when first used, so that importing this package loads neither an engine nor pycolmap.
 
 Raises:
     ImportError: another `pairs` or `exports` than those of sfm-match would be imported.
@@ -22,6 +22,7 @@ __all__ = [
     "from_hloc",
     "import_",
     "infer",
+    "localize",
     "match",
     "open",
     "pairs",
@@ -39,6 +40,7 @@ _HOMES = {
     "doctor": "sfm_match.commands.doctor:doctor",
     "from_hloc": "sfm_match.commands.convert:from_hloc",
     "infer": "sfm_match.commands.infer:infer",
+    "localize": "sfm_match.commands.localize:localize",
     "open": "sfm_match.results:open_workspace",
     "plan": "sfm_match.commands.plan.job:plan",
 }
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from sfm_match.commands.demo import demo
     from sfm_match.commands.doctor import doctor
     from sfm_match.commands.infer import infer
+    from sfm_match.commands.localize import localize
     from sfm_match.commands.plan.job import plan
     from sfm_match.results import open_workspace as open
 

@@ -5,12 +5,14 @@ Options are given by name, as an option group, or both: then names go before. A 
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar, Unpack
 
 from sfm_match.errors import NothingDone
 from sfm_match.images.collection import Collection, refresh_collection
-from sfm_match.job.progress import OnProgress, StageReport
+from sfm_match.images.videos import Sampling
+from sfm_match.job.progress import OnProgress, Progress, StageReport
 from sfm_match.job.workspace import Workspace
 from sfm_match.options.base import Options, options_of
 from sfm_match.options.keywords import (
@@ -43,7 +45,7 @@ def extract(
     """Features of every image.
 
     Args:
-        images: folder of photographs.
+        images: folder of photographs, a video, or a folder with videos.
         workspace: folder of the job.
         options: of the extraction.
         overwrite: replace results of other options.
@@ -53,8 +55,7 @@ def extract(
     """
     chosen = _chosen("extract", ExtractOptions, options, keywords)
     with Workspace(Path(workspace), overwrite=overwrite) as place:
-        collection = refresh_collection(place, Path(images), chosen.masks, overwrite=overwrite)
-        job = Job(place, collection, RunOptions(extract=chosen), overwrite, quiet, on_progress)
+        job = _begun(place, images, RunOptions(extract=chosen), overwrite, quiet, on_progress)
         if chosen.dummy_network:
             from sfm_match.stages.extract import load_only
 
@@ -82,7 +83,8 @@ def pairs(
             collection = Collection.load(place)
         else:
             masks = Collection.load(place).masks if place.collection.exists() else None
-            collection = refresh_collection(place, Path(images), masks, overwrite=overwrite)
+            progress = partial(Progress, quiet=quiet, on_progress=on_progress)
+            collection = refresh_collection(place, Path(images), masks, overwrite=overwrite, progress=progress)
         report = stage("pairs").run(Job(place, collection, RunOptions(pairs=chosen), overwrite, quiet, on_progress))
         collection.save(place)
         return report
@@ -149,7 +151,7 @@ def run(
     """All stages; what is up to date is not computed again.
 
     Args:
-        images: folder of photographs.
+        images: folder of photographs, a video, or a folder with videos.
         workspace: folder of the job.
         extract, pairs, match, import_, reconstruct: options of a stage; `pairs` may be the name of a strategy.
         overwrite: replace results of other options.
@@ -167,8 +169,7 @@ def run(
     wanted = [one for one in STAGES if one.wanted(chosen)]
     reports: list[StageReport] = []
     with Workspace(Path(workspace), overwrite=overwrite) as place:
-        collection = refresh_collection(place, Path(images), chosen.extract.masks, overwrite=overwrite)
-        job = Job(place, collection, chosen, overwrite, quiet, on_progress)
+        job = _begun(place, images, chosen, overwrite, quiet, on_progress)
         first, *others = [one.load() for one in wanted]
         for later in others:
             later.check(job)
@@ -184,6 +185,16 @@ def run(
             reports.append(later.run(job))
             on_report(reports[-1])
     return reports
+
+
+def _begun(
+    place: Workspace, images: StrPath, options: RunOptions, overwrite: bool, quiet: bool, on_progress: OnProgress | None
+) -> Job:
+    """A job over a folder of photographs or a video."""
+    chosen, progress = options.extract, partial(Progress, quiet=quiet, on_progress=on_progress)
+    sampling = Sampling(chosen.fps, chosen.frames)
+    collection = refresh_collection(place, Path(images), chosen.masks, sampling, overwrite=overwrite, progress=progress)
+    return Job(place, collection, options, overwrite, quiet, on_progress)
 
 
 def _chosen(command: str, group: type[T], options: T | None, keywords: Mapping[str, object]) -> T:

@@ -111,6 +111,8 @@ def accepted_database(path: Path, accepted: list[tuple[int, int]]) -> Path:
     connection = sqlite3.connect(path)
     with connection:
         connection.execute("CREATE TABLE images (image_id INTEGER PRIMARY KEY, name TEXT)")
+        connection.execute("CREATE TABLE cameras (camera_id INTEGER)")
+        connection.execute("CREATE TABLE frame_data (frame_id INTEGER, data_id INTEGER)")
         connection.execute("CREATE TABLE two_view_geometries (pair_id INTEGER PRIMARY KEY, rows INTEGER)")
         connection.executemany("INSERT INTO images VALUES (?, ?)", enumerate(NAMES, 1))
         pairs = [((i + 1) * MOST_IMAGES + j + 1, 100) for i, j in accepted]

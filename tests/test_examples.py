@@ -9,8 +9,10 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import h5py
+import kornia.feature as kornia
 import numpy as np
 import pytest
+import torch
 from jobs import sfm_match as command
 
 import sfm_match
@@ -78,6 +80,38 @@ def test_own_pairs(rendered: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     out = capsys.readouterr().out
     assert out.startswith("15 pairs, ")  # of six images in a ring, with three each: every pair
     assert out.endswith("6 of 6 images registered\n")
+
+
+@torch.no_grad()
+def test_export_aliked() -> None:
+    """In the form that is exported, the network gives what kornia's gives, at random weights."""
+    torch.manual_seed(0)
+    example = runpy.run_path(str(EXAMPLES / "export_aliked.py"))
+    reference = kornia.ALIKED(example["NAME"], max_num_keypoints=300, detection_threshold=0.0).eval()
+    reference.double()  # scores of random weights are close to one another
+    network = kornia.ALIKED(example["NAME"]).double()
+    network.load_state_dict(reference.state_dict())
+    image = torch.rand(2, 3, 96, 160, dtype=torch.float64)
+    points, scores, descriptors = example["Extract"](network, 500)(image)
+    for row, expected in enumerate(reference(image)):
+        count = expected.n
+        assert 100 < count <= 300
+        torch.testing.assert_close(points[row, :count], expected.keypoints, atol=1e-5, rtol=0)
+        torch.testing.assert_close(scores[row, :count], expected.keypoint_scores, atol=1e-5, rtol=0)
+        torch.testing.assert_close(descriptors[row, :count], expected.descriptors, atol=1e-5, rtol=0)
+        assert count == 300 or not scores[row, count:].any()
+
+
+@pytest.mark.slow
+@pytest.mark.scenes
+def test_aliked_reconstructs_a_scene(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = scenes.parent / "weights" / "aliked-n16rot.pth"
+    if not weights.is_file():
+        pytest.skip(f"no {weights}")
+    main_of("export_aliked")(str(weights), str(tmp_path / "aliked"))
+    assert "model.toml" in capsys.readouterr().out
+    reports = sfm_match.run(scenes / "fountain-P11" / "images", tmp_path / "work", model=str(tmp_path / "aliked"))
+    assert reports[-1].facts["registered"] == 11
 
 
 def test_the_reader_of_formats_md(done: tuple[Path, str], capsys: pytest.CaptureFixture[str]) -> None:

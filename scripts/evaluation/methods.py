@@ -18,7 +18,7 @@ from sfm_match.images.collection import Collection
 from sfm_match.images.files import decode, read_header
 from sfm_match.job.workspace import Workspace
 from sfm_match.matching.dual_softmax import match_rotated
-from sfm_match.models import match_threshold
+from sfm_match.models import match_defaults
 from sfm_match.refine.patch_alignment import Seen, align_photographs, see
 from sfm_match.stages.base import Job
 from sfm_match.stages.state import iter_features
@@ -79,7 +79,7 @@ class Nano:
         return see(decode(path), read_header(path).geometry(self.size, 1))
 
     def match(self, a: Described, b: Described) -> Indices:
-        threshold = match_threshold(self.options.get("model", "dedode-nano"))
+        threshold = match_defaults(self.options.get("model", "dedode-nano")).threshold
         turns = ROTATIONS if self.options.get("turns") else 1
         return match_rotated(a.descriptors, b.descriptors, turns, threshold).indices.astype(np.int64)
 

@@ -117,8 +117,8 @@ def redo(work: Work) -> None:
 def _redo(work: Work) -> Mapping[str, Any]:
     from gpu import networks
     from gpu.proofs import alike
-    from sfm_match.features.dedode import NOT_FINITE, DeDoDeExtractor
-    from sfm_match.features.extractor import Found
+    from sfm_match.features.dedode import DeDoDeExtractor
+    from sfm_match.features.extractor import NOT_FINITE, Found
     from sfm_match.images.loader import Loaded
     from sfm_match.job.progress import Clock
 

@@ -13,8 +13,9 @@ import typer
 from sfm_match import __version__
 from sfm_match.cli import networks as cli_networks
 from sfm_match.cli.base import INTERRUPTED, WRONG_USE, AsJson, GroupedCommand, with_options
-from sfm_match.errors import SfmMatchError, UsageError
+from sfm_match.errors import NothingDone, SfmMatchError, UsageError
 from sfm_match.formats import FORMATS, SOURCES
+from sfm_match.options.localize import LocalizeOptions
 from sfm_match.options.pairs import PairsOptions
 from sfm_match.options.stages import (
     GROUPS,
@@ -35,11 +36,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help="A folder of photographs becomes a COLMAP model, with DeDoDe features.",
     epilog="Exit status: 0 done, 1 some images failed (failed.csv) or too few are "
-    "registered (--min-registered), 2 wrong use, 3 nothing could be done, "
+    "registered (--min-registered), or some queries are not localized, 2 wrong use, 3 nothing could be done, "
     "130 interrupted.",
 )
 
-Images = Annotated[Path, typer.Option("--images", help="folder of photographs, searched with its subfolders")]
+Images = Annotated[
+    Path, typer.Option("--images", help="folder of photographs or videos, searched with its subfolders, or a video")
+]
 Place = Annotated[Path, typer.Option("--workspace", help="folder of the job's results")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace results that other options made")]
 WORKSPACE = Path("workspace")
@@ -286,6 +289,36 @@ def convert(
     for report in reports:
         _show(report, as_json)
     return reports[0].failed > 0
+
+
+@app.command(cls=GroupedCommand)
+@with_options(LocalizeOptions)
+def localize(
+    queries: Annotated[list[Path], typer.Argument(metavar="QUERY", help="photographs, or folders of them")],
+    workspace: Place = WORKSPACE,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="file for the poses: .json, or .txt for hloc's lines")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the file of --out")] = False,
+    as_json: AsJson = False,
+    **options: Any,
+) -> bool:
+    """Poses of photographs in the largest model of a workspace, which stays as it is."""
+    from sfm_match.commands.localize import localize as find_poses
+
+    found = find_poses(
+        queries,
+        workspace,
+        out,
+        overwrite=overwrite,
+        quiet=False,
+        on_result=lambda one: print(json.dumps(one.as_json()) if as_json else one.line(), flush=True),
+        **options,
+    )
+    localized = sum(one.localized for one in found)
+    if not localized:
+        raise NothingDone(f"{workspace}: no query is localized, of {len(found):,}")
+    return localized < len(found)
 
 
 app.command(cls=GroupedCommand)(cli_networks.infer)

@@ -4,11 +4,10 @@ A folder may hold several places and pictures of none. Images that accepted pair
 that none of them is spent on another place's start, and each place has its own model.
 
 A focal length from EXIF holds the model while it grows, and is refined at its end. Where the result says otherwise,
-lacks many images or lies far from GPS, the mapper runs again, more carefully, without EXIF's and with another seed, and
-the best counts.
+lacks many images or lies far from GPS, the mapper runs again, more carefully, with GPS or without EXIF and with another
+seed, and the best counts.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,9 +17,10 @@ import numpy as np
 
 from pairs.graph import Graph
 from sfm_match.colmap import hush_colmap
-from sfm_match.colmap.cameras import read_cameras
-from sfm_match.colmap.plausibility import far_from_exif, far_from_gps, keep_earned
-from sfm_match.colmap.queries import read_record, verified_inliers
+from sfm_match.colmap.cameras import all_given, given_cameras, read_cameras
+from sfm_match.colmap.georeference import position_priors, reference_of
+from sfm_match.colmap.plausibility import LEAST_JUDGED, far_from_exif, far_from_gps, keep_earned
+from sfm_match.colmap.queries import frames, verified_inliers
 from sfm_match.colmap.robust_bundle_adjustment import refine_robustly, spread
 from sfm_match.images.files import Header
 from sfm_match.job.progress import Clock
@@ -29,7 +29,7 @@ from sfm_match.options.stages import ReconstructOptions
 if TYPE_CHECKING:
     import pycolmap
 
-ALGORITHM = 3  # raise it when the same database and options come to give other models
+ALGORITHM = 4  # raise it when the same database and options come to give other models
 TRIES = 3  # with other seeds, where images are missing, a place fell apart, or EXIF or GPS contradict
 _ENOUGH = 0.9  # of the images that could be registered
 _EXPLAINED = 0.99  # of the inliers of accepted pairs, which lie between images of one model
@@ -108,7 +108,7 @@ class _Try:
 
 
 def components(database: Path, names: Sequence[str], least: int) -> list[Component]:
-    """Of the accepted pairs of a database, the largest first.
+    """Of the accepted pairs of a database and the frames of its rigs, the largest first.
 
     Args:
         database: with two-view geometries.
@@ -116,7 +116,7 @@ def components(database: Path, names: Sequence[str], least: int) -> list[Compone
         least: images of a component.
     """
     accepted = verified_inliers(database, names)
-    graph = Graph(len(names), accepted[:, :2])
+    graph = Graph(len(names), np.concatenate((accepted[:, :2], frames(database, names))))
     partners = np.bincount(graph.edges.ravel(), minlength=len(names))
     component = graph.components()
     found = []
@@ -136,6 +136,7 @@ def map_components(
     options: ReconstructOptions,
     output: Path,
     clock: Clock,
+    standing: Sequence["pycolmap.Reconstruction"] = (),
 ) -> Mapped:
     """Maps each component of the accepted pairs.
 
@@ -146,24 +147,21 @@ def map_components(
         options: of the reconstruction.
         output: an empty folder for the mapper's own files.
         clock: told about mapping and refinement.
+        standing: models of fewer of these images: a component that holds one of them goes on from it.
     """
     hush_colmap()
-    given = intrinsics_given(database)
-    refine = options.refine_focal_length if options.refine_focal_length is not None else not given
-    job = _Job(database, images, headers, options, output, clock, refine, given)
+    every = all_given(database)
+    refine = options.refine_focal_length if options.refine_focal_length is not None else not every
+    constant = frozenset(given_cameras(database)) if options.refine_focal_length is None else frozenset[int]()
+    job = _Job(database, images, headers, options, output, clock, refine, every, constant)
     models: list[pycolmap.Reconstruction] = []
     dropped: dict[str, int] = {}
     for component in components(database, sorted(headers), options.min_model_size):
-        best = _map_component(job, component)
+        best = _map_component(job, component, standing)
         models += best.models
         dropped |= best.dropped
     models.sort(key=lambda model: -model.num_reg_images())
     return Mapped(_without_repeated(models), dropped)
-
-
-def intrinsics_given(database: Path) -> bool:
-    """Whether the user gave the intrinsics at `import`."""
-    return bool(json.loads(read_record(database, "options") or "{}").get("camera_params"))
 
 
 def _without_repeated(models: list["pycolmap.Reconstruction"]) -> list["pycolmap.Reconstruction"]:
@@ -190,43 +188,76 @@ class _Job:
     output: Path
     clock: Clock
     refine: bool  # focal lengths and distortion
-    given: bool  # the user gave the intrinsics
+    given: bool  # the user gave the intrinsics of all cameras
+    constant: frozenset[int]  # cameras whose intrinsics stay
 
 
-def _map_component(job: _Job, component: Component) -> _Try:
+def _map_component(job: _Job, component: Component, standing: Sequence["pycolmap.Reconstruction"]) -> _Try:
     """The best of some tries with the mapper that is asked for; where it finds no model, the global one has a try."""
     best = _Try([], {}, True)
     if job.options.mapper == "incremental":
-        for number, (seed, held, pace) in enumerate(_tries(job, component)):
-            if number and best.is_enough(component):
+        inside = [model for model in standing if not registered(model).isdisjoint(component.names)]
+        if len(inside) == 1:
+            best = _incremental(job, component, next(_attempts(job, component)), inside[0])
+        for number, attempt in enumerate(_attempts(job, component)):
+            if best.models and best.is_enough(component):
                 break
             if number and (len(component.names) > _TRIED_IMAGES or not best.models):
                 break
-            best = max(best, _incremental(job, component, seed, held, pace), key=lambda one: one.worth)
+            best = max(best, _incremental(job, component, attempt), key=lambda one: one.worth)
     return best if best.models else _global(job, component)
 
 
-def _tries(job: _Job, component: Component) -> Iterator[tuple[int, bool, Pace | None]]:
-    """Seeds, whether EXIF's focal lengths stay as they are while the model grows, and how often it is adjusted."""
-    exif = job.refine and not job.given and any(job.headers[name].focal is not None for name in component.names)
+@dataclass(frozen=True)
+class _Attempt:
+    """How the incremental mapper is to try."""
+
+    seed: int
+    held: bool  # EXIF's focal lengths stay as they are while the model grows
+    priors: bool  # GPS positions hold the cameras
+    pace: Pace | None  # how often the model is adjusted; None: as COLMAP does
+
+
+def _attempts(job: _Job, component: Component) -> Iterator[_Attempt]:
+    """First without GPS, which then is a witness; where it contradicts the model, a second time with it.
+
+    A plane seen from above fits many focal lengths, each at its own height: only GPS tells.
+    """
+    headers = [job.headers[name] for name in component.names]
+    exif = job.refine and not job.given and any(header.focal is not None for header in headers)
+    located = sum(header.location is not None for header in headers) >= LEAST_JUDGED
     for further in range(TRIES):
         pace = CAREFUL if further else FAST
-        yield job.options.seed + further, exif and further != 1, pace if job.options.robust_refinement else None
+        yield _Attempt(
+            job.options.seed + further,
+            exif and (further != 1 or located),
+            job.options.use_position_priors or (further == 1 and located),
+            pace if job.options.robust_refinement else None,
+        )
 
 
-def _incremental(job: _Job, component: Component, seed: int, held: bool, pace: Pace | None) -> _Try:
+def _incremental(
+    job: _Job, component: Component, attempt: _Attempt, start: "pycolmap.Reconstruction | None" = None
+) -> _Try:
+    """From a pair of images, or from a model."""
     import pycolmap
 
-    pycolmap.set_random_seed(seed)
-    options = incremental_options(replace(job.options, seed=seed), job.refine, pace)
+    pycolmap.set_random_seed(attempt.seed)
+    options = incremental_options(replace(job.options, seed=attempt.seed), job.refine, attempt.pace)
     options.image_names = component.names
-    if held:
-        options.constant_cameras = options.mapper.constant_cameras = _cameras_of_exif(job.database)
+    options.use_prior_position = options.use_robust_loss_on_prior_position = attempt.priors
+    held = _cameras_of_exif(job.database) if attempt.held else set[int]()
+    options.constant_cameras = options.mapper.constant_cameras = held | job.constant
     place = job.output / f"{len(list(job.output.iterdir()))}"
     place.mkdir()
+    if start is not None:
+        start.write(str(place))
+    begun = "" if start is None else str(place)
     with job.clock.on("map"):
-        found = pycolmap.incremental_mapping(str(job.database), str(job.images), str(place), options=options)
-    return _finished(job, list(found.values()), held)
+        found = pycolmap.incremental_mapping(
+            str(job.database), str(job.images), str(place), options=options, input_path=begun
+        )
+    return _finished(job, list(found.values()), attempt.held, attempt.priors)
 
 
 def _global(job: _Job, component: Component) -> _Try:
@@ -240,7 +271,9 @@ def _global(job: _Job, component: Component) -> _Try:
     return _finished(job, list(found.values()))
 
 
-def _finished(job: _Job, models: list["pycolmap.Reconstruction"], held: bool = False) -> _Try:
+def _finished(
+    job: _Job, models: list["pycolmap.Reconstruction"], held: bool = False, with_priors: bool = False
+) -> _Try:
     """Refined, and with those images alone that the points hold. `held`: focal lengths are EXIF's so far."""
     kept: list[pycolmap.Reconstruction] = []
     dropped: dict[str, int] = {}
@@ -249,7 +282,7 @@ def _finished(job: _Job, models: list["pycolmap.Reconstruction"], held: bool = F
             if model.num_reg_images() < job.options.min_model_size:
                 continue
             if job.options.robust_refinement:
-                model = _refined(job, model, held)
+                model = _refined(job, model, held, with_priors)
             earned = keep_earned(model, job.options.min_model_size)
             dropped |= earned.dropped
             if earned.model is not None:
@@ -262,16 +295,20 @@ def _finished(job: _Job, models: list["pycolmap.Reconstruction"], held: bool = F
     return _Try(kept, dropped, not odd)
 
 
-def _refined(job: _Job, model: "pycolmap.Reconstruction", held: bool) -> "pycolmap.Reconstruction":
+def _refined(job: _Job, model: "pycolmap.Reconstruction", held: bool, with_priors: bool) -> "pycolmap.Reconstruction":
     """By the robust adjustment. A focal length that then contradicts EXIF must be worth it.
 
     Pictures taken straight ahead hardly say what it is: on lund a focal length 24 % off fits 6 % better.
     """
     threads = job.options.mapper_threads or -1
-    free = refine_robustly(model, refine_cameras=job.refine, threads=threads)
+    reference = reference_of(job.headers) if with_priors else None
+    priors = position_priors(model, job.headers, reference) if reference is not None else []
+    free = refine_robustly(
+        model, refine_cameras=job.refine, threads=threads, priors=priors, constant_cameras=job.constant
+    )
     if not held or not far_from_exif(free, job.headers):
         return free
-    kept = refine_robustly(model, refine_cameras=False, threads=threads)
+    kept = refine_robustly(model, refine_cameras=False, threads=threads, priors=priors)
     with_exif, without = spread(kept), spread(free)
     if with_exif is None or without is None or with_exif.deviation > _WORTH * without.deviation:
         return free

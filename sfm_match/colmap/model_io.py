@@ -14,7 +14,7 @@ from sfm_match.store.shard import sha256_of
 if TYPE_CHECKING:
     import pycolmap
 
-_FILES = ("images", "points3D")
+_FILES = ("rigs", "frames", "cameras", "images", "points3D")
 
 
 def read_poses(folder: Path, names: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -25,7 +25,7 @@ def read_poses(folder: Path, names: Sequence[str]) -> tuple[NDArray[np.float64],
     """
     centres, directions = np.full((len(names), 3), np.nan), np.full((len(names), 3), np.nan)
     index = {name: i for i, name in enumerate(names)}
-    for image in _read(folder).images.values():
+    for image in read_model(folder).images.values():
         if image.has_pose and image.name in index:
             centres[index[image.name]] = image.projection_center()
             directions[index[image.name]] = image.viewing_direction()
@@ -39,7 +39,7 @@ def read_observations(folder: Path, names: Sequence[str]) -> tuple[NDArray[np.in
         UsageError: no COLMAP model is there.
     """
     index = {name: i for i, name in enumerate(names)}
-    model = _read(folder)
+    model = read_model(folder)
     place = {number: index[image.name] for number, image in model.images.items() if image.name in index}
     seen = [
         (place[element.image_id], number)
@@ -52,12 +52,17 @@ def read_observations(folder: Path, names: Sequence[str]) -> tuple[NDArray[np.in
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Of the files that tell poses and points: what a list of pairs made from the model depends on."""
+    """Of a model's files: what was made from it depends on them."""
     files = (folder / f"{name}.{suffix}" for name in _FILES for suffix in ("bin", "txt"))
     return {path.name: sha256_of(path) for path in files if path.is_file()}
 
 
-def _read(folder: Path) -> "pycolmap.Reconstruction":
+def read_model(folder: Path, option: str = "--reference-model") -> "pycolmap.Reconstruction":
+    """A COLMAP model in binary or text form.
+
+    Raises:
+        UsageError: no model is there; it names the option that did.
+    """
     import pycolmap
 
     hush_colmap()
@@ -65,5 +70,5 @@ def _read(folder: Path) -> "pycolmap.Reconstruction":
         return pycolmap.Reconstruction(str(folder))
     except (RuntimeError, ValueError) as error:
         raise UsageError(
-            f"--reference-model {folder}: no COLMAP model to be read there (cameras, images, points3D; .bin or .txt)"
+            f"{option} {folder}: no COLMAP model to be read there (cameras, images, points3D; .bin or .txt)"
         ) from error

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _Found = tuple[dict[str, Any], list[str]]  # facts by their field of Plausibility, and sentences
 
 MAX_FOCAL_DEVIATION = 0.15  # of EXIF's focal length
-_FOCAL_FACTORS = (0.3, 10.0)  # of the long side, without EXIF
+FOCAL_FACTORS = (0.3, 10.0)  # of the long side, without EXIF
 MAX_DISTORTION = 0.5  # displacement of the corner over its distance from the principal point
 _POLYNOMIAL = {"SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV"}  # camera models: a pinhole, then a displacement
 # GPS errs by about 5 m under the open sky and by 10 to 20 m between houses. In the median, a true model is nearer than
@@ -33,7 +33,7 @@ MIN_GPS_SPREAD = 15.0
 _FAR_GPS_RESIDUAL, _FAR_GPS_DRIFT = 25.0, 0.1  # metres; of the diagonal of the extent
 MAX_FAR = 0.2  # of the images; fewer may be gross GPS errors
 _GPS_FACTS = ("gps_residual_median_m", "gps_residual_max_m", "gps_far_images", "gps_extent_m")
-_LEAST_LOCATED, _LEAST_JUDGED = 3, 6  # images; with fewer than 6, one gross tag cannot be told from a wrong model
+_LEAST_LOCATED, LEAST_JUDGED = 3, 6  # images; with fewer than 6, one gross tag cannot be told from a wrong model
 MIN_ANGLE = 1.5  # degrees; the mappers' own filter
 _ROTATION_ANGLE = 0.5  # degrees between the two rays of a point, below which an image pair only rotates
 _SAMPLE = 2000  # points whose angles are measured
@@ -134,7 +134,7 @@ def _judge_focal(
         focal = camera.mean_focal_length()
         if header is not None and header.focal:
             against_exif.append((focal / header.focal - 1, focal, header.focal))
-        elif not _FOCAL_FACTORS[0] <= focal / max(camera.width, camera.height) <= _FOCAL_FACTORS[1]:
+        elif not FOCAL_FACTORS[0] <= focal / max(camera.width, camera.height) <= FOCAL_FACTORS[1]:
             without.append((focal, max(camera.width, camera.height)))
     worst = max(against_exif, key=lambda one: abs(one[0]), default=None)
     deviating = sum(abs(one[0]) > MAX_FOCAL_DEVIATION for one in against_exif)
@@ -152,18 +152,10 @@ def _judge_focal(
 
 
 def _judge_distortion(model: "pycolmap.Reconstruction", images: list["pycolmap.Image"]) -> _Found:
-    """The polynomial is followed along the diagonal, to where a pinhole camera would have the farthest corner."""
     used = [model.cameras[number] for number in sorted({image.camera_id for image in images})]
     cameras = [camera for camera in used if camera.model_name in _POLYNOMIAL]
-    displacements, folded = [], 0
-    for camera in cameras:
-        centre = np.array([camera.principal_point_x, camera.principal_point_y])
-        focal = np.array([camera.focal_length_x, camera.focal_length_y])
-        corner = np.where(centre > np.array([camera.width, camera.height]) / 2, 0, (camera.width, camera.height))
-        steps = np.linspace(0, 1, 65)[:, None] * (corner - centre) / focal
-        seen = camera.img_from_cam(np.hstack((steps, np.ones((len(steps), 1))))) - centre  # (65, 2) pixels
-        displacements.append(float(np.linalg.norm(seen[-1] - (corner - centre)) / np.linalg.norm(corner - centre)))
-        folded += bool((np.diff(np.linalg.norm(seen, axis=1)) <= 0).any())
+    seen = [corner_displacement(camera) for camera in cameras]
+    displacements, folded = [displacement for displacement, _ in seen], sum(folds for _, folds in seen)
     worst = max(displacements, default=None)
     sentences = []
     if worst is not None and worst > MAX_DISTORTION:
@@ -171,6 +163,23 @@ def _judge_distortion(model: "pycolmap.Reconstruction", images: list["pycolmap.I
     elif folded:
         sentences.append(f"distortion folds the image over before its corner ({folded} of {len(cameras)} cameras)")
     return {"distortion": None if worst is None else round(worst, 4)}, sentences
+
+
+def corner_displacement(camera: "pycolmap.Camera") -> tuple[float, bool]:
+    """How far distortion moves an image corner, over its distance from the principal point; and whether it folds.
+
+    The polynomial is followed along the diagonal, to where a pinhole camera would have the farthest corner. Other kinds
+    of distortion are not looked at: 0.
+    """
+    if camera.model_name not in _POLYNOMIAL:
+        return 0.0, False
+    centre = np.array([camera.principal_point_x, camera.principal_point_y])
+    focal = np.array([camera.focal_length_x, camera.focal_length_y])
+    corner = np.where(centre > np.array([camera.width, camera.height]) / 2, 0, (camera.width, camera.height))
+    steps = np.linspace(0, 1, 65)[:, None] * (corner - centre) / focal
+    seen = camera.img_from_cam(np.hstack((steps, np.ones((len(steps), 1))))) - centre  # (65, 2) pixels
+    displacement = float(np.linalg.norm(seen[-1] - (corner - centre)) / np.linalg.norm(corner - centre))
+    return displacement, bool((np.diff(np.linalg.norm(seen, axis=1)) <= 0).any())
 
 
 def _judge_gps(images: list["pycolmap.Image"], headers: Mapping[str, Header]) -> _Found:
@@ -192,7 +201,7 @@ def _judge_gps(images: list["pycolmap.Image"], headers: Mapping[str, Header]) ->
     diagonal, over = float(np.linalg.norm(extent)), f"over {extent[0]:.0f} x {extent[1]:.0f} m"
     far = int((residuals > max(_FAR_GPS_RESIDUAL, _FAR_GPS_DRIFT * diagonal)).sum())
     facts["gps_far_images"] = far
-    if len(located) < _LEAST_JUDGED:
+    if len(located) < LEAST_JUDGED:
         return facts, []
     if spread >= MIN_GPS_SPREAD and median > max(MAX_GPS_RESIDUAL, MAX_GPS_DRIFT * diagonal):
         return facts, [f"camera centres {median:.0f} m from GPS after a similarity fit, {over}"]

@@ -1,5 +1,7 @@
 """The content of `database.db`, with SQLite alone: pycolmap takes longer to import than this takes."""
 
+import hashlib
+import itertools
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -13,6 +15,18 @@ from sfm_match.errors import UsageError
 
 TABLE = "sfm_match"  # ours, beside COLMAP's; COLMAP reads past it
 PAIRS = "sfm_match_pairs"  # ours, too: what was seen of each pair (`verification`)
+CONTENT = "content"  # key in it: `content_digest` as import left the database
+_DIGESTED = {  # table -> what a model depends on; of what is large, how much there is
+    "rigs": "*",
+    "rig_sensors": "*",
+    "cameras": "*",
+    "frames": "*",
+    "frame_data": "*",
+    "images": "*",
+    "pose_priors": "*",
+    "keypoints": "image_id, rows",
+    "two_view_geometries": "pair_id, rows",
+}
 MOST_IMAGES = 2147483647  # COLMAP's pair_id = this * first image_id + second image_id
 
 
@@ -46,6 +60,17 @@ def write_records(connection: sqlite3.Connection, notes: Mapping[str, str]) -> N
     """Into our own table; the caller commits."""
     connection.execute(f"CREATE TABLE IF NOT EXISTS {TABLE} (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
     connection.executemany(f"INSERT OR REPLACE INTO {TABLE} VALUES (?, ?)", notes.items())
+
+
+def content_digest(path: Path) -> str:
+    """Of cameras, rigs, frames, images, priors, and the numbers of keypoints and inliers: whoever edits one shows."""
+    digest = hashlib.sha256()
+    with closing(open_for_reading(path)) as connection:
+        for table, columns in _DIGESTED.items():
+            digest.update(table.encode())
+            for row in connection.execute(f"SELECT {columns} FROM {table} ORDER BY 1, 2"):
+                digest.update(repr(row).encode())
+    return digest.hexdigest()[:16]
 
 
 def open_for_reading(path: Path) -> sqlite3.Connection:
@@ -96,6 +121,16 @@ def verified_inliers(path: Path, names: Sequence[str]) -> NDArray[np.int64]:
     numbers, inliers = np.array(rows, np.int64).reshape(-1, 2).T
     pairs = place[np.stack(np.divmod(numbers, MOST_IMAGES), axis=1)]
     return np.asarray(np.column_stack((pairs, inliers))[(pairs >= 0).all(axis=1)], np.int64)
+
+
+def frames(path: Path, names: Sequence[str]) -> NDArray[np.int64]:
+    """(E, 2) places in `names` of images that a rig took at one time: as many pairs as connect each frame."""
+    index = {name: i for i, name in enumerate(names)}
+    query = "SELECT frame_id, name FROM frame_data JOIN images ON data_id = image_id ORDER BY frame_id, image_id"
+    with closing(open_for_reading(path)) as connection:
+        rows = [(frame, index[name]) for frame, name in connection.execute(query) if name in index]
+    pairs = [(a, b) for (frame, a), (other, b) in itertools.pairwise(rows) if frame == other]
+    return np.array(pairs, np.int64).reshape(-1, 2)
 
 
 def keypoints(path: Path, name: str) -> NDArray[np.float32]:

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 
 from exports.registry import FAMILY
 from sfm_match.errors import NothingDone, UsageError
-from sfm_match.features.dedode import DeDoDeExtractor, chosen_model, chosen_weights
-from sfm_match.features.extractor import ROTATIONS
+from sfm_match.features.dedode import chosen_weights
+from sfm_match.features.extractor import ROTATIONS, Extractor, extractor_of
 from sfm_match.images.coordinates import ImageGeometry, orient
 from sfm_match.images.decoders import find_decoder
 from sfm_match.images.files import Decode, Header, ImageError, read_header
 from sfm_match.images.loader import Item, Loaded, to_network
 from sfm_match.job.progress import Clock
 from sfm_match.matching.dual_softmax import match_rotated
-from sfm_match.models import check_name
+from sfm_match.models import check_name, match_defaults
 from sfm_match.models.prepared import exported_file
 from sfm_match.options.base import flag, options_of
 from sfm_match.options.keywords import InferKeywords
@@ -126,15 +126,16 @@ def _in_stages(
     images: list[_Image], extracting: ExtractOptions, matching: MatchOptions, adjust_keypoints: bool
 ) -> PairResult:
     """As the stages of a job do it; but what is adjusted is all matches of B, before the geometry is looked for."""
-    model = chosen_model(extracting)
+    module = extractor_of(extracting.model)
+    model = module.chosen_model(extracting)
     geometries = [image.header.geometry(extracting.size, model.divisor) for image in images]
-    extractor = DeDoDeExtractor(model, extracting, Counter(geometry.bucket for geometry in geometries))
+    extractor = module.create(model, extracting, Counter(geometry.bucket for geometry in geometries))
     features = [_features(extractor, image, geometry) for image, geometry in zip(images, geometries, strict=True)]
-    threshold = matching.match_threshold if matching.match_threshold is not None else model.spec.match_threshold
+    defaults = match_defaults(extracting.model)
+    threshold = defaults.threshold if matching.match_threshold is None else matching.match_threshold
+    inverse = matching.inverse_temperature or defaults.inverse_temperature
     first, second = (f.descriptors.astype(np.float32) for f in features)
-    matches = match_rotated(
-        first, second, ROTATIONS if extracting.turns else 1, threshold, matching.inverse_temperature
-    )
+    matches = match_rotated(first, second, ROTATIONS if extracting.turns else 1, threshold, inverse)
     a = features[0].keypoints[matches.indices[:, 0]]
     b = features[1].keypoints[matches.indices[:, 1]]
     if adjust_keypoints:
@@ -144,9 +145,10 @@ def _in_stages(
     return PairResult(counts, a, b, matches.scores.astype(np.float32), _inliers(a, b))
 
 
-def _features(extractor: DeDoDeExtractor, image: _Image, geometry: ImageGeometry) -> Features:
+def _features(extractor: Extractor, image: _Image, geometry: ImageGeometry) -> Features:
     pixels = to_network(image.pixels, geometry)[None]
-    found = extractor.features(Loaded([Item(image.name, geometry)], pixels, [None], {}, set()), Clock())[image.name]
+    batch = Loaded([Item(image.name, geometry)], pixels, [None], {}, set())
+    found = next(iter(extractor.each([batch], Clock())))[1][image.name]
     if isinstance(found, str):
         raise NothingDone(f"{image.name}: {found}")
     return found
@@ -158,9 +160,9 @@ def _end_to_end(images: list[_Image], extracting: ExtractOptions, matching: Matc
     member = FAMILY[extracting.model]
     least = member.match_threshold
     threshold = least if matching.match_threshold is None else matching.match_threshold
-    if threshold < least or matching.inverse_temperature != MatchOptions.inverse_temperature:
+    if threshold < least or matching.inverse_temperature not in (None, member.inverse_temperature):
         raise UsageError(
-            f"--end2end: the file matches at --inverse-temperature {MatchOptions.inverse_temperature:g} and keeps "
+            f"--end2end: the file matches at --inverse-temperature {member.inverse_temperature:g} and keeps "
             f"scores above {least}: accepted are --match-threshold {least} and more"
         )
     device = choose(extracting.device).device

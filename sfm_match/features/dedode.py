@@ -7,7 +7,6 @@ bytes, and only keypoints and descriptors come back.
 import os
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from exports.graph_constants import MASKED, NEVER, VALID
 from sfm_match.features import device_graphs as parts
-from sfm_match.features.extractor import ROTATIONS, Found
+from sfm_match.features.extractor import NOT_FINITE, ROTATIONS, Found, features_of, in_halves
 from sfm_match.features.keypoint_selection import Selection, select_keypoints
 from sfm_match.images.coordinates import ImageGeometry, normalised_from_network, rotated_by_quarters
 from sfm_match.images.loader import Loaded, normalise
@@ -27,8 +26,6 @@ from sfm_match.options.stages import AUTO, ExtractOptions
 from sfm_match.runtime import EngineError, OutOfMemory, Runtime, choose, resolve_precision
 from sfm_match.runtime.planning import Range, images_a_call, images_at_once, most_a_call, ranges
 from sfm_match.store.features import Features
-
-NOT_FINITE = "the network gave values that are not finite"
 
 
 class _Networks(Protocol):
@@ -147,23 +144,13 @@ class DeDoDeExtractor:
 
     def features(self, batch: Loaded, clock: Clock) -> Found:
         """Features of each image of a batch, or the reason why it has none."""
-        if not batch.items:
-            return {}
-        try:
-            return self._once(batch, clock)
-        except OutOfMemory:
-            if len(batch.items) == 1:
-                raise
-            middle = len(batch.items) // 2
-            return self.features(_rows(batch, range(middle)), clock) | self.features(
-                _rows(batch, range(middle, len(batch.items))), clock
-            )
+        return in_halves(batch, lambda part: self._once(part, clock))
 
     def _once(self, batch: Loaded, clock: Clock) -> Found:
         found = self._networks.features(batch, clock)
         failed = [row for row, item in enumerate(batch.items) if found[item.name] == NOT_FINITE]
         if failed and self.model.half:
-            found |= self._in_float32(_rows(batch, failed), clock)
+            found |= self._in_float32(batch.rows(failed), clock)
         return found
 
     def _in_float32(self, batch: Loaded, clock: Clock) -> Found:
@@ -185,17 +172,6 @@ class DeDoDeExtractor:
     def each(self, batches: Iterable[Loaded], clock: Clock) -> Iterator[tuple[Loaded, Found]]:
         """Features of batches, in their order; on a GPU one batch is copied while another is computed."""
         return self.workers.each(batches, lambda batch: self.features(batch, clock), lambda: clock.on("network"))
-
-
-def _rows(batch: Loaded, rows: Sequence[int]) -> Loaded:
-    """Some images of a batch."""
-    chosen = list(rows)
-    return replace(
-        batch,
-        items=[batch.items[row] for row in chosen],
-        images=batch.images[chosen],
-        masks=[batch.masks[row] for row in chosen],
-    )
 
 
 def selection(model: Model, options: ExtractOptions) -> Selection:
@@ -305,7 +281,7 @@ class _OnDevice:
         for row, item in enumerate(batch.items):
             count = min(int(counts[row]), self._how.most(item.geometry.network_size))
             chosen = points[row, :count], scores[row, :count], descriptors[row, :count]
-            found[item.name] = _result(item.geometry, *chosen) if finite[row] and whole[row] else NOT_FINITE
+            found[item.name] = features_of(item.geometry, *chosen) if finite[row] and whole[row] else NOT_FINITE
         return found
 
 
@@ -346,13 +322,4 @@ def _checked(
 ) -> Features | str:
     if not np.isfinite(descriptors).all():
         return NOT_FINITE
-    return _result(geometry, points, scores, descriptors.astype(np.float16))
-
-
-def _result(
-    geometry: ImageGeometry, points: NDArray[np.float32], scores: NDArray[np.float32], descriptors: NDArray[np.float16]
-) -> Features | str:
-    if not len(points):
-        return "no keypoint found"
-    # copies, not views: a batch's arrays hold as many rows as a selection can, and a unit waits for the disk
-    return Features(geometry.raw_from_network(points), scores.copy(), descriptors.copy())
+    return features_of(geometry, points, scores, descriptors.astype(np.float16))

@@ -16,7 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError
-from sfm_match.images.files import Header, ImageError, read_headers, scan
+from sfm_match.images.files import SUFFIXES, Header, ImageError, ScannedFile, read_headers, scan
+from sfm_match.images.sources import Source, find_source, preview, take_frames
+from sfm_match.images.videos import SUFFIXES as VIDEO_SUFFIXES
+from sfm_match.images.videos import Sampling
+from sfm_match.job.progress import MakeProgress, no_progress
 from sfm_match.job.workspace import ANEW, RecordError, Workspace
 from sfm_match.store.shard import write_text
 
@@ -39,13 +43,24 @@ class Collection:
     """The job's images, by name."""
 
     def __init__(
-        self, folder: Path, masks: Path | None, records: list[ImageRecord], absent: list[ImageRecord], next_unit: int
+        self, source: Source, masks: Path | None, records: list[ImageRecord], absent: list[ImageRecord], next_unit: int
     ) -> None:
-        self.folder = folder
+        self.source = source
         self.masks = masks
         self.records = {record.name: record for record in sorted(records, key=lambda r: r.name)}
         self._absent = absent  # once here, not found now: a disk may come back
         self._next_unit = next_unit
+
+    @property
+    def folder(self) -> Path:
+        """That the names are relative to."""
+        return self.source.folder
+
+    @property
+    def video_frames(self) -> list[str]:
+        """Names of the usable images that are frames of videos."""
+        folders = tuple(f"{video}/" for video in self.source.videos)
+        return [name for name in self.usable if name.startswith(folders)] if folders else []
 
     @property
     def usable(self) -> dict[str, Header]:
@@ -67,7 +82,7 @@ class Collection:
 
     def emptied(self) -> "Collection":
         """No images, but unit numbers continue: files of earlier units are never taken for new ones."""
-        return Collection(self.folder, self.masks, [], [], self._next_unit)
+        return Collection(self.source, self.masks, [], [], self._next_unit)
 
     @classmethod
     def load(cls, workspace: Workspace) -> "Collection":
@@ -93,7 +108,9 @@ class Collection:
                 for key in ("images", "absent")
             )
             masks = Path(stored["masks"]) if stored["masks"] else None
-            return cls(Path(stored["folder"]), masks, present, absent, stored["next_unit"])
+            folder = Path(stored["folder"])
+            source = Source(Path(stored.get("source", folder)), folder, tuple(stored.get("videos", ())))
+            return cls(source, masks, present, absent, stored["next_unit"])
         except (ValueError, KeyError, TypeError) as error:
             raise SfmMatchError(f"{path}: damaged ({error}); delete it and run again") from error
 
@@ -101,6 +118,7 @@ class Collection:
         stored = {
             "schema": SCHEMA,
             "folder": str(self.folder),
+            **({"source": str(self.source.named), "videos": self.source.videos} if self.source.videos else {}),
             "masks": str(self.masks) if self.masks else None,
             "next_unit": self._next_unit,
             "images": [dataclasses.asdict(record) for record in self.records.values()],
@@ -110,9 +128,19 @@ class Collection:
         if not workspace.collection.exists() or workspace.collection.read_text(encoding="utf-8") != text:
             write_text(workspace.collection, text)
 
-    def updated(self, images: Path, masks: Path | None) -> "Collection":
-        """The collection after a scan of the folder: new and changed images in new units, vanished ones set aside."""
-        files = scan(images, masks)
+    def updated(self, source: Source, masks: Path | None) -> "Collection":
+        """The collection after a scan of the folder: new and changed images in new units, vanished ones set aside.
+
+        Raises:
+            UsageError: no such folder.
+            NothingDone: no image in it.
+        """
+        images = source.folder
+        files = [] if source.videos and not images.is_dir() else scan(images, masks, or_none=True)
+        files += [ScannedFile(name, signature, why) for name, (signature, why) in source.unusable.items()]
+        if not files:
+            kinds = ", ".join(sorted(SUFFIXES | VIDEO_SUFFIXES))
+            raise NothingDone(f"{source.named}: no image in it (looked for {kinds})")
         known = {r.name: r for r in (*self._absent, *self.records.values()) if r.header is not None}
         kept = [r for f in files if (r := known.get(f.name)) is not None and r.signature == f.signature]
         known_names, found = {record.name for record in kept}, {file.name for file in files}
@@ -131,7 +159,7 @@ class Collection:
             records.append(ImageRecord(file.name, file.signature, unit, header, None))
         absent = [record for name, record in known.items() if name not in found]
         return Collection(
-            images, masks, kept + records + unusable, absent, self._next_unit + -(-len(good) // UNIT_SIZE)
+            source, masks, kept + records + unusable, absent, self._next_unit + -(-len(good) // UNIT_SIZE)
         )
 
 
@@ -147,32 +175,77 @@ def _header(stored: dict[str, Any]) -> Header:
 
 
 def refresh_collection(
-    workspace: Workspace, images: Path, masks: Path | None, *, overwrite: bool = False
+    workspace: Workspace,
+    images: Path,
+    masks: Path | None,
+    sampling: Sampling | None = None,
+    *,
+    overwrite: bool = False,
+    progress: MakeProgress = no_progress,
 ) -> Collection:
-    """The workspace's collection, brought up to date with a folder but not saved.
+    """The workspace's collection, brought up to date with a folder but not saved. Videos are made into frames.
+
+    Args:
+        workspace: of the job.
+        images: a folder of photographs, a video, or a folder with both.
+        masks: folder of masks.
+        sampling: how many frames of a video; None: as before, else the default.
+        overwrite: replace the images of another folder, and frames of another sampling.
+        progress: makes the progress that is shown while videos are read.
 
     Raises:
         UsageError: the workspace holds the images of another folder, or was made by another version.
+        NothingDone: no image.
     """
     images, masks = images.resolve(), masks.resolve() if masks else None
+    known = _known(workspace, overwrite=overwrite)
+    source, videos = find_source(images, workspace.images.resolve(), masks)
+    if known is not None and source.videos and known.source.named != images and not overwrite:
+        raise UsageError(_of_another(images, workspace, known))
+    if videos:
+        source = take_frames(source, videos, sampling, masks, progress, overwrite=overwrite)
+    return _refreshed(workspace, known, source, masks, overwrite=overwrite)
+
+
+def preview_collection(
+    workspace: Workspace, images: Path, masks: Path | None, sampling: Sampling, place: Path, *, overwrite: bool = False
+) -> Collection:
+    """As `refresh_collection`, for a plan: the frames of videos are in a temporary folder, and are a few only."""
+    images, masks = images.resolve(), masks.resolve() if masks else None
+    source, videos = find_source(images, workspace.images.resolve(), masks)
+    if videos:
+        source = preview(source, videos, sampling, place, masks)
+    return _refreshed(workspace, _known(workspace, overwrite=overwrite), source, masks, overwrite=overwrite)
+
+
+def _known(workspace: Workspace, *, overwrite: bool) -> Collection | None:
     try:
-        known = Collection.load(workspace) if workspace.collection.exists() else None
+        return Collection.load(workspace) if workspace.collection.exists() else None
     except RecordError:
         if not overwrite:
             raise
-        known = None
+        return None
+
+
+def _refreshed(
+    workspace: Workspace, known: Collection | None, source: Source, masks: Path | None, *, overwrite: bool
+) -> Collection:
     if known is None:
-        return Collection(images, masks, [], [], 0).updated(images, masks)
-    updated = known.updated(images, masks)
+        return Collection(source, masks, [], [], 0).updated(source, masks)
+    updated = known.updated(source, masks)
     moved = all(updated.unit_of(name) == record.unit for name, record in known.records.items())
-    if known.folder == images or moved:  # a folder that was moved brings every image back as it was
+    if known.source.named == source.named or moved:  # a folder that was moved brings every image back as it was
         return updated
     if not overwrite:
-        raise UsageError(
-            f"--images {images}: {workspace.folder} holds the images of {known.folder}; "
-            "choose another --workspace, or add --overwrite to replace them"
-        )
-    return known.emptied().updated(images, masks)
+        raise UsageError(_of_another(source.named, workspace, known))
+    return known.emptied().updated(source, masks)
+
+
+def _of_another(images: Path, workspace: Workspace, known: Collection) -> str:
+    return (
+        f"--images {images}: {workspace.folder} holds the images of {known.source.named}; "
+        "choose another --workspace, or add --overwrite to replace them"
+    )
 
 
 def write_failed(workspace: Workspace, failed: dict[str, str]) -> None:

@@ -110,6 +110,35 @@ def normalised_from_network(points: Points, bucket: tuple[int, int]) -> Points:
     return (points * (2.0 / np.asarray(bucket, np.float32)) - 1.0).astype(np.float32)
 
 
+def centred_upright(points: Points, raw_size: tuple[int, int], orientation: int) -> Points:
+    """(N, 2) raw pixels to what LightGlue takes: from the centre of the upright image, over half its longer side.
+
+    Args:
+        points: x, y.
+        raw_size: (width, height).
+        orientation: EXIF, 1 to 8.
+    """
+    longer = max(raw_size)
+    whole = plan_geometry(raw_size, orientation, longer, 1)  # not resized
+    half = np.array(whole.oriented_size, np.float32) / 2
+    return ((whole.upright_from_raw(points) - half) * np.float32(2 / longer)).astype(np.float32)
+
+
+def network_from_output(points: Points, bucket: tuple[int, int], first_pixel: float, *, normalised: bool) -> Points:
+    """(N, 2) as a network from elsewhere gives them, to network pixels.
+
+    Args:
+        points: x, y.
+        bucket: (width, height) of the padded image that it saw.
+        first_pixel: where it puts the centre of the top-left pixel: at (0, 0) or at (0.5, 0.5).
+        normalised: -1 to 1 instead of pixels, between the outer edges of the image where `first_pixel` is 0.5, between
+            the centres of its first and last pixels where it is 0.
+    """
+    if normalised:
+        points = (points + 1) / 2 * (np.asarray(bucket, np.float32) + (2 * first_pixel - 1))
+    return (points + (0.5 - first_pixel)).astype(np.float32)
+
+
 def rotated_by_quarters(points: Points, rotations: int) -> Points:
     """(..., 2) in [-1, 1] to where they are when the image is turned as `numpy.rot90` rotates it, `rotations` times."""
     for _ in range(rotations % 4):

@@ -3,7 +3,7 @@
 import io
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -67,44 +67,60 @@ class ScannedFile:
     error: str | None = None  # why the name itself cannot be used
 
 
-def scan(folder: Path, masks: Path | None = None) -> list[ScannedFile]:
-    """Every image file under `folder`, by name.
+def files_below(folder: Path, suffixes: Container[str], skipped: Iterable[Path] = ()) -> Iterator[tuple[str, Path]]:
+    """Name and path of every file with one of some suffixes. Hidden ones are passed over.
 
     Links are followed, each folder once.
 
+    Args:
+        folder: to search, with its subfolders.
+        suffixes: in lower case, with their points.
+        skipped: folders that are not searched.
+
     Raises:
-        UsageError: no such folder, or one below it cannot be read.
-        NothingDone: no file with an image's suffix in it.
+        UsageError: a folder cannot be read.
     """
-    if not folder.is_dir():
-        raise UsageError(f"--images {folder}: no such folder")
 
     def refuse(error: OSError) -> None:
         raise UsageError(f"--images {folder}: {error.filename}: {error.strerror}")
 
-    found = []
-    seen: set[tuple[int, int]] = set()
-    if masks is not None and masks.is_dir():  # masks inside the folder of images are no photographs
-        seen.add((masks.stat().st_dev, masks.stat().st_ino))
+    seen = {_identity(path) for path in skipped if path.is_dir()}
     for parent, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
-        status = Path(parent).stat()
-        if (status.st_dev, status.st_ino) in seen:  # a link back, or the masks
+        identity = _identity(Path(parent))
+        if identity in seen:  # a link back, or one that is skipped
             folders.clear()
             continue
-        seen.add((status.st_dev, status.st_ino))
+        seen.add(identity)
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         for file in files:
-            if file.startswith(".") or Path(file).suffix.lower() not in SUFFIXES:
-                continue
-            path = Path(parent, file)
-            name = path.relative_to(folder).as_posix()
-            if not _writable(name):
-                reason = "a name with a TAB, a line break or bytes that are not UTF-8; rename the file"
-                found.append(ScannedFile(ascii(name), "", reason))
-                continue
-            mask = find_mask(masks, name)
-            found.append(ScannedFile(name, _signature(path) + (f" mask {_signature(mask)}" if mask else "")))
-    if not found:
+            if not file.startswith(".") and Path(file).suffix.lower() in suffixes:
+                path = Path(parent, file)
+                yield path.relative_to(folder).as_posix(), path
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def scan(folder: Path, masks: Path | None = None, *, or_none: bool = False) -> list[ScannedFile]:
+    """Every image file under `folder`, by name. Masks inside the folder of images are no photographs.
+
+    Raises:
+        UsageError: no such folder, or one below it cannot be read.
+        NothingDone: no file with an image's suffix in it, unless `or_none`.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"--images {folder}: no such folder")
+    found = []
+    for name, path in files_below(folder, SUFFIXES, () if masks is None else (masks,)):
+        if not _writable(name):
+            reason = "a name with a TAB, a line break or bytes that are not UTF-8; rename the file"
+            found.append(ScannedFile(ascii(name), "", reason))
+            continue
+        mask = find_mask(masks, name)
+        found.append(ScannedFile(name, signature_of(path) + (f" mask {signature_of(mask)}" if mask else "")))
+    if not found and not or_none:
         raise NothingDone(f"{folder}: no image in it (looked for {', '.join(sorted(SUFFIXES))})")
     return sorted(found, key=lambda f: f.name)
 
@@ -118,7 +134,8 @@ def _writable(name: str) -> bool:
     return not any(c in name for c in "\t\n\r")
 
 
-def _signature(path: Path) -> str:
+def signature_of(path: Path) -> str:
+    """Size and time of a file: when it changes, the file is new."""
     try:
         status = path.stat()
     except OSError:  # a dangling link: reading it will say so

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -13,10 +13,6 @@ from numpy.typing import NDArray
 from exports.graph_constants import IMAGENET_MEAN, IMAGENET_STD
 from sfm_match.images.coordinates import ImageGeometry
 from sfm_match.images.files import Decode, ImageError, decode, find_mask, read_mask, reduced
-
-_MEAN, _STD = np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_STD, np.float32)
-# (3, 256): every level of every channel, normalised
-_LEVELS = np.arange(256, dtype=np.float32) * (1 / (255 * _STD))[:, None] + (-_MEAN / _STD)[:, None]
 
 
 @dataclass(frozen=True)
@@ -36,6 +32,12 @@ class Loaded:
     masks: list[NDArray[np.uint8] | None]  # B; (h, w) without padding, 0 where no keypoint is wanted
     failed: dict[str, str]
     retry: set[str]  # of the failed: another try may cure it
+
+    def rows(self, rows: Sequence[int]) -> "Loaded":
+        """Some images of the batch."""
+        chosen = list(rows)
+        items, masks = [self.items[row] for row in chosen], [self.masks[row] for row in chosen]
+        return replace(self, items=items, images=self.images[chosen], masks=masks)
 
 
 _Prepared = tuple[NDArray[np.uint8], NDArray[np.uint8] | None]
@@ -140,9 +142,17 @@ def resize(image: NDArray[np.uint8], size: tuple[int, int], how: int) -> NDArray
     return np.asarray(cv2.resize(image, size, interpolation=how), np.uint8)
 
 
-def normalise(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(H, W, 3) uint8 RGB to (3, H, W) float32, ImageNet mean and deviation."""
-    planes = np.empty((3, *image.shape[:2]), np.float32)
-    for level, channel, plane in zip(_LEVELS, cv2.split(image), planes, strict=True):
+def levels(mean: NDArray[np.float32], std: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(C,) mean and deviation -> (C, 256): every level of every channel, normalised; 255 counts as 1."""
+    return np.arange(256, dtype=np.float32) * (1 / (255 * std))[:, None] + (-mean / std)[:, None]
+
+
+_IMAGENET = levels(np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_STD, np.float32))
+
+
+def normalise(image: NDArray[np.uint8], levels: NDArray[np.float32] = _IMAGENET) -> NDArray[np.float32]:
+    """(H, W, 3) uint8 RGB to (3, H, W) float32; or other channels, with their `levels` (C, 256)."""
+    planes = np.empty((len(levels), *image.shape[:2]), np.float32)
+    for level, channel, plane in zip(levels, cv2.split(image), planes, strict=True):
         cv2.LUT(channel, level, dst=plane)  # six times faster than arithmetic
     return planes

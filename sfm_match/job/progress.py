@@ -51,6 +51,11 @@ class Progress:
         self._bar.close()
 
 
+def no_progress(what: str, total: int, unit: str) -> Progress:
+    """A `MakeProgress` that shows nothing."""
+    return Progress(what, total, unit, quiet=True)
+
+
 class Clock:
     """Where the time of a stage goes: that of the thread that made the clock.
 

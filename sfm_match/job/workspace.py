@@ -53,6 +53,7 @@ class Workspace:
         self.folder = folder
         self._overwrite = overwrite
         self.collection = folder / "images.json"
+        self.images = folder / "images"  # where videos are: their frames, and links to the photographs
         self.features = folder / "features"
         self.pairs = folder / "pairs.txt"
         self.added_pairs = folder / "pairs-added.txt"  # those of second rounds, which are in pairs.txt, too

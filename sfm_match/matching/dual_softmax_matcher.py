@@ -28,7 +28,7 @@ def create(settings: MatchSettings, device: str, advance: Callable[[int], None])
     return BlockMatcher(
         runtime,
         settings.threshold,
-        settings.options.inverse_temperature,
+        settings.inverse_temperature,
         images=2 * settings.group,
         keypoints=settings.keypoints,
         dimension=settings.dimension,
@@ -61,8 +61,7 @@ class HostMatcher:
 
         def one(pair: NDArray[np.int32]) -> Matches:
             first, second = single[pair[0]], single[pair[1]]
-            temperature = settings.options.inverse_temperature
-            return match_rotated(first, second, settings.rotations, settings.threshold, temperature)
+            return match_rotated(first, second, settings.rotations, settings.threshold, settings.inverse_temperature)
 
         matches = []
         # one BLAS thread a pair and pairs in parallel: blocks this small lose to barriers

@@ -8,6 +8,7 @@ from typing import Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from sfm_match.images.files import Header
 from sfm_match.job.concurrency import WorkerThreads
 from sfm_match.options.stages import MatchOptions
 from sfm_match.store.matches import Matches
@@ -25,8 +26,8 @@ class ImageFeatures(Protocol):
     def keypoints(self, names: Sequence[str]) -> list[NDArray[np.float32]]:
         """(N, 2) x, y of each image, raw pixels, the centre of the top-left one at (0.5, 0.5)."""
 
-    def sizes(self, names: Sequence[str]) -> list[tuple[int, int]]:
-        """(width, height) of each image, raw pixels."""
+    def headers(self, names: Sequence[str]) -> list[Header]:
+        """Size and orientation of each image."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class DescriptorsOnly:
         """Raises NotImplementedError."""
         raise NotImplementedError
 
-    def sizes(self, names: Sequence[str]) -> list[tuple[int, int]]:
+    def headers(self, names: Sequence[str]) -> list[Header]:
         """Raises NotImplementedError."""
         raise NotImplementedError
 
@@ -54,10 +55,12 @@ class MatchSettings:
 
     options: MatchOptions
     threshold: float  # least probability of a match
+    inverse_temperature: float  # of the dual softmax
     rotations: int  # in which images were described
     keypoints: int  # of an image, at most
     dimension: int  # of a descriptor
     group: int  # images in each of the two groups of a block, at most
+    lightglue: str = ""  # the published LightGlue for the features' model; empty: there is none
 
 
 class Matcher(Protocol):
@@ -92,7 +95,7 @@ class Matcher(Protocol):
 
 
 # A new matcher is a module with `create(settings, device, advance)`, and a line here.
-MATCHERS = {"dual-softmax": "sfm_match.matching.dual_softmax_matcher"}
+MATCHERS = {"dual-softmax": "sfm_match.matching.dual_softmax_matcher", "lightglue": "sfm_match.matching.lightglue"}
 _Create = Callable[[MatchSettings, str, Callable[[int], None]], Matcher]
 
 

@@ -1,11 +1,17 @@
 """From a model's name, and where its weights come from, to its files."""
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 from exports.registry import FAMILY
 from sfm_match.errors import NothingDone
+from sfm_match.models.described import ModelDescription, description_of, read_description
 from sfm_match.models.model import (
     BUILT_IN,
     DESCRIPTOR,
     DETECTOR,
+    MatchDefaults,
     Model,
     Weights,
     check_name,
@@ -46,3 +52,30 @@ def find_model(name: str, weights: Weights | None = None, *, half: bool = False)
         half=half,
         weights=tuple(sorted(folder.glob("*.safetensors"))),
     )
+
+
+def match_defaults(name: str) -> MatchDefaults:
+    """Of a model, without its weights.
+
+    Args:
+        name: of the family, or a folder with a description.
+
+    Raises:
+        UsageError: no model has this name, and no folder; or a wrong description.
+    """
+    if name not in FAMILY and Path(name).is_dir():
+        return _of_description(read_description(Path(name)))
+    check_name(name, or_folder=True)
+    spec = FAMILY[name]
+    return MatchDefaults(spec.match_threshold, spec.inverse_temperature, spec.dimension, spec.lightglue)
+
+
+def recorded_match_defaults(inputs: Mapping[str, Any]) -> MatchDefaults:
+    """The same of the model that made features, by the inputs of their fingerprint: its folder may be gone."""
+    if "description" in inputs:
+        return _of_description(description_of(inputs["description"], "the features' description"))
+    return match_defaults(inputs["model"])
+
+
+def _of_description(found: ModelDescription) -> MatchDefaults:
+    return MatchDefaults(found.match_threshold, found.inverse_temperature, found.dimension)

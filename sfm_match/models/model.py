@@ -54,27 +54,38 @@ class Model:
         return {"model": self.name, **self.source}
 
 
+@dataclass(frozen=True)
+class MatchDefaults:
+    """How the features of a model are matched where no option says otherwise."""
+
+    threshold: float  # least dual-softmax probability
+    inverse_temperature: float
+    dimension: int  # of a descriptor
+    lightglue: str = ""  # the published LightGlue for them, of `exports.registry.LIGHTGLUE`
+
+
 def half_name(file: str) -> str:
     """`detector.onnx` -> `detector_fp16.onnx`."""
     stem, suffix = file.rsplit(".", 1)
     return f"{stem}_fp16.{suffix}"
 
 
-def check_name(name: str, option: str = "--model") -> None:
-    """Raises UsageError where no model has this name; `option` is what the message says was given."""
+def check_name(name: str, option: str = "--model", *, or_folder: bool = False) -> None:
+    """Raises UsageError where no model has this name.
+
+    Args:
+        name: as given.
+        option: what the message says was given.
+        or_folder: whether a folder would have been accepted, too.
+    """
     if name in _IN_HISTORY:
         raise UsageError(
             f"{option} {name}: earlier weights, in the project's history only (the model card says where); "
             f"accepted is {_IN_HISTORY[name]}, their newest version"
         )
     if name not in FAMILY:
-        raise UsageError(f"{option} {name}: accepted are {', '.join(FAMILY)}{nearest(name, FAMILY)}")
-
-
-def match_threshold(name: str) -> float:
-    """Of a model, without reading its files. Raises UsageError where no model has this name."""
-    check_name(name)
-    return FAMILY[name].match_threshold
+        also = ", or a folder with an ONNX file and its model.toml" if or_folder else ""
+        raise UsageError(f"{option} {name}: accepted are {', '.join(FAMILY)}{also}{nearest(name, FAMILY)}")
 
 
 def read_manifest(name: str) -> dict[str, Any]:

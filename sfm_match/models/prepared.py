@@ -41,7 +41,7 @@ def prepared_model(name: str, weights: Weights, *, half: bool = False) -> Model:
         return export_pipeline(name, detector, descriptor, half=half, weights=files, random_weights=weights.random)
 
     files, source = sources(name, weights)
-    place = _prepared(name, weights, files, source, "pipeline", make, half=half)
+    place = prepared(name, weights, files, source, "pipeline", make, half=half)
     return Model(
         name=name,
         spec=FAMILY[name],
@@ -75,7 +75,7 @@ def exported_file(name: str, part: str, weights: Weights, num_keypoints: int, *,
 
     files, source = sources(name, weights)
     form = part if part in ("descriptor", "matcher") else f"{part} {num_keypoints}"
-    place = _prepared(name, weights, files, source, form, make, half=half)
+    place = prepared(name, weights, files, source, form, make, half=half)
     return next(place.glob("*.onnx"))
 
 
@@ -93,7 +93,7 @@ def sources(name: str, weights: Weights) -> tuple[list[Path], dict[str, str]]:
     files = list(weights.files) or checkpoints(name, weights.folder)
     if not files:
         raise NothingDone(f"--model {name}: no checkpoint of it is in the package; give --weights FILE")
-    return files, {"weights": ",".join(sorted(_digest(file) for file in files))}  # not their names: those may repeat
+    return files, {"weights": ",".join(sorted(digest_of(file) for file in files))}  # not their names: those may repeat
 
 
 def checkpoints(name: str, folder: Path | None) -> list[Path]:
@@ -103,13 +103,14 @@ def checkpoints(name: str, folder: Path | None) -> list[Path]:
     return zoo.published_files(name, zoo.weights_dir(folder))
 
 
-def _digest(file: Path) -> str:
+def digest_of(file: Path) -> str:
+    """A checkpoint's sha256. Raises NothingDone where it is not there."""
     if not file.is_file():
         raise NothingDone(f"--weights {file}: no such file")
     return sha256_of(file)
 
 
-def _prepared(
+def prepared(
     name: str,
     weights: Weights,
     files: list[Path],
@@ -117,9 +118,24 @@ def _prepared(
     form: str,
     make: Callable[[Path, list[Path]], Iterable["Exported"]],
     *,
-    half: bool,
+    half: bool = False,
+    option: str = "--model",
 ) -> Path:
-    """The folder of a conversion, made beside its place and then moved there: a kill leaves nothing half."""
+    """The folder of a conversion, made beside its place and then moved there: a kill leaves nothing half.
+
+    Args:
+        name: of what is converted.
+        weights: where the checkpoints come from.
+        files: the checkpoints.
+        source: what tells them from others.
+        form: which conversion of them.
+        make: writes the files into a folder that it makes.
+        half: half-precision weights.
+        option: that named it, for errors.
+
+    Raises:
+        As `prepared_model`.
+    """
     folder = zoo.weights_dir(weights.folder) / _FOLDER
     form, version = (f"{form} fp16", HALF_FORM) if half else (form, FORM)
     place = folder / f"{name}-{fingerprint([source, form, version])}"
@@ -132,13 +148,13 @@ def _prepared(
             for file in make(temporary, files):
                 if file.parity is not None and not file.parity.passed:
                     used = ", ".join(path.name for path in files) or "random weights"
-                    raise SfmMatchError(f"--model {name} from {used}: not what torch computes ({file.parity})")
+                    raise SfmMatchError(f"{option} {name} from {used}: not what torch computes ({file.parity})")
             note = {"model": name, "form": form, "weights": source}
             (temporary / "manifest.json").write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
             commit(temporary, place)
         except ImportError as error:
             raise NothingDone(
-                f"--model {name}: its weights must be converted once, which needs torch and onnx ({error}); install "
+                f"{option} {name}: its weights must be converted once, which needs torch and onnx ({error}); install "
                 f"them with: pip install 'sfm-match[export]', or copy {place} from a machine that has them"
             ) from None
         except ValueError as error:

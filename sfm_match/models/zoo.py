@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from exports.registry import FAMILY, WeightsFile
+from exports.registry import FAMILY, LIGHTGLUE, WeightsFile
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError
 from sfm_match.models.model import BUILT_IN, check_name
 from sfm_match.store.shard import sha256_of, write_text
@@ -15,6 +15,7 @@ _TIMEOUT = 30.0  # seconds without a byte
 _CHUNK = 1 << 16  # bytes; a cut connection loses less than one
 _SEEN = "sha256.json"  # of files for which nobody we trust published a hash: what the first download had
 PUBLISHED = {name: spec.weights for name, spec in FAMILY.items() if spec.weights}
+PUBLISHED |= {name: (file,) for name, file in LIGHTGLUE.items()}
 
 
 def weights_dir(chosen: Path | None = None) -> Path:
@@ -29,10 +30,11 @@ def weights_dir(chosen: Path | None = None) -> Path:
 
 
 def files_of(model: str) -> tuple[WeightsFile, ...]:
-    """Raises UsageError for a model that has no published weights."""
+    """Of a model, or of a LightGlue. Raises UsageError where it has no published weights."""
     if model in BUILT_IN:
         raise UsageError(f"{model}: comes with sfm-match, nothing to download")
-    check_name(model, "NAME")
+    if model not in LIGHTGLUE:
+        check_name(model, "NAME")
     return PUBLISHED[model]
 
 

@@ -14,6 +14,8 @@ class ExtractKeywords(TypedDict, total=False):
     device: str
     precision: str
     masks: str | Path | None
+    fps: float | None
+    frames: int | None
     turns: bool
     batch: str | int
     devices: str | None
@@ -61,11 +63,14 @@ class PairsKeywords(TypedDict, total=False):
 class MatchKeywords(TypedDict, total=False):
     """Of `match`; the option groups say what they mean."""
 
+    matcher: str
+    matcher_weights: str | Path | None
+    weights_dir: str | Path | None
     match_threshold: float | None
     device: str
     devices: str | None
     match_workers: int
-    inverse_temperature: float
+    inverse_temperature: float | None
 
 
 class ImportKeywords(TypedDict, total=False):
@@ -74,6 +79,8 @@ class ImportKeywords(TypedDict, total=False):
     camera_mode: str
     camera_model: str
     camera_params: str | Sequence[float] | None
+    cameras: str | Path | None
+    rig_config: str | Path | None
     verify: bool
     adjust_keypoints: bool
     accept_pairs: str
@@ -83,11 +90,14 @@ class ReconstructKeywords(TypedDict, total=False):
     """Of `reconstruct`; the option groups say what they mean."""
 
     mapper: str
+    known_poses: str | Path | None
     refine_focal_length: bool | None
     min_registered: float
     min_model_size: int
     mapper_threads: int
     seed: int
+    use_position_priors: bool
+    align_to_gps: bool
     robust_refinement: bool
 
 
@@ -100,6 +110,8 @@ class RunKeywords(TypedDict, total=False):
     device: str
     precision: str
     masks: str | Path | None
+    fps: float | None
+    frames: int | None
     turns: bool
     batch: str | int
     devices: str | None
@@ -135,21 +147,28 @@ class RunKeywords(TypedDict, total=False):
     pose_distance: float | None
     prune_threshold: float | None
     prune_num_images: int | None
+    matcher: str
+    matcher_weights: str | Path | None
     match_threshold: float | None
     match_workers: int
-    inverse_temperature: float
+    inverse_temperature: float | None
     camera_mode: str
     camera_model: str
     camera_params: str | Sequence[float] | None
+    cameras: str | Path | None
+    rig_config: str | Path | None
     verify: bool
     adjust_keypoints: bool
     accept_pairs: str
     mapper: str
+    known_poses: str | Path | None
     refine_focal_length: bool | None
     min_registered: float
     min_model_size: int
     mapper_threads: int
     seed: int
+    use_position_priors: bool
+    align_to_gps: bool
     robust_refinement: bool
 
 
@@ -172,4 +191,19 @@ class InferKeywords(TypedDict, total=False):
     weights_dir: str | Path | None
     random_weights: bool
     match_threshold: float | None
-    inverse_temperature: float
+    inverse_temperature: float | None
+
+
+class LocalizeKeywords(TypedDict, total=False):
+    """Of `localize`; the option groups say what they mean."""
+
+    num_images: int | None
+    camera_model: str
+    camera_params: str | Sequence[float] | None
+    adjust_keypoints: bool
+    device: str
+    batch: str | int
+    workers: int
+    weights: str | None
+    matcher_weights: str | Path | None
+    weights_dir: str | Path | None

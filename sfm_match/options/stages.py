@@ -3,6 +3,7 @@
 The command line, the YAML file of `run` and the Python functions are all made from these dataclasses.
 """
 
+import hashlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,6 +18,7 @@ from sfm_match.options.base import (
     as_type,
     converted,
     fields_of,
+    flag,
     option,
     require,
     resolve_aliases,
@@ -24,9 +26,10 @@ from sfm_match.options.base import (
 from sfm_match.options.devices import DEVICES, EVERY_GPU, split_device
 from sfm_match.options.pairs import PairsOptions
 
+DUAL_SOFTMAX, LIGHTGLUE = "dual-softmax", "lightglue"
 PILLOW, NVIMGCODEC = "pillow", "nvimgcodec"
 DECODERS = (PILLOW, NVIMGCODEC)
-_DEVICE = (
+DEVICE_HELP = (
     f"where networks run and pairs are matched: {', '.join(DEVICES)}; auto takes the fastest available one, "
     "cuda:1 is the second GPU"
 )
@@ -37,7 +40,7 @@ _ONLY_JOBS = Refused(("infer", _ENGINE))
 _NO_ENGINE = Refused((_ENGINE,))
 
 
-def _check_devices(device: str, devices: str | None) -> None:
+def check_devices(device: str, devices: str | None) -> None:
     """Raises UsageError where a name is not a device's."""
     split_device(device)
     if devices is not None and devices != EVERY_GPU:
@@ -51,13 +54,27 @@ class ExtractOptions(Options):
 
     title: ClassVar[str] = "Extraction"
 
-    model: str = option("dedode-nano", "network; `dedode-nano` is built in, `sfm-match models list` names the others")
+    model: str = option(
+        "dedode-nano",
+        "network; `dedode-nano` is built in, `sfm-match models list` names the others; "
+        "or a folder with an ONNX file and its model.toml",
+    )
     size: int = option(1024, "long side of an image at the network, pixels; smaller images are not enlarged")
     max_keypoints: int = option(4096, "keypoints kept per image, the strongest first")
-    device: str = option(AUTO, _DEVICE, fingerprinted=False, refused=_NO_ENGINE)
+    device: str = option(AUTO, DEVICE_HELP, fingerprinted=False, refused=_NO_ENGINE)
     precision: str = option(AUTO, "number format of the network", choices=(AUTO, "fp32", "fp16"))
     masks: Path | None = option(
         None, "folder of masks, NAME.png for image NAME; black hides (COLMAP's convention)", refused=_ONLY_JOBS
+    )
+    fps: float | None = option(
+        None,
+        "of a video in --images: so many frames a second, the sharpest of each stretch",
+        fingerprinted=False,
+        default_is="2, and at least 100 of a short video",
+        refused=_ONLY_JOBS,
+    )
+    frames: int | None = option(
+        None, "of a video in --images: so many frames in all", fingerprinted=False, refused=_ONLY_JOBS
     )
     turns: bool = option(
         False,
@@ -101,11 +118,14 @@ class ExtractOptions(Options):
     )
 
     def validate(self) -> None:
+        require(self.fps is None or 0 < self.fps <= 1000, f"--fps {self.fps}: must be above 0 and at most 1,000")
+        require(self.frames is None or self.frames >= 2, f"--frames {self.frames}: must be at least 2")
+        require(self.fps is None or self.frames is None, "--fps and --frames: give one of them")
         require(self.size >= 64, f"--size {self.size}: must be at least 64 pixels")
         require(self.max_keypoints >= 1, f"--max-keypoints {self.max_keypoints}: must be at least 1")
         valid = self.batch == AUTO or (self.batch.isdecimal() and int(self.batch) >= 1)
         require(valid, f"--batch {self.batch}: must be auto, or a whole number of at least 1")
-        _check_devices(self.device, self.devices)
+        check_devices(self.device, self.devices)
         least = self.detection_threshold
         require(0 <= least < 1, f"--detection-threshold {least}: must be a probability, at least 0 and below 1")
         require(self.border >= 0, f"--border {self.border}: must be at least 0 pixels")
@@ -120,27 +140,58 @@ class MatchOptions(Options):
 
     title: ClassVar[str] = "Matching"
 
+    matcher: str = option(
+        DUAL_SOFTMAX,
+        "what matches two images: the dual softmax of their descriptors, or LightGlue, a network that was trained for "
+        "the published DeDoDe",
+        choices=(DUAL_SOFTMAX, LIGHTGLUE),
+        refused=Refused(("infer", _ENGINE)),
+    )
+    matcher_weights: Path | None = option(
+        None,
+        "checkpoint of the LightGlue, for any descriptors",
+        fingerprinted=False,
+        default_is="the published one",
+        refused=Refused(("infer", _ENGINE)),
+    )
+    weights_dir: Path | None = option(
+        None, "folder of weights", fingerprinted=False, default_is="SFM_MATCH_WEIGHTS, or the cache"
+    )
     match_threshold: float | None = option(
         None,
-        "least dual-softmax probability of a match",
-        default_is="the model's",
+        "least probability of a match",
+        default_is="the model's; 0.1 for LightGlue",
         aliases=("threshold",),
     )
-    device: str = option(AUTO, _DEVICE, fingerprinted=False, refused=_NO_ENGINE)
+    device: str = option(AUTO, DEVICE_HELP, fingerprinted=False, refused=_NO_ENGINE)
     devices: str | None = option(None, _SEVERAL, fingerprinted=False, refused=_ONLY_JOBS)
     match_workers: int = option(
         0, "matching threads; 0: one per core", fingerprinted=False, aliases=("workers",), refused=_TWO_IMAGES
     )
-    inverse_temperature: float = option(20.0, "inverse temperature of the dual softmax")
+    inverse_temperature: float | None = option(
+        None, "inverse temperature of the dual softmax", default_is="the model's, 20 for DeDoDe"
+    )
+
+    def inputs(self) -> dict[str, Any]:
+        chosen = super().inputs()
+        if self.matcher == LIGHTGLUE:
+            del chosen["inverse_temperature"]
+        return chosen
 
     def validate(self) -> None:
+        learned = self.matcher == LIGHTGLUE
+        require(learned or self.matcher_weights is None, "--matcher-weights: only with --matcher lightglue")
+        require(
+            not learned or self.inverse_temperature is None, "--inverse-temperature: only with --matcher dual-softmax"
+        )
         least = self.match_threshold
         message = f"--match-threshold {least}: must be a probability, above 0 and below 1"
         require(least is None or 0 < least < 1, message)
-        _check_devices(self.device, self.devices)
+        check_devices(self.device, self.devices)
         # exp(t (cos - 1)) must not underflow in float32 at cos = -1
-        message = f"--inverse-temperature {self.inverse_temperature}: must be above 0 and at most 40"
-        require(0 < self.inverse_temperature <= 40, message)
+        inverse = self.inverse_temperature
+        message = f"--inverse-temperature {inverse}: must be above 0 and at most 40"
+        require(inverse is None or 0 < inverse <= 40, message)
         require(self.match_workers >= 0, f"--match-workers {self.match_workers}: must be at least 0 (0: one per core)")
 
 
@@ -150,9 +201,19 @@ class ImportOptions(Options):
 
     title: ClassVar[str] = "Import"
 
-    camera_mode: str = option(AUTO, "which images share a camera", choices=(AUTO, "single", "per-folder", "per-image"))
+    camera_mode: str = option(
+        AUTO,
+        "which images share a camera; with --rig-config, auto is per-folder",
+        choices=(AUTO, "single", "per-folder", "per-image"),
+    )
     camera_model: str = option("SIMPLE_RADIAL", "COLMAP camera model")
     camera_params: str | None = option(None, "intrinsics of every camera, in COLMAP's order, separated by commas")
+    cameras: Path | None = option(
+        None, "YAML file of camera models and intrinsics by patterns of names, for images that have others"
+    )
+    rig_config: Path | None = option(
+        None, "file of rigs, COLMAP's JSON: cameras that move together, a folder or prefix of the names each"
+    )
     verify: bool = option(True, "geometric verification of the matches")
     adjust_keypoints: bool = option(
         True, "move verified keypoints to where the image patches around them align, below the pixel"
@@ -165,12 +226,19 @@ class ImportOptions(Options):
 
     def inputs(self) -> dict[str, Any]:
         chosen = super().inputs()
+        for name in ("cameras", "rig_config"):  # their content counts
+            file: Path | None = getattr(self, name)
+            if file is not None:
+                chosen[name] = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
         if not self.verify:
             for name in ("adjust_keypoints", "accept_pairs"):  # only what is verified is judged and adjusted
                 del chosen[name]
         return chosen
 
     def validate(self) -> None:
+        for name in ("cameras", "rig_config"):
+            file: Path | None = getattr(self, name)
+            require(file is None or file.is_file(), f"{flag(name)} {file}: no such file")
         if self.camera_params is not None:
             try:
                 [float(p) for p in self.camera_params.split(",")]
@@ -191,6 +259,9 @@ class ReconstructOptions(Options):
         choices=("incremental", "global", "none"),
         refused=Refused(("reconstruct",), ("none",)),
     )
+    known_poses: Path | None = option(
+        None, "folder of a COLMAP model: its poses and cameras stay, by the images' names, and points are triangulated"
+    )
     refine_focal_length: bool | None = option(
         None, "refine focal lengths and distortion", default_is="only where --camera-params does not give them"
     )
@@ -202,9 +273,20 @@ class ReconstructOptions(Options):
         0, "threads of the mapper; 0: one per core; with 1, equal inputs give equal models", fingerprinted=False
     )
     seed: int = option(0, "of every random choice")
+    use_position_priors: bool = option(
+        False, "incremental: the mapper and the robust refinement hold cameras to their GPS positions, too"
+    )
+    align_to_gps: bool = option(
+        True, "bring models to metres east, north and up by the GPS of three photographs or more"
+    )
     robust_refinement: bool = option(True, "end with a bundle adjustment that uses a robust (Cauchy) loss")
 
     def validate(self) -> None:
+        model = self.known_poses
+        require(model is None or model.is_dir(), f"--known-poses {model}: no such folder")
+        require(model is None or not self.use_position_priors, "--known-poses and --use-position-priors: give one")
+        incremental = self.mapper == "incremental"
+        require(incremental or not self.use_position_priors, "--use-position-priors: needs --mapper incremental")
         require(self.min_model_size >= 2, f"--min-model-size {self.min_model_size}: must be at least 2")
         share = self.min_registered
         require(0 <= share <= 1, f"--min-registered {share}: must be a share from 0 to 1")

@@ -21,7 +21,8 @@ from threadpoolctl import threadpool_limits
 
 from pairs.graph import Graph
 from pairs.prune import among_first
-from sfm_match.colmap.queries import MOST_IMAGES, read_record, write_records
+from sfm_match.colmap.growth import Earlier, restore_keypoints
+from sfm_match.colmap.queries import MOST_IMAGES, open_for_reading, read_record, write_records
 from sfm_match.errors import NothingDone
 from sfm_match.images.collection import Collection
 from sfm_match.images.coordinates import ImageGeometry
@@ -37,6 +38,7 @@ UNIT = 8  # pairs
 _BLOCK = 32  # images: pairs between two blocks follow one another
 PARTNERS = 6  # pairs of an image that are aligned, those with most matches: the time grows with the images
 _LEAST = 15  # verified matches of a pair that is aligned
+_NO_PAIRS = np.empty(0, np.int64)
 _NOTE = "adjusted"  # in the database
 _UNIT_FILE = re.compile(r"\d{5,}\.h5")
 
@@ -71,6 +73,7 @@ def adjust_keypoints(
     size: int,
     reduced: bool,
     progress: MakeProgress,
+    earlier: Earlier | None = None,
 ) -> None:
     """Moves the keypoints of the verified matches of a database, and notes in it what was done.
 
@@ -82,26 +85,38 @@ def adjust_keypoints(
         size: long side of an image at the network, pixels; patches are compared at that scale.
         reduced: decode large JPEGs at a fraction of their size, as for the network.
         progress: shows how far the pairs have come.
+        earlier: that this one grew from: keypoints that were aligned there stay where it moved them.
 
     Raises:
         NothingDone: not one of the photographs that are needed can be read.
     """
+    before = _NO_PAIRS if earlier is None else _aligned_before(database, earlier)
     with closing(sqlite3.connect(database)) as connection:
         source = _Source(connection)
         photographs = _Photographs(collection, source.names, size, reduced)
-        units = list(units_of(connection))
+        units = list(units_of(connection, before))
         relations = join(_align_all(units, source, photographs, place, digest, progress))
         if photographs.unreadable and not photographs.read_any:
             raise NothingDone(
                 f"{collection.folder}: not one photograph can be read again; keypoints are adjusted by them "
                 "(--no-adjust-keypoints does not)"
             )
-        moves = optimize_tracks(relations, source.count)
+        moves = optimize_tracks(relations, source.count, source.matched(before))
         for image, span in source.spans.items():
             moves[span] /= photographs.geometry(image).raw_scale
         far = np.linalg.norm(moves[moves.any(axis=1)], axis=1)
         median = round(float(np.median(far)), 3) if len(far) else 0.0
         source.move(moves, Adjusted(sum(map(len, units)), len(far), median, len(photographs.unreadable)))
+
+
+def _aligned_before(database: Path, earlier: Earlier) -> NDArray[np.int64]:
+    """(P,) pair_ids of the pairs that were taken over and aligned before; their keypoints are restored."""
+    taken = restore_keypoints(database, earlier)
+    if adjusted_before(earlier.path) is None:
+        return taken[:0]
+    with closing(open_for_reading(earlier.path)) as connection:
+        aligned = np.concatenate([np.empty((0, 2), np.int64), *units_of(connection)])
+    return np.intersect1d(taken, aligned @ (MOST_IMAGES, 1))
 
 
 def _align_all(
@@ -179,6 +194,17 @@ class _Source:
             loaded.append((a, b))
         return loaded
 
+    def matched(self, pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """(count,) keypoints that are inliers of some pairs, (P,) pair_ids."""
+        found = np.zeros(self.count, bool)
+        for number in pairs.tolist():
+            query = "SELECT data FROM two_view_geometries WHERE pair_id = ?"
+            ((data,),) = self._connection.execute(query, (number,))
+            rows = np.frombuffer(data, np.uint32).reshape(-1, 2).astype(np.int64)
+            for side, image in enumerate(divmod(number, MOST_IMAGES)):
+                found[self.spans[image].start + rows[:, side]] = True
+        return found
+
     def _keypoints(self, image: int) -> Floats:
         ((data, columns),) = self._connection.execute("SELECT data, cols FROM keypoints WHERE image_id = ?", (image,))
         return np.frombuffer(data, np.float32).reshape(-1, columns)
@@ -194,8 +220,10 @@ class _Source:
                 self._connection.execute(query, (keypoints.tobytes(), image))
 
 
-def units_of(connection: sqlite3.Connection) -> Iterator[NDArray[np.int64]]:
+def units_of(connection: sqlite3.Connection, without: NDArray[np.int64] = _NO_PAIRS) -> Iterator[NDArray[np.int64]]:
     """(P, 2) images of the pairs to align: those that are among the `PARTNERS` best of one of their images.
+
+    Pairs are left out by their pair_ids.
 
     They come block by block of images that are matched with one another, so that few photographs are needed at a time.
     """
@@ -204,6 +232,7 @@ def units_of(connection: sqlite3.Connection) -> Iterator[NDArray[np.int64]]:
     pairs = np.stack(np.divmod(found[:, 0], MOST_IMAGES), axis=1)
     ends = pairs.T.ravel()
     pairs = pairs[among_first(ends, np.lexsort((-np.tile(found[:, 1], 2), ends)), PARTNERS)]
+    pairs = pairs[~np.isin(pairs @ (MOST_IMAGES, 1), without)]
     images, local = np.unique(pairs, return_inverse=True)
     edges = local.reshape(-1, 2)
     walked = Graph(len(images), edges).breadth_first_order()

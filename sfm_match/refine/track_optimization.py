@@ -40,11 +40,11 @@ def join(parts: Iterable[Relations]) -> Relations:
     return Relations(*(np.concatenate(values) for values in fields))
 
 
-def optimize_tracks(relations: Relations, count: int) -> Floats:
+def optimize_tracks(relations: Relations, count: int, held: NDArray[np.bool_] | None = None) -> Floats:
     """Moves of `count` keypoints that fit the relations best: (count, 2) pixels of their images, as the offsets are.
 
     A keypoint that moves by m takes what it is aligned with along by A m. The sum of the distances that are left is
-    made small by reweighted least squares. Those without relations stay.
+    made small by reweighted least squares. Those without relations stay, and those of `held`, (count,).
     """
     moves = np.zeros((count, 2), np.float32)
     track = tracks(relations.first, relations.second, count)[relations.first]
@@ -59,9 +59,9 @@ def optimize_tracks(relations: Relations, count: int) -> Floats:
         first, second = local.reshape(2, -1)
         of_track = np.empty(len(keypoints), np.int64)
         of_track[first] = of_track[second] = np.searchsorted(keypoints, track[part])
-        moves[keypoints] = _settled(
-            Relations(first, second, relations.offsets[part], relations.affines[part]), len(keypoints), of_track
-        )
+        fixed = np.zeros(len(keypoints), bool) if held is None else held[keypoints]
+        mine = Relations(first, second, relations.offsets[part], relations.affines[part])
+        moves[keypoints] = _settled(mine, fixed, of_track)
         start = end
     return moves
 
@@ -80,11 +80,12 @@ def tracks(first: Keypoints, second: Keypoints, count: int) -> Keypoints:
             return least
 
 
-def _settled(relations: Relations, count: int, track: Keypoints) -> Floats:
+def _settled(relations: Relations, fixed: NDArray[np.bool_], track: Keypoints) -> Floats:
     """Each keypoint goes half way to where its relations want it, at once with all others, again and again.
 
     A track rests when none of its keypoints (`track` says whose they are) makes a step any more.
     """
+    count = len(fixed)
     moves = np.zeros((count, 2), np.float32)
     back = np.linalg.inv(relations.affines)
     for _ in range(_ROUNDS):
@@ -96,6 +97,7 @@ def _settled(relations: Relations, count: int, track: Keypoints) -> Floats:
         total = np.bincount(ends, weights, count)
         pulled = np.stack([np.bincount(ends, pull[:, axis], count) for axis in (0, 1)], axis=1)
         steps = np.divide(pulled, total[:, None], out=np.zeros_like(pulled), where=total[:, None] > 0)
+        steps[fixed] = 0
         moves += (steps / 2).astype(np.float32)
         moving = np.zeros(count, bool)  # by the number of a track, which is one of a keypoint
         moving[track[np.abs(steps).max(axis=1) >= _STILL]] = True

@@ -8,6 +8,7 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
+from sfm_match.images.files import Header
 from sfm_match.job.concurrency import machine_memory
 from sfm_match.matching.matcher import Descriptors
 from sfm_match.store.features import read_features, unit_path
@@ -29,17 +30,17 @@ class FeatureCache:
         self,
         folder: Path,
         units: Mapping[str, int],
-        sizes: Mapping[str, tuple[int, int]] | None = None,
+        headers: Mapping[str, Header] | None = None,
         limit: int = KEPT,
     ) -> None:
         """
         Args:
             folder: of features.
             units: image -> unit that holds its features.
-            sizes: image -> (width, height), raw pixels.
+            headers: of the images.
             limit: bytes of descriptors to keep.
         """
-        self._folder, self._units, self._sizes, self._limit = folder, units, sizes or {}, limit
+        self._folder, self._units, self._headers, self._limit = folder, units, headers or {}, limit
         self._held: OrderedDict[str, Descriptors] = OrderedDict()  # the latest used last
         self._bytes = 0
         self._one_at_a_time = Lock()
@@ -69,9 +70,9 @@ class FeatureCache:
                     found[name] = features.keypoints
         return [found[name] for name in names]
 
-    def sizes(self, names: Sequence[str]) -> list[tuple[int, int]]:
-        """(width, height) of each image, raw pixels."""
-        return [self._sizes[name] for name in names]
+    def headers(self, names: Sequence[str]) -> list[Header]:
+        """Of each image."""
+        return [self._headers[name] for name in names]
 
     def _by_unit(self, names: Iterable[str]) -> dict[int, list[str]]:
         units: dict[int, list[str]] = {}

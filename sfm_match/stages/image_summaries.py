@@ -17,6 +17,7 @@ from pairs.prune import KEYPOINTS, KeypointSubsets, relative, spread
 from pairs.vlad import Codebook, sample_of
 from sfm_match.images.collection import UNIT_SIZE
 from sfm_match.stages.state import FeatureSet, iter_features
+from sfm_match.store.features import Features
 
 ALGORITHM = 3  # raise it when the same features come to give other vectors, subsets or pairs
 _PER_VECTOR = 1024  # keypoints that a vector is made of
@@ -25,23 +26,37 @@ _SAMPLED_IMAGES, _SAMPLED_EACH = 2000, 100  # that the codebook is learned from
 
 def image_vectors(features: FeatureSet, names: Sequence[str]) -> NDArray[np.float16]:
     """(N, T, V) VLAD vectors of unit length, one a rotation; zeros for an image without features."""
-    rotations = features.rotations
-    place = {name: i for i, name in enumerate(names)}
+    return vectors_of(features, names, learned_codebook(features, names))
+
+
+def learned_codebook(features: FeatureSet, names: Sequence[str]) -> Codebook:
+    """From a sample of the images' descriptors. Raises PairsError where there is no descriptor."""
     every = [name for name in names if name in features.counts]
-    few = every[:: -(-len(every) // _SAMPLED_IMAGES)]
+    few = every[:: max(1, -(-len(every) // _SAMPLED_IMAGES))]
     described = _read(features, few, _PER_VECTOR)
-    codebook = Codebook.learned(sample_of((one for *_, turned in described for one in turned), _SAMPLED_EACH))
-    vectors = np.zeros((len(names), rotations, codebook.dimension), np.float16)
+    return Codebook.learned(sample_of((one for *_, turned in described for one in turned), _SAMPLED_EACH))
+
+
+def vectors_of(features: FeatureSet, names: Sequence[str], codebook: Codebook) -> NDArray[np.float16]:
+    """As `image_vectors`, with words that are there."""
+    place = {name: i for i, name in enumerate(names)}
+    vectors = np.zeros((len(names), features.rotations, codebook.dimension), np.float16)
 
     def fill(read: tuple[str, NDArray[np.float32], NDArray[np.float32]]) -> None:
         name, _, turned = read
         vectors[place[name]] = [codebook.vlad(one) for one in turned]
 
-    described = _read(features, every, _PER_VECTOR)
+    described = _read(features, [name for name in names if name in features.counts], _PER_VECTOR)
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # products are small
         while some := list(islice(described, UNIT_SIZE)):  # not all at once: they would all be in memory
             list(pool.map(fill, some))
     return vectors
+
+
+def vector_of(stored: Features, rotations: int, codebook: Codebook) -> NDArray[np.float16]:
+    """(T, V) of one image, as in `image_vectors`."""
+    _, turned = _chosen(stored, rotations, _PER_VECTOR)
+    return np.array([codebook.vlad(one) for one in turned], np.float16)
 
 
 def keypoint_subsets(folder: Path, features: FeatureSet, names: Sequence[str]) -> KeypointSubsets:
@@ -83,6 +98,11 @@ def _read(
 ) -> Iterator[tuple[str, NDArray[np.float32], NDArray[np.float32]]]:
     """Of each image, at most `count` keypoints: (n, 2) x, y in pixels, and (T, n, D) descriptors of each rotation."""
     for name, stored in iter_features(features, names):
-        rows = spread(stored.keypoints, count)
-        chosen = stored.descriptors[rows].astype(np.float32)
-        yield name, stored.keypoints[rows], chosen.reshape(len(chosen), features.rotations, -1).transpose(1, 0, 2)
+        yield name, *_chosen(stored, features.rotations, count)
+
+
+def _chosen(stored: Features, rotations: int, count: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(n, 2) and (T, n, D) of `_read`."""
+    rows = spread(stored.keypoints, count)
+    described = stored.descriptors[rows].astype(np.float32)
+    return stored.keypoints[rows], described.reshape(len(described), rotations, -1).transpose(1, 0, 2)

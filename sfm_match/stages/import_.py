@@ -7,17 +7,21 @@ are adjusted (`refine.keypoints`), which resumes where it stopped, too.
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from sfm_match.colmap.assigned import NOTHING_ASSIGNED, read_assigned
 from sfm_match.colmap.assigned import RECORD as CAMERAS
-from sfm_match.colmap.cameras import CameraPlan, check_camera_model, plan_cameras
+from sfm_match.colmap.cameras import GIVEN, CameraPlan, check_camera_model, plan_cameras
 from sfm_match.colmap.database import write_images
-from sfm_match.colmap.queries import count, read_record, write_records
+from sfm_match.colmap.given_cameras import read_given_cameras
+from sfm_match.colmap.growth import SETTINGS, TAKEN, Earlier, earlier_of, take_over, write_signatures
+from sfm_match.colmap.queries import CONTENT, content_digest, count, read_record, write_records
+from sfm_match.colmap.rigs import RECORD as RIGS_WITHOUT_PLACES
+from sfm_match.colmap.rigs import apply_rigs, has_places, prefixes, read_rigs
 from sfm_match.colmap.verification import How, verdicts, verify_pairs
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError
 from sfm_match.job.progress import Clock, StageReport
@@ -29,7 +33,8 @@ from sfm_match.stages.base import Job
 from sfm_match.stages.state import iter_features, iter_matches
 from sfm_match.store.shard import commit, fingerprint, sha256_of
 
-ALGORITHM = 3  # raise it when the same matches and options come to give another database
+_BUILT = "built from"  # record of a database that is not finished: its images and what it grew from are there
+ALGORITHM = 4  # raise it when the same matches and options come to give another database
 
 
 def check(job: Job) -> None:
@@ -39,6 +44,10 @@ def check(job: Job) -> None:
     _refuse_foreign_database(workspace, overwrite=job.overwrite)
     if options.camera_model != ImportOptions.camera_model or options.camera_params is not None:
         check_camera_model(options)
+    if options.rig_config is not None:
+        read_rigs(options.rig_config, job.collection.usable)
+    if options.cameras is not None:
+        read_given_cameras(options.cameras, job.collection.usable, options.camera_model)
     if job.found_features is not None:  # then it is known which images failed, and need no camera
         _cameras(job)
 
@@ -63,7 +72,7 @@ def run(job: Job) -> StageReport:
     pairs = sha256_of(workspace.pairs)
     digest = fingerprint([inputs, matches.fingerprint, pairs, sorted(features.signatures.items()), ALGORITHM])
     _refuse_foreign_database(workspace, overwrite=job.overwrite)
-    if read_record(workspace.database, "inputs") == digest:
+    if not job.overwrite and read_record(workspace.database, "inputs") == digest:
         workspace.write_record("import", inputs)
         return _report(workspace.database, options, clock, computed=False)
     if options.verify and options.adjust_keypoints and not job.collection.folder.is_dir():
@@ -72,8 +81,10 @@ def run(job: Job) -> StageReport:
             "(--no-adjust-keypoints does not)"
         )
     partial = workspace.database.with_name(workspace.database.name + ".partial")
+    settings = fingerprint([inputs, matches.fingerprint, ALGORITHM])
+    earlier = None if job.overwrite or not options.verify else earlier_of(workspace.database, settings)
     with _database_errors(partial):
-        _build(job, partial, digest, clock)
+        _build(job, partial, Origin(digest, settings, earlier), clock)
     # before the rename: a database is never there without its options on record
     workspace.write_record("import", inputs)
     _remove_journals(workspace.database)  # of a database that is replaced: SQLite would apply them to the new one
@@ -82,20 +93,43 @@ def run(job: Job) -> StageReport:
     return _report(workspace.database, options, clock, computed=True)
 
 
-def _build(job: Job, partial: Path, digest: str, clock: Clock) -> None:
+@dataclass(frozen=True)
+class Origin:
+    """What a database is built from."""
+
+    digest: str  # of everything
+    settings: str  # of everything but the images and the list of pairs
+    earlier: Earlier | None  # of the same settings: it is grown
+
+    @property
+    def recorded(self) -> str:
+        """In the database, while it is built: what a killed import left is taken up if it is the same."""
+        return self.digest if self.earlier is None else fingerprint([self.digest, self.earlier.inputs])
+
+
+def _build(job: Job, partial: Path, origin: Origin, clock: Clock) -> None:
     """Everything that a killed import left is taken up where it stopped."""
     options, features, matches = job.options.import_, job.features, job.matches
-    if read_record(partial, "inputs") != digest:
+    if read_record(partial, _BUILT) != origin.recorded:
         partial.unlink(missing_ok=True)
         _remove_journals(partial)
         check_camera_model(options)
         cameras = _cameras(job)
         keypoints = ((name, one.keypoints) for name, one in iter_features(features, descriptors=False))
         with clock.on("write"):
-            write_images(partial, cameras, options.camera_model, keypoints)
+            headers = features.headers(job.collection)
+            write_images(partial, cameras, keypoints, headers)
+            rigs = _write_rigs(partial, options, headers)
             with closing(sqlite3.connect(partial)) as connection, connection:
                 keys = json.dumps({camera.number: camera.key for camera in cameras})
-                write_records(connection, {"options": _recorded(options), "inputs": digest, CAMERAS: keys})
+                records = {"options": _recorded(options), "inputs": origin.digest, SETTINGS: origin.settings}
+                records[GIVEN] = json.dumps([camera.number for camera in cameras if camera.params is not None])
+                write_signatures(connection, features.signatures)
+                write_records(connection, {**records, CAMERAS: keys, **rigs})
+            if origin.earlier is not None:
+                take_over(partial, origin.earlier, matches.usable, matches.names)
+            with closing(sqlite3.connect(partial)) as connection, connection:
+                write_records(connection, {_BUILT: origin.recorded})
     how = How(options.verify, options.accept_pairs == "all", features.rotations)
     progress = job.progress("verify" if options.verify else "import", len(matches.usable), "pairs")
     try:
@@ -110,19 +144,37 @@ def _build(job: Job, partial: Path, digest: str, clock: Clock) -> None:
                 partial,
                 job.collection,
                 job.workspace.aligned,
-                digest,
+                origin.digest,
                 size=features.inputs["size"],
                 reduced=features.inputs.get("reduced_decode", False),
                 progress=job.progress,
+                earlier=origin.earlier,
             )
+    with closing(sqlite3.connect(partial)) as connection, connection:
+        write_records(connection, {CONTENT: content_digest(partial)})
     _checkpoint(partial)
+
+
+def _write_rigs(database: Path, options: ImportOptions, names: Iterable[str]) -> dict[str, str]:
+    """Writes the rigs whose cameras' places are known. Records: the others, which the mapper has to find."""
+    if options.rig_config is None:
+        return {}
+    rigs = read_rigs(options.rig_config, names)
+    if not has_places(rigs):
+        return {RIGS_WITHOUT_PLACES: options.rig_config.read_text(encoding="utf-8")}
+    apply_rigs(rigs, database, options.rig_config)
+    return {}
 
 
 def _cameras(job: Job) -> list[CameraPlan]:
     """With the numbers of the database that is replaced, unless all is to be made anew."""
     options = job.options.import_
     before = NOTHING_ASSIGNED if job.overwrite else read_assigned(job.workspace.database, _recorded(options))
-    return plan_cameras(job.features.headers(job.collection), options, before)
+    headers = job.features.headers(job.collection)
+    rigs = read_rigs(options.rig_config, headers) if options.rig_config is not None else []
+    file, model = options.cameras, options.camera_model
+    given = read_given_cameras(file, headers, model) if file is not None else []
+    return plan_cameras(headers, options, before, prefixes(rigs), given)
 
 
 def _recorded(options: ImportOptions) -> str:
@@ -176,11 +228,14 @@ def _report(database: Path, options: ImportOptions, clock: Clock, *, computed: b
     if adjusted is not None:
         detail += f", {adjusted.line()}"
         facts["adjusted"] = asdict(adjusted)
+    if not computed and content_digest(database) != read_record(database, CONTENT):
+        detail += "; database.db was changed since, and stays so until --overwrite builds it anew"
+    taken = int(read_record(database, TAKEN) or 0) if computed else counts.pairs
     return StageReport(
         "import",
         "pairs",
-        done=counts.pairs if computed else 0,
-        cached=0 if computed else counts.pairs,
+        done=counts.pairs - taken,
+        cached=taken,
         seconds=clock.seconds,
         spent=clock.spent,
         detail=detail,

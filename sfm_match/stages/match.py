@@ -11,35 +11,59 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from exports.registry import FAMILY
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError
+from sfm_match.features.extractor import ROTATIONS
 from sfm_match.job.executor import done_units, threads_each
 from sfm_match.job.progress import Clock, StageReport
 from sfm_match.job.workspace import FROM, Workspace
 from sfm_match.matching.matcher import MatchSettings
-from sfm_match.models import match_threshold
-from sfm_match.options.stages import MatchOptions
+from sfm_match.models import MatchDefaults, lightglue, match_defaults, recorded_match_defaults
+from sfm_match.options.stages import LIGHTGLUE, MatchOptions
 from sfm_match.runtime.devices import devices_of
 from sfm_match.stages import match_blocks as blocks
 from sfm_match.stages.base import Job
 from sfm_match.stages.match_blocks import BlockReceipt, MatchContext, match_blocks
 from sfm_match.stages.pair_blocks import plan_blocks
-from sfm_match.stages.state import scan_matches
+from sfm_match.stages.state import FeatureSet, scan_matches
 from sfm_match.store.matches import BlockHead
+from sfm_match.store.shard import sha256_of
 
 ALGORITHM = 4  # raise it when the same features and options come to give other matches
 _FILE_NAME = re.compile(r"\d{5,}-\d{5,}-[0-9a-f]{8}\.h5")
 
 
-def match_inputs(options: MatchOptions, model: str) -> dict[str, Any]:
-    """Everything that matches depend on, beside the features."""
-    least = options.match_threshold if options.match_threshold is not None else match_threshold(model)
-    return {**options.inputs(), "match_threshold": least, "algorithm": ALGORITHM}
+def match_inputs(options: MatchOptions, defaults: MatchDefaults) -> dict[str, Any]:
+    """Everything that matches depend on, beside the features.
+
+    Args:
+        options: of matching.
+        defaults: of the features' model.
+
+    Raises:
+        UsageError: no LightGlue was published for the model.
+        NothingDone: its weights are not here.
+    """
+    inputs: dict[str, Any] = {**options.inputs(), "algorithm": ALGORITHM}
+    learned = options.matcher == LIGHTGLUE
+    if options.match_threshold is None:
+        inputs["match_threshold"] = lightglue.THRESHOLD if learned else defaults.threshold
+    if learned:
+        inputs["matcher_weights"] = sha256_of(lightglue.chosen_weights(options, defaults.lightglue))
+    elif options.inverse_temperature is None:
+        inputs["inverse_temperature"] = defaults.inverse_temperature
+    return inputs
+
+
+def _check_rotations(options: MatchOptions, rotations: int) -> None:
+    """Raises UsageError where images were described in several, and the matcher takes one."""
+    if rotations > 1 and options.matcher == LIGHTGLUE:
+        raise UsageError("--matcher lightglue: not with --turns; accepted there is dual-softmax")
 
 
 def check(job: Job) -> None:
     """Raises UsageError where matches of other options are there."""
-    inputs = match_inputs(job.options.match, job.options.extract.model)
+    _check_rotations(job.options.match, ROTATIONS if job.options.extract.turns else 1)
+    inputs = match_inputs(job.options.match, match_defaults(job.options.extract.model))
     job.workspace.check("match", inputs, overwrite=job.overwrite)
 
 
@@ -63,12 +87,14 @@ def run(job: Job) -> StageReport:
         NothingDone: no features, no pairs, or no pair of which both images have features.
     """
     workspace, features, options, clock = job.workspace, job.features, job.options.match, Clock()
+    _check_rotations(options, features.rotations)
     if FROM in features.inputs:
         source = features.inputs[FROM]
         raise UsageError(
             f"{workspace.folder}: its features came from {source}; bring their matches with `convert --from {source}`"
         )
-    inputs = match_inputs(options, features.inputs["model"])
+    defaults = recorded_match_defaults(features.inputs)
+    inputs = match_inputs(options, defaults)
     workspace.check("match", inputs, overwrite=job.overwrite)
     with clock.on("plan"):
         before = scan_matches(workspace, job.collection, features, inputs)
@@ -83,7 +109,7 @@ def run(job: Job) -> StageReport:
     try:
         if plans:
             devices = devices_of(options.device, options.devices)
-            context = _context(job, inputs["match_threshold"], before.fingerprint, workers=len(devices))
+            context = _context(job, inputs, before.fingerprint, workers=len(devices))
             receipts += done_units(
                 devices, partial(match_blocks, context), plans, workspace.matches, progress.advance, clock
             )
@@ -108,19 +134,37 @@ def run(job: Job) -> StageReport:
     )
 
 
-def _context(job: Job, threshold: float, expected: str, workers: int) -> MatchContext:
-    """What the workers need to know."""
+def _context(job: Job, inputs: Mapping[str, Any], expected: str, workers: int) -> MatchContext:
+    """What the workers need to know; `inputs` are those of the fingerprint `expected`."""
     features, options = job.features, job.options.match
-    settings = MatchSettings(
-        dataclasses.replace(options, match_workers=threads_each(options.match_workers, workers)),
-        threshold,
+    options = dataclasses.replace(options, match_workers=threads_each(options.match_workers, workers))
+    settings = match_settings(options, inputs, features, max(features.counts.values()))
+    headers = features.headers(job.collection)
+    return MatchContext(features.folder, features.units, headers, expected, options.matcher, settings, workers)
+
+
+def match_settings(
+    options: MatchOptions, inputs: Mapping[str, Any], features: FeatureSet, keypoints: int
+) -> MatchSettings:
+    """What a matcher is made for.
+
+    Args:
+        options: how to match.
+        inputs: as `match_inputs` gives them, or as they are on record.
+        features: of the images of the workspace.
+        keypoints: of an image, at most.
+    """
+    defaults = recorded_match_defaults(features.inputs)
+    return MatchSettings(
+        options,
+        inputs["match_threshold"],
+        inputs.get("inverse_temperature", defaults.inverse_temperature),
         features.rotations,
-        max(features.counts.values()),
-        FAMILY[features.inputs["model"]].dimension,
+        keypoints,
+        defaults.dimension,
         blocks.BLOCK,
+        defaults.lightglue,
     )
-    sizes = {name: (header.width, header.height) for name, header in features.headers(job.collection).items()}
-    return MatchContext(features.folder, features.units, sizes, expected, "dual-softmax", settings, workers)
 
 
 def remove_useless(workspace: Workspace, useful: Mapping[Path, BlockHead]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sfm_match.images.files import Header
 from sfm_match.job.concurrency import in_background
 from sfm_match.job.progress import Clock
 from sfm_match.matching.matcher import Descriptors, ImageFeatures, MatchSettings, Names, create_matcher
@@ -39,7 +40,7 @@ class MatchContext:
 
     features: Path  # folder
     units: Mapping[str, int]  # image -> unit that holds its features
-    sizes: Mapping[str, tuple[int, int]]  # image -> (width, height), raw pixels
+    headers: Mapping[str, Header]  # of the images
     fingerprint: str
     matcher: str  # its name
     settings: MatchSettings
@@ -69,8 +70,8 @@ class _Timed:
         with self.clock.on("read"):
             return self.images.keypoints(names)
 
-    def sizes(self, names: Sequence[str]) -> list[tuple[int, int]]:
-        return self.images.sizes(names)
+    def headers(self, names: Sequence[str]) -> list[Header]:
+        return self.images.headers(names)
 
 
 def match_blocks(
@@ -86,7 +87,7 @@ def match_blocks(
     with clock.on("load"):
         matcher = create_matcher(context.matcher, context.settings, device, advance)
     limit = kept_bytes(on_device=matcher.on_device, workers=context.workers)
-    images = _Timed(FeatureCache(context.features, context.units, context.sizes, limit), clock)
+    images = _Timed(FeatureCache(context.features, context.units, context.headers, limit), clock)
 
     def matched(plan: BlockPlan) -> list[Matches]:
         with clock.on("match"):

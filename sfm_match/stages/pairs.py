@@ -106,7 +106,7 @@ def settled(collection: Collection, options: PairsOptions) -> tuple[PairsOptions
     if options.strategy != AUTO:
         return options, ""
     located = sum(header.location is not None for header in collection.usable.values())
-    choice = choose(names, located / len(names))
+    choice = choose(names, located / len(names), len(collection.video_frames) / len(names))
     values: dict[str, Any] = {"strategy": choice.strategy, **choice.options}
     return dataclasses.replace(options, **values), choice.reason
 

@@ -3,14 +3,20 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sfm_match.colmap.mapper import ALGORITHM, Mapped, components, intrinsics_given, map_components, registered
+from sfm_match.colmap.cameras import all_given
+from sfm_match.colmap.georeference import georeference, reference_of
+from sfm_match.colmap.growth import FROM, brought_up_to
+from sfm_match.colmap.known_poses import UNKNOWN, triangulate
+from sfm_match.colmap.mapper import ALGORITHM, Mapped, components, map_components, registered
+from sfm_match.colmap.model_io import digests
 from sfm_match.colmap.plausibility import judge
-from sfm_match.colmap.queries import Counts, count, image_names, read_record
+from sfm_match.colmap.queries import CONTENT, Counts, content_digest, count, image_names, read_record
+from sfm_match.colmap.rigs import recorded_rigs, with_places_of
 from sfm_match.colmap.unregistered import reasons
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.images.collection import Collection, read_failed, write_reasons
@@ -21,6 +27,10 @@ from sfm_match.options.stages import ReconstructOptions
 from sfm_match.stages.base import Job
 from sfm_match.store.shard import commit, fingerprint, remove_leftovers, temporary_name, write_text
 
+if TYPE_CHECKING:
+    import pycolmap
+
+_REFERENCE = "reference_lla.json"  # in the folder of a model that is georeferenced: OpenSfM's name and content
 _SUMMARY = "sfm-match.json"  # in sparse/: what it was made from, and the numbers
 _SHOWN = 4  # folders of a model, models of a job, kinds of reasons
 
@@ -35,6 +45,7 @@ class ModelSummary:
     reprojection_error: float  # mean, pixels
     holds: str  # which images, by their folders
     gps: str | None  # how far from GPS, in words
+    georeference: dict[str, Any] | None  # the facts of `georeference.Georeference`; None where it has the mapper's axes
     plausibility: dict[str, Any]  # the facts of `plausibility.Plausibility`
     odd: list[str]  # what speaks against it
 
@@ -71,28 +82,43 @@ def run(job: Job) -> StageReport:
     if inputs is None:
         raise NothingDone(f"{workspace.folder}: no database yet; run `sfm-match import` first")
     check(job)
-    digest = fingerprint([options.inputs(), inputs, ALGORITHM])
+    content = content_digest(workspace.database)
+    edited = content != read_record(workspace.database, CONTENT)
+    known = options.known_poses
+    digest = fingerprint([options.inputs(), inputs, content, digests(known) if known is not None else {}, ALGORITHM])
     counts = count(workspace.database)
-    outcome = _read_outcome(workspace.sparse, digest)
+    outcome = None if job.overwrite else _read_outcome(workspace.sparse, digest)
     if outcome is not None:
         workspace.write_record("reconstruct", options.inputs())
-        return _report(outcome, counts, options, len(collection.records), clock, computed=False)
+        return _report(outcome, counts, options, len(collection.records), clock, computed=False, edited=edited)
     if not collection.folder.is_dir():
         raise NothingDone(f"{collection.folder}: the images are gone; the mapper reads the points' colours from them")
     headers = {name: collection.usable[name] for name in image_names(workspace.database)}
     temporary = workspace.folder / temporary_name("sparse")
     temporary.mkdir()
     try:
-        mapped = map_components(workspace.database, collection.folder, headers, options, temporary, clock)
+        if known is not None:
+            mapped = triangulate(workspace.database, collection.folder, options, temporary, clock)
+        else:
+            standing = [] if job.overwrite or edited else _standing(workspace, options)
+            mapped = _mapped(job, headers, temporary, clock, standing)
         with clock.on("write"):
             outside = _outside(workspace, collection, mapped, options)
             write_reasons(workspace.unregistered, {name: f"{kind}: {text}" for name, (kind, text) in outside.items()})
             if not mapped.models:
                 raise NothingDone(_no_model(workspace, counts, options))
-            models = _write(mapped, temporary, headers, given=intrinsics_given(workspace.database))
+            given = known is not None or all_given(workspace.database)
+            align = options.align_to_gps and known is None
+            models = _write(mapped, temporary, headers, given=given, align=align)
             inside = set().union(*map(registered, mapped.models))
             outcome = Outcome(models, len(inside), dict(Counter(kind for kind, _ in outside.values())))
-            summary = {"inputs": digest, "files": _sizes(temporary), **asdict(outcome)}
+            summary = {
+                "inputs": digest,
+                "database": inputs,
+                "options": options.inputs(),
+                "files": _sizes(temporary),
+                **asdict(outcome),
+            }
             write_text(temporary / _SUMMARY, json.dumps(summary))
             workspace.write_record("reconstruct", options.inputs())
             if workspace.sparse.exists():
@@ -100,7 +126,37 @@ def run(job: Job) -> StageReport:
             commit(temporary, workspace.sparse)
     finally:
         remove_leftovers(workspace.folder)
-    return _report(outcome, counts, options, len(collection.records), clock, computed=True)
+    return _report(outcome, counts, options, len(collection.records), clock, computed=True, edited=edited)
+
+
+def _mapped(
+    job: Job,
+    headers: Mapping[str, Header],
+    output: Path,
+    clock: Clock,
+    standing: list["pycolmap.Reconstruction"],
+) -> Mapped:
+    """By the mapper. Where cameras' places on their rigs are not known: first without rigs, which tells the places."""
+    database, images, options = job.workspace.database, job.collection.folder, job.options.reconstruct
+    mapped = map_components(database, images, headers, options, output, clock, standing)
+    rigs = recorded_rigs(database, headers)
+    if not rigs or not mapped.models:
+        return mapped
+    as_rigs = with_places_of(mapped.models[0], rigs, database, output / "rigs.db")
+    return map_components(as_rigs, images, headers, options, output, clock)
+
+
+def _standing(workspace: Workspace, options: ReconstructOptions) -> list["pycolmap.Reconstruction"]:
+    """The models of an earlier run, if they are of the database that this one grew from, and of the same options."""
+    import pycolmap
+
+    summary = _read_summary(workspace.sparse)
+    if summary.get("database") != read_record(workspace.database, FROM) or summary.get("options") != options.inputs():
+        return []
+    if not summary.get("files", {}).items() <= _sizes(workspace.sparse).items():
+        return []
+    models = [pycolmap.Reconstruction(str(workspace.sparse / str(n))) for n in range(len(summary["models"]))]
+    return [model for one in models if (model := brought_up_to(one, workspace.database)) is not None]
 
 
 def _outside(
@@ -110,7 +166,10 @@ def _outside(
     inside = set().union(*map(registered, mapped.models)) if mapped.models else set()
     failed = {name: why for name, why in read_failed(workspace).items() if name in collection.records}
     outside = {name: ("not usable", why) for name, why in failed.items()}
-    return outside | reasons(workspace.database, inside, mapped.dropped, options.min_model_size)
+    others = reasons(workspace.database, inside, mapped.dropped, options.min_model_size)
+    if options.known_poses is not None:
+        others = dict.fromkeys(others, (UNKNOWN, f"not in {options.known_poses}"))
+    return outside | others
 
 
 def _no_model(workspace: Workspace, counts: Counts, options: ReconstructOptions) -> str:
@@ -149,16 +208,20 @@ def _sizes(sparse: Path) -> dict[str, int]:
     return {p.relative_to(sparse).as_posix(): p.stat().st_size for p in sorted(sparse.rglob("*")) if p.is_file()}
 
 
-def _write(mapped: Mapped, folder: Path, headers: dict[str, Header], *, given: bool) -> list[ModelSummary]:
+def _write(mapped: Mapped, folder: Path, headers: dict[str, Header], *, given: bool, align: bool) -> list[ModelSummary]:
     for stale in folder.iterdir():  # the mapper's own numbering
         shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
     summaries = []
+    reference = reference_of(headers) if align else None
     for number, model in enumerate(mapped.models):
         path = folder / str(number)
         path.mkdir()
+        seen = judge(model, headers, mapped.models[:number], known_intrinsics=given)
+        placed = georeference(model, headers, reference) if reference is not None else None
+        if placed is not None:
+            write_text(path / _REFERENCE, json.dumps(asdict(placed.reference)) + "\n")
         model.write(str(path))
         model.export_PLY(str(path / "points.ply"))
-        seen = judge(model, headers, mapped.models[:number], known_intrinsics=given)
         facts = asdict(seen)
         odd = list(facts.pop("odd"))
         summaries.append(
@@ -169,6 +232,7 @@ def _write(mapped: Mapped, folder: Path, headers: dict[str, Header], *, given: b
                 round(model.compute_mean_reprojection_error(), 4),
                 described(registered(model), headers),
                 seen.gps_line(),
+                asdict(placed) if placed is not None else None,
                 facts,
                 odd,
             )
@@ -204,8 +268,21 @@ def _read_outcome(sparse: Path, digest: str) -> Outcome | None:
     return Outcome(models, stored["registered"], stored["unregistered"])
 
 
+def _placed(model: ModelSummary) -> str:
+    """In which axes it is, and how far from GPS."""
+    axes = "in metres east, north, up" if model.georeference is not None else "in the mapper's axes"
+    return f"{axes}, {model.gps}"
+
+
 def _report(
-    outcome: Outcome, counts: Counts, options: ReconstructOptions, images: int, clock: Clock, *, computed: bool
+    outcome: Outcome,
+    counts: Counts,
+    options: ReconstructOptions,
+    images: int,
+    clock: Clock,
+    *,
+    computed: bool,
+    edited: bool,
 ) -> StageReport:
     best = outcome.models[0]
     parts = [
@@ -217,13 +294,15 @@ def _report(
         parts[0] += " in the first model"
         more = f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else ""
         parts.append(f"{len(every)} models: {'; '.join(every[:_SHOWN])}{more}")
-    parts += [f"model {number}: {one.gps}" for number, one in enumerate(outcome.models) if one.gps]
+    parts += [f"model {number}: {_placed(one)}" for number, one in enumerate(outcome.models) if one.gps]
     parts += [
         f"model {number} is NOT TO BE TRUSTED: {'; '.join(m.odd)}" for number, m in enumerate(outcome.models) if m.odd
     ]
     if outcome.unregistered:
         kinds = ", ".join(f"{number:,} {kind}" for kind, number in outcome.unregistered.items())
         parts.append(f"{sum(outcome.unregistered.values()):,} images in no model ({kinds}): unregistered.csv")
+    if edited:
+        parts.append("database.db was changed since import, and the model is that of the changed one")
     too_few = outcome.registered < options.min_registered * images
     if too_few:
         share = outcome.registered / images
@@ -246,5 +325,6 @@ def _report(
             "each_model": [asdict(model) for model in outcome.models],
             "unregistered": outcome.unregistered,
             "too_few": too_few,
+            "database_changed": edited,
         },
     )

@@ -17,7 +17,7 @@ class Matches:
     """Matches of one image pair."""
 
     indices: NDArray[np.uint32]  # (M, 2) keypoint indices in the first and in the second image
-    scores: NDArray[np.float16]  # (M,) dual-softmax probability
+    scores: NDArray[np.float16]  # (M,) probability
 
 
 @dataclass(frozen=True)

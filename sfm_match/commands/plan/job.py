@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,9 +12,11 @@ from sfm_match.api import StrPath
 from sfm_match.commands.plan.counts import Counted, cheaper_ones, count_pairs
 from sfm_match.commands.plan.measure import Measured, measure
 from sfm_match.errors import NothingDone
-from sfm_match.features.dedode import chosen_model, images_a_batch
-from sfm_match.images.collection import UNIT_SIZE, refresh_collection
+from sfm_match.features.dedode import images_a_batch
+from sfm_match.features.extractor import FeatureModel, extractor_of
+from sfm_match.images.collection import UNIT_SIZE, preview_collection
 from sfm_match.images.files import Header
+from sfm_match.images.videos import Sampling
 from sfm_match.job.concurrency import AHEAD
 from sfm_match.job.workspace import Workspace
 from sfm_match.models import Model
@@ -111,7 +114,7 @@ def plan(
     """What `run` would do with these arguments: starts nothing, and leaves the workspace as it is.
 
     Args:
-        images: folder of photographs.
+        images: folder of photographs, a video, or a folder with videos.
         workspace: folder of the job; it need not be there.
         extract, pairs, match, import_, reconstruct: as in `run`.
         overwrite: as in `run`, results of other options would be replaced.
@@ -123,10 +126,18 @@ def plan(
     every = run_options(keywords, extract, pairs, match, import_, reconstruct, command="plan")
     place = Workspace(Path(workspace), overwrite=overwrite)  # not opened: that would make it, and lock it
     place.read_record()  # refuses another version's, as opening does
-    collection = refresh_collection(place, Path(images), every.extract.masks, overwrite=overwrite)
+    sampling = Sampling(every.extract.fps, every.extract.frames)
+    with tempfile.TemporaryDirectory(prefix="sfm-match-plan-") as frames:  # of videos
+        collection = preview_collection(
+            place, Path(images), every.extract.masks, sampling, Path(frames), overwrite=overwrite
+        )
+        return _planned(Job(place, collection, every, overwrite=overwrite))
+
+
+def _planned(job: Job) -> Plan:
+    collection, every, overwrite = job.collection, job.options, job.overwrite
     if len(collection.usable) < 2:
         raise NothingDone(f"{collection.folder}: {len(collection.usable)} usable image, a pair needs two")
-    job = Job(place, collection, every, overwrite=overwrite)
     wanted = [stage for stage in STAGES if stage.wanted(every)]
     for stage in wanted:
         stage.load().check(job)
@@ -138,6 +149,7 @@ def plan(
         counted = dataclasses.replace(counted, pairs=done["pairs"], exact=True)
     cheaper = cheaper_ones(sources, counted.pairs)
     costs = measure(collection.folder, list(collection.usable), every)
+    model = extractor_of(every.extract.model).chosen_model(every.extract)
     stages = _stages(sources, counted, costs, done)
     if "reconstruct" in done:
         left = done["reconstruct"] == 0 or any(stage.seconds != 0 for stage in stages)
@@ -151,15 +163,18 @@ def plan(
         [_times(way.pairs, costs.seconds_per_match, costs.seconds_per_verification) for way in cheaper],
         stages,
         _memory(counted, costs, sources.count),
-        gpu_memory(every.extract, chosen_model(every.extract), collection.usable.values()),
+        gpu_memory(every.extract, model, collection.usable.values()),
         _refusal(counted, cheaper, costs),
     )
 
 
-def gpu_memory(options: ExtractOptions, model: Model, headers: Iterable[Header]) -> int | None:
-    """Bytes of a GPU that the networks' activations take at most, in two workers; None where no GPU is used."""
+def gpu_memory(options: ExtractOptions, model: FeatureModel, headers: Iterable[Header]) -> int | None:
+    """Bytes of a GPU that the networks' activations take at most, in two workers.
+
+    None where no GPU is used, and of networks from elsewhere, of which nobody knows it.
+    """
     found, choice = gpus(), choose(devices_of(options.device, options.devices)[0])
-    if not found or choice.device == "cpu":
+    if not found or choice.device == "cpu" or not isinstance(model, Model):
         return None
     shapes = {(h.width, h.height, h.orientation): h for h in headers}
     buckets = {h.geometry(options.size, model.divisor).bucket for h in shapes.values()}
@@ -172,7 +187,7 @@ def _stages(sources: Sources, counted: Counted, costs: Measured, done: Mapping[s
     images, options = sources.count, sources.options
     units = sources.job.collection.units()
     unmatched = max(counted.pairs - done["match"], 0)
-    unverified = counted.pairs if unmatched or done["import"] == 0 else 0  # the database is built as a whole
+    unverified = max(counted.pairs - done["import"], 0)
     plain = dataclasses.replace(sources, options=dataclasses.replace(options, prune=False))
     scoring: float | None = 0.0
     if plain.needs_features:

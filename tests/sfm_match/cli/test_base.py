@@ -73,7 +73,9 @@ def test_help_of_a_whole_run_is_in_groups(command: str, call: Call) -> None:
     assert groups["General"] == ["images", "workspace", "config", "overwrite", "json", "verbose", "help"]
     assert groups["Extraction"][:3] == ["model", "size", "max-keypoints"]
     assert groups["Pairs"][:2] == ["strategy", "overlap"]
-    assert groups["Matching"] == ["match-threshold", "match-workers", "inverse-temperature"]  # --device is above
+    # --device and --weights-dir are above
+    matching = ["matcher", "matcher-weights", "match-threshold", "match-workers", "inverse-temperature"]
+    assert groups["Matching"] == matching
     assert groups["Import"][0] == "camera-mode"
     assert groups["Reconstruction"][0] == "mapper"
     every = [name for names in groups.values() for name in names]
@@ -89,10 +91,10 @@ def test_help_of_a_whole_run_is_in_groups(command: str, call: Call) -> None:
     [
         (["extract"], "Extraction", "model", ["threshold", "match-threshold"]),
         (["pairs"], "Pairs", "strategy", ["pairs"]),
-        (["match"], "Matching", "match-threshold", ["threshold", "workers"]),
+        (["match"], "Matching", "matcher", ["threshold", "workers"]),
         (["import"], "Import", "camera-mode", []),
         (["reconstruct"], "Reconstruction", "mapper", []),
-        (["infer"], "Matching", "match-threshold", ["masks", "workers", "devices", "dummy-network", "reduced-decode"]),
+        (["infer"], "Matching", "match-threshold", ["masks", "matcher", "workers", "devices", "dummy-network"]),
         (["export", "engine"], "Extraction", "model", ["device", "masks", "border", "decoder", "workers"]),
     ],
 )
@@ -113,7 +115,7 @@ def test_choices_and_defaults(call: Call) -> None:
     text = " ".join(call("run", "-h")[1].split())
     for shown in (
         "smaller images are not enlarged [default: 1024]",
-        "least dual-softmax probability of a match [default: the model's]",
+        "least probability of a match [default: the model's; 0.1 for LightGlue]",
         "folder of weights [default: SFM_MATCH_WEIGHTS, or the cache]",
         "--precision auto|fp32|fp16 number format of the network [default: auto]",
         "--subpixel / --no-subpixel refine keypoints by a soft-argmax over the detector's logits [default: on]",

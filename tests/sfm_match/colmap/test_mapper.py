@@ -61,13 +61,18 @@ class Runs:
     found: dict[tuple[int, bool], list[Model]]  # seed, EXIF held -> models
     asked: list[tuple[int, bool]] = field(default_factory=list)
     whole: list[list[str]] = field(default_factory=list)  # images of each call
+    priors: list[bool] = field(default_factory=list)  # GPS holds the cameras, in each call
     growth: list[float] = field(default_factory=list)  # after which all is adjusted, in each call
 
-    def incremental(self, *_: str, options: pycolmap.IncrementalPipelineOptions) -> dict[int, Model]:
+    def incremental(
+        self, *_: str, options: pycolmap.IncrementalPipelineOptions, input_path: str = ""
+    ) -> dict[int, Model]:
+        assert not input_path
         assert options.random_seed == options.mapper.random_seed
         assert options.constant_cameras == options.mapper.constant_cameras
         self.asked.append((options.random_seed, bool(options.constant_cameras)))
         self.whole.append(options.image_names)
+        self.priors.append(options.use_prior_position)
         self.growth.append(options.ba_global_frames_ratio)
         return dict(enumerate(self.found.get(self.asked[-1], [])))
 
@@ -94,13 +99,17 @@ def mapped(
     tmp_path: Path,
     *,
     exif: float | None = None,
+    located: int = 0,
     pairs: list[tuple[int, int]] | None = None,
     robust: bool = False,
 ) -> list[list[str]]:
     """Ten images that are all connected, or these pairs. Names of each model."""
     ring = [(i, (i + 1) % 10) for i in range(9)] + [(0, 9)]
     path = accepted_database(tmp_path / "a.db", ring if pairs is None else pairs)
-    headers = {name: Header(1000, 800, focal=exif) for name in NAMES}
+    headers = {
+        name: Header(1000, 800, focal=exif, location=(50.0, 8.0, None) if number < located else None)
+        for number, name in enumerate(NAMES)
+    }
     output = tmp_path / "out"
     output.mkdir()
     options = ReconstructOptions(seed=7, robust_refinement=robust)
@@ -146,6 +155,17 @@ def test_a_model_far_from_gps_is_tried_again(runs: Runs, tmp_path: Path) -> None
     runs.found = {(7, False): [Model(NAMES, points=900, off=True)], (8, False): [Model(NAMES)]}
     assert mapped(tmp_path) == [NAMES]
     assert runs.asked == [(7, False), (8, False)]
+
+
+@pytest.mark.parametrize(("located", "second"), [(5, (8, False)), (6, (8, True))])
+def test_where_gps_contradicts_it_holds_the_next_try(
+    located: int, second: tuple[int, bool], runs: Runs, tmp_path: Path
+) -> None:
+    """With EXIF's focal length, too; of few positions one gross error would bend the model."""
+    runs.found = {(7, True): [Model(NAMES, off=True)], second: [Model(NAMES, focal=1001.0, points=50)]}
+    assert mapped(tmp_path, exif=1000.0, located=located) == [NAMES]
+    assert runs.asked == [(7, True), second]  # the second is enough
+    assert runs.priors == [False, second[1]]
 
 
 @pytest.mark.parametrize(("deviation", "focal"), [(1.05, 1000.0), (1.2, 700.0)])

@@ -14,7 +14,8 @@ import torch
 
 from exports.registry import FAMILY
 from sfm_match.features import dedode as extractor
-from sfm_match.features.dedode import NOT_FINITE, DeDoDeExtractor, chosen_model
+from sfm_match.features.dedode import DeDoDeExtractor, chosen_model
+from sfm_match.features.extractor import NOT_FINITE
 from sfm_match.images.loader import Loaded
 from sfm_match.job.concurrency import WorkerThreads
 from sfm_match.job.progress import Clock

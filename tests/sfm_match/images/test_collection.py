@@ -10,6 +10,7 @@ from PIL import Image
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.images import collection as module
 from sfm_match.images.collection import Collection, refresh_collection
+from sfm_match.images.sources import Source
 from sfm_match.job.workspace import Workspace
 
 
@@ -158,7 +159,7 @@ def test_new_images_go_into_units_by_shape(tmp_path: Path, monkeypatch: pytest.M
     exif[0x0112] = 6  # upright, as those of kind b
     turned.save(tmp_path / "turned.jpg", exif=exif)
     (tmp_path / "0b.png").unlink()
-    units = Collection(tmp_path, None, [], [], 7).updated(tmp_path, None).units()
+    units = Collection(Source(tmp_path, tmp_path), None, [], [], 7).updated(Source(tmp_path, tmp_path), None).units()
     assert units == {
         7: ["1b.png", "2b.png", "3b.png", "turned.jpg"],
         8: ["0c.png", "1c.png", "2c.png", "3c.png"],

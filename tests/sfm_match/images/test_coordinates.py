@@ -13,6 +13,7 @@ from sfm_match.features.keypoint_selection import Selection, select_keypoints
 from sfm_match.images.coordinates import (
     ASPECTS,
     ImageGeometry,
+    centred_upright,
     normalised_from_network,
     plan_geometry,
     rotated_by_quarters,
@@ -140,3 +141,15 @@ def test_points_turn_with_their_picture(turns: int) -> None:
     y, x = np.argwhere(turned)[0]
     expected = (x + 0.5) / turned.shape[1] * 2 - 1, (y + 0.5) / turned.shape[0] * 2 - 1
     np.testing.assert_allclose(rotated_by_quarters(at, turns)[0, 0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_lightglue_sees_the_upright_image(orientation: int) -> None:
+    """The centre is (0, 0), the ends of the longer side are -1 and 1, and x is that of the upright picture."""
+    raw = np.array([[800, 600], [0, 0], [1600, 1200], [10, 0], [0, 10]], np.float32)
+    found = centred_upright(raw, (1600, 1200), orientation)
+    np.testing.assert_allclose(found[0], 0, atol=1e-6)
+    longer, shorter = (1, 0) if orientation > 4 else (0, 1)
+    assert np.abs(found).max(axis=0)[[longer, shorter]].tolist() == [1, 0.75]
+    upright = plan_geometry((1600, 1200), orientation, 1600, 1).upright_from_raw(raw)
+    np.testing.assert_allclose(found - found[1], (upright - upright[1]) / 800, atol=1e-6)

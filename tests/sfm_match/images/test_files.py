@@ -158,6 +158,7 @@ def test_scan_says_what_is_missing(tmp_path: Path) -> None:
         scan(tmp_path / "absent")
     with pytest.raises(NothingDone, match="no image in it"):
         scan(tmp_path)
+    assert scan(tmp_path, or_none=True) == []
 
 
 def test_signature_changes_with_the_mask(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from sfm_match.features.dedode import DeDoDeExtractor
 from sfm_match.images.coordinates import ImageGeometry
 from sfm_match.images.loader import Item, Loaded, normalise
 from sfm_match.job.progress import Clock
-from sfm_match.models import BUILT_IN, Weights, find_model, match_threshold
+from sfm_match.models import BUILT_IN, Weights, find_model, match_defaults
 from sfm_match.models.prepared import _sweep, say_random, sources
 from sfm_match.models.prepared import checkpoints as checkpoints_of
 from sfm_match.options.stages import ExtractOptions
@@ -161,7 +161,7 @@ def test_refusals(checkpoints: tuple[Path, ...], tmp_path: Path) -> None:
     text.write_text("not a checkpoint")
     with pytest.raises(UsageError, match="not a readable checkpoint"):
         find_model("dedode-nano", Weights((text,), tmp_path))
-    assert match_threshold("dedode-l-b") == 0.01
+    assert match_defaults("dedode-l-b").threshold == 0.01
 
 
 @pytest.mark.parametrize("tiny", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["tiny", "l-b"])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jobs import sfm_match as command
 
-from exports.registry import FAMILY, WeightsFile
+from exports.registry import FAMILY, LIGHTGLUE, WeightsFile
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError
 from sfm_match.models import BUILT_IN, zoo
 from sfm_match.models.zoo import download, state
@@ -97,7 +97,8 @@ def test_first_download_sets_the_hash(server: str, tmp_path: Path) -> None:
 
 
 def test_every_model_is_either_in_the_package_or_downloaded() -> None:
-    assert BUILT_IN.keys() | zoo.PUBLISHED.keys() == FAMILY.keys()
+    assert BUILT_IN.keys() | zoo.PUBLISHED.keys() == FAMILY.keys() | LIGHTGLUE.keys()
+    assert {spec.lightglue for spec in FAMILY.values()} == {"", *LIGHTGLUE}
     assert all((folder / "manifest.json").is_file() for folder in BUILT_IN.values())
 
 

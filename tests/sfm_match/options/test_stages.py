@@ -27,6 +27,9 @@ from sfm_match.options.stages import (
         (lambda: PairsOptions(overlap=0), "--overlap 0: must be at least 1"),
         (lambda: MatchOptions(match_threshold=1.0), "--match-threshold 1.0: must be a probability"),
         (lambda: MatchOptions(inverse_temperature=50), "at most 40"),
+        (lambda: MatchOptions(matcher="lightglue", inverse_temperature=20), "only with --matcher dual-softmax"),
+        (lambda: MatchOptions(matcher_weights=Path("a.pth")), "--matcher-weights: only with --matcher lightglue"),
+        (lambda: MatchOptions(matcher="superglue"), "accepted values are dual-softmax, lightglue"),
         (lambda: ImportOptions(camera_params="1,x"), "must be numbers separated by commas"),
     ],
 )
@@ -48,7 +51,7 @@ def test_names_are_one_option_each() -> None:
     for f in every:
         facts = f.type, f.default, about(f)
         assert known.setdefault(f.name, facts) == facts
-    assert [name for name in known if sum(name == f.name for f in every) > 1] == ["device", "devices"]
+    assert [name for name in known if sum(name == f.name for f in every) > 1] == ["device", "devices", "weights_dir"]
 
 
 @pytest.mark.parametrize(
@@ -73,14 +76,17 @@ def test_earlier_names(command: str, groups: list[type[Options]], aliases: dict[
         (
             "infer",
             [ExtractOptions, MatchOptions],
-            {"dummy_network", "masks", "workers", "match_workers", "devices", "reduced_decode"},
+            {
+                *("dummy_network", "masks", "workers", "match_workers", "devices", "reduced_decode", "fps", "frames"),
+                *("matcher", "matcher_weights"),
+            },
         ),
         (
             "export engine",
             [ExtractOptions],
             {
                 *("dummy_network", "masks", "workers", "device", "devices", "reduced_decode", "decoder", "border"),
-                *("detection_threshold", "all_keypoints"),
+                *("detection_threshold", "all_keypoints", "fps", "frames"),
             },
         ),
         ("extract", [ExtractOptions], set()),

@@ -71,3 +71,17 @@ def test_tracks(pairs: list[tuple[int, int]]) -> None:
 def test_nothing_to_join() -> None:
     assert len(join([]).first) == 0
     assert not optimize_tracks(join([]), 3).any()
+
+
+def test_held_keypoints_stay_and_others_come_to_them() -> None:
+    relations = Relations(
+        np.array([0, 1]),
+        np.array([1, 2]),
+        np.array([[1, 0], [0, 2]], np.float32),
+        np.tile(np.eye(2, dtype=np.float32), (2, 1, 1)),
+    )
+    moves = optimize_tracks(relations, 3, np.array([True, False, False]))
+    np.testing.assert_allclose(moves, [[0, 0], [1, 0], [1, 2]], atol=0.05)  # steps end below 0.002
+    both = optimize_tracks(relations, 3, np.array([True, False, True]))
+    assert not both[[0, 2]].any()
+    assert both[1].any()

@@ -106,6 +106,95 @@ def test_keypoints_and_matches_arrive_unchanged(synthetic: tuple[Path, pycolmap.
     truth.close()
 
 
+def truth_at_half_size(truth: pycolmap.Reconstruction, folder: Path) -> Path:
+    """The true model as somebody else might have it: other ids, no points, cameras of images half as large."""
+    model, (camera,) = pycolmap.Reconstruction(), truth.cameras.values()
+    small = pycolmap.Camera(**camera.todict())
+    small.camera_id = 7
+    small.rescale(0.5)
+    model.add_camera_with_trivial_rig(small)
+    for number, image in enumerate(sorted(truth.images.values(), key=lambda one: one.name, reverse=True)):
+        if number:  # one image has no pose
+            posed = pycolmap.Image(name=image.name, camera_id=7, image_id=100 + number)
+            model.add_image_with_trivial_frame(posed, image.cam_from_world())
+    folder.mkdir()
+    model.write(str(folder))
+    return folder
+
+
+def test_known_poses_stay_and_points_are_triangulated(
+    synthetic: tuple[Path, pycolmap.Reconstruction, str], tmp_path: Path
+) -> None:
+    work, truth, _ = synthetic
+    known = truth_at_half_size(truth, tmp_path / "known")
+    import_(work, camera_mode="single", overwrite=True)
+    report = reconstruct(work, known_poses=known, overwrite=True)
+    assert (report.facts["registered"], report.facts["unregistered"]) == (11, {"no known pose": 1})
+    assert reconstruct(work, known_poses=known).cached == 11
+    found, ((_, camera),) = pycolmap.Reconstruction(str(work / "sparse" / "0")), truth.cameras.items()
+    assert found.num_points3D() > 250
+    assert found.compute_mean_reprojection_error() < 1
+    np.testing.assert_allclose(next(iter(found.cameras.values())).params, camera.params)
+    true = {image.name: image.cam_from_world().matrix() for image in truth.images.values()}
+    for image in found.images.values():
+        if image.has_pose:
+            np.testing.assert_allclose(image.cam_from_world().matrix(), true[image.name], atol=1e-12)
+
+
+def test_known_poses_of_other_images_are_refused(
+    synthetic: tuple[Path, pycolmap.Reconstruction, str], tmp_path: Path
+) -> None:
+    work, truth, _ = synthetic
+    import_(work, camera_mode="single", overwrite=True)
+    with pytest.raises(UsageError, match=r"--known-poses .*: no COLMAP model to be read there"):
+        reconstruct(work, known_poses=tmp_path, overwrite=True)
+    other = pycolmap.Reconstruction(truth)
+    for image in other.images.values():
+        image.name = f"other-{image.name}"
+    (tmp_path / "other").mkdir()
+    other.write(str(tmp_path / "other"))
+    with pytest.raises(UsageError, match="not one of its 12 images has the name of one in the database"):
+        reconstruct(work, known_poses=tmp_path / "other", overwrite=True)
+    wide = pycolmap.Reconstruction(truth)
+    next(iter(wide.cameras.values())).width *= 2
+    (tmp_path / "wide").mkdir()
+    wide.write(str(tmp_path / "wide"))
+    with pytest.raises(UsageError, match="has 1024 x 768 pixels, its camera there 2048 x 768: must be the same shape"):
+        reconstruct(work, known_poses=tmp_path / "wide", overwrite=True)
+
+
+def test_an_edited_database_is_noticed(synthetic: tuple[Path, pycolmap.Reconstruction, str]) -> None:
+    work, truth, params = synthetic
+    model = next(iter(truth.cameras.values())).model.name
+    cameras = {"camera_mode": "single", "camera_model": model, "camera_params": params}
+    import_(work, **cameras, overwrite=True)
+    first = reconstruct(work, overwrite=True)
+    assert not first.facts["database_changed"]
+    assert reconstruct(work).cached == 12  # the mapper itself changes nothing
+    database = pycolmap.Database.open(str(work / "database.db"))
+    (camera,) = database.read_all_cameras()
+    camera.params = [value * 1.1 for value in camera.params]
+    database.update_camera(camera)
+    database.close()
+    again = reconstruct(work)
+    assert again.done == 12
+    assert "database.db was changed since import" in again.detail
+    assert again.facts["database_changed"]
+    assert reconstruct(work).cached == 12
+    kept = import_(work, **cameras)
+    assert kept.cached
+    assert "stays so until --overwrite" in kept.detail
+    assert import_(work, **cameras, overwrite=True).done == 66
+    assert not reconstruct(work).facts["database_changed"]
+
+
+def test_overwrite_always_computes(synthetic: tuple[Path, pycolmap.Reconstruction, str]) -> None:
+    work, _, _ = synthetic
+    for _ in range(2):
+        assert import_(work, camera_mode="single", overwrite=True).done == 66
+        assert reconstruct(work, overwrite=True).done == 12
+
+
 def test_wrong_cameras_are_refused(synthetic: tuple[Path, pycolmap.Reconstruction, str]) -> None:
     work, _, _ = synthetic
     with pytest.raises(UsageError, match=r"--camera-model PINHOL: accepted are .*PINHOLE"):

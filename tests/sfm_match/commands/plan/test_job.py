@@ -17,6 +17,7 @@ from sfm_match.commands.plan.measure import Measured, sample_of
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.images.collection import Collection
 from sfm_match.images.files import Header
+from sfm_match.images.sources import Source
 from sfm_match.job.workspace import Workspace
 from sfm_match.models import find_model
 from sfm_match.options.pairs import PairsOptions
@@ -129,7 +130,7 @@ def sources(names: list[str], location: tuple[float, float, float] | None = None
         def usable(self) -> dict[str, Header]:
             return {name: Header(640, 480, location=location) for name in names}
 
-    collection = Headers(Path(), None, [], [], 0)
+    collection = Headers(Source(Path(), Path()), None, [], [], 0)
     job = Job(Workspace(Path("nowhere")), collection)
     return Sources(job, PairsOptions(**options))
 
