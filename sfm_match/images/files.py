@@ -65,6 +65,7 @@ class ScannedFile:
     name: str
     signature: str  # size and time of the file (and of its mask): when it changes, the image is new
     error: str | None = None  # why the name itself cannot be used
+    masked: bool = False  # whether a mask was found
 
 
 def files_below(folder: Path, suffixes: Container[str], skipped: Iterable[Path] = ()) -> Iterator[tuple[str, Path]]:
@@ -75,7 +76,7 @@ def files_below(folder: Path, suffixes: Container[str], skipped: Iterable[Path] 
     Args:
         folder: to search, with its subfolders.
         suffixes: in lower case, with their points.
-        skipped: folders that are not searched.
+        skipped: folders that are not searched, and files that are left out.
 
     Raises:
         UsageError: a folder cannot be read.
@@ -84,7 +85,8 @@ def files_below(folder: Path, suffixes: Container[str], skipped: Iterable[Path] 
     def refuse(error: OSError) -> None:
         raise UsageError(f"--images {folder}: {error.filename}: {error.strerror}")
 
-    seen = {_identity(path) for path in skipped if path.is_dir()}
+    left_out = set(skipped)
+    seen = {_identity(path) for path in left_out if path.is_dir()}
     for parent, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
         identity = _identity(Path(parent))
         if identity in seen:  # a link back, or one that is skipped
@@ -93,8 +95,8 @@ def files_below(folder: Path, suffixes: Container[str], skipped: Iterable[Path] 
         seen.add(identity)
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         for file in files:
-            if not file.startswith(".") and Path(file).suffix.lower() in suffixes:
-                path = Path(parent, file)
+            path = Path(parent, file)
+            if not file.startswith(".") and path.suffix.lower() in suffixes and path not in left_out:
                 yield path.relative_to(folder).as_posix(), path
 
 
@@ -119,7 +121,8 @@ def scan(folder: Path, masks: Path | None = None, *, or_none: bool = False) -> l
             found.append(ScannedFile(ascii(name), "", reason))
             continue
         mask = find_mask(masks, name)
-        found.append(ScannedFile(name, signature_of(path) + (f" mask {signature_of(mask)}" if mask else "")))
+        signature = signature_of(path) + (f" mask {signature_of(mask)}" if mask else "")
+        found.append(ScannedFile(name, signature, masked=mask is not None))
     if not found and not or_none:
         raise NothingDone(f"{folder}: no image in it (looked for {', '.join(sorted(SUFFIXES))})")
     return sorted(found, key=lambda f: f.name)
@@ -144,11 +147,18 @@ def signature_of(path: Path) -> str:
 
 
 def find_mask(masks: Path | None, name: str) -> Path | None:
-    """`NAME.png` (COLMAP's), or the name with .png for its suffix."""
-    if masks is None:
-        return None
-    candidates = (masks / f"{name}.png", masks / PurePosixPath(name).with_suffix(".png"))
-    return next((path for path in candidates if path.is_file()), None)
+    """The mask of an image: the most specific one.
+
+    Args:
+        masks: a file, for all images, or a folder with `NAME.png` (COLMAP's), or the name with .png for its suffix, or
+            `FOLDER.png` for the images of a folder without masks of their own: a camera's.
+        name: of the image.
+    """
+    if masks is None or masks.is_file():
+        return masks
+    path = PurePosixPath(name)
+    candidates = [f"{name}.png", str(path.with_suffix(".png")), *(f"{folder}.png" for folder in path.parents[:-1])]
+    return next((mask for one in candidates if (mask := masks / one).is_file()), None)
 
 
 def read_headers(folder: Path, names: list[str]) -> list[Header | ImageError]:

@@ -64,7 +64,10 @@ class ExtractOptions(Options):
     device: str = option(AUTO, DEVICE_HELP, fingerprinted=False, refused=_NO_ENGINE)
     precision: str = option(AUTO, "number format of the network", choices=(AUTO, "fp32", "fp16"))
     masks: Path | None = option(
-        None, "folder of masks, NAME.png for image NAME; black hides (COLMAP's convention)", refused=_ONLY_JOBS
+        None,
+        "folder of masks, NAME.png for image NAME (COLMAP's convention) or FOLDER.png for a folder of images, or one "
+        "mask for all; black hides",
+        refused=_ONLY_JOBS,
     )
     fps: float | None = option(
         None,
@@ -130,8 +133,8 @@ class ExtractOptions(Options):
         require(0 <= least < 1, f"--detection-threshold {least}: must be a probability, at least 0 and below 1")
         require(self.border >= 0, f"--border {self.border}: must be at least 0 pixels")
         require(self.workers >= 0, f"--workers {self.workers}: must be at least 0 (0: one per core)")
-        if self.masks is not None and not self.masks.is_dir():
-            raise UsageError(f"--masks {self.masks}: no such folder")
+        if self.masks is not None and not self.masks.exists():
+            raise UsageError(f"--masks {self.masks}: no such folder or file")
 
 
 @dataclass(frozen=True)
