@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sfm_match.errors import UsageError
-from sfm_match.formats.photographs import copy_photograph, for_each_image, mask_name, raw_mask, write_pixels
+from sfm_match.formats.photographs import (
+    copy_photograph,
+    for_each_image,
+    mask_name,
+    raw_mask,
+    write_pixels,
+    written_name,
+)
 from sfm_match.formats.staging import staged
 from sfm_match.results import Results
 from sfm_match.store.shard import write_text
@@ -46,9 +53,10 @@ def write(results: Results, out: Path) -> list[Path]:
 
     def write_image(image: "pycolmap.Image") -> None:
         camera = model.cameras[image.camera_id]
-        copy_photograph(results.image_folder / image.name, folder / "images" / image.name, camera)
+        name = written_name(image.name)
+        copy_photograph(results.image_folder / image.name, folder / "images" / name, camera)
         if results.mask_folder is not None:
-            write_pixels(folder / "masks" / mask_name(image.name), raw_mask(results, image.name, camera))
+            write_pixels(folder / "masks" / mask_name(name), raw_mask(results, image.name, camera))
 
     with staged(results, out, ("images", "masks", _POINTS, _TRANSFORMS)) as folder:
         for_each_image(write_image, [model.images[number] for number in model.reg_image_ids()])
@@ -72,9 +80,10 @@ def _transforms(model: "pycolmap.Reconstruction", *, masked: bool) -> dict[str, 
         raise UsageError("--to nerfstudio: cameras with and without fisheye lenses; use --to undistorted for them")
     frames = []
     for image in images:
-        frame: dict[str, Any] = {"file_path": f"images/{image.name}"}
+        name = written_name(image.name)
+        frame: dict[str, Any] = {"file_path": f"images/{name}"}
         if masked:
-            frame["mask_path"] = f"masks/{mask_name(image.name)}"
+            frame["mask_path"] = f"masks/{mask_name(name)}"
         pose = image.cam_from_world().inverse().matrix() * _OPENGL  # (3, 4)
         frame |= {"transform_matrix": [*pose.tolist(), [0.0, 0.0, 0.0, 1.0]], "colmap_im_id": image.image_id}
         frames.append(frame | (intrinsics[image.camera_id] if len(used) > 1 else {}))

@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError
-from sfm_match.images.files import ImageError, decode, find_mask, read_header, read_mask
+from sfm_match.images.files import ImageError, decode, find_mask, is_heif, read_header, read_mask
 from sfm_match.results import Results
 
 if TYPE_CHECKING:
     import pycolmap
 
+_AS_JPEG = ".jpg"  # added to the name of a HEIC or AVIF
 _PLAIN = ("L", "RGB", "RGBA")  # Pillow's modes that every reader of 8-bit images takes
 _LOSSLESS_WEBP = [cv2.IMWRITE_WEBP_QUALITY, 101]  # above 100: without loss
 
@@ -33,6 +34,11 @@ def for_each_image(work: Callable[["pycolmap.Image"], None], images: Iterable["p
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for _ in pool.map(work, images):
             pass
+
+
+def written_name(name: str) -> str:
+    """Under which an image is written: HEIC and AVIF, which few programs read, as JPEG."""
+    return name + _AS_JPEG if is_heif(name) else name
 
 
 def read_photograph(path: Path, camera: "pycolmap.Camera") -> Pixels:
@@ -55,7 +61,7 @@ def copy_photograph(path: Path, target: Path, camera: "pycolmap.Camera") -> None
 
     orientation = _check(path, camera)
     with Image.open(path) as image:
-        plain = image.mode in _PLAIN and orientation == 1
+        plain = image.mode in _PLAIN and orientation == 1 and path.suffix == target.suffix
     if plain:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)

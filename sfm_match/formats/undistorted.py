@@ -19,6 +19,7 @@ from sfm_match.formats.photographs import (
     raw_mask,
     read_photograph,
     write_pixels,
+    written_name,
 )
 from sfm_match.formats.staging import staged
 from sfm_match.results import Results
@@ -36,13 +37,14 @@ def write(results: Results, out: Path) -> list[Path]:
 
     def write_image(image: "pycolmap.Image") -> None:
         camera = distorted.cameras[image.camera_id]
-        source, target = results.image_folder / image.name, folder / "images" / image.name
+        name = distorted.images[image.image_id].name  # of the job
+        source, target = results.image_folder / name, folder / "images" / image.name
         if camera.model_name in _PINHOLES:
             copy_photograph(source, target, camera)
         else:
             write_pixels(target, _warped(read_photograph(source, camera), camera))
         if results.mask_folder is not None:
-            mask = raw_mask(results, image.name, camera)
+            mask = raw_mask(results, name, camera)
             write_pixels(folder / "masks" / mask_name(image.name), _warped(mask, camera))
 
     with staged(results, out, ("images", "masks", "sparse")) as folder:
@@ -66,6 +68,7 @@ def _undistorted(model: "pycolmap.Reconstruction") -> "pycolmap.Reconstruction":
             raise UsageError(f"--to undistorted: camera {number} is {camera.model_name}, of which no pinhole is made")
         found.cameras[number] = pycolmap.undistort_camera(pycolmap.UndistortCameraOptions(), camera)
     for image in found.images.values():
+        image.name = written_name(image.name)
         camera, pinhole = model.cameras[image.camera_id], found.cameras[image.camera_id]
         keypoints = np.array([point.xy for point in image.points2D]).reshape(-1, 2)
         normalised = camera.cam_from_img(keypoints)  # (N, 2) on the plane z = 1

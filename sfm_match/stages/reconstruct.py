@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfm_match.colmap.cameras import all_given
+from sfm_match.colmap.colours import colour_points
 from sfm_match.colmap.georeference import georeference, reference_of
 from sfm_match.colmap.growth import FROM, brought_up_to
 from sfm_match.colmap.known_poses import UNKNOWN, triangulate
@@ -107,6 +108,7 @@ def run(job: Job) -> StageReport:
             write_reasons(workspace.unregistered, {name: f"{kind}: {text}" for name, (kind, text) in outside.items()})
             if not mapped.models:
                 raise NothingDone(_no_model(workspace, counts, options))
+            colour_points(mapped.models, collection.folder)
             given = known is not None or all_given(workspace.database)
             align = options.align_to_gps and known is None
             models = _write(mapped, temporary, headers, given=given, align=align)
