@@ -10,6 +10,8 @@ class ExtractKeywords(TypedDict, total=False):
 
     model: str
     size: int
+    tile: int | None
+    tile_overlap: int
     max_keypoints: int
     device: str
     precision: str
@@ -106,6 +108,8 @@ class RunKeywords(TypedDict, total=False):
 
     model: str
     size: int
+    tile: int | None
+    tile_overlap: int
     max_keypoints: int
     device: str
     precision: str

@@ -29,6 +29,7 @@ from sfm_match.options.pairs import PairsOptions
 DUAL_SOFTMAX, LIGHTGLUE = "dual-softmax", "lightglue"
 PILLOW, NVIMGCODEC = "pillow", "nvimgcodec"
 DECODERS = (PILLOW, NVIMGCODEC)
+LEAST_TILE = 256  # pixels a side
 DEVICE_HELP = (
     f"where networks run and pairs are matched: {', '.join(DEVICES)}; auto takes the fastest available one, "
     "cuda:1 is the second GPU"
@@ -60,6 +61,15 @@ class ExtractOptions(Options):
         "or a folder with an ONNX file and its model.toml",
     )
     size: int = option(1024, "long side of an image at the network, pixels; smaller images are not enlarged")
+    tile: int | None = option(
+        None,
+        "cut images whose long side is larger at --size into tiles of this side, network pixels: for large photographs",
+        default_is="images go through the network whole",
+        refused=_TWO_IMAGES,
+    )
+    tile_overlap: int = option(
+        256, "network pixels that neighbouring tiles have in common at least", refused=_TWO_IMAGES
+    )
     max_keypoints: int = option(4096, "keypoints kept per image, the strongest first")
     device: str = option(AUTO, DEVICE_HELP, fingerprinted=False, refused=_NO_ENGINE)
     precision: str = option(AUTO, "number format of the network", choices=(AUTO, "fp32", "fp16"))
@@ -120,6 +130,12 @@ class ExtractOptions(Options):
         refused=Refused((*WHOLE_RUNS, "infer", _ENGINE)),
     )
 
+    def inputs(self) -> dict[str, Any]:
+        chosen = super().inputs()
+        if self.tile is None:
+            del chosen["tile"], chosen["tile_overlap"]
+        return chosen
+
     def validate(self) -> None:
         require(self.fps is None or 0 < self.fps <= 1000, f"--fps {self.fps}: must be above 0 and at most 1,000")
         require(self.frames is None or self.frames >= 2, f"--frames {self.frames}: must be at least 2")
@@ -133,8 +149,23 @@ class ExtractOptions(Options):
         require(0 <= least < 1, f"--detection-threshold {least}: must be a probability, at least 0 and below 1")
         require(self.border >= 0, f"--border {self.border}: must be at least 0 pixels")
         require(self.workers >= 0, f"--workers {self.workers}: must be at least 0 (0: one per core)")
+        self._validate_tiles()
         if self.masks is not None and not self.masks.exists():
             raise UsageError(f"--masks {self.masks}: no such folder or file")
+
+    def _validate_tiles(self) -> None:
+        tile, overlap = self.tile, self.tile_overlap
+        if tile is None:
+            plain = overlap == ExtractOptions.tile_overlap
+            require(plain, f"--tile-overlap {overlap}: only with --tile")
+            return
+        require(tile >= LEAST_TILE, f"--tile {tile}: must be at least {LEAST_TILE} pixels")
+        require(tile < self.size, f"--tile {tile}: must be below --size, here {self.size}, or no image is cut")
+        accepted = 2 * self.border, tile // 2
+        message = (
+            f"--tile-overlap {overlap}: must be from {accepted[0]} (twice --border) to {accepted[1]} (half of --tile)"
+        )
+        require(accepted[0] <= overlap <= accepted[1], message)
 
 
 @dataclass(frozen=True)
