@@ -1,8 +1,8 @@
 """A folder of photographs becomes a COLMAP database and reconstruction, with DeDoDe features.
 
 Every command is a function here: `extract`, `pairs`, `match`, `import_`, `reconstruct`, `run`, `plan`, `infer`,
-`bench`, `demo`, `doctor`, `convert`, `localize`; `convert --from hloc` is `from_hloc`; `open` reads what a job left.
-They are loaded when first used, so that importing this package loads neither an engine nor pycolmap.
+`bench`, `demo`, `doctor`, `convert`, `cubemap`, `localize`; `convert --from hloc` is `from_hloc`; `open` reads what a
+job left. They are loaded when first used, so that importing this package loads neither an engine nor pycolmap.
 
 Raises:
     ImportError: another `pairs` or `exports` than those of sfm-match would be imported.
@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 __all__ = [
     "bench",
     "convert",
+    "cubemap",
     "demo",
     "doctor",
     "extract",
@@ -36,6 +37,7 @@ check_siblings()
 _HOMES = {
     "bench": "sfm_match.commands.bench:bench",
     "convert": "sfm_match.commands.convert:convert",
+    "cubemap": "sfm_match.commands.cubemap:cubemap",
     "demo": "sfm_match.commands.demo:demo",
     "doctor": "sfm_match.commands.doctor:doctor",
     "from_hloc": "sfm_match.commands.convert:from_hloc",

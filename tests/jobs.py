@@ -1,6 +1,7 @@
 """Helpers of the tests that run jobs: the command line, and the content of a workspace."""
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -104,6 +105,14 @@ def stored(workspace: Path) -> dict[str, Any]:
         content[table] = connection.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall()
     connection.close()
     return content
+
+
+def copied_job(source: Path, target: Path) -> Path:
+    """A copy of a folder with `images` and the workspace `work` of them, to change. Returns the workspace."""
+    shutil.copytree(source, target, dirs_exist_ok=True)
+    record = target / "work" / "images.json"
+    record.write_text(record.read_text().replace(str(source), str(target)))
+    return target / "work"
 
 
 def accepted_database(path: Path, accepted: list[tuple[int, int]]) -> Path:

@@ -292,6 +292,20 @@ def convert(
 
 
 @app.command(cls=GroupedCommand)
+@with_options()
+def cubemap(
+    images: Annotated[Path, typer.Option("--images", help="folder of equirectangular panoramas")],
+    out: Annotated[Path, typer.Option("--out", help="folder for the pictures and rig.json")],
+) -> bool:
+    """Cuts 360-degree panoramas into pinhole pictures on a rig, for `run --rig-config`."""
+    from sfm_match.commands.cubemap import cubemap as cut
+
+    found = cut(images, out, quiet=False)
+    print(found.line())
+    return bool(found.failed)
+
+
+@app.command(cls=GroupedCommand)
 @with_options(LocalizeOptions)
 def localize(
     queries: Annotated[list[Path], typer.Argument(metavar="QUERY", help="photographs, or folders of them")],

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 DEFAULT_FOCAL_FACTOR = 1.2
 GIVEN = "cameras given"  # record in the database
 _EVERY = "*"
+_NO_RIGS: "Mapping[str, GivenCamera | None]" = {}
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def plan_cameras(
     headers: Mapping[str, Header],
     options: ImportOptions,
     assigned: Assigned = NOTHING_ASSIGNED,
-    prefixes: Sequence[str] = (),
+    of_rigs: Mapping[str, GivenCamera | None] = _NO_RIGS,
     given: Sequence[GivenCamera] = (),
 ) -> list[CameraPlan]:
     """Groups the images and numbers them, in the order of their names; what has a number keeps it.
@@ -64,7 +65,7 @@ def plan_cameras(
     `auto` joins images with the same make, model, focal length and size; without EXIF it joins a folder whose images
     all have one size (frames of a video), and gives every other image its own camera (pictures from the web). Whatever
     the mode, images of one of the `given` cameras and of one size share it, the first that fits a name, and those with
-    one of the `prefixes` share one of a rig.
+    one of the prefixes of `of_rigs` share one of a rig.
 
     Raises:
         UsageError: images that are to share a camera differ in size.
@@ -74,9 +75,9 @@ def plan_cameras(
     for name, header in headers.items():
         if entries[name].pattern != _EVERY:
             keys[name] = ("given", entries[name].pattern, str(header.width), str(header.height))
-        of_rig = max((prefix for prefix in prefixes if name.startswith(prefix)), key=len, default=None)
-        if of_rig is not None:
-            keys[name] = ("rig", of_rig)
+        prefix = max((prefix for prefix in of_rigs if name.startswith(prefix)), key=len, default=None)
+        if prefix is not None:
+            keys[name], entries[name] = ("rig", prefix), of_rigs[prefix] or entries[name]
     new_camera = itertools.count(max(assigned.cameras.values(), default=0) + 1)
     new_image = itertools.count(max(assigned.images.values(), default=0) + 1)
     plans = []

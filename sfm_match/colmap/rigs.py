@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfm_match.colmap import hush_colmap
+from sfm_match.colmap.cameras import GivenCamera
 from sfm_match.colmap.queries import read_record
 from sfm_match.errors import UsageError
 
@@ -66,9 +67,14 @@ def recorded_rigs(database: Path, names: Iterable[str]) -> "list[pycolmap.RigCon
         return read_rigs(path, names)
 
 
-def prefixes(rigs: "Sequence[pycolmap.RigConfig]") -> list[str]:
-    """Of the names of each camera's images."""
-    return [camera.image_prefix for rig in rigs for camera in rig.cameras]
+def rig_cameras(rigs: "Sequence[pycolmap.RigConfig]") -> dict[str, GivenCamera | None]:
+    """Prefix of the names of each camera's images -> its intrinsics, or None where the file does not give them."""
+    found: dict[str, GivenCamera | None] = {}
+    for camera in (camera for rig in rigs for camera in rig.cameras):
+        own = camera.camera
+        given = GivenCamera(f"{camera.image_prefix}*", own.model_name, tuple(own.params)) if own is not None else None
+        found[camera.image_prefix] = given
+    return found
 
 
 def apply_rigs(

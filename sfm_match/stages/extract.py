@@ -10,6 +10,7 @@ from sfm_match.features.tiles import buckets_of, geometry_of
 from sfm_match.images.collection import Collection, write_failed
 from sfm_match.images.decoders import decoder_inputs, decoder_note
 from sfm_match.images.loader import Item
+from sfm_match.images.panoramas import is_panorama
 from sfm_match.job.executor import done_units, threads_each
 from sfm_match.job.progress import Clock, StageReport
 from sfm_match.job.workspace import made_by
@@ -85,6 +86,12 @@ def run(job: Job) -> StageReport:
         detail = _detail(receipts, min(len(devices), len(units))) + decoder_note(options.decoder)
         heads = {**before.heads, **{receipt.number: receipt.head for receipt in receipts}}
         after = feature_set(workspace, collection, inputs, heads)
+    panoramas = sum(is_panorama(*header.upright_size) for header in collection.usable.values())
+    if panoramas:
+        hint = (
+            f"{panoramas:,} images have the shape of 360-degree panoramas: `sfm-match cubemap` makes pictures of them"
+        )
+        detail = f"{detail}; {hint}" if detail else hint
     job.found_features = after
     write_failed(workspace, after.failed)
     if not after.counts:

@@ -21,7 +21,7 @@ from sfm_match.colmap.given_cameras import read_given_cameras
 from sfm_match.colmap.growth import SETTINGS, TAKEN, Earlier, earlier_of, take_over, write_signatures
 from sfm_match.colmap.queries import CONTENT, content_digest, count, read_record, write_records
 from sfm_match.colmap.rigs import RECORD as RIGS_WITHOUT_PLACES
-from sfm_match.colmap.rigs import apply_rigs, has_places, prefixes, read_rigs
+from sfm_match.colmap.rigs import apply_rigs, has_places, read_rigs, rig_cameras
 from sfm_match.colmap.verification import How, verdicts, verify_pairs
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError
 from sfm_match.job.progress import Clock, StageReport
@@ -174,7 +174,7 @@ def _cameras(job: Job) -> list[CameraPlan]:
     rigs = read_rigs(options.rig_config, headers) if options.rig_config is not None else []
     file, model = options.cameras, options.camera_model
     given = read_given_cameras(file, headers, model) if file is not None else []
-    return plan_cameras(headers, options, before, prefixes(rigs), given)
+    return plan_cameras(headers, options, before, rig_cameras(rigs), given)
 
 
 def _recorded(options: ImportOptions) -> str:
