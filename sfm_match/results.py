@@ -66,9 +66,14 @@ class Results:
         return self._collection.usable
 
     @property
-    def folder(self) -> Path:
-        """Of the photographs."""
+    def image_folder(self) -> Path:
+        """Of the photographs: names of images are relative to it."""
         return self._collection.folder
+
+    @property
+    def mask_folder(self) -> Path | None:
+        """Of the masks, where the job has some."""
+        return self._collection.masks
 
     @cached_property
     def failed(self) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Helpers of the tests that run jobs: the command line, and the content of a workspace."""
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -106,11 +107,21 @@ def stored(workspace: Path) -> dict[str, Any]:
     return content
 
 
+def copied_job(source: Path, target: Path) -> Path:
+    """A copy of a folder with `images` and the workspace `work` of them, to change. Returns the workspace."""
+    shutil.copytree(source, target, dirs_exist_ok=True)
+    record = target / "work" / "images.json"
+    record.write_text(record.read_text().replace(str(source), str(target)))
+    return target / "work"
+
+
 def accepted_database(path: Path, accepted: list[tuple[int, int]]) -> Path:
     """As much of a database as the mapper's choice needs: image i + 1 has name i; pairs of places in NAMES."""
     connection = sqlite3.connect(path)
     with connection:
         connection.execute("CREATE TABLE images (image_id INTEGER PRIMARY KEY, name TEXT)")
+        connection.execute("CREATE TABLE cameras (camera_id INTEGER)")
+        connection.execute("CREATE TABLE frame_data (frame_id INTEGER, data_id INTEGER)")
         connection.execute("CREATE TABLE two_view_geometries (pair_id INTEGER PRIMARY KEY, rows INTEGER)")
         connection.executemany("INSERT INTO images VALUES (?, ?)", enumerate(NAMES, 1))
         pairs = [((i + 1) * MOST_IMAGES + j + 1, 100) for i, j in accepted]

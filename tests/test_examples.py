@@ -3,6 +3,7 @@
 import io
 import re
 import runpy
+import shlex
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -12,12 +13,13 @@ import kornia.feature as kornia
 import numpy as np
 import pytest
 import torch
+from jobs import sfm_match as command
 
 import sfm_match
 from sfm_match.store.features import read_features
 
 ROOT = Path(__file__).parents[1]
-EXAMPLES, FORMATS = ROOT / "scripts" / "examples", ROOT / "docs" / "formats.md"
+EXAMPLES, FORMATS, RECIPES = ROOT / "scripts" / "examples", ROOT / "docs" / "formats.md", ROOT / "docs" / "recipes.md"
 SMALL = {"size": 320, "max_keypoints": 400}
 
 
@@ -135,6 +137,28 @@ def test_the_tables_of_formats_md(done: tuple[Path, str], kind: str) -> None:
             assert types == datasets
             assert set(file.attrs) == attributes
             assert f"| `schema` | int | {np.asarray(file.attrs['schema'])} |" in section
+
+
+@pytest.mark.parametrize(
+    "heading",
+    ["nerfstudio, Gaussian splatting", "Features of another extractor, through hloc", "Files for other programs"],
+)
+def test_recipes_for_other_programs(
+    heading: str, workspace: Path, rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their command lines, one after the other, leave what the remarks beside them say."""
+    section = RECIPES.read_text(encoding="utf-8").split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    lines = re.findall(r"^ {4,}sfm-match (.+)$", re.sub(r" *\\\n +", " ", section), flags=re.MULTILINE)
+    assert len(lines) > 1
+    workspace.rename(tmp_path / "workspace")
+    (tmp_path / "photos").symlink_to(rendered)
+    monkeypatch.chdir(tmp_path)
+    for line in lines:
+        done = command(*shlex.split(line, comments=True))
+        assert done.returncode == 0, f"{line}: {done.stderr}"
+        if "--to " in line:
+            out = Path(re.findall(r"--out (\S+)", line)[0])
+            assert all((out / name).exists() for name in re.findall(r"[\w.-]+\.(?:json|ply|h5|txt)", line))
 
 
 def test_each_example_is_tested() -> None:

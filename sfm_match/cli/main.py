@@ -15,7 +15,7 @@ from sfm_match import __version__
 from sfm_match.cli import networks as cli_networks
 from sfm_match.cli.base import INTERRUPTED, WRONG_USE, AsJson, GroupedCommand, with_options
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError
-from sfm_match.formats import FORMATS
+from sfm_match.formats import FORMATS, SOURCES
 from sfm_match.options.localize import LocalizeOptions
 from sfm_match.options.pairs import PairsOptions
 from sfm_match.options.stages import (
@@ -262,24 +262,69 @@ def doctor(
 @app.command(cls=GroupedCommand)
 @with_options()
 def convert(
-    out: Annotated[Path, typer.Option("--out", help="folder to write to")],
     to: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--to",
             metavar="|".join(FORMATS),
             help="; ".join(f"{name}: {line.leaves}" for name, line in FORMATS.items()),
             autocompletion=lambda: list(FORMATS),
         ),
-    ],
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="with --to: folder to write to")] = None,
+    from_: Annotated[
+        str | None,
+        typer.Option("--from", metavar="|".join(SOURCES), help="bring this program's features and matches in"),
+    ] = None,
+    images: Annotated[Path | None, typer.Option("--images", help="with --from: folder of photographs")] = None,
+    features: Annotated[Path | None, typer.Option("--features", help="with --from: hloc's features, .h5")] = None,
+    matches: Annotated[Path | None, typer.Option("--matches", help="with --from: hloc's matches, .h5")] = None,
+    pairs: Annotated[Path | None, typer.Option("--pairs", help="with --from: list of pairs, two names a line")] = None,
+    size: Annotated[
+        int, typer.Option("--size", help="with --from: long side of the images that features are of, pixels")
+    ] = ExtractOptions.size,
     workspace: Place = WORKSPACE,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="with --from: replace results of other origin")
+    ] = False,
     as_json: AsJson = False,
-) -> None:
-    """Writes what a workspace holds in the files of another program."""
+) -> bool:
+    """Writes what a workspace holds in the files of another program, or brings another program's files in."""
     from sfm_match.commands.convert import convert as write
+    from sfm_match.commands.convert import from_hloc
 
-    files = write(workspace, to=to, out=out)
-    print(json.dumps([str(path) for path in files]) if as_json else "\n".join(map(str, files)))
+    if (to is None) == (from_ is None):
+        raise UsageError("convert: takes --to or --from, one of them")
+    if to is not None:
+        if out is None:
+            raise UsageError(f"--to {to}: needs --out, the folder to write to")
+        files = write(workspace, to=to, out=out)
+        print(json.dumps([str(path) for path in files]) if as_json else "\n".join(map(str, files)))
+        return False
+    if from_ not in SOURCES:
+        raise UsageError(f"--from {from_}: accepted values are {', '.join(SOURCES)}")
+    if images is None or features is None or matches is None or pairs is None:
+        raise UsageError(f"--from {from_}: needs --images, --features, --matches and --pairs")
+    reports = from_hloc(
+        images, workspace, features=features, matches=matches, pairs=pairs, size=size, overwrite=overwrite
+    )
+    for report in reports:
+        _show(report, as_json)
+    return reports[0].failed > 0
+
+
+@app.command(cls=GroupedCommand)
+@with_options()
+def cubemap(
+    images: Annotated[Path, typer.Option("--images", help="folder of equirectangular panoramas")],
+    out: Annotated[Path, typer.Option("--out", help="folder for the pictures and rig.json")],
+) -> bool:
+    """Cuts 360-degree panoramas into pinhole pictures on a rig, for `run --rig-config`."""
+    from sfm_match.commands.cubemap import cubemap as cut
+
+    found = cut(images, out, quiet=False)
+    print(found.line())
+    return bool(found.failed)
 
 
 @app.command(cls=GroupedCommand)

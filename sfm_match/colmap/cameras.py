@@ -1,13 +1,17 @@
 """Which images share a camera, and what is known of it before the reconstruction."""
 
 import itertools
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from posixpath import dirname
 from typing import TYPE_CHECKING
 
 from sfm_match.colmap.assigned import NOTHING_ASSIGNED, Assigned, CameraKey
+from sfm_match.colmap.queries import open_for_reading, read_record
 from sfm_match.errors import UsageError, nearest
 from sfm_match.images.files import Header
 from sfm_match.options.stages import ImportOptions
@@ -17,6 +21,21 @@ if TYPE_CHECKING:
 
 # Without EXIF, COLMAP assumes this many times the long side.
 DEFAULT_FOCAL_FACTOR = 1.2
+GIVEN = "cameras given"  # record in the database
+_EVERY = "*"
+_NO_RIGS: "Mapping[str, GivenCamera | None]" = {}
+
+
+@dataclass(frozen=True)
+class GivenCamera:
+    """What the user says of the camera of some images."""
+
+    pattern: str  # of their names, as in a shell; * also takes /
+    model: str  # COLMAP's name
+    params: tuple[float, ...] | None  # in COLMAP's order, pixels; None: to be found
+
+    def fits(self, name: str) -> bool:
+        return fnmatchcase(name, self.pattern)
 
 
 @dataclass(frozen=True)
@@ -27,6 +46,7 @@ class CameraPlan:
     key: CameraKey  # what its images have in common
     width: int  # raw pixels
     height: int  # raw pixels
+    model: str  # COLMAP's name
     focal: float  # pixels
     known_focal: bool  # from EXIF or from the user, not a guess
     params: tuple[float, ...] | None  # the user's intrinsics
@@ -34,20 +54,30 @@ class CameraPlan:
 
 
 def plan_cameras(
-    headers: Mapping[str, Header], options: ImportOptions, assigned: Assigned = NOTHING_ASSIGNED
+    headers: Mapping[str, Header],
+    options: ImportOptions,
+    assigned: Assigned = NOTHING_ASSIGNED,
+    of_rigs: Mapping[str, GivenCamera | None] = _NO_RIGS,
+    given: Sequence[GivenCamera] = (),
 ) -> list[CameraPlan]:
     """Groups the images and numbers them, in the order of their names; what has a number keeps it.
 
     `auto` joins images with the same make, model, focal length and size; without EXIF it joins a folder whose images
-    all have one size (frames of a video), and gives every other image its own camera (pictures from the web).
+    all have one size (frames of a video), and gives every other image its own camera (pictures from the web). Whatever
+    the mode, images of one of the `given` cameras and of one size share it, the first that fits a name, and those with
+    one of the prefixes of `of_rigs` share one of a rig.
 
     Raises:
         UsageError: images that are to share a camera differ in size.
     """
-    params = None
-    if options.camera_params is not None:
-        params = tuple(float(p) for p in options.camera_params.split(","))
     keys = _keys(headers, options.camera_mode, assigned)
+    entries = {name: next((one for one in given if one.fits(name)), _of_all(options)) for name in headers}
+    for name, header in headers.items():
+        if entries[name].pattern != _EVERY:
+            keys[name] = ("given", entries[name].pattern, str(header.width), str(header.height))
+        prefix = max((prefix for prefix in of_rigs if name.startswith(prefix)), key=len, default=None)
+        if prefix is not None:
+            keys[name], entries[name] = ("rig", prefix), of_rigs[prefix] or entries[name]
     new_camera = itertools.count(max(assigned.cameras.values(), default=0) + 1)
     new_image = itertools.count(max(assigned.images.values(), default=0) + 1)
     plans = []
@@ -65,11 +95,33 @@ def plan_cameras(
                 )
         focal = next((headers[name].focal for name in names if headers[name].focal is not None), None)
         guess = DEFAULT_FOCAL_FACTOR * max(first.width, first.height)
-        known = focal is not None or params is not None
+        entry = entries[names[0]]
+        known = focal is not None or entry.params is not None
         images = {name: assigned.images.get(name) or next(new_image) for name in names}
         number = assigned.cameras.get(key) or next(new_camera)
-        plans.append(CameraPlan(number, key, first.width, first.height, focal or guess, known, params, images))
+        size = first.width, first.height
+        plans.append(CameraPlan(number, key, *size, entry.model, focal or guess, known, entry.params, images))
     return plans
+
+
+def _of_all(options: ImportOptions) -> GivenCamera:
+    """That of images which no other entry names."""
+    params = None
+    if options.camera_params is not None:
+        params = tuple(float(p) for p in options.camera_params.split(","))
+    return GivenCamera(_EVERY, options.camera_model, params)
+
+
+def given_cameras(database: Path) -> set[int]:
+    """camera_ids of the cameras whose intrinsics were given by the user."""
+    return set(json.loads(read_record(database, GIVEN) or "[]"))
+
+
+def all_given(database: Path) -> bool:
+    """Whether the user gave the intrinsics of every camera."""
+    with closing(open_for_reading(database)) as connection:
+        every = {camera for (camera,) in connection.execute("SELECT camera_id FROM cameras")}
+    return bool(every) and given_cameras(database) >= every
 
 
 def read_cameras(database: Path) -> dict[int, "pycolmap.Camera"]:
@@ -85,18 +137,23 @@ def read_cameras(database: Path) -> dict[int, "pycolmap.Camera"]:
 
 def check_camera_model(options: ImportOptions) -> None:
     """Raises UsageError for a model that COLMAP does not know, or a wrong number of parameters."""
+    check_camera(options.camera_model, _of_all(options).params)
+
+
+def check_camera(model: str, params: Sequence[float] | None, where: str = "") -> None:
+    """As `check_camera_model`, for one camera; `where` goes before the message instead of the options' names."""
     import pycolmap
 
     try:
-        camera = pycolmap.Camera.create_from_model_name(1, options.camera_model, 1000.0, 1000, 1000)
+        camera = pycolmap.Camera.create_from_model_name(1, model, 1000.0, 1000, 1000)
     except (ValueError, RuntimeError, KeyError):
         known = [name for name in pycolmap.CameraModelId.__members__ if name != "INVALID"]
-        hint = nearest(options.camera_model, known)
-        raise UsageError(f"--camera-model {options.camera_model}: accepted are {', '.join(known)}{hint}") from None
-    given = len(options.camera_params.split(",")) if options.camera_params is not None else len(camera.params)
+        said = f"{where}: {model}" if where else f"--camera-model {model}"
+        raise UsageError(f"{said}: accepted are {', '.join(known)}{nearest(model, known)}") from None
+    given = len(params) if params is not None else len(camera.params)
     if given != len(camera.params):
         raise UsageError(
-            f"--camera-params: {options.camera_model} takes {len(camera.params)} numbers ({camera.params_info}), "
+            f"{where or '--camera-params'}: {model} takes {len(camera.params)} numbers ({camera.params_info}), "
             f"found {given}"
         )
 

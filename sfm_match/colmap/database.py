@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 def write_images(
     path: Path,
     cameras: Iterable[CameraPlan],
-    camera_model: str,
     keypoints: Iterable[tuple[str, NDArray[np.float32]]],
     headers: Mapping[str, Header],
 ) -> None:
@@ -27,7 +26,6 @@ def write_images(
     Args:
         path: of a file that is not there yet.
         cameras: with their images.
-        camera_model: COLMAP's name.
         keypoints: (N, 2) of each image, raw pixels, the centre of the top-left one at (0.5, 0.5).
         headers: of the images, for GPS.
     """
@@ -38,7 +36,7 @@ def write_images(
         with pycolmap.DatabaseTransaction(database):
             ids: dict[str, int] = {}
             for plan in cameras:
-                _write_camera(database, plan, camera_model, headers)
+                _write_camera(database, plan, headers)
                 ids |= plan.images
             for name, points in keypoints:
                 database.write_keypoints(ids[name], points)
@@ -46,13 +44,11 @@ def write_images(
         database.close()
 
 
-def _write_camera(
-    database: "pycolmap.Database", plan: CameraPlan, camera_model: str, headers: Mapping[str, Header]
-) -> None:
+def _write_camera(database: "pycolmap.Database", plan: CameraPlan, headers: Mapping[str, Header]) -> None:
     """Writes a camera, its rig, its images and their frames, which have their images' numbers."""
     import pycolmap
 
-    camera = pycolmap.Camera.create_from_model_name(1, camera_model, plan.focal, plan.width, plan.height)
+    camera = pycolmap.Camera.create_from_model_name(1, plan.model, plan.focal, plan.width, plan.height)
     if plan.params is not None:
         camera.params = list(plan.params)
     camera.has_prior_focal_length = plan.known_focal

@@ -8,7 +8,6 @@ lacks many images or lies far from GPS, the mapper runs again, more carefully, w
 seed, and the best counts.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,10 +17,10 @@ import numpy as np
 
 from pairs.graph import Graph
 from sfm_match.colmap import hush_colmap
-from sfm_match.colmap.cameras import read_cameras
+from sfm_match.colmap.cameras import all_given, given_cameras, read_cameras
 from sfm_match.colmap.georeference import position_priors, reference_of
 from sfm_match.colmap.plausibility import LEAST_JUDGED, far_from_exif, far_from_gps, keep_earned
-from sfm_match.colmap.queries import read_record, verified_inliers
+from sfm_match.colmap.queries import frames, verified_inliers
 from sfm_match.colmap.robust_bundle_adjustment import refine_robustly, spread
 from sfm_match.images.files import Header
 from sfm_match.job.progress import Clock
@@ -109,7 +108,7 @@ class _Try:
 
 
 def components(database: Path, names: Sequence[str], least: int) -> list[Component]:
-    """Of the accepted pairs of a database, the largest first.
+    """Of the accepted pairs of a database and the frames of its rigs, the largest first.
 
     Args:
         database: with two-view geometries.
@@ -117,7 +116,7 @@ def components(database: Path, names: Sequence[str], least: int) -> list[Compone
         least: images of a component.
     """
     accepted = verified_inliers(database, names)
-    graph = Graph(len(names), accepted[:, :2])
+    graph = Graph(len(names), np.concatenate((accepted[:, :2], frames(database, names))))
     partners = np.bincount(graph.edges.ravel(), minlength=len(names))
     component = graph.components()
     found = []
@@ -151,9 +150,10 @@ def map_components(
         standing: models of fewer of these images: a component that holds one of them goes on from it.
     """
     hush_colmap()
-    given = intrinsics_given(database)
-    refine = options.refine_focal_length if options.refine_focal_length is not None else not given
-    job = _Job(database, images, headers, options, output, clock, refine, given)
+    every = all_given(database)
+    refine = options.refine_focal_length if options.refine_focal_length is not None else not every
+    constant = frozenset(given_cameras(database)) if options.refine_focal_length is None else frozenset[int]()
+    job = _Job(database, images, headers, options, output, clock, refine, every, constant)
     models: list[pycolmap.Reconstruction] = []
     dropped: dict[str, int] = {}
     for component in components(database, sorted(headers), options.min_model_size):
@@ -162,11 +162,6 @@ def map_components(
         dropped |= best.dropped
     models.sort(key=lambda model: -model.num_reg_images())
     return Mapped(_without_repeated(models), dropped)
-
-
-def intrinsics_given(database: Path) -> bool:
-    """Whether the user gave the intrinsics at `import`."""
-    return bool(json.loads(read_record(database, "options") or "{}").get("camera_params"))
 
 
 def _without_repeated(models: list["pycolmap.Reconstruction"]) -> list["pycolmap.Reconstruction"]:
@@ -193,7 +188,8 @@ class _Job:
     output: Path
     clock: Clock
     refine: bool  # focal lengths and distortion
-    given: bool  # the user gave the intrinsics
+    given: bool  # the user gave the intrinsics of all cameras
+    constant: frozenset[int]  # cameras whose intrinsics stay
 
 
 def _map_component(job: _Job, component: Component, standing: Sequence["pycolmap.Reconstruction"]) -> _Try:
@@ -250,8 +246,8 @@ def _incremental(
     options = incremental_options(replace(job.options, seed=attempt.seed), job.refine, attempt.pace)
     options.image_names = component.names
     options.use_prior_position = options.use_robust_loss_on_prior_position = attempt.priors
-    if attempt.held:
-        options.constant_cameras = options.mapper.constant_cameras = _cameras_of_exif(job.database)
+    held = _cameras_of_exif(job.database) if attempt.held else set[int]()
+    options.constant_cameras = options.mapper.constant_cameras = held | job.constant
     place = job.output / f"{len(list(job.output.iterdir()))}"
     place.mkdir()
     if start is not None:
@@ -307,7 +303,9 @@ def _refined(job: _Job, model: "pycolmap.Reconstruction", held: bool, with_prior
     threads = job.options.mapper_threads or -1
     reference = reference_of(job.headers) if with_priors else None
     priors = position_priors(model, job.headers, reference) if reference is not None else []
-    free = refine_robustly(model, refine_cameras=job.refine, threads=threads, priors=priors)
+    free = refine_robustly(
+        model, refine_cameras=job.refine, threads=threads, priors=priors, constant_cameras=job.constant
+    )
     if not held or not far_from_exif(free, job.headers):
         return free
     kept = refine_robustly(model, refine_cameras=False, threads=threads, priors=priors)

@@ -1,6 +1,7 @@
 """The content of `database.db`, with SQLite alone: pycolmap takes longer to import than this takes."""
 
 import hashlib
+import itertools
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -120,6 +121,16 @@ def verified_inliers(path: Path, names: Sequence[str]) -> NDArray[np.int64]:
     numbers, inliers = np.array(rows, np.int64).reshape(-1, 2).T
     pairs = place[np.stack(np.divmod(numbers, MOST_IMAGES), axis=1)]
     return np.asarray(np.column_stack((pairs, inliers))[(pairs >= 0).all(axis=1)], np.int64)
+
+
+def frames(path: Path, names: Sequence[str]) -> NDArray[np.int64]:
+    """(E, 2) places in `names` of images that a rig took at one time: as many pairs as connect each frame."""
+    index = {name: i for i, name in enumerate(names)}
+    query = "SELECT frame_id, name FROM frame_data JOIN images ON data_id = image_id ORDER BY frame_id, image_id"
+    with closing(open_for_reading(path)) as connection:
+        rows = [(frame, index[name]) for frame, name in connection.execute(query) if name in index]
+    pairs = [(a, b) for (frame, a), (other, b) in itertools.pairwise(rows) if frame == other]
+    return np.array(pairs, np.int64).reshape(-1, 2)
 
 
 def keypoints(path: Path, name: str) -> NDArray[np.float32]:

@@ -6,7 +6,7 @@ and all to one side: few bend a whole model. Here the scale of the good ones is 
 Zisserman, "Multiple View Geometry", appendix 6.8) of that scale takes the others' pull away.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -49,6 +49,7 @@ def refine_robustly(
     refine_cameras: bool,
     threads: int = -1,
     priors: Sequence["pycolmap.PosePrior"] = (),
+    constant_cameras: Collection[int] = (),
 ) -> "pycolmap.Reconstruction":
     """Adjusts poses, points and, if asked, focal lengths and distortion; drops what COLMAP would drop.
 
@@ -57,6 +58,7 @@ def refine_robustly(
         refine_cameras: whether intrinsics may change.
         threads: of the solver; -1: one per core.
         priors: positions of images, in metres, that hold the model, too, with a robust loss.
+        constant_cameras: whose intrinsics stay in any case.
 
     Returns:
         The adjusted model, or `model` itself where the solver found nothing usable.
@@ -74,6 +76,9 @@ def refine_robustly(
     for image in refined.images.values():
         if image.has_pose:
             config.add_image(image.image_id)
+    for number in constant_cameras:
+        if number in refined.cameras:
+            config.set_constant_cam_intrinsics(number)
     if not priors:
         config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
     for tolerance in _TOLERANCES:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sfm_match.errors import UsageError
 from sfm_match.features.dedode import DeDoDeExtractor, chosen_model
+from sfm_match.features.tiles import buckets_of, geometry_of
 from sfm_match.images.files import Header, read_headers, scan
 from sfm_match.options.stages import ExtractOptions
 from sfm_match.runtime.planning import OWN_PROFILE, Range
@@ -34,8 +35,8 @@ def build_engines(images: Path | None, shapes: Iterable[tuple[int, int]], option
             raise UsageError(f"--shapes {width}x{height}: accepted are multiples of {model.divisor} for {model.name}")
     if images is not None:
         headers = read_headers(images, [facts.name for facts in scan(images) if facts.error is None])
-        geometries = (h.geometry(options.size, model.divisor) for h in headers if isinstance(h, Header))
-        buckets.update(geometry.bucket for geometry in geometries)
+        geometries = (geometry_of(h, options, model.divisor) for h in headers if isinstance(h, Header))
+        buckets.update(buckets_of(geometries, options, model.divisor))
     if not buckets:
         raise UsageError("export engine: accepted are --images DIR, or --shapes WxH[,WxH ...]")
     return DeDoDeExtractor(model, options, buckets).served

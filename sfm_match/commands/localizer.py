@@ -1,7 +1,6 @@
 """From a query to its pose: features as the workspace has them, images of the model to match with, matches, pose."""
 
 import dataclasses
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -17,6 +16,7 @@ from sfm_match.colmap.absolute_pose import Correspondences, KnownCameras, Pose, 
 from sfm_match.colmap.cameras import check_camera_model
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.features.extractor import extractor_of
+from sfm_match.features.tiles import buckets_of, create_extractor, geometry_of
 from sfm_match.images.files import Header, ImageError
 from sfm_match.images.loader import Item, decode_for
 from sfm_match.job.progress import Clock
@@ -25,6 +25,7 @@ from sfm_match.models import recorded_match_defaults
 from sfm_match.options.base import about
 from sfm_match.options.localize import ALL_UP_TO, NUM_IMAGES, LocalizeOptions
 from sfm_match.options.stages import ExtractOptions, MatchOptions
+from sfm_match.refine.memory import photographs_kept
 from sfm_match.refine.patch_alignment import Seen, align_photographs, see
 from sfm_match.results import Results
 from sfm_match.stages.extract import feature_inputs
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 Rows = NDArray[np.int64]
 Floats = NDArray[np.float64]
 T = TypeVar("T")
-_SEEN = 64  # photographs of the model in memory
+_SEEN = 64  # photographs of the model in memory at most
 _KEPT = 1024  # images of the model, whose points are in memory: 100 MB
 _FARTHEST = 0.01  # of the long side: adjustment moves no keypoint by more
 
@@ -111,7 +112,8 @@ class Localizer:
         self._stored = FeatureCache(self._features.folder, self._features.units, results.images, limit)
         self._points = _ModelPoints(self._model, self._features, self._stored)
         self._cameras = KnownCameras(self._model, results.images)
-        self._see = lru_cache(_SEEN)(self._seen)
+        geometries = (results.images[name].geometry(self._extracting.size, 1) for name in self._points.names)
+        self._see = lru_cache(photographs_kept(geometries, _SEEN))(self._seen)
 
     def each(self, queries: Sequence[Query]) -> Iterator[tuple[Query, Answer | str]]:
         """What was found of each query, or why it has no features. They come by their sizes, as they are batched.
@@ -122,10 +124,12 @@ class Localizer:
         """
         if not queries:
             return
-        module, options = extractor_of(self._extracting.model), self._extracting
-        model = module.chosen_model(options)
-        items = [Item(query.key, query.header.geometry(options.size, model.divisor)) for query in queries]
-        extractor = module.create(model, options, Counter(item.geometry.bucket for item in items))
+        options = self._extracting
+        model = extractor_of(options.model).chosen_model(options)
+        items = [Item(query.key, geometry_of(query.header, options, model.divisor)) for query in queries]
+        extractor = create_extractor(
+            model, options, buckets_of((item.geometry for item in items), options, model.divisor)
+        )
         asked = {query.key: query for query in queries}
         loaded = loader_for(Path(), None, options, batches_of(items, extractor.batch), extractor.batch)
         for batch, found in extractor.each(loaded, Clock()):
@@ -194,7 +198,7 @@ class Localizer:
         moves, counts = np.zeros_like(xy), np.zeros(len(xy))
         for place, name in enumerate(matched.candidates) if mine is not None else ():
             rows = np.flatnonzero((matched.places == place) & inliers[matched.of])
-            other = self._see(self._results.folder / name, self._results.images[name]) if len(rows) else None
+            other = self._see(self._results.image_folder / name, self._results.images[name]) if len(rows) else None
             if other is None or mine is None:
                 continue
             of = matched.of[rows]

@@ -104,7 +104,9 @@ class DeDoDeExtractor:
         self.model, self._options, self._buckets = model, options, buckets
         self._note = ""
         if runtime is None:
-            runtime, choice = runtime_for(options.device, _images_at_once(model, buckets))
+            whole = options.tile is None  # of tiles one after another, on all cores: memory is what is short
+            at_once = _images_at_once(model, buckets) if whole else 1
+            runtime, choice = runtime_for(options.device, at_once, keeps_memory=whole)
             self._note = choice.note
         self._runtime = runtime
         self.batch = self._batch()
@@ -122,8 +124,9 @@ class DeDoDeExtractor:
     def _make(self, model: Model, served: Sequence[Range]) -> _Networks:
         capacity = parts.capacity_for(self._options.max_keypoints)
         how = selection(model, self._options)
-        # rotations, and more keypoints than a selection holds: chosen on the host
-        if self._runtime.on_device and not self._options.turns and capacity is not None:
+        # rotations, tiles, and more keypoints than a selection holds: chosen on the host
+        on_host = self._options.turns or self._options.tile is not None or capacity is None
+        if self._runtime.on_device and not on_host and capacity is not None:
             return _OnDevice(self._runtime, model, how, capacity, served)
         return _OnHost(self._runtime, model, how, ROTATIONS if self._options.turns else 1, served)
 
@@ -141,6 +144,10 @@ class DeDoDeExtractor:
     def engine(self) -> str:
         """What runs, for the report."""
         return f"{self._runtime.provider}{', fp16' if self.model.half else ''}{self._note}"
+
+    def most_keypoints(self, size: tuple[int, int]) -> int:
+        """As `extractor.Extractor.most_keypoints`."""
+        return selection(self.model, self._options).most(size)
 
     def features(self, batch: Loaded, clock: Clock) -> Found:
         """Features of each image of a batch, or the reason why it has none."""
@@ -187,6 +194,7 @@ def selection(model: Model, options: ExtractOptions) -> Selection:
         model.spec.published,
         0 if options.all_keypoints else model.spec.pixels_per_keypoint,
         0.0 if options.all_keypoints else model.spec.least_contrast,
+        logits=options.tile is not None,
     )
 
 

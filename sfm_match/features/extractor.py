@@ -21,6 +21,7 @@ from sfm_match.store.features import Features
 
 ROTATIONS = 4  # by a quarter turn each, with --turns
 NOT_FINITE = "the network gave values that are not finite"
+NO_KEYPOINT = "no keypoint found"
 
 Found = dict[str, Features | str]  # features of each image of a batch, or the reason why it has none
 
@@ -52,8 +53,13 @@ class Extractor(Protocol):
     def redone(self) -> int:
         """Images that half precision failed, and that were done again."""
 
+    def most_keypoints(self, size: tuple[int, int]) -> int:
+        """Keypoints of an image of this (width, height), network pixels without padding, at most."""
+
     def each(self, batches: Iterable[Loaded], clock: Clock) -> Iterator[tuple[Loaded, Found]]:
         """Features of batches, in their order. Keypoints are in raw pixels, the strongest first.
+
+        With `--tile`, scores of different images can be compared: they may be tiles of one photograph.
 
         Raises:
             EngineError: the engine failed, or has no memory for one image.
@@ -131,7 +137,7 @@ def features_of(
         descriptors: (N, D) unit length.
     """
     if not len(points):
-        return "no keypoint found"
+        return NO_KEYPOINT
     # copies, not views: a batch's arrays hold as many rows as a selection can, and a unit waits for the disk
     return Features(geometry.raw_from_network(points), scores.copy(), descriptors.copy())
 

@@ -25,6 +25,7 @@ class Selection:
     coverage: bool = False  # rank by probability over the square root of its density (DeDoDe's `increase_coverage`)
     pixels_per_keypoint: int = 0  # network pixels, half as many in images too small for `ENOUGH`; 0: no limit
     least_contrast: float = 0.0  # of a logit over the lowest within `CONTRAST_RADIUS`; 0: no limit
+    logits: bool = False  # scores are logits, which can be compared between tiles; their probabilities cannot
 
     def most(self, size: tuple[int, int]) -> int:
         """Keypoints of an image of this (width, height), network pixels without padding."""
@@ -48,7 +49,8 @@ def select_keypoints(
 
     Returns:
         (N, 2) x, y in network pixels, the centre of the top-left pixel at (0.5, 0.5), and (N,) scores, descending:
-        probabilities, with `coverage` over the square root of their density.
+        probabilities, with `coverage` over the square root of their density; with `logits`, the logarithms of these
+        without the softmax's denominator.
     """
     width, height = size
     inside = np.ascontiguousarray(logits[:height, :width])
@@ -91,6 +93,9 @@ def select_keypoints(
             seen = np.minimum(refined.clip(0).astype(np.int64), (width - 1, height - 1))
             stays &= mask[seen[:, 1], seen[:, 0]] > 0
         points[stays] = refined[stays]  # one that would leave the valid area stays at its pixel
+    if how.logits:
+        # the density is of probabilities: its square root holds half of the denominator's logarithm
+        return points, (strength[order] - (0.5 * log_total if how.coverage else 0.0)).astype(np.float32)
     return points, np.exp(strength[order] - log_total).astype(np.float32)
 
 

@@ -59,7 +59,7 @@ class OnnxExtractor:
         self._where = model.path.with_name(FILE)
         self.width = model.description.dimension
         self.batch = 1 if options.batch == AUTO or model.single else int(options.batch)
-        self._runtime, choice = runtime_for(options.device)
+        self._runtime, choice = runtime_for(options.device, keeps_memory=options.tile is None)
         self.engine = f"{self._runtime.provider}, {model.path.name}{choice.note}"
         self._levels = levels(*_each_channel(model.description))
         self._session = self._runtime.load(self._part(model, buckets))
@@ -70,6 +70,10 @@ class OnnxExtractor:
         served = ranges(buckets, self.batch)
         profiles = [{described.input: r.shapes(before=(described.depth,))} for r in served]
         return Part(model.path, partial(_no_module, model.path), outputs, profiles=profiles)
+
+    def most_keypoints(self, size: tuple[int, int]) -> int:  # noqa: ARG002 - one limit for all sizes
+        """As `extractor.Extractor.most_keypoints`."""
+        return self._options.max_keypoints
 
     def each(self, batches: Iterable[Loaded], clock: Clock) -> Iterator[tuple[Loaded, Found]]:
         """Features of batches, in their order."""

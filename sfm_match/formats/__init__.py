@@ -1,4 +1,7 @@
-"""What a finished workspace can be written as. A new format is a module with `write`, and a line in `FORMATS`."""
+"""What a finished workspace can be written as. A new format is a module with `write`, and a line in `FORMATS`.
+
+The other way, `hloc_reader` reads the files of `SOURCES`.
+"""
 
 import importlib
 from collections.abc import Callable
@@ -30,6 +33,11 @@ class Format:
 
 FORMATS = {
     "hloc": Format("sfm_match.formats.hloc", "features.h5, matches.h5, pairs.txt"),
+    "undistorted": Format("sfm_match.formats.undistorted", "images/, sparse/0 with PINHOLE cameras, masks/"),
+    "nerfstudio": Format("sfm_match.formats.nerfstudio", "transforms.json, sparse_pc.ply, images/, masks/"),
     "colmap-text": Format("sfm_match.formats.colmap_text", "sparse/0/*.txt ..."),
+    "bundler": Format("sfm_match.formats.bundler", "bundle.out, list.txt"),
     "ply": Format("sfm_match.formats.ply", "points.ply, points_1.ply ..."),
 }
+
+SOURCES = ("hloc",)  # programs of which `convert --from` reads the files

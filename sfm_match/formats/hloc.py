@@ -25,7 +25,7 @@ _MOST_INT16 = np.iinfo(np.int16).max
 def write(results: Results, out: Path) -> list[Path]:
     """As `Format.write`."""
     files = [out / name for name in ("features.h5", "matches.h5", "pairs.txt")]
-    keys = _keys(results.pairs)
+    keys = pair_keys(results.pairs, "--to hloc")
     counts = results.feature_set.counts
     with _replaced(files[0]) as file:
         for name, features in results.iter_features():
@@ -34,7 +34,8 @@ def write(results: Results, out: Path) -> list[Path]:
             width = features.descriptors.shape[1] // results.feature_set.rotations
             group["keypoints"] = features.keypoints - np.float32(0.5)
             group["scores"] = features.scores
-            group["descriptors"] = features.descriptors[:, :width].T
+            if width:  # features that came from hloc may have none
+                group["descriptors"] = features.descriptors[:, :width].T
             group["image_size"] = np.array((header.width, header.height))
     with _replaced(files[1]) as file:
         for first, second, matches in results.iter_matches():
@@ -51,8 +52,8 @@ def _replaced(path: Path) -> Iterator[h5py.File]:
         yield file
 
 
-def _keys(pairs: list[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    """Pair -> hloc's name of its group, in either order, as `iter_matches` may give it.
+def pair_keys(pairs: list[tuple[str, str]], option: str) -> dict[tuple[str, str], str]:
+    """Pair -> hloc's name of its group, in either order, as `iter_matches` may give it. `option` is named in errors.
 
     Raises:
         UsageError: two pairs would have one name, or a name cannot be written to hloc's list of pairs.
@@ -61,19 +62,19 @@ def _keys(pairs: list[tuple[str, str]]) -> dict[tuple[str, str], str]:
     for pair in pairs:
         spaced = next((name for name in pair if any(c.isspace() for c in name)), None)
         if spaced is not None:
-            raise UsageError(f"--to hloc: {spaced}: hloc's lists of pairs hold no names with spaces; rename the file")
-        key = _key(*pair)
+            raise UsageError(f"{option}: {spaced}: hloc's lists of pairs hold no names with spaces; rename the file")
+        key = pair_key(*pair)
         if seen.setdefault(key, pair) != pair:
             raise UsageError(
-                f"--to hloc: {' and '.join(pair)}, {' and '.join(seen[key])}: hloc gives both pairs the name {key}; "
+                f"{option}: {' and '.join(pair)}, {' and '.join(seen[key])}: hloc gives both pairs the name {key}; "
                 "rename the files"
             )
-    return {(a, b): _key(a, b) for pair in pairs for a, b in (pair, pair[::-1])}
+    return {(a, b): pair_key(a, b) for pair in pairs for a, b in (pair, pair[::-1])}
 
 
-def _key(first: str, second: str) -> str:
-    """As hloc's `names_to_pair`."""
-    return "/".join((first.replace("/", "-"), second.replace("/", "-")))
+def pair_key(first: str, second: str, separator: str = "/") -> str:
+    """As hloc's `names_to_pair`; in earlier files the separator is `_`."""
+    return separator.join((first.replace("/", "-"), second.replace("/", "-")))
 
 
 def _by_keypoint(matches: Matches, first: int, second: int) -> tuple[NDArray[np.integer], NDArray[np.float16]]:

@@ -132,7 +132,7 @@ class Collection:
         """The collection after a scan of the folder: new and changed images in new units, vanished ones set aside.
 
         Raises:
-            UsageError: no such folder.
+            UsageError: no such folder, or masks of other images.
             NothingDone: no image in it.
         """
         images = source.folder
@@ -141,6 +141,11 @@ class Collection:
         if not files:
             kinds = ", ".join(sorted(SUFFIXES | VIDEO_SUFFIXES))
             raise NothingDone(f"{source.named}: no image in it (looked for {kinds})")
+        if masks is not None and not any(file.masked for file in files):
+            raise UsageError(
+                f"--masks {masks}: not one mask in it has the name of an image (looked for {files[0].name}.png and the "
+                "like)"
+            )
         known = {r.name: r for r in (*self._absent, *self.records.values()) if r.header is not None}
         kept = [r for f in files if (r := known.get(f.name)) is not None and r.signature == f.signature]
         known_names, found = {record.name for record in kept}, {file.name for file in files}

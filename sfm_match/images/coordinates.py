@@ -5,11 +5,13 @@ Three coordinate frames, all with x to the right, y down, in pixels, the centre 
 
 - raw: the pixels as the sensor stored them, what COLMAP reads and what is stored;
 - oriented: after EXIF orientation, the upright image that the network sees;
-- network: oriented, resized so that the long side is `--size`, at the top left of a padded bucket.
+- network: oriented, resized so that the long side is `--size`, at the top left of a padded bucket. With `--tile`, the
+  network sees parts of it.
 
 hloc's files use integer centres: subtract 0.5 going out, add 0.5 coming in.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,6 +86,71 @@ class ImageGeometry:
         width, height = self.oriented_size
         x, y = (points[:, 1], points[:, 0]) if transposed else (points[:, 0], points[:, 1])
         return np.stack((width - x if mirror_x else x, height - y if mirror_y else y), axis=1).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A part of an image that goes through the network as an image of its own. All in network pixels of the image."""
+
+    left: int
+    top: int
+    size: tuple[int, int]  # (width, height)
+    bucket: tuple[int, int]  # (width, height) with padding
+    inner: tuple[slice, slice]  # rows and columns, from `top` and `left`, that no other tile has in its inner part
+
+    @property
+    def whole(self) -> tuple[slice, slice]:
+        """Rows and columns of the image."""
+        return slice(self.top, self.top + self.size[1]), slice(self.left, self.left + self.size[0])
+
+    @property
+    def geometry(self) -> ImageGeometry:
+        """Of the tile, as of an image that is upright and not resized."""
+        return ImageGeometry(self.size, 1, self.size, self.bucket)
+
+    def network_from_tile(self, points: Points) -> Points:
+        """(N, 2) pixels of the tile to network pixels of the image."""
+        return points + np.array((self.left, self.top), np.float32)
+
+
+def plan_tiles(size: tuple[int, int], side: int, overlap: int, divisor: int) -> list[Tile]:
+    """Cuts an image evenly into tiles of one bucket. Their inner parts lie side by side and cover it.
+
+    Bucket sides, and places of tiles, are multiples of the divisor: then a network sees in a tile what it sees in the
+    whole image, as far as its receptive field does not reach beyond the tile.
+
+    Args:
+        size: (width, height) of the image at the network, pixels.
+        side: of a tile at most, pixels; a side of the image that is shorter is not cut.
+        overlap: what neighbours have in common at least, pixels. Their inner parts meet in the middle of it.
+        divisor: of the model, pixels.
+
+    Returns:
+        Row by row.
+    """
+    side = max(side // divisor, 1) * divisor
+    columns, rows = (_cuts(length, side, overlap, divisor) for length in size)
+    width, height = (-(-min(side, length) // divisor) * divisor for length in size)
+    return [
+        Tile(left, top, (right - left, bottom - top), (width, height), (inner_rows, inner_columns))
+        for top, bottom, inner_rows in rows
+        for left, right, inner_columns in columns
+    ]
+
+
+def _cuts(length: int, side: int, overlap: int, divisor: int) -> list[tuple[int, int, slice]]:
+    """Start and end of each part of a length, and its inner part, from its start."""
+    step = max((side - overlap) // divisor, 1) * divisor  # the widest
+    beyond = max(length - side, 0)  # what a first part leaves
+    steps = -(-beyond // step)
+    starts = [-(-beyond * i // (max(steps, 1) * divisor)) * divisor for i in range(steps + 1)]
+    ends = [min(start + side, length) for start in starts]
+    seams = [0, *((end + start) // 2 for end, start in zip(ends, starts[1:], strict=False)), length]
+    inner = (
+        slice(first - start, last - start)
+        for start, (first, last) in zip(starts, itertools.pairwise(seams), strict=True)
+    )
+    return list(zip(starts, ends, inner, strict=True))
 
 
 def upright_size(raw_size: tuple[int, int], orientation: int) -> tuple[int, int]:

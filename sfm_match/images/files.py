@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,9 +17,11 @@ from sfm_match.errors import NothingDone, UsageError
 from sfm_match.images.coordinates import ImageGeometry, plan_geometry, undo_orientation, upright_size
 from sfm_match.images.exif import details_of, focal_from_exif, gps_of, location_from_exif
 
-SUFFIXES = {".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".webp", ".bmp"}
+_HEIC, _AVIF = {".heic", ".heif"}, {".avif"}
+SUFFIXES = {".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".webp", ".bmp"} | _HEIC | _AVIF
 MIN_SIDE = 32  # pixels; below, there is nothing to detect
 MAX_PIXELS = 1 << 30
+_STRIPE = 1 << 24  # pixels that are copied at once
 
 Image = NDArray[np.uint8]
 Decode = Callable[[Path, tuple[int, int] | None], Image]  # arguments and result of `decode`
@@ -65,6 +68,7 @@ class ScannedFile:
     name: str
     signature: str  # size and time of the file (and of its mask): when it changes, the image is new
     error: str | None = None  # why the name itself cannot be used
+    masked: bool = False  # whether a mask was found
 
 
 def files_below(folder: Path, suffixes: Container[str], skipped: Iterable[Path] = ()) -> Iterator[tuple[str, Path]]:
@@ -75,7 +79,7 @@ def files_below(folder: Path, suffixes: Container[str], skipped: Iterable[Path] 
     Args:
         folder: to search, with its subfolders.
         suffixes: in lower case, with their points.
-        skipped: folders that are not searched.
+        skipped: folders that are not searched, and files that are left out.
 
     Raises:
         UsageError: a folder cannot be read.
@@ -84,7 +88,8 @@ def files_below(folder: Path, suffixes: Container[str], skipped: Iterable[Path] 
     def refuse(error: OSError) -> None:
         raise UsageError(f"--images {folder}: {error.filename}: {error.strerror}")
 
-    seen = {_identity(path) for path in skipped if path.is_dir()}
+    left_out = set(skipped)
+    seen = {_identity(path) for path in left_out if path.is_dir()}
     for parent, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
         identity = _identity(Path(parent))
         if identity in seen:  # a link back, or one that is skipped
@@ -93,8 +98,8 @@ def files_below(folder: Path, suffixes: Container[str], skipped: Iterable[Path] 
         seen.add(identity)
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         for file in files:
-            if not file.startswith(".") and Path(file).suffix.lower() in suffixes:
-                path = Path(parent, file)
+            path = Path(parent, file)
+            if not file.startswith(".") and path.suffix.lower() in suffixes and path not in left_out:
                 yield path.relative_to(folder).as_posix(), path
 
 
@@ -119,7 +124,8 @@ def scan(folder: Path, masks: Path | None = None, *, or_none: bool = False) -> l
             found.append(ScannedFile(ascii(name), "", reason))
             continue
         mask = find_mask(masks, name)
-        found.append(ScannedFile(name, signature_of(path) + (f" mask {signature_of(mask)}" if mask else "")))
+        signature = signature_of(path) + (f" mask {signature_of(mask)}" if mask else "")
+        found.append(ScannedFile(name, signature, masked=mask is not None))
     if not found and not or_none:
         raise NothingDone(f"{folder}: no image in it (looked for {', '.join(sorted(SUFFIXES))})")
     return sorted(found, key=lambda f: f.name)
@@ -144,11 +150,18 @@ def signature_of(path: Path) -> str:
 
 
 def find_mask(masks: Path | None, name: str) -> Path | None:
-    """`NAME.png` (COLMAP's), or the name with .png for its suffix."""
-    if masks is None:
-        return None
-    candidates = (masks / f"{name}.png", masks / PurePosixPath(name).with_suffix(".png"))
-    return next((path for path in candidates if path.is_file()), None)
+    """The mask of an image: the most specific one.
+
+    Args:
+        masks: a file, for all images, or a folder with `NAME.png` (COLMAP's), or the name with .png for its suffix, or
+            `FOLDER.png` for the images of a folder without masks of their own: a camera's.
+        name: of the image.
+    """
+    if masks is None or masks.is_file():
+        return masks
+    path = PurePosixPath(name)
+    candidates = [f"{name}.png", str(path.with_suffix(".png")), *(f"{folder}.png" for folder in path.parents[:-1])]
+    return next((mask for one in candidates if (mask := masks / one).is_file()), None)
 
 
 def read_headers(folder: Path, names: list[str]) -> list[Header | ImageError]:
@@ -239,7 +252,20 @@ def _to_rgb(image: Any) -> Image:
         return _from_deep_grey(np.asarray(image))
     if image.mode in ("P", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))  # what is RGB would be copied once more
+    return _in_stripes(image if image.mode == "RGB" else image.convert("RGB"))  # what is RGB would be copied once more
+
+
+def _in_stripes(image: Any) -> Image:
+    """(H, W, 3) of an RGB image. Pillow would copy a large one twice on its way to an array."""
+    width, height = image.size
+    rows = max(1, _STRIPE // width)
+    if height <= rows:
+        return np.asarray(image)
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        pixels[top:bottom] = np.asarray(image.crop((0, top, width, bottom)))
+    return pixels
 
 
 def _from_deep_grey(grey: NDArray[Any]) -> Image:
@@ -249,12 +275,39 @@ def _from_deep_grey(grey: NDArray[Any]) -> Image:
     return np.repeat(eight[..., None], 3, axis=2)
 
 
+def is_heif(name: str) -> bool:
+    """Whether an image's name is that of a HEIC or AVIF, which COLMAP and many other programs do not read."""
+    return PurePosixPath(name).suffix.lower() in _HEIC | _AVIF
+
+
+@cache
+def _heic_opener() -> bool:
+    """Teaches Pillow HEIC, where the extra `heic` is installed."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
+
+
+def _unidentified(path: Path) -> str:
+    """Why Pillow does not know a file."""
+    from PIL import features
+
+    suffix = path.suffix.lower()
+    if (suffix in _HEIC and not _heic_opener()) or (suffix in _AVIF and not features.check("avif")):
+        return f"{suffix[1:].upper()} needs a package that is not installed: pip install 'sfm-match[heic]'"
+    return "not an image: no known format"
+
+
 def _opened(path: Path, *, whole: bool = False) -> Any:
     """The image, its header read. `whole`: from memory, because Pillow maps some turned TIFFs with swapped sides."""
     from PIL import Image as Pillow
     from PIL import UnidentifiedImageError
 
     Pillow.MAX_IMAGE_PIXELS = None  # read_header refuses what is too large, with its own message
+    _heic_opener()
     warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # damaged EXIF is no news to the user
     try:
         if path.stat().st_size == 0:
@@ -264,7 +317,7 @@ def _opened(path: Path, *, whole: bool = False) -> Any:
     except ImageError:
         raise
     except UnidentifiedImageError as error:
-        raise ImageError("not an image: no known format") from error
+        raise ImageError(_unidentified(path)) from error
     except Exception as error:  # as in decode
         lasting = getattr(error, "errno", None) is None
         raise ImageError(f"cannot be opened: {_one_line(error)}", lasting=lasting) from error
@@ -287,4 +340,4 @@ def read_mask(path: Path, raw_size: tuple[int, int]) -> NDArray[np.uint8]:
     height, width = visible.shape
     if abs(width * raw_size[1] - height * raw_size[0]) > width + height + sum(raw_size):
         raise ImageError(f"mask {path.name}: {width} x {height} pixels for an image of {raw_size[0]} x {raw_size[1]}")
-    return np.where(visible > 0, 255, 0).astype(np.uint8)
+    return np.where(visible > 0, np.uint8(255), np.uint8(0))

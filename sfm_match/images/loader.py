@@ -63,7 +63,8 @@ class Loader:
             masks: folder of masks, or None.
             batches: items of one bucket each; taken as they are needed.
             workers: decoding threads.
-            ahead: images in memory beyond the batch in hand; with batches, up to the last of one.
+            ahead: images in memory beyond the batch in hand; with batches, up to the last of one. 0: a batch is read
+                when it is asked for, and not kept.
             reduced: decode large JPEGs at a fraction of their size, where that is enough.
             decoder: of the images; masks are not its business.
         """
@@ -76,30 +77,20 @@ class Loader:
         begun: deque[tuple[Sequence[Item], list[Future[_Prepared]]]] = deque()
         with ThreadPoolExecutor(self._workers) as pool:
 
-            def top_up() -> None:
-                while sum(len(batch) for batch, _ in begun) < self._ahead:
+            def begin(images: int) -> None:
+                while sum(len(batch) for batch, _ in begun) < images:
                     if (batch := next(upcoming, None)) is None:
                         return
                     begun.append((batch, [pool.submit(self._prepare, item) for item in batch]))
 
-            top_up()
-            while begun:
-                batch, prepared = begun.popleft()
-                top_up()
-                good: list[tuple[Item, _Prepared]] = []
-                failed: dict[str, str] = {}
-                retry: set[str] = set()
-                for item, future in zip(batch, prepared, strict=True):
-                    try:
-                        good.append((item, future.result()))
-                    except ImageError as error:
-                        failed[item.name] = str(error)
-                        if not error.lasting:
-                            retry.add(item.name)
-                width, height = batch[0].geometry.bucket
-                empty = np.empty((0, height, width, 3), np.uint8)
-                images = np.stack([image for _, (image, _) in good]) if good else empty
-                yield Loaded([item for item, _ in good], images, [mask for _, (_, mask) in good], failed, retry)
+            while True:
+                begin(max(self._ahead, 1))
+                if not begun:
+                    return
+                first = begun.popleft()
+                begin(self._ahead)
+                yield _loaded(*first)
+                del first  # or it would stay in memory while the next one is read
 
     def _prepare(self, item: Item) -> _Prepared:
         geometry = item.geometry
@@ -110,6 +101,27 @@ class Loader:
             visible = geometry.orient(read_mask(mask_path, geometry.raw_size))
             mask = resize(visible, geometry.network_size, cv2.INTER_NEAREST)
         return to_network(raw, geometry), mask
+
+
+def _loaded(batch: Sequence[Item], prepared: Sequence[Future[_Prepared]]) -> Loaded:
+    """Waits for the images of a batch."""
+    good: list[tuple[Item, _Prepared]] = []
+    failed: dict[str, str] = {}
+    retry: set[str] = set()
+    for item, future in zip(batch, prepared, strict=True):
+        try:
+            good.append((item, future.result()))
+        except ImageError as error:
+            failed[item.name] = str(error)
+            if not error.lasting:
+                retry.add(item.name)
+    width, height = batch[0].geometry.bucket
+    if len(good) == 1:  # not copied: it may be large
+        images = good[0][1][0][None]
+    else:
+        empty = np.empty((0, height, width, 3), np.uint8)
+        images = np.stack([image for _, (image, _) in good]) if good else empty
+    return Loaded([item for item, _ in good], images, [mask for _, (_, mask) in good], failed, retry)
 
 
 def decode_for(geometry: ImageGeometry, path: Path, *, reduce: bool, decoder: Decode = decode) -> NDArray[np.uint8]:
@@ -135,6 +147,8 @@ def to_network(raw: NDArray[np.uint8], geometry: ImageGeometry) -> NDArray[np.ui
         raw = resize(raw, geometry.raw_network_size, cv2.INTER_AREA)
     image = geometry.orient(raw)
     right, bottom = geometry.bucket[0] - width, geometry.bucket[1] - height
+    if right == bottom == 0:
+        return image
     return np.asarray(cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REPLICATE), np.uint8)
 
 

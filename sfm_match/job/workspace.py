@@ -14,6 +14,7 @@ from sfm_match.options.stages import OPTION_NAMES
 from sfm_match.store.shard import remove_leftovers, write_text
 
 SCHEMA = 1  # of the record; raise it when the results of earlier versions are no longer what this one would make
+FROM = "from"  # in a stage's inputs: the program whose files they were read from, with `convert --from`
 ANEW = "choose another --workspace, or begin anew with `sfm-match extract --overwrite` or `run --overwrite`"
 
 
@@ -127,6 +128,11 @@ class Workspace:
         """
         before = self.read_record().get(stage)
         if before is not None and before != inputs and not overwrite:
+            if FROM in before or FROM in inputs:
+                raise UsageError(
+                    f"{self.folder}: the results of {stage} {_origin(before, inputs)}; choose another --workspace, or "
+                    "add --overwrite to replace them"
+                )
             changed = sorted(k for k in {*before, *inputs} if before.get(k) != inputs.get(k))
             shown = ", ".join(f"{_name(k)} was {_shown(before.get(k))}, now {_shown(inputs.get(k))}" for k in changed)
             raise UsageError(
@@ -150,6 +156,14 @@ class Workspace:
         for path in (self.pairs, self.added_pairs, self.database, *journals, self.sparse, self.unregistered):
             if path.exists():
                 path.rename(aside / path.name)
+
+
+def _origin(before: dict[str, Any], inputs: dict[str, Any]) -> str:
+    """Where results came from, if those of now are read from another program's files, or those of before were."""
+    if FROM not in before:
+        return "were computed by sfm-match"
+    same = before[FROM] == inputs.get(FROM)
+    return f"were read from {'other files' if same else 'the files'} of {before[FROM]}"
 
 
 def _name(key: str) -> str:

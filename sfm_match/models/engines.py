@@ -6,11 +6,12 @@ from sfm_match.runtime import Choice, Runtime, choose, create_runtime
 _FOLDER = "engines"  # within the folder of weights
 
 
-def runtime_for(device: str, at_once: int = 1) -> tuple[Runtime, Choice]:
-    """The engine of a device, `auto` resolved. `at_once` is as in `create_runtime`.
+def runtime_for(device: str, at_once: int = 1, *, keeps_memory: bool = True) -> tuple[Runtime, Choice]:
+    """The engine of a device, `auto` resolved. The rest is as in `create_runtime`.
 
     Raises:
         UsageError: the device is not here; the message says what is missing.
     """
     choice = choose(device)
-    return create_runtime(choice.device, zoo.weights_dir() / _FOLDER, choice.index, at_once), choice
+    cache = zoo.weights_dir() / _FOLDER
+    return create_runtime(choice.device, cache, choice.index, at_once, keeps_memory=keeps_memory), choice

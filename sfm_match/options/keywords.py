@@ -10,6 +10,8 @@ class ExtractKeywords(TypedDict, total=False):
 
     model: str
     size: int
+    tile: int | None
+    tile_overlap: int
     max_keypoints: int
     device: str
     precision: str
@@ -79,6 +81,8 @@ class ImportKeywords(TypedDict, total=False):
     camera_mode: str
     camera_model: str
     camera_params: str | Sequence[float] | None
+    cameras: str | Path | None
+    rig_config: str | Path | None
     verify: bool
     adjust_keypoints: bool
     accept_pairs: str
@@ -104,6 +108,8 @@ class RunKeywords(TypedDict, total=False):
 
     model: str
     size: int
+    tile: int | None
+    tile_overlap: int
     max_keypoints: int
     device: str
     precision: str
@@ -153,6 +159,8 @@ class RunKeywords(TypedDict, total=False):
     camera_mode: str
     camera_model: str
     camera_params: str | Sequence[float] | None
+    cameras: str | Path | None
+    rig_config: str | Path | None
     verify: bool
     adjust_keypoints: bool
     accept_pairs: str

@@ -3,6 +3,7 @@
 The command line, the YAML file of `run` and the Python functions are all made from these dataclasses.
 """
 
+import hashlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,6 +18,7 @@ from sfm_match.options.base import (
     as_type,
     converted,
     fields_of,
+    flag,
     option,
     require,
     resolve_aliases,
@@ -27,6 +29,7 @@ from sfm_match.options.pairs import PairsOptions
 DUAL_SOFTMAX, LIGHTGLUE = "dual-softmax", "lightglue"
 PILLOW, NVIMGCODEC = "pillow", "nvimgcodec"
 DECODERS = (PILLOW, NVIMGCODEC)
+LEAST_TILE = 256  # pixels a side
 DEVICE_HELP = (
     f"where networks run and pairs are matched: {', '.join(DEVICES)}; auto takes the fastest available one, "
     "cuda:1 is the second GPU"
@@ -58,11 +61,23 @@ class ExtractOptions(Options):
         "or a folder with an ONNX file and its model.toml",
     )
     size: int = option(1024, "long side of an image at the network, pixels; smaller images are not enlarged")
+    tile: int | None = option(
+        None,
+        "cut images whose long side is larger at --size into tiles of this side, network pixels: for large photographs",
+        default_is="images go through the network whole",
+        refused=_TWO_IMAGES,
+    )
+    tile_overlap: int = option(
+        256, "network pixels that neighbouring tiles have in common at least", refused=_TWO_IMAGES
+    )
     max_keypoints: int = option(4096, "keypoints kept per image, the strongest first")
     device: str = option(AUTO, DEVICE_HELP, fingerprinted=False, refused=_NO_ENGINE)
     precision: str = option(AUTO, "number format of the network", choices=(AUTO, "fp32", "fp16"))
     masks: Path | None = option(
-        None, "folder of masks, NAME.png for image NAME; black hides (COLMAP's convention)", refused=_ONLY_JOBS
+        None,
+        "folder of masks, NAME.png for image NAME (COLMAP's convention) or FOLDER.png for a folder of images, or one "
+        "mask for all; black hides",
+        refused=_ONLY_JOBS,
     )
     fps: float | None = option(
         None,
@@ -115,6 +130,12 @@ class ExtractOptions(Options):
         refused=Refused((*WHOLE_RUNS, "infer", _ENGINE)),
     )
 
+    def inputs(self) -> dict[str, Any]:
+        chosen = super().inputs()
+        if self.tile is None:
+            del chosen["tile"], chosen["tile_overlap"]
+        return chosen
+
     def validate(self) -> None:
         require(self.fps is None or 0 < self.fps <= 1000, f"--fps {self.fps}: must be above 0 and at most 1,000")
         require(self.frames is None or self.frames >= 2, f"--frames {self.frames}: must be at least 2")
@@ -128,8 +149,23 @@ class ExtractOptions(Options):
         require(0 <= least < 1, f"--detection-threshold {least}: must be a probability, at least 0 and below 1")
         require(self.border >= 0, f"--border {self.border}: must be at least 0 pixels")
         require(self.workers >= 0, f"--workers {self.workers}: must be at least 0 (0: one per core)")
-        if self.masks is not None and not self.masks.is_dir():
-            raise UsageError(f"--masks {self.masks}: no such folder")
+        self._validate_tiles()
+        if self.masks is not None and not self.masks.exists():
+            raise UsageError(f"--masks {self.masks}: no such folder or file")
+
+    def _validate_tiles(self) -> None:
+        tile, overlap = self.tile, self.tile_overlap
+        if tile is None:
+            plain = overlap == ExtractOptions.tile_overlap
+            require(plain, f"--tile-overlap {overlap}: only with --tile")
+            return
+        require(tile >= LEAST_TILE, f"--tile {tile}: must be at least {LEAST_TILE} pixels")
+        require(tile < self.size, f"--tile {tile}: must be below --size, here {self.size}, or no image is cut")
+        accepted = 2 * self.border, tile // 2
+        message = (
+            f"--tile-overlap {overlap}: must be from {accepted[0]} (twice --border) to {accepted[1]} (half of --tile)"
+        )
+        require(accepted[0] <= overlap <= accepted[1], message)
 
 
 @dataclass(frozen=True)
@@ -199,9 +235,19 @@ class ImportOptions(Options):
 
     title: ClassVar[str] = "Import"
 
-    camera_mode: str = option(AUTO, "which images share a camera", choices=(AUTO, "single", "per-folder", "per-image"))
+    camera_mode: str = option(
+        AUTO,
+        "which images share a camera; with --rig-config, auto is per-folder",
+        choices=(AUTO, "single", "per-folder", "per-image"),
+    )
     camera_model: str = option("SIMPLE_RADIAL", "COLMAP camera model")
     camera_params: str | None = option(None, "intrinsics of every camera, in COLMAP's order, separated by commas")
+    cameras: Path | None = option(
+        None, "YAML file of camera models and intrinsics by patterns of names, for images that have others"
+    )
+    rig_config: Path | None = option(
+        None, "file of rigs, COLMAP's JSON: cameras that move together, a folder or prefix of the names each"
+    )
     verify: bool = option(True, "geometric verification of the matches")
     adjust_keypoints: bool = option(
         True, "move verified keypoints to where the image patches around them align, below the pixel"
@@ -214,12 +260,19 @@ class ImportOptions(Options):
 
     def inputs(self) -> dict[str, Any]:
         chosen = super().inputs()
+        for name in ("cameras", "rig_config"):  # their content counts
+            file: Path | None = getattr(self, name)
+            if file is not None:
+                chosen[name] = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
         if not self.verify:
             for name in ("adjust_keypoints", "accept_pairs"):  # only what is verified is judged and adjusted
                 del chosen[name]
         return chosen
 
     def validate(self) -> None:
+        for name in ("cameras", "rig_config"):
+            file: Path | None = getattr(self, name)
+            require(file is None or file.is_file(), f"{flag(name)} {file}: no such file")
         if self.camera_params is not None:
             try:
                 [float(p) for p in self.camera_params.split(",")]

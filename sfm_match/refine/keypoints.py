@@ -5,7 +5,6 @@ on where it was. At the end all keypoints are written at once.
 """
 
 import json
-import os
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -30,12 +29,14 @@ from sfm_match.images.files import ImageError
 from sfm_match.images.loader import decode_for
 from sfm_match.job.concurrency import WorkerThreads
 from sfm_match.job.progress import MakeProgress
+from sfm_match.refine.memory import pairs_at_once, photographs_kept
 from sfm_match.refine.patch_alignment import ALGORITHM, Floats, Seen, align_photographs, see
 from sfm_match.refine.track_optimization import Relations, join, optimize_tracks
 from sfm_match.store.shard import ShardError, fingerprint, open_shard, write_shard
 
 UNIT = 8  # pairs
 _BLOCK = 32  # images: pairs between two blocks follow one another
+_MOST_KEPT = 3 * _BLOCK  # photographs in memory
 PARTNERS = 6  # pairs of an image that are aligned, those with most matches: the time grows with the images
 _LEAST = 15  # verified matches of a pair that is aligned
 _NO_PAIRS = np.empty(0, np.int64)
@@ -134,7 +135,7 @@ def _align_all(
     progress = make_progress("adjust", sum(map(len, units)), "pairs")
     progress.advance(sum(len(pairs) for pairs, one in zip(units, found, strict=True) if one is not None))
     cv2.setNumThreads(1)  # the threads are here
-    workers = WorkerThreads(os.cpu_count() or 1)
+    workers = WorkerThreads(pairs_at_once(photographs.geometries))
     waiting = ((number, source.load(units[number])) for number, one in enumerate(found) if one is None)
     try:
         with threadpool_limits(1, "blas"):
@@ -252,7 +253,8 @@ class _Photographs:
         self._size, self._reduced = size, reduced
         self.unreadable: set[int] = set()
         self.read_any = False
-        self.read = lru_cache(3 * _BLOCK)(self._read)
+        self.geometries = [self.geometry(image) for image in names]
+        self.read = lru_cache(photographs_kept(self.geometries, _MOST_KEPT))(self._read)
 
     def geometry(self, image: int) -> ImageGeometry:
         return self._headers[self._names[image]].geometry(self._size, 1)

@@ -179,7 +179,7 @@ class TorchRuntime:
         return reference, f"matching by torch ({reason})"
 
     def put(self, name: str, array: NDArray[Any]) -> Value:  # noqa: ARG002 - tensors are new each time
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        tensor = torch.from_numpy(np.require(array, requirements=("C", "W")))
         with self.working():
             if self.device == "cuda":
                 tensor = tensor.pin_memory()

@@ -1,15 +1,16 @@
 """Features of every image: a unit is up to 64 images, its result one file."""
 
 import dataclasses
-from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 
 from sfm_match.errors import NothingDone
 from sfm_match.features.extractor import FeatureModel, devices_for, extractor_of
+from sfm_match.features.tiles import buckets_of, geometry_of
 from sfm_match.images.collection import Collection, write_failed
 from sfm_match.images.decoders import decoder_inputs, decoder_note
 from sfm_match.images.loader import Item
+from sfm_match.images.panoramas import is_panorama
 from sfm_match.job.executor import done_units, threads_each
 from sfm_match.job.progress import Clock, StageReport
 from sfm_match.job.workspace import made_by
@@ -65,16 +66,16 @@ def run(job: Job) -> StageReport:
     after, detail = before, ""
     if work:
         workspace.write_record("made by", made_by())
-        geometries = (header.geometry(options.size, model.divisor) for header in collection.usable.values())
+        geometries = (geometry_of(header, options, model.divisor) for header in collection.usable.values())
         context = ExtractContext(
             collection.folder,
             collection.masks,
             workspace.features,
             before.fingerprint,
             dataclasses.replace(options, workers=threads_each(options.workers, len(devices))),
-            Counter(geometry.bucket for geometry in geometries),
+            buckets_of(geometries, options, model.divisor),
         )
-        units = _units(collection, options.size, model.divisor, work)
+        units = _units(collection, options, model.divisor, work)
         progress = job.progress("extract", sum(map(len, work.values())), "images")
         try:
             receipts = list(
@@ -85,6 +86,12 @@ def run(job: Job) -> StageReport:
         detail = _detail(receipts, min(len(devices), len(units))) + decoder_note(options.decoder)
         heads = {**before.heads, **{receipt.number: receipt.head for receipt in receipts}}
         after = feature_set(workspace, collection, inputs, heads)
+    panoramas = sum(is_panorama(*header.upright_size) for header in collection.usable.values())
+    if panoramas:
+        hint = (
+            f"{panoramas:,} images have the shape of 360-degree panoramas: `sfm-match cubemap` makes pictures of them"
+        )
+        detail = f"{detail}; {hint}" if detail else hint
     job.found_features = after
     write_failed(workspace, after.failed)
     if not after.counts:
@@ -110,13 +117,15 @@ def _before(job: Job, inputs: Mapping[str, object]) -> FeatureSet:
     return job.found_features
 
 
-def _units(collection: Collection, size: int, divisor: int, wanted: Mapping[int, list[str]]) -> list[Unit]:
+def _units(
+    collection: Collection, options: ExtractOptions, divisor: int, wanted: Mapping[int, list[str]]
+) -> list[Unit]:
     """Units with all that their extraction asks for."""
     headers = collection.usable
     return [
         Unit(
             number,
-            tuple(Item(name, headers[name].geometry(size, divisor)) for name in names),
+            tuple(Item(name, geometry_of(headers[name], options, divisor)) for name in names),
             {name: collection.records[name].signature for name in names},
         )
         for number, names in wanted.items()
@@ -138,7 +147,8 @@ def load_only(job: Job) -> StageReport:
     collection, options, clock = job.collection, job.options.extract, Clock()
     divisor = extractor_of(options.model).chosen_model(options).divisor
     batch = 8 if options.batch == AUTO else int(options.batch)
-    units = _units(collection, options.size, divisor, collection.units())
+    batch = 1 if options.tile is not None else batch
+    units = _units(collection, options, divisor, collection.units())
     batches = [cut for unit in units for cut in batches_of(unit.items, batch)]
     progress = job.progress("load", len(collection.usable), "images")
     loaded, failed = 0, 0

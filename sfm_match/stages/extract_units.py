@@ -9,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 
 from sfm_match.features.extractor import Extractor, extractor_of
+from sfm_match.features.tiles import create_extractor
 from sfm_match.images.decoders import find_decoder
 from sfm_match.images.loader import Item, Loaded, Loader
 from sfm_match.job.concurrency import in_background
@@ -36,7 +37,7 @@ class ExtractContext:
     features: Path  # folder
     fingerprint: str
     options: ExtractOptions
-    buckets: Mapping[tuple[int, int], int]  # (width, height) of all the job's padded images -> how many
+    buckets: Mapping[tuple[int, int], int]  # (width, height) of all the job's padded images, or their tiles -> how many
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,8 @@ def extract_units(
     with clock.on("load"):
         options = dataclasses.replace(context.options, device=device, devices=None)
         # of all images, so that a job that goes on asks for the engines that it began with
-        module = extractor_of(options.model)
-        extractor = module.create(module.chosen_model(options), options, context.buckets)
+        model = extractor_of(options.model).chosen_model(options)
+        extractor = create_extractor(model, options, context.buckets)
     told = 0  # images in float32
 
     def write(result: tuple[int, UnitResult]) -> UnitReceipt:
@@ -102,6 +103,7 @@ def _results(
             if batch is None:
                 return
             yield batch
+            del batch  # or it would stay in memory while the next one is read
 
     features: dict[str, Features] = {}
     failed: dict[str, str] = {}
@@ -142,14 +144,17 @@ def batches_of(items: Iterable[Item], batch: int) -> Iterator[Sequence[Item]]:
 def loader_for(
     images: Path, masks: Path | None, options: ExtractOptions, batches: Iterable[Sequence[Item]], batch: int
 ) -> Loader:
-    """Reads batches as the options say, far enough ahead for the network not to wait."""
+    """Reads batches as the options say, far enough ahead for the network not to wait.
+
+    With `--tile` not ahead: memory is what is short, and the network takes far longer.
+    """
     workers = threads_each(options.workers)
     return Loader(
         images,
         masks,
         batches,
         workers,
-        2 * max(batch, workers),
+        2 * max(batch, workers) if options.tile is None else 0,
         reduced=options.reduced_decode,
         decoder=find_decoder(options.decoder, options.device),
     )

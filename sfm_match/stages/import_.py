@@ -7,7 +7,7 @@ are adjusted (`refine.keypoints`), which resumes where it stopped, too.
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,10 +15,13 @@ from typing import Any
 
 from sfm_match.colmap.assigned import NOTHING_ASSIGNED, read_assigned
 from sfm_match.colmap.assigned import RECORD as CAMERAS
-from sfm_match.colmap.cameras import CameraPlan, check_camera_model, plan_cameras
+from sfm_match.colmap.cameras import GIVEN, CameraPlan, check_camera_model, plan_cameras
 from sfm_match.colmap.database import write_images
+from sfm_match.colmap.given_cameras import read_given_cameras
 from sfm_match.colmap.growth import SETTINGS, TAKEN, Earlier, earlier_of, take_over, write_signatures
 from sfm_match.colmap.queries import CONTENT, content_digest, count, read_record, write_records
+from sfm_match.colmap.rigs import RECORD as RIGS_WITHOUT_PLACES
+from sfm_match.colmap.rigs import apply_rigs, has_places, read_rigs, rig_cameras
 from sfm_match.colmap.verification import How, verdicts, verify_pairs
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError
 from sfm_match.job.progress import Clock, StageReport
@@ -41,6 +44,10 @@ def check(job: Job) -> None:
     _refuse_foreign_database(workspace, overwrite=job.overwrite)
     if options.camera_model != ImportOptions.camera_model or options.camera_params is not None:
         check_camera_model(options)
+    if options.rig_config is not None:
+        read_rigs(options.rig_config, job.collection.usable)
+    if options.cameras is not None:
+        read_given_cameras(options.cameras, job.collection.usable, options.camera_model)
     if job.found_features is not None:  # then it is known which images failed, and need no camera
         _cameras(job)
 
@@ -111,12 +118,14 @@ def _build(job: Job, partial: Path, origin: Origin, clock: Clock) -> None:
         keypoints = ((name, one.keypoints) for name, one in iter_features(features, descriptors=False))
         with clock.on("write"):
             headers = features.headers(job.collection)
-            write_images(partial, cameras, options.camera_model, keypoints, headers)
+            write_images(partial, cameras, keypoints, headers)
+            rigs = _write_rigs(partial, options, headers)
             with closing(sqlite3.connect(partial)) as connection, connection:
                 keys = json.dumps({camera.number: camera.key for camera in cameras})
                 records = {"options": _recorded(options), "inputs": origin.digest, SETTINGS: origin.settings}
+                records[GIVEN] = json.dumps([camera.number for camera in cameras if camera.params is not None])
                 write_signatures(connection, features.signatures)
-                write_records(connection, {**records, CAMERAS: keys})
+                write_records(connection, {**records, CAMERAS: keys, **rigs})
             if origin.earlier is not None:
                 take_over(partial, origin.earlier, matches.usable, matches.names)
             with closing(sqlite3.connect(partial)) as connection, connection:
@@ -146,11 +155,26 @@ def _build(job: Job, partial: Path, origin: Origin, clock: Clock) -> None:
     _checkpoint(partial)
 
 
+def _write_rigs(database: Path, options: ImportOptions, names: Iterable[str]) -> dict[str, str]:
+    """Writes the rigs whose cameras' places are known. Records: the others, which the mapper has to find."""
+    if options.rig_config is None:
+        return {}
+    rigs = read_rigs(options.rig_config, names)
+    if not has_places(rigs):
+        return {RIGS_WITHOUT_PLACES: options.rig_config.read_text(encoding="utf-8")}
+    apply_rigs(rigs, database, options.rig_config)
+    return {}
+
+
 def _cameras(job: Job) -> list[CameraPlan]:
     """With the numbers of the database that is replaced, unless all is to be made anew."""
     options = job.options.import_
     before = NOTHING_ASSIGNED if job.overwrite else read_assigned(job.workspace.database, _recorded(options))
-    return plan_cameras(job.features.headers(job.collection), options, before)
+    headers = job.features.headers(job.collection)
+    rigs = read_rigs(options.rig_config, headers) if options.rig_config is not None else []
+    file, model = options.cameras, options.camera_model
+    given = read_given_cameras(file, headers, model) if file is not None else []
+    return plan_cameras(headers, options, before, rig_cameras(rigs), given)
 
 
 def _recorded(options: ImportOptions) -> str:

@@ -15,7 +15,7 @@ from sfm_match.errors import NothingDone, SfmMatchError, UsageError
 from sfm_match.features.extractor import ROTATIONS
 from sfm_match.job.executor import done_units, threads_each
 from sfm_match.job.progress import Clock, StageReport
-from sfm_match.job.workspace import Workspace
+from sfm_match.job.workspace import FROM, Workspace
 from sfm_match.matching.matcher import MatchSettings
 from sfm_match.models import MatchDefaults, lightglue, match_defaults, recorded_match_defaults
 from sfm_match.options.stages import LIGHTGLUE, MatchOptions
@@ -88,6 +88,11 @@ def run(job: Job) -> StageReport:
     """
     workspace, features, options, clock = job.workspace, job.features, job.options.match, Clock()
     _check_rotations(options, features.rotations)
+    if FROM in features.inputs:
+        source = features.inputs[FROM]
+        raise UsageError(
+            f"{workspace.folder}: its features came from {source}; bring their matches with `convert --from {source}`"
+        )
     defaults = recorded_match_defaults(features.inputs)
     inputs = match_inputs(options, defaults)
     workspace.check("match", inputs, overwrite=job.overwrite)
@@ -96,7 +101,7 @@ def run(job: Job) -> StageReport:
         if not len(before.usable):
             raise NothingDone(f"{workspace.pairs}: no pair of images that both have features")
         workspace.write_record("match", inputs)
-        _remove_useless(workspace, before.heads)
+        remove_useless(workspace, before.heads)
         plans = list(plan_blocks(workspace.matches, before.fingerprint, before.names, features, before.open_pairs))
     progress = job.progress("match", len(before.open_pairs), "pairs")
     receipts: list[BlockReceipt] = []
@@ -162,7 +167,7 @@ def match_settings(
     )
 
 
-def _remove_useless(workspace: Workspace, useful: Mapping[Path, BlockHead]) -> None:
+def remove_useless(workspace: Workspace, useful: Mapping[Path, BlockHead]) -> None:
     """Deletes files of other options, and damaged ones; files with other names are not ours."""
     for path in workspace.matches.glob("*.h5"):
         if path not in useful and _FILE_NAME.fullmatch(path.name):

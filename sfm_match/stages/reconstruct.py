@@ -3,18 +3,21 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sfm_match.colmap.cameras import all_given
+from sfm_match.colmap.colours import colour_points
 from sfm_match.colmap.georeference import georeference, reference_of
 from sfm_match.colmap.growth import FROM, brought_up_to
 from sfm_match.colmap.known_poses import UNKNOWN, triangulate
-from sfm_match.colmap.mapper import ALGORITHM, Mapped, components, intrinsics_given, map_components, registered
+from sfm_match.colmap.mapper import ALGORITHM, Mapped, components, map_components, registered
 from sfm_match.colmap.model_io import digests
 from sfm_match.colmap.plausibility import judge
 from sfm_match.colmap.queries import CONTENT, Counts, content_digest, count, image_names, read_record
+from sfm_match.colmap.rigs import recorded_rigs, with_places_of
 from sfm_match.colmap.unregistered import reasons
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.images.collection import Collection, read_failed, write_reasons
@@ -99,13 +102,14 @@ def run(job: Job) -> StageReport:
             mapped = triangulate(workspace.database, collection.folder, options, temporary, clock)
         else:
             standing = [] if job.overwrite or edited else _standing(workspace, options)
-            mapped = map_components(workspace.database, collection.folder, headers, options, temporary, clock, standing)
+            mapped = _mapped(job, headers, temporary, clock, standing)
         with clock.on("write"):
             outside = _outside(workspace, collection, mapped, options)
             write_reasons(workspace.unregistered, {name: f"{kind}: {text}" for name, (kind, text) in outside.items()})
             if not mapped.models:
                 raise NothingDone(_no_model(workspace, counts, options))
-            given = known is not None or intrinsics_given(workspace.database)
+            colour_points(mapped.models, collection.folder)
+            given = known is not None or all_given(workspace.database)
             align = options.align_to_gps and known is None
             models = _write(mapped, temporary, headers, given=given, align=align)
             inside = set().union(*map(registered, mapped.models))
@@ -125,6 +129,23 @@ def run(job: Job) -> StageReport:
     finally:
         remove_leftovers(workspace.folder)
     return _report(outcome, counts, options, len(collection.records), clock, computed=True, edited=edited)
+
+
+def _mapped(
+    job: Job,
+    headers: Mapping[str, Header],
+    output: Path,
+    clock: Clock,
+    standing: list["pycolmap.Reconstruction"],
+) -> Mapped:
+    """By the mapper. Where cameras' places on their rigs are not known: first without rigs, which tells the places."""
+    database, images, options = job.workspace.database, job.collection.folder, job.options.reconstruct
+    mapped = map_components(database, images, headers, options, output, clock, standing)
+    rigs = recorded_rigs(database, headers)
+    if not rigs or not mapped.models:
+        return mapped
+    as_rigs = with_places_of(mapped.models[0], rigs, database, output / "rigs.db")
+    return map_components(as_rigs, images, headers, options, output, clock)
 
 
 def _standing(workspace: Workspace, options: ReconstructOptions) -> list["pycolmap.Reconstruction"]:

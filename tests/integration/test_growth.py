@@ -11,7 +11,7 @@ import numpy as np
 import pycolmap
 import pytest
 from conftest import FINISHED
-from jobs import sfm_match_process
+from jobs import copied_job, sfm_match_process
 
 import sfm_match
 from sfm_match.colmap.growth import FROM
@@ -35,10 +35,7 @@ def four(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def job(four: Path, tmp_path: Path) -> Path:
     """The same, a test's own."""
-    shutil.copytree(four, tmp_path, dirs_exist_ok=True)
-    record = tmp_path / "work" / "images.json"
-    record.write_text(record.read_text().replace(str(four), str(tmp_path)))
-    return tmp_path
+    return copied_job(four, tmp_path).parent
 
 
 def grown(job: Path, rendered: Path) -> dict[str, StageReport]:

@@ -14,6 +14,7 @@ from sfm_match.commands.plan.measure import Measured, measure
 from sfm_match.errors import NothingDone
 from sfm_match.features.dedode import images_a_batch
 from sfm_match.features.extractor import FeatureModel, extractor_of
+from sfm_match.features.tiles import buckets_of, geometry_of
 from sfm_match.images.collection import UNIT_SIZE, preview_collection
 from sfm_match.images.files import Header
 from sfm_match.images.videos import Sampling
@@ -177,7 +178,7 @@ def gpu_memory(options: ExtractOptions, model: FeatureModel, headers: Iterable[H
     if not found or choice.device == "cpu" or not isinstance(model, Model):
         return None
     shapes = {(h.width, h.height, h.orientation): h for h in headers}
-    buckets = {h.geometry(options.size, model.divisor).bucket for h in shapes.values()}
+    buckets = buckets_of((geometry_of(h, options, model.divisor) for h in shapes.values()), options, model.divisor)
     batch = images_a_batch(model, options.batch, buckets, assumed_free(found[choice.index].memory))
     return int(WORKERS * batch * model.spec.activations * max(map(math.prod, buckets)))
 

@@ -48,7 +48,7 @@ def test_pose_priors_are_those_of_colmap(tmp_path: Path) -> None:
     headers = {path.name: read_header(path) for path in sorted(images.iterdir())}
     keypoints = ((name, np.zeros((1, 2), np.float32)) for name in headers)
     cameras = plan_cameras(headers, ImportOptions())
-    write_images(tmp_path / "ours.db", cameras, "SIMPLE_RADIAL", keypoints, headers)
+    write_images(tmp_path / "ours.db", cameras, keypoints, headers)
     pycolmap.extract_features(str(tmp_path / "colmap.db"), str(images), device=pycolmap.Device.cpu)
     ours, theirs = priors(tmp_path / "ours.db"), priors(tmp_path / "colmap.db")
     assert sorted(theirs) == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]

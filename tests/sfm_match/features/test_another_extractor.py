@@ -29,7 +29,11 @@ class Sift:
     batch, width, engine, redone = 4, 128, "SIFT of OpenCV", 0
 
     def __init__(self, options: ExtractOptions) -> None:
+        self._most = options.max_keypoints
         self._sift = cv2.SIFT.create(options.max_keypoints)
+
+    def most_keypoints(self, size: tuple[int, int]) -> int:  # noqa: ARG002
+        return self._most
 
     def each(self, batches: Iterable[Loaded], clock: Clock) -> Iterator[tuple[Loaded, Found]]:
         for batch in batches:

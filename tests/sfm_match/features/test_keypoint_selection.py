@@ -165,3 +165,22 @@ def test_flat_pictures_have_hardly_any_features(tmp_path: Path) -> None:
     sfm_match.extract(tmp_path, tmp_path / "work", device="cpu")
     with h5py.File(next((tmp_path / "work" / "features").glob("*.h5"))) as file:
         assert len(file["scores"]) < 0.1 * 2 * 320 * 448 / 64
+
+
+@pytest.mark.parametrize("coverage", [False, True])
+def test_logits_of_tiles_can_be_compared(coverage: bool) -> None:
+    """What lies elsewhere in a tile changes probabilities, and their order between tiles; logits stay."""
+    rng = np.random.default_rng(0)
+    # of 51 pixels around a keypoint, density knows
+    common, strong, weak = (rng.normal(level, 1, (64, 200)).astype(np.float32) for level in (4, 4, 0))
+    how = Selection(5000, 0.0, 4, 2, subpixel=False, coverage=coverage, logits=True)
+    first, second = (
+        {tuple(p): s for p, s in zip(points.tolist(), scores.tolist(), strict=True) if p[0] < 140}
+        for points, scores in (
+            select_keypoints(np.concatenate((common, other), axis=1), (400, 64), how) for other in (strong, weak)
+        )
+    )
+    assert first.keys() == second.keys()
+    np.testing.assert_allclose([first[p] for p in first], [second[p] for p in first], atol=0.02)
+    if not coverage:
+        assert first == {(x, y): common[int(y), int(x)] for x, y in first}

@@ -10,7 +10,7 @@ import pytest
 import sfm_match
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.formats import FORMATS
-from sfm_match.formats.hloc import _keys
+from sfm_match.formats.hloc import pair_keys
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +51,9 @@ def test_hloc(work: Path, tmp_path: Path) -> None:
 
 def test_names_that_hloc_cannot_tell_apart() -> None:
     with pytest.raises(UsageError, match=r"hloc gives both pairs the name a-b\.jpg/c\.jpg; rename the files"):
-        _keys([("a-b.jpg", "c.jpg"), ("a/b.jpg", "c.jpg")])
+        pair_keys([("a-b.jpg", "c.jpg"), ("a/b.jpg", "c.jpg")], "--to hloc")
     with pytest.raises(UsageError, match=r"a b\.jpg: hloc's lists of pairs hold no names with spaces"):
-        _keys([("a b.jpg", "c.jpg")])
+        pair_keys([("a b.jpg", "c.jpg")], "--to hloc")
 
 
 def test_models(work: Path, tmp_path: Path) -> None:

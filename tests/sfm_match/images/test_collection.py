@@ -165,3 +165,13 @@ def test_new_images_go_into_units_by_shape(tmp_path: Path, monkeypatch: pytest.M
         8: ["0c.png", "1c.png", "2c.png", "3c.png"],
         9: ["0a.png", "1a.png", "2a.png", "3a.png"],
     }
+
+
+def test_masks_of_other_images_are_refused(place: Workspace, images: Path, tmp_path: Path) -> None:
+    picture(tmp_path / "masks" / "z.png")
+    with pytest.raises(
+        UsageError, match=r"masks: not one mask in it has the name of an image \(looked for b\.png\.png"
+    ):
+        register(place, images, tmp_path / "masks")
+    picture(tmp_path / "masks" / "c.png.png")
+    assert len(register(place, images, tmp_path / "masks").usable) == 3

@@ -16,6 +16,7 @@ from sfm_match.images.coordinates import (
     centred_upright,
     normalised_from_network,
     plan_geometry,
+    plan_tiles,
     rotated_by_quarters,
 )
 from sfm_match.images.files import decode, read_header
@@ -112,6 +113,31 @@ def test_frame_invariants(width: int, height: int, orientation: int, size: int, 
     both = np.concatenate((geometry.raw_from_network(corner * 0), geometry.raw_from_network(corner)))
     assert sorted(both[:, 0].round(2)) == [0, width]
     assert sorted(both[:, 1].round(2)) == [0, height]
+
+
+@given(SIDES, SIDES, st.integers(256, 2048), st.integers(0, 512), st.sampled_from([1, 8, 56, 64]))
+def test_tiles_cover_an_image_once(width: int, height: int, side: int, overlap: int, divisor: int) -> None:
+    overlap = min(overlap, side // 2)
+    tiles = plan_tiles((width, height), side, overlap, divisor)
+    assert len({tile.bucket for tile in tiles}) == 1
+    covered = 0
+    for tile in tiles:
+        rows, columns = tile.inner
+        covered += (rows.stop - rows.start) * (columns.stop - columns.start)
+        for length, start, seen, padded, inner in (
+            (width, tile.left, tile.size[0], tile.bucket[0], columns),
+            (height, tile.top, tile.size[1], tile.bucket[1], rows),
+        ):
+            assert seen <= padded <= -(-side // divisor) * divisor
+            assert start % divisor == padded % divisor == 0
+            # context at seams, none at the image's edges
+            assert inner.start >= overlap // 2 if start > 0 else inner.start == 0
+            assert seen - inner.stop >= overlap // 2 if start + seen < length else inner.stop == seen
+    assert covered == width * height
+    corners = [
+        tile.network_from_tile(np.array([[c.start, r.start]], np.float32)) for tile in tiles for r, c in [tile.inner]
+    ]
+    assert len(np.unique(np.concatenate(corners), axis=0)) == len(tiles)
 
 
 def test_buckets_are_few() -> None:

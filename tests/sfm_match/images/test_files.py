@@ -172,6 +172,25 @@ def test_signature_changes_with_the_mask(tmp_path: Path) -> None:
     assert find_mask(masks, "a.jpg") == masks / "a.jpg.png"
 
 
+def test_the_most_specific_mask_counts(tmp_path: Path) -> None:
+    masks = tmp_path / "masks"
+    (masks / "left").mkdir(parents=True)
+    for name in ("left.png", "left/far.png", "left/a.jpg.png"):
+        picture().convert("L").save(masks / name)
+    assert find_mask(masks, "left/a.jpg") == masks / "left" / "a.jpg.png"
+    assert find_mask(masks, "left/b.jpg") == masks / "left.png"
+    assert find_mask(masks, "left/far/c.jpg") == masks / "left" / "far.png"
+    assert find_mask(masks, "right/a.jpg") is None
+    assert find_mask(masks / "left.png", "right/a.jpg") == masks / "left.png"  # one for all
+
+
+def test_a_mask_of_all_among_the_images_is_no_photograph(tmp_path: Path) -> None:
+    picture().save(tmp_path / "a.jpg")
+    picture().convert("L").save(tmp_path / "mask.png")
+    (file,) = scan(tmp_path, tmp_path / "mask.png")
+    assert (file.name, file.masked) == ("a.jpg", True)
+
+
 def test_mask_of_another_aspect_is_refused(tmp_path: Path) -> None:
     Image.new("L", (100, 100), 255).save(tmp_path / "m.png")
     assert read_mask(tmp_path / "m.png", (400, 400)).min() == 255

@@ -78,7 +78,7 @@ def test_earlier_names(command: str, groups: list[type[Options]], aliases: dict[
             [ExtractOptions, MatchOptions],
             {
                 *("dummy_network", "masks", "workers", "match_workers", "devices", "reduced_decode", "fps", "frames"),
-                *("matcher", "matcher_weights"),
+                *("matcher", "matcher_weights", "tile", "tile_overlap"),
             },
         ),
         (

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from epipolar import epipolar_distance
+from jobs import copied_job
 from jobs import sfm_match as command
 
 import sfm_match
@@ -35,10 +36,7 @@ def made(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def work(made: Path, tmp_path: Path) -> Path:
     """A workspace of a test's own, its images beside it."""
-    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
-    record = tmp_path / "work" / "images.json"
-    record.write_text(record.read_text().replace(str(made), str(tmp_path)))
-    return tmp_path / "work"
+    return copied_job(made, tmp_path)
 
 
 def keypoints(database: Path) -> dict[int, np.ndarray]:
