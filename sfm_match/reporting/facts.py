@@ -101,7 +101,7 @@ def read_facts(workspace: Workspace) -> Facts:
     if results is None:
         return facts
     facts.record = results.workspace.read_record()
-    facts.folder, facts.headers = results.folder, results.images
+    facts.image_folder, facts.headers = results.folder, results.images
     facts.failed = read("failed.csv", lambda: results.failed) or {}
     facts.unregistered = read("unregistered.csv", lambda: results.unregistered) or {}
     facts.names = sorted({*facts.headers, *facts.failed})
@@ -113,7 +113,7 @@ def read_facts(workspace: Workspace) -> Facts:
     if workspace.sparse.exists():
         facts.summary = read("sparse", lambda: _summary(workspace)) or {}
         facts.measured = read("sparse", lambda: _measured(facts, results))
-    facts.thumbnails = read("photographs", lambda: thumbnails(results.folder, facts.headers))
+    facts.thumbnails = read("photographs", lambda: thumbnails(results.image_folder, facts.headers))
     return facts
 
 
