@@ -101,7 +101,7 @@ def read_facts(workspace: Workspace) -> Facts:
     if results is None:
         return facts
     facts.record = results.workspace.read_record()
-    facts.image_folder, facts.headers = results.folder, results.images
+    facts.folder, facts.headers = results.image_folder, results.images
     facts.failed = read("failed.csv", lambda: results.failed) or {}
     facts.unregistered = read("unregistered.csv", lambda: results.unregistered) or {}
     facts.names = sorted({*facts.headers, *facts.failed})
