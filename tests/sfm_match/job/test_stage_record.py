@@ -30,6 +30,6 @@ def test_a_failure_is_replaced_by_what_is_done_later(tmp_path: Path) -> None:
 
 
 def test_a_damaged_file_counts_as_none(tmp_path: Path) -> None:
-    for text in ("{", "[1]", '{"match": 3}'):
+    for text in ("{", "[1]", '{"match": 3}', '{"match": {"seconds": 1}}'):
         (tmp_path / "stages.json").write_text(text)
         assert read_stages(Workspace(tmp_path)) == {}
