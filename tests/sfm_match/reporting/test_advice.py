@@ -79,7 +79,7 @@ def test_what_the_photographs_do_not_tell(facts: Facts) -> None:
 def test_paths_are_quoted_for_the_shell(facts: Facts) -> None:
     facts.problems.append("database.db cannot be read")
     facts.workspace = Path("/my jobs/it's")
-    assert advice(facts)[0].command == """sfm-match doctor --repair --workspace '/my jobs/it'"'"'s'"""
+    assert advice(facts)[0].command == f"""sfm-match run --images {facts.folder} --workspace '/my jobs/it'"'"'s'"""
 
 
 def test_a_stage_that_could_do_nothing_and_a_job_on_its_way(facts: Facts) -> None:
