@@ -73,7 +73,7 @@ class Page:
         self.call("Emulation.setEmulatedMedia", features=scheme)
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         self.call("Page.navigate", url=path.absolute().as_uri())
-        self.until("document.readyState === 'complete' && document.querySelectorAll('#main > *').length > 0")
+        self.until("document.readyState !== 'loading' && document.querySelectorAll('#main > *').length > 0")
 
     def evaluate(self, script: str) -> Any:
         """The value of an expression in the page, which may be a promise."""

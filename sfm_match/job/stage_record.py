@@ -23,7 +23,7 @@ def read_stages(workspace: Workspace) -> dict[str, dict[str, Any]]:
         stored = json.loads(workspace.stages.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return {stage: one for stage, one in stored.items() if isinstance(one, dict)} if isinstance(stored, dict) else {}
+    return {stage: one for stage, one in stored.items() if _whole(one)} if isinstance(stored, dict) else {}
 
 
 def record_stage(workspace: Workspace, report: StageReport) -> None:
@@ -39,6 +39,11 @@ def record_stage(workspace: Workspace, report: StageReport) -> None:
 def record_failure(workspace: Workspace, stage: str, error: NothingDone) -> None:
     """Records why a stage could do nothing."""
     _write(workspace, {**read_stages(workspace), stage: {ERROR: str(error), "at": _now()}})
+
+
+def _whole(one: Any) -> bool:
+    """Whether it has what readers rely on."""
+    return isinstance(one, dict) and (ERROR in one or {"seconds", "spent", "unit", "done"} <= one.keys())
 
 
 def _write(workspace: Workspace, stages: dict[str, dict[str, Any]]) -> None:

@@ -46,7 +46,8 @@ class Advice:
 
 def verdict(facts: Facts) -> Verdict:
     """The first thing a reader wants to know."""
-    lines = [f"Model {number}: {sentence}." for number, one in enumerate(facts.models) for sentence in one["odd"]]
+    odd = [f"Model {number}: {sentence}." for number, one in enumerate(facts.models) for sentence in one["odd"]]
+    lines = [*(f"{problem}." for problem in facts.problems), *odd]
     total, inside = len(facts.names), facts.registered
     error = _error(facts)
     if inside == 0:
@@ -58,8 +59,8 @@ def verdict(facts: Facts) -> Verdict:
     where = "one model" if models == 1 else f"{models} models"
     title = f"{inside:,} of {total:,} images are registered, in {where}."
     if lines:
-        return Verdict(LOOK, title, ["Not all of it is to be trusted.", *lines])
-    if facts.problems or inside < FEW_REGISTERED * total or models > 1:
+        return Verdict(LOOK, title, [*(["Not all of it is to be trusted."] if odd else []), *lines])
+    if inside < FEW_REGISTERED * total or models > 1:
         return Verdict(LOOK, title, [])
     return Verdict(GOOD, title, ["Nothing speaks against the model."])
 
@@ -94,10 +95,8 @@ def _run(facts: Facts) -> str:
 
 def _repairs(facts: Facts) -> Iterator[Advice]:
     if facts.problems:
-        text = (
-            "Parts of the workspace cannot be read. `doctor --repair` deletes damaged results, and the next run makes "
-        )
-        yield Advice(text + "them anew.", _command(facts, "doctor --repair"))
+        text = "Parts of the workspace cannot be read. Move what is damaged away and run again: it is made anew."
+        yield Advice(text, _run(facts))
     if facts.folder is not None and not facts.folder.is_dir():
         yield Advice(f"The photographs are not in {facts.folder} any more, so that none are shown here.")
 
@@ -106,7 +105,7 @@ def _next(facts: Facts) -> Iterator[Advice]:
     stage = facts.next_stage
     if facts.registered or stage is None or _error(facts) is not None:
         return
-    yield Advice(f"Go on with the stage {stage}; `run` does it and all that follow.", _run(facts))
+    yield Advice(f"Go on with the stage {stage}; a run does it and all that follow.", _run(facts))
 
 
 def _outside(facts: Facts) -> Iterator[Advice]:

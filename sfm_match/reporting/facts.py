@@ -35,6 +35,9 @@ _DAMAGE = (
 )
 
 
+_OF_A_MODEL = {"registered", "points", "track_length", "reprojection_error", "odd"}  # keys that are shown
+
+
 @dataclass
 class Facts:
     """Of a workspace. What is not there yet is None or empty."""
@@ -167,7 +170,9 @@ def _read_unfinished(facts: Facts, results: Results, read: _Reader) -> None:
 
 def _summary(workspace: Workspace) -> dict[str, Any]:
     stored = json.loads((workspace.sparse / "sfm-match.json").read_text(encoding="utf-8"))
-    return stored if isinstance(stored, dict) else {}
+    if not isinstance(stored, dict) or not all(one.keys() >= _OF_A_MODEL for one in stored.get("models", [])):
+        raise ValueError("sparse/sfm-match.json is not as it was written")
+    return stored
 
 
 def _measured(facts: Facts, results: Results) -> Measured:

@@ -17,7 +17,7 @@ from sfm_match.errors import UsageError
 from sfm_match.job.workspace import Workspace
 from sfm_match.reporting.collect import content
 from sfm_match.reporting.facts import read_facts
-from sfm_match.store.shard import fingerprint, write_text
+from sfm_match.store.shard import fingerprint, sha256_of, write_text
 
 FORMAT = 1  # raise it when the same workspace comes to give another page
 _GENERATOR = '<meta name="generator" content="sfm-match'
@@ -72,17 +72,17 @@ def up_to_date(workspace: Workspace) -> bool:
 
 
 def inputs_of(workspace: Workspace) -> str:
-    """A digest of the sizes and times of what a report is made from."""
+    """A digest of what a report is made from: sizes and times, and the content of what each run writes again."""
     sparse = sorted(workspace.sparse.rglob("*")) if workspace.sparse.exists() else []
-    single = (workspace.collection, workspace.record, workspace.failed, workspace.unregistered, workspace.pairs)
-    parts = (*single, workspace.features, workspace.matches, workspace.database, workspace.stages, *sparse)
+    single = (workspace.collection, workspace.record, workspace.pairs, workspace.database, workspace.stages)
     seen = []
-    for path in parts:
+    for path in (*single, workspace.features, workspace.matches, *sparse):
         if path.exists():
             status = path.stat()
             size = 0 if path.is_dir() else status.st_size
             seen.append((path.relative_to(workspace.folder).as_posix(), size, status.st_mtime_ns))
-    return fingerprint([FORMAT, __version__, seen])
+    tables = [sha256_of(path) for path in (workspace.failed, workspace.unregistered) if path.exists()]
+    return fingerprint([FORMAT, __version__, seen, tables])
 
 
 def page(data: dict[str, Any], inputs: str) -> str:

@@ -109,6 +109,6 @@ function times() {
   return section("times", "Times",
     el("p", {}, `The stage ${bottleneck.stage} took longest` + (limit ? `; most of it went into “${limit[0]}”.` : ".")),
     el("p", { class: "quiet" }, "Of each stage's last run that computed something. Time of the stage's own thread."),
-    el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Times" }, el("table", {}, el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Stage"), el("th", { scope: "col", class: "number" }, "Time"),
+    el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Table of times" }, el("table", {}, el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Stage"), el("th", { scope: "col", class: "number" }, "Time"),
       el("th", { scope: "col", class: "number" }, "Computed"), el("th", { scope: "col" }, "Where it went"))), el("tbody", {}, ...rows))));
 }

@@ -61,8 +61,9 @@ class Viewer {
     this.eye.up.set(...model.up).normalize();
     this.controls = new THREE.OrbitControls(this.eye, this.canvas);
     this.controls.addEventListener("change", () => this.render());
-    this.look(false);
+    this.still = true;
     this.paint();
+    this.look(false);
   }
 
   // Where the scene is and how large: the middle of the points, and a radius that holds most of them and the cameras.
@@ -101,6 +102,7 @@ class Viewer {
     from.normalize();
     this.eye.near = this.radius / 500;
     this.eye.far = this.radius * 200;
+    this.still = true; // one picture at the end is enough
     this.controls.target.copy(this.target);
     this.resize();
     for (let distance = 1.6 * this.radius; distance < 8 * this.radius; distance *= 1.1) {
@@ -109,6 +111,7 @@ class Viewer {
       this.eye.updateMatrixWorld();
       if (this.seen() >= 0.9) break;
     }
+    this.still = false;
     this.render();
   }
 
@@ -144,7 +147,7 @@ class Viewer {
   }
 
   render() {
-    if (this.scene) this.renderer.render(this.scene, this.eye);
+    if (this.scene && !this.still) this.renderer.render(this.scene, this.eye);
   }
 
   // Where a camera is on the canvas, pixels; null behind the eye.

@@ -134,8 +134,17 @@ def test_what_is_damaged_leaves_the_rest(workspace: Path, broken: str) -> None:
         return
     assert len(data["problems"]) == 1
     assert report.facts["level"] in ("look", "bad")
-    assert any("doctor --repair" in one["command"] for one in data["advice"])
+    assert any("Move what is damaged away" in one["text"] for one in data["advice"])
     assert len(data["images"]["name"]) == (0 if broken in ("sfm-match.json", "images.json") else 6)
+
+
+def test_a_summary_that_was_edited(workspace: Path) -> None:
+    path = workspace / "sparse" / "sfm-match.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "models": [{"registered": 6}]}))
+    sfm_match.report(workspace)
+    assert data_of(workspace / "report.html")["problems"] == [
+        "sparse cannot be read: sparse/sfm-match.json is not as it was written"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,98 @@
+"""Pairs, components, bridges and what is drawn of them, against the job's own results."""
+
+import base64
+import json
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+from jobs import NAMES, accepted_database
+
+import sfm_match
+from sfm_match.images.files import Header
+from sfm_match.reporting.matching import read_drawn, read_matching
+from sfm_match.reporting.packing import FULL, packed, quantised, spread
+
+
+def database(path: Path, accepted: list[tuple[int, int]]) -> Path:
+    """As `accepted_database`, with a table of keypoints."""
+    accepted_database(path, accepted)
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE keypoints (image_id INTEGER, rows INTEGER, cols INTEGER, data BLOB)")
+        connection.executemany("INSERT INTO keypoints VALUES (?, 7, 2, NULL)", [(i + 1,) for i in range(len(NAMES))])
+    return path
+
+
+def test_components_and_bridges(tmp_path: Path) -> None:
+    """Two triangles that one pair connects, a component of two, two images alone."""
+    found = read_matching(
+        database(tmp_path / "db", [(0, 1), (1, 2), (0, 2), (2, 3), (3, 4), (4, 5), (3, 5), (6, 7)]), NAMES
+    )
+    assert found.sizes == [6, 2]
+    assert found.component.tolist() == [0, 0, 0, 0, 0, 0, 1, 1, 2, 3]
+    assert [(one.pair, one.inliers, one.behind) for one in found.bridges] == [((2, 3), 100, 3), ((6, 7), 100, 1)]
+    assert found.partners.tolist() == [2, 2, 3, 3, 2, 2, 1, 1, 0, 0]
+    assert set(found.keypoints.tolist()) == {7}
+
+
+def test_images_that_are_not_in_the_collection_are_passed_over(tmp_path: Path) -> None:
+    found = read_matching(database(tmp_path / "db", [(0, 1), (1, 2)]), NAMES[:2])
+    assert found.accepted.tolist() == [[0, 1, 100]]
+
+
+def test_verdicts_and_pairs_are_those_of_the_job(finished: Path) -> None:
+    results = sfm_match.open(finished)
+    names = sorted(results.images)
+    found = read_matching(finished / "database.db", names)
+    pairs = {(names[i], names[j]): inliers for i, j, inliers in found.accepted.tolist()}
+    assert pairs == {pair: len(results.verified(*pair)) for pair in results.verified_pairs}
+    assert sum(found.verdicts.values()) == 15
+    assert len(found.accepted) + len(found.rejected) == 15
+    assert found.tried.tolist() == [5] * 6
+    assert (np.diff(found.accepted[:, 2]) <= 0).all()
+
+
+def test_what_is_drawn_lies_on_the_keypoints(finished: Path) -> None:
+    results = sfm_match.open(finished)
+    names = sorted(results.images)
+    found = read_matching(finished / "database.db", names)
+    drawn = read_drawn(finished / "database.db", names, results.images, found.accepted)
+    size = np.array([960, 720])
+    for here, name in enumerate(names):
+        mine = drawn.keypoints[drawn.starts[here] : drawn.starts[here + 1]] / FULL * size
+        np.testing.assert_allclose(mine, results.adjusted_keypoints(name), atol=0.01)
+    for row, (i, j, inliers) in enumerate(found.accepted.tolist()):
+        mine = drawn.matches[drawn.match_starts[row] : drawn.match_starts[row + 1]] / FULL
+        assert len(mine) == min(inliers, 400)
+        indices = results.verified(names[i], names[j])[spread(inliers, 400)]
+        ends = [results.adjusted_keypoints(names[k])[indices[:, side]] for side, k in enumerate((i, j))]
+        np.testing.assert_allclose(mine * np.tile(size, 2), np.hstack(ends), atol=0.01)
+
+
+def test_keypoints_are_upright(finished: Path) -> None:
+    """Of an image that its EXIF turns by a quarter, the left edge is what was the bottom of the file."""
+    names = sorted(sfm_match.open(finished).images)
+    turned = {name: Header(960, 720, orientation=6) for name in names}
+    accepted = np.empty((0, 3), np.int64)
+    plain = read_drawn(finished / "database.db", names, {name: Header(960, 720) for name in names}, accepted).keypoints
+    upright = read_drawn(finished / "database.db", names, turned, accepted).keypoints
+    np.testing.assert_allclose(upright[:, 0], FULL - plain[:, 1].astype(int), atol=2)
+    np.testing.assert_allclose(upright[:, 1], plain[:, 0], atol=2)
+
+
+def test_packing() -> None:
+    values = np.array([[1.0, 2.0], [3.0, 4.0]], ">f4")
+    assert np.frombuffer(base64.b64decode(packed(values)), "<f4").tolist() == [1, 2, 3, 4]
+    assert json.loads(f'"{packed(values)}"')
+    points = np.array([[0.0, 5.0], [1.0, 5.0], [9.0, 5.0]])
+    assert quantised(points, np.array([0.0, 5.0]), np.array([2.0, 5.0])).tolist() == [[0, 0], [32768, 0], [FULL, 0]]
+    assert spread(5, 2).tolist() == [0, 4]
+    assert spread(3, 10).tolist() == [0, 1, 2]
+    assert spread(0, 10).tolist() == []
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_no_pairs(tmp_path: Path, count: int) -> None:
+    found = read_matching(database(tmp_path / "db", []), NAMES[:count])
+    assert (found.sizes, found.bridges, len(found.accepted)) == ([], [], 0)
