@@ -100,12 +100,12 @@ def turntable(photos: Path) -> None:
         Image.fromarray(mask).save(Path("masks") / f"{path.name}.png")
 
 
-def large(photos: Path) -> None:
+def scans(photos: Path) -> None:
     """Just larger than a tile, so that there are four tiles of next to nothing."""
-    Path("photos").mkdir()
+    Path("scans").mkdir()
     for path in sorted(photos.iterdir())[:3]:
         pixels = cv2.resize(np.asarray(cv2.imread(str(path)), np.uint8), (2100, 1575), interpolation=cv2.INTER_AREA)
-        cv2.imwrite(f"photos/{path.name}", pixels)
+        cv2.imwrite(f"scans/{path.name}", pixels)
 
 
 def cluster(photos: Path) -> None:
@@ -153,13 +153,14 @@ PREPARED: dict[str, Callable[[Path], None]] = {
     "Known poses": known_poses,
     "A turntable, with masks": turntable,
     "Known intrinsics": lambda photos: copied(photos, "photos"),
-    "Large photographs": large,
+    "Scans and other large photographs": scans,
+    "Photographs of a telephone": lambda photos: copied(photos, "phone"),
     "A mixed folder": lambda photos: copied(photos, "holiday"),
     "A second round": lambda photos: copied(photos, "photos"),
     "A job in YAML": job,
     "A cluster": cluster,
 }
-TAKES_LONG = {"360-degree panoramas", "Large photographs"}
+TAKES_LONG = {"360-degree panoramas", "Scans and other large photographs"}
 
 
 @pytest.mark.parametrize(

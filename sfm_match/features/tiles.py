@@ -18,6 +18,7 @@ from sfm_match.features.extractor import NO_KEYPOINT, Extractor, FeatureModel, F
 from sfm_match.images.coordinates import ImageGeometry, Points, Tile, plan_tiles
 from sfm_match.images.files import Header
 from sfm_match.images.loader import Item, Loaded
+from sfm_match.job.concurrency import give_memory_back
 from sfm_match.job.progress import Clock
 from sfm_match.options.stages import ExtractOptions
 
@@ -109,6 +110,7 @@ class TiledExtractor:
 
         def parts() -> Iterator[Loaded]:
             for batch in batches:
+                give_memory_back()
                 if batch.items and _is_cut(batch.items[0].geometry, self._options):
                     tiles = _tiles(batch.items[0].geometry, self._options, self._divisor)
                     begun.append(_Merged(batch, tiles, self._extractor))
@@ -117,6 +119,7 @@ class TiledExtractor:
                     begun.append(None)
                     yield batch
                 del batch  # or it would stay in memory while the next one is read
+                give_memory_back()
 
         for part, found in self._extractor.each(parts(), clock):
             merged = begun[0]

@@ -1,10 +1,12 @@
 """Work in order, some of it ahead."""
 
+import ctypes
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -16,6 +18,13 @@ AHEAD = 2  # results that wait for the disk at most; a unit of 64 images with 40
 def machine_memory() -> int | None:
     """Bytes; None where nobody tells (Windows)."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else None
+
+
+def give_memory_back() -> None:
+    """What was freed goes back to the system: glibc keeps blocks of up to 32 MB, and their fragments add up."""
+    if sys.platform == "linux":
+        with suppress(AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 class WorkerThreads:
