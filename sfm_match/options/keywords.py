@@ -10,9 +10,9 @@ class ExtractKeywords(TypedDict, total=False):
 
     model: str
     size: int
+    max_keypoints: int
     tile: int | None
     tile_overlap: int
-    max_keypoints: int
     device: str
     precision: str
     masks: str | Path | None
@@ -108,9 +108,9 @@ class RunKeywords(TypedDict, total=False):
 
     model: str
     size: int
+    max_keypoints: int
     tile: int | None
     tile_overlap: int
-    max_keypoints: int
     device: str
     precision: str
     masks: str | Path | None

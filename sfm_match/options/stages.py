@@ -61,6 +61,7 @@ class ExtractOptions(Options):
         "or a folder with an ONNX file and its model.toml",
     )
     size: int = option(1024, "long side of an image at the network, pixels; smaller images are not enlarged")
+    max_keypoints: int = option(4096, "keypoints kept per image, the strongest first")
     tile: int | None = option(
         None,
         "cut images whose long side is larger at --size into tiles of this side, network pixels: for large photographs",
@@ -70,7 +71,6 @@ class ExtractOptions(Options):
     tile_overlap: int = option(
         256, "network pixels that neighbouring tiles have in common at least", refused=_TWO_IMAGES
     )
-    max_keypoints: int = option(4096, "keypoints kept per image, the strongest first")
     device: str = option(AUTO, DEVICE_HELP, fingerprinted=False, refused=_NO_ENGINE)
     precision: str = option(AUTO, "number format of the network", choices=(AUTO, "fp32", "fp16"))
     masks: Path | None = option(
