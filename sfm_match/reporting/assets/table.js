@@ -6,7 +6,7 @@ const COLUMNS = [
   { title: "Image", of: (i) => IMAGES.name[i] },
   { title: "Keypoints", of: (i) => IMAGES.keypoints[i], number: true },
   { title: "Accepted pairs", of: (i) => IMAGES.accepted[i], number: true, shown: (i) => `${number(IMAGES.accepted[i])} of ${number(IMAGES.tried[i])}` },
-  { title: "State", of: (i) => state(i), shown: (i) => (IMAGES.model[i] >= 0 ? `model ${IMAGES.model[i]}` : IMAGES.why[i] || state(i)) },
+  { title: "State", words: true, of: (i) => state(i), shown: (i) => (IMAGES.model[i] >= 0 ? `model ${IMAGES.model[i]}` : IMAGES.why[i] || state(i)) },
   { title: "Points", of: (i) => IMAGES.points[i], number: true },
   { title: "Error, px", of: (i) => IMAGES.error[i], number: true, digits: 2 },
   { title: "GPS, m", of: (i) => IMAGES.gps[i], number: true, digits: 1 },
@@ -51,7 +51,7 @@ function imageTable() {
   function row(i) {
     const cells = COLUMNS.map((column, at) => {
       if (at === 0) return el("th", { scope: "row" }, el("button", { type: "button", class: "plain", click: () => select(i) }, IMAGES.name[i]));
-      return el("td", { class: column.number ? "number" : null }, column.shown ? column.shown(i) : number(column.of(i), column.digits));
+      return el("td", { class: column.number ? "number" : column.words ? "words" : null }, column.shown ? column.shown(i) : number(column.of(i), column.digits));
     });
     return el("tr", { "data-image": i, class: selection.image === i ? "chosen" : null }, el("td", {}, picture(i)), ...cells);
   }
