@@ -119,14 +119,14 @@ def query_camera(header: Header, known: KnownCameras, options: ImportOptions) ->
     """
     import pycolmap
 
-    same = known.of(header) if options.camera_params is None else None
+    same = known.of(header) if options.intrinsics is None else None
     if same is not None:
         return QueryCamera(copy.deepcopy(same), CameraFrom.MODEL, header.focal)
     focal = header.focal or DEFAULT_FOCAL_FACTOR * max(header.width, header.height)
     camera = pycolmap.Camera.create_from_model_name(1, options.camera_model, focal, header.width, header.height)
     source = CameraFrom.GUESS if header.focal is None else CameraFrom.EXIF
-    if options.camera_params is not None:
-        camera.params = [float(value) for value in options.camera_params.split(",")]
+    if options.intrinsics is not None:
+        camera.params = list(options.intrinsics)
         source = CameraFrom.GIVEN
     return QueryCamera(camera, source, header.focal)
 

@@ -71,7 +71,8 @@ def plan_cameras(
         UsageError: images that are to share a camera differ in size.
     """
     keys = _keys(headers, options.camera_mode, assigned)
-    entries = {name: next((one for one in given if one.fits(name)), _of_all(options)) for name in headers}
+    others = GivenCamera(_EVERY, options.camera_model, options.intrinsics)
+    entries = {name: next((one for one in given if one.fits(name)), others) for name in headers}
     for name, header in headers.items():
         if entries[name].pattern != _EVERY:
             keys[name] = ("given", entries[name].pattern, str(header.width), str(header.height))
@@ -104,14 +105,6 @@ def plan_cameras(
     return plans
 
 
-def _of_all(options: ImportOptions) -> GivenCamera:
-    """That of images which no other entry names."""
-    params = None
-    if options.camera_params is not None:
-        params = tuple(float(p) for p in options.camera_params.split(","))
-    return GivenCamera(_EVERY, options.camera_model, params)
-
-
 def given_cameras(database: Path) -> set[int]:
     """camera_ids of the cameras whose intrinsics were given by the user."""
     return set(json.loads(read_record(database, GIVEN) or "[]"))
@@ -137,7 +130,7 @@ def read_cameras(database: Path) -> dict[int, "pycolmap.Camera"]:
 
 def check_camera_model(options: ImportOptions) -> None:
     """Raises UsageError for a model that COLMAP does not know, or a wrong number of parameters."""
-    check_camera(options.camera_model, _of_all(options).params)
+    check_camera(options.camera_model, options.intrinsics)
 
 
 def check_camera(model: str, params: Sequence[float] | None, where: str = "") -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pairs.spatial import east_north_up
+from sfm_match.colmap.georeference import LEAST_LOCATED
 from sfm_match.colmap.similarity import fit_robustly
 from sfm_match.images.files import Header
 
@@ -33,7 +34,7 @@ MIN_GPS_SPREAD = 15.0
 _FAR_GPS_RESIDUAL, _FAR_GPS_DRIFT = 25.0, 0.1  # metres; of the diagonal of the extent
 MAX_FAR = 0.2  # of the images; fewer may be gross GPS errors
 _GPS_FACTS = ("gps_residual_median_m", "gps_residual_max_m", "gps_far_images", "gps_extent_m")
-_LEAST_LOCATED, LEAST_JUDGED = 3, 6  # images; with fewer than 6, one gross tag cannot be told from a wrong model
+LEAST_JUDGED = 6  # images; with fewer, one gross tag cannot be told from a wrong model
 MIN_ANGLE = 1.5  # degrees; the mappers' own filter
 _ROTATION_ANGLE = 0.5  # degrees between the two rays of a point, below which an image pair only rotates
 _SAMPLE = 2000  # points whose angles are measured
@@ -186,7 +187,7 @@ def _judge_gps(images: list["pycolmap.Image"], headers: Mapping[str, Header]) ->
     located = [image for image in images if image.name in headers and headers[image.name].location is not None]
     facts: dict[str, Any] = {"gps_images": len(located)}
     facts |= dict.fromkeys(_GPS_FACTS)
-    if len(located) < _LEAST_LOCATED:
+    if len(located) < LEAST_LOCATED:
         return facts, []
     places = np.array([headers[image.name].location for image in located], np.float64)  # an altitude of None: NaN
     measured = east_north_up(*places.T)

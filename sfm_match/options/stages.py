@@ -237,7 +237,7 @@ class ImportOptions(Options):
 
     camera_mode: str = option(
         AUTO,
-        "which images share a camera; with --rig-config, auto is per-folder",
+        "which images share a camera",
         choices=(AUTO, "single", "per-folder", "per-image"),
     )
     camera_model: str = option("SIMPLE_RADIAL", "COLMAP camera model")
@@ -258,6 +258,11 @@ class ImportOptions(Options):
         choices=(AUTO, "all"),
     )
 
+    @property
+    def intrinsics(self) -> tuple[float, ...] | None:
+        """`camera_params` as numbers."""
+        return None if self.camera_params is None else tuple(float(p) for p in self.camera_params.split(","))
+
     def inputs(self) -> dict[str, Any]:
         chosen = super().inputs()
         for name in ("cameras", "rig_config"):  # their content counts
@@ -275,7 +280,7 @@ class ImportOptions(Options):
             require(file is None or file.is_file(), f"{flag(name)} {file}: no such file")
         if self.camera_params is not None:
             try:
-                [float(p) for p in self.camera_params.split(",")]
+                _ = self.intrinsics
             except ValueError:
                 message = f"--camera-params {self.camera_params}: must be numbers separated by commas"
                 raise UsageError(message) from None

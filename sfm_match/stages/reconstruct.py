@@ -155,7 +155,7 @@ def _standing(workspace: Workspace, options: ReconstructOptions) -> list["pycolm
     summary = _read_summary(workspace.sparse)
     if summary.get("database") != read_record(workspace.database, FROM) or summary.get("options") != options.inputs():
         return []
-    if not summary.get("files", {}).items() <= _sizes(workspace.sparse).items():
+    if not _whole(workspace.sparse, summary):
         return []
     models = [pycolmap.Reconstruction(str(workspace.sparse / str(n))) for n in range(len(summary["models"]))]
     return [model for one in models if (model := brought_up_to(one, workspace.database)) is not None]
@@ -208,6 +208,11 @@ def _refuse_foreign_models(workspace: Workspace, *, overwrite: bool) -> None:
 def _sizes(sparse: Path) -> dict[str, int]:
     """Every file below, and its size in bytes: what is edited or added shows."""
     return {p.relative_to(sparse).as_posix(): p.stat().st_size for p in sorted(sparse.rglob("*")) if p.is_file()}
+
+
+def _whole(sparse: Path, summary: Mapping[str, Any]) -> bool:
+    """Whether all files that a summary names are there as they were written."""
+    return bool(summary.get("files", {}).items() <= _sizes(sparse).items())
 
 
 def _write(mapped: Mapped, folder: Path, headers: dict[str, Header], *, given: bool, align: bool) -> list[ModelSummary]:
@@ -264,7 +269,7 @@ def _read_summary(sparse: Path) -> dict[str, Any]:
 def _read_outcome(sparse: Path, digest: str) -> Outcome | None:
     """What an earlier run gave, when it is of these inputs and all its files are there."""
     stored = _read_summary(sparse)
-    if stored.get("inputs") != digest or not stored["files"].items() <= _sizes(sparse).items():
+    if stored.get("inputs") != digest or not _whole(sparse, stored):
         return None
     models = [ModelSummary(**model) for model in stored["models"]]
     return Outcome(models, stored["registered"], stored["unregistered"])

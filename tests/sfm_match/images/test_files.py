@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from damage import read_damaged
 from PIL import Image
 
 from sfm_match.errors import NothingDone, UsageError
@@ -140,17 +141,7 @@ def test_damaged_files_raise_nothing_but_image_errors(tmp_path: Path) -> None:
     for suffix, mode in (("bmp", "P"), ("png", "RGB"), ("tif", "RGB"), ("webp", "RGB"), ("jpg", "RGB")):
         path = tmp_path / f"a.{suffix}"
         picture().convert(mode).save(path)
-        whole = bytearray(path.read_bytes())
-        for _ in range(60):
-            damaged = bytearray(whole)
-            for place in rng.integers(0, min(len(whole), 400), 4):
-                damaged[place] = rng.integers(256)
-            path.write_bytes(damaged)
-            try:
-                read_header(path)
-                decode(path)
-            except ImageError:
-                continue
+        read_damaged(path, rng, 60, within=400)
 
 
 def test_scan_says_what_is_missing(tmp_path: Path) -> None:
