@@ -13,6 +13,7 @@ from typing import TypeVar, Unpack
 from sfm_match.errors import NothingDone
 from sfm_match.images.collection import Collection, refresh_collection
 from sfm_match.images.videos import Sampling
+from sfm_match.job.log import LOGGER
 from sfm_match.job.progress import OnProgress, Progress, StageReport
 from sfm_match.job.workspace import Workspace
 from sfm_match.options.base import Options, options_of
@@ -27,10 +28,11 @@ from sfm_match.options.keywords import (
 from sfm_match.options.pairs import PairsOptions
 from sfm_match.options.run import RunOptions, run_options
 from sfm_match.options.stages import ExtractOptions, ImportOptions, MatchOptions, ReconstructOptions
-from sfm_match.stages.base import REPORT, STAGES, Job, Stage, run_stage, stage
+from sfm_match.stages.base import REPORT, STAGES, DamagedInput, Job, Stage, run_stage, stage
 
 StrPath = str | Path
 T = TypeVar("T", bound=Options)
+_REPAIRS = 3  # times that a run makes damaged files again; a disk that spoils them again and again is to be replaced
 
 
 def extract(
@@ -193,7 +195,7 @@ def run(
         for later in wanted[1:]:
             later.load().check(job)
         try:
-            reports = _each(job, [one for one in wanted if one.name != REPORT], on_report)
+            reports = _each_repaired(job, [one for one in wanted if one.name != REPORT], on_report)
         except NothingDone as error:
             if not report or not place.collection.exists():
                 raise
@@ -202,6 +204,16 @@ def run(
         if report:
             stage(REPORT).run(job)
     return reports
+
+
+def _each_repaired(job: Job, stages: list[Stage], on_report: Callable[[StageReport], None]) -> list[StageReport]:
+    """Runs the stages, and again where one found a damaged file of an earlier one: that is made again."""
+    for _ in range(_REPAIRS):
+        try:
+            return _each(job, stages, on_report)
+        except DamagedInput as error:
+            LOGGER.warning("%s", error)
+    return _each(job, stages, on_report)
 
 
 def _each(job: Job, stages: list[Stage], on_report: Callable[[StageReport], None]) -> list[StageReport]:

@@ -28,11 +28,13 @@ from sfm_match.stages.state import (
     NamedMatches,
     iter_features,
     iter_matches,
+    read_pairs_of,
     recorded_features,
     recorded_matches,
+    whole,
 )
 from sfm_match.store.features import Features
-from sfm_match.store.matches import Matches, read_matches
+from sfm_match.store.matches import Matches
 
 if TYPE_CHECKING:
     import pycolmap
@@ -58,7 +60,7 @@ class Results:
         self.workspace = Workspace(folder)
         self.workspace.read_record()  # refuses another version's
         self._collection = Collection.load(self.workspace)
-        self._matches_of = lru_cache(_FILES)(read_matches)
+        self._matches_of = lru_cache(_FILES)(self._read_matches)
 
     @property
     def images(self) -> dict[str, Header]:
@@ -88,12 +90,12 @@ class Results:
     @cached_property
     def feature_set(self) -> FeatureSet:
         """Which images have features, and in which files. Raises NothingDone where none were extracted."""
-        return recorded_features(self.workspace, self._collection)
+        return whole(recorded_features(self.workspace, self._collection))
 
     @cached_property
     def match_set(self) -> MatchSet:
         """Which pairs have matches, and in which files. Raises NothingDone where none were matched."""
-        return recorded_matches(self.workspace, self._collection, self.feature_set)
+        return whole(recorded_matches(self.workspace, self._collection, self.feature_set))
 
     def features(self, name: str, *, descriptors: bool = True) -> Features:
         """Features of an image, as they were detected.
@@ -197,6 +199,9 @@ class Results:
         if not self.models:
             raise NothingDone(f"{self.workspace.folder}: no model yet; run `sfm-match reconstruct` first")
         return self.models
+
+    def _read_matches(self, path: Path) -> list[Matches]:
+        return read_pairs_of(path, self.match_set.heads[path], self.feature_set)
 
     def _check(self, name: str) -> None:
         if name not in self._collection.records:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from sfm_match.options.stages import NVIMGCODEC
 from sfm_match.runtime.devices import choose, version_of, why_not
 from sfm_match.runtime.gpus import cuda_of_driver, gpus
 from sfm_match.stages.base import STAGES
-from sfm_match.store.shard import ShardError, open_shard
+from sfm_match.store.features import check_unit
+from sfm_match.store.matches import check_block
+from sfm_match.store.shard import ShardError, set_aside
 
 PACKAGES = (
     "sfm-match",
@@ -62,7 +65,7 @@ def doctor(workspace: str | Path | None = None, *, repair: bool = False) -> Heal
 
     Args:
         workspace: folder of a job.
-        repair: delete result files that cannot be read, so that the next run makes them anew.
+        repair: move damaged files aside, so that the next run makes them again.
 
     Raises:
         NothingDone: no such workspace.
@@ -135,26 +138,23 @@ def _results(workspace: Workspace, *, repair: bool) -> list[Finding]:
     """
     with workspace as place:
         found = [Finding("workspace", str(place.folder))]
-        for kind in (place.features, place.matches):
+        for kind, check in ((place.features, lambda path: check_unit(path, {})), (place.matches, check_block)):
             files = sorted(kind.glob("*.h5"))
-            damaged = [path for path in files if not _readable(path)]
-            found.append(Finding(kind.name, f"{len(files)} files, {len(damaged)} that cannot be read"))
-            for path in damaged:
-                if repair:
-                    path.unlink()
-                cure = "deleted" if repair else "run again with --repair"
-                found.append(Finding("damaged", f"{path}: {cure}; the next run makes it anew", trouble=not repair))
+            damaged = [error for path in files if (error := _damage(check, path)) is not None]
+            found.append(Finding(kind.name, f"{len(files)} files, {len(damaged)} damaged"))
+            for error in damaged:
+                cure = f"moved to {set_aside(error.path).name}" if repair else "run again with --repair"
+                state = f"{error.path}: {error.reason}; {cure}; the next run makes it again"
+                found.append(Finding("damaged", state, trouble=not repair))
         return [*found, Finding("next", _next(place))]
 
 
-def _readable(path: Path) -> bool:
+def _damage(check: Callable[[Path], None], path: Path) -> ShardError | None:
     try:
-        with open_shard(path) as file:
-            for name in file:
-                file[name][()]
-    except (ShardError, OSError):
-        return False
-    return True
+        check(path)
+    except ShardError as error:
+        return error
+    return None
 
 
 def _next(place: Workspace) -> str:

@@ -17,7 +17,7 @@ from sfm_match.job.workspace import made_by
 from sfm_match.options.stages import AUTO, ExtractOptions
 from sfm_match.stages.base import Job
 from sfm_match.stages.extract_units import ExtractContext, Unit, UnitReceipt, batches_of, extract_units, loader_for
-from sfm_match.stages.state import FeatureSet, feature_set, scan_features
+from sfm_match.stages.state import FeatureSet, feature_set, move_aside, scan_features
 
 ALGORITHM = 1  # raise it when the same image and options come to give other features
 
@@ -62,6 +62,7 @@ def run(job: Job) -> StageReport:
     collection.save(workspace)  # not before the check: a refused command changes nothing
     workspace.write_record("extract", inputs)
     before = _before(job, inputs)
+    move_aside(before.damaged)
     work = {**before.open_units, **before.retry_units}
     after, detail = before, ""
     if work:

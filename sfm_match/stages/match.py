@@ -5,7 +5,6 @@ another strategy) make new files beside those that are there. `pair_blocks` plan
 """
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -24,12 +23,11 @@ from sfm_match.stages import match_blocks as blocks
 from sfm_match.stages.base import Job
 from sfm_match.stages.match_blocks import BlockReceipt, MatchContext, match_blocks
 from sfm_match.stages.pair_blocks import plan_blocks
-from sfm_match.stages.state import FeatureSet, scan_matches
-from sfm_match.store.matches import BlockHead
+from sfm_match.stages.state import FeatureSet, move_aside, scan_matches
+from sfm_match.store.matches import BLOCK_FILE, BlockHead
 from sfm_match.store.shard import sha256_of
 
 ALGORITHM = 4  # raise it when the same features and options come to give other matches
-_FILE_NAME = re.compile(r"\d{5,}-\d{5,}-[0-9a-f]{8}\.h5")
 
 
 def match_inputs(options: MatchOptions, defaults: MatchDefaults) -> dict[str, Any]:
@@ -101,6 +99,7 @@ def run(job: Job) -> StageReport:
         if not len(before.usable):
             raise NothingDone(f"{workspace.pairs}: no pair of images that both have features")
         workspace.write_record("match", inputs)
+        move_aside(before.damaged)
         remove_useless(workspace, before.heads)
         plans = list(plan_blocks(workspace.matches, before.fingerprint, before.names, features, before.open_pairs))
     progress = job.progress("match", len(before.open_pairs), "pairs")
@@ -168,7 +167,7 @@ def match_settings(
 
 
 def remove_useless(workspace: Workspace, useful: Mapping[Path, BlockHead]) -> None:
-    """Deletes files of other options, and damaged ones; files with other names are not ours."""
+    """Deletes files of other options; files with other names are not ours."""
     for path in workspace.matches.glob("*.h5"):
-        if path not in useful and _FILE_NAME.fullmatch(path.name):
+        if path not in useful and BLOCK_FILE.fullmatch(path.name):
             path.unlink()

@@ -54,12 +54,14 @@ def test_a_workspace(rendered: Path, tmp_path: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:2000])
     health = doctor(work)
     assert health.trouble
-    assert states(health)["damaged"] == f"{shard}: run again with --repair; the next run makes it anew"
+    assert states(health)["damaged"].startswith(f"{shard}: it has 2,000 bytes, and was written with ")
+    assert states(health)["damaged"].endswith("; run again with --repair; the next run makes it again")
     assert command("doctor", "--workspace", work).returncode == 1
     done = command("doctor", "--workspace", work, "--repair", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["trouble"] is False
     assert not shard.exists()
+    assert shard.with_name("00000.h5.damaged").stat().st_size == 2000
     with pytest.raises(NothingDone, match="no such folder"):
         doctor(tmp_path / "absent")
     assert sfm_match.extract(rendered, work, size=256, max_keypoints=100).done == 6
