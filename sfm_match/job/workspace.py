@@ -11,11 +11,16 @@ from filelock import FileLock, Timeout
 from sfm_match.errors import SfmMatchError, UsageError
 from sfm_match.options.base import flag
 from sfm_match.options.stages import OPTION_NAMES
+from sfm_match.store.records import DamagedRecord, OtherSchema, read_json, sealed
 from sfm_match.store.shard import remove_leftovers, write_text
 
 SCHEMA = 1  # of the record; raise it when the results of earlier versions are no longer what this one would make
 FROM = "from"  # in a stage's inputs: the program whose files they were read from, with `convert --from`
 ANEW = "choose another --workspace, or begin anew with `sfm-match extract --overwrite` or `run --overwrite`"
+_CURE = (
+    "`sfm-match doctor --repair` moves it aside, and the next run with the same options takes up what is there; or "
+    + ANEW
+)
 
 
 def made_by() -> dict[str, str]:
@@ -103,22 +108,19 @@ class Workspace:
         Raises:
             RecordError: the record is damaged, or of another version.
         """
-        if not self.record.exists():
-            return {}
         try:
-            record: Any = json.loads(self.record.read_text(encoding="utf-8"))
-        except ValueError:
-            record = None
-        if isinstance(record, dict) and record.get("schema") == SCHEMA:
-            return record
-        if self._overwrite:
+            return read_json(self.record, dict[str, int | dict[str, Any]], _CURE, SCHEMA)
+        except FileNotFoundError:
             return {}
-        if not isinstance(record, dict):
-            raise RecordError(f"{self.record}: damaged; {ANEW}")
-        raise RecordError(
-            f"{self.folder}: made by another version of sfm-match (schema {record.get('schema', 'unknown')}, "
-            f"this one reads {SCHEMA}); {ANEW}"
-        )
+        except (DamagedRecord, OtherSchema) as error:
+            if self._overwrite:
+                return {}
+            if isinstance(error, DamagedRecord):
+                raise RecordError(str(error)) from error
+            raise RecordError(
+                f"{self.folder}: made by another version of sfm-match (schema {error.found}, this one reads {SCHEMA}); "
+                + ANEW
+            ) from error
 
     def check(self, stage: str, inputs: dict[str, Any], *, overwrite: bool) -> None:
         """Refuses to mix what a stage left with something else.
@@ -146,7 +148,8 @@ class Workspace:
         if not record and self.record.exists():
             self._set_aside()
         if record.get(key) != inputs:
-            write_text(self.record, json.dumps({"schema": SCHEMA, **record, key: inputs}, indent=1) + "\n")
+            content = sealed({"schema": SCHEMA, **record, key: inputs})
+            write_text(self.record, json.dumps(content, indent=1) + "\n")
 
     def _set_aside(self) -> None:
         """Moves results of another version that later stages would take for their own. Nothing is deleted."""
