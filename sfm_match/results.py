@@ -85,7 +85,7 @@ class Results:
     @cached_property
     def unregistered(self) -> dict[str, str]:
         """Name -> why an image is in no model."""
-        return read_reasons(self.workspace.unregistered)
+        return read_reasons(self.workspace, self.workspace.unregistered)
 
     @cached_property
     def feature_set(self) -> FeatureSet:

@@ -73,6 +73,16 @@ def content_digest(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def damage(path: Path) -> str | None:
+    """What is wrong with a database, in words; None where SQLite finds nothing."""
+    try:
+        with closing(open_for_reading(path)) as connection:
+            (told,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            return None if told == "ok" else " ".join(str(told).split())
+    except sqlite3.Error as error:
+        return str(error)
+
+
 def open_for_reading(path: Path) -> sqlite3.Connection:
     """A connection that cannot write."""
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)

@@ -280,16 +280,22 @@ def _of_another(images: Path, workspace: Workspace, known: Collection) -> str:
 
 def write_failed(workspace: Workspace, failed: dict[str, str]) -> None:
     """`failed.csv`. Written even when empty, so that its absence means nothing ran."""
-    write_reasons(workspace.failed, failed)
+    write_reasons(workspace, workspace.failed, failed)
 
 
 def read_failed(workspace: Workspace) -> dict[str, str]:
     """Image -> reason, of `failed.csv`; nothing where it is not there."""
-    return read_reasons(workspace.failed)
+    return read_reasons(workspace, workspace.failed)
 
 
-def read_reasons(path: Path) -> dict[str, str]:
+def read_reasons(workspace: Workspace, path: Path) -> dict[str, str]:
     """Image -> reason, of a table that `write_reasons` wrote; nothing where it is not there. Raises DamagedRecord."""
+    workspace.tell_if_changed(path)
+    return read_table(path)
+
+
+def read_table(path: Path) -> dict[str, str]:
+    """As `read_reasons`, whether it was changed or not."""
     if not path.exists():
         return {}
     try:
@@ -301,10 +307,11 @@ def read_reasons(path: Path) -> dict[str, str]:
         raise DamagedRecord(f"{path}: {what}; {cure}") from error
 
 
-def write_reasons(path: Path, reasons: dict[str, str]) -> None:
+def write_reasons(workspace: Workspace, path: Path, reasons: dict[str, str]) -> None:
     """A table of two columns: image, reason."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(("image", "reason"))
     rows.writerows(sorted(reasons.items()))
     write_text(path, text.getvalue())
+    workspace.note_written(path)

@@ -44,13 +44,19 @@ def read_stages(workspace: Workspace) -> dict[str, dict[str, Any]]:
     Empty where nothing was recorded, or where it cannot be read.
     """
     try:
-        stored = read_json(workspace.stages, dict[str, dict[str, Any]], "the times of earlier stages are not known")
-    except FileNotFoundError:
-        return {}
+        stored = stages_on_record(workspace)
     except DamagedRecord as error:
         LOGGER.warning("%s", error)
         return {}
     return {stage: one for stage, one in stored.items() if _whole(one)}
+
+
+def stages_on_record(workspace: Workspace) -> dict[str, dict[str, Any]]:
+    """As `read_stages`, whatever the fields are. Raises DamagedRecord."""
+    try:
+        return read_json(workspace.stages, dict[str, dict[str, Any]], "the times of earlier stages are not known")
+    except FileNotFoundError:
+        return {}
 
 
 def record_stage(workspace: Workspace, report: StageReport) -> None:

@@ -9,10 +9,11 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from sfm_match.errors import SfmMatchError, UsageError
+from sfm_match.job.log import LOGGER
 from sfm_match.options.base import flag
 from sfm_match.options.stages import OPTION_NAMES
 from sfm_match.store.records import DamagedRecord, OtherSchema, read_json, sealed
-from sfm_match.store.shard import remove_leftovers, write_text
+from sfm_match.store.shard import remove_leftovers, sha256_of, write_text
 
 SCHEMA = 1  # of the record; raise it when the results of earlier versions are no longer what this one would make
 FROM = "from"  # in a stage's inputs: the program whose files they were read from, with `convert --from`
@@ -81,6 +82,18 @@ class Workspace:
             RecordError: another version of the program worked here.
             UsageError: the folder cannot be made or written.
         """
+        self.lock()
+        try:
+            self.read_record()
+        except RecordError:
+            self.unlock()
+            raise
+        for folder in (self.folder, self.features, self.matches, self.aligned):
+            remove_leftovers(folder)
+        return self
+
+    def lock(self) -> None:
+        """Locks the folder, whatever is in it. Raises WorkspaceBusy or UsageError."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
@@ -88,19 +101,15 @@ class Workspace:
             raise WorkspaceBusy(f"{self.folder}: another sfm-match works here; wait for it or stop it") from None
         except OSError as error:
             raise UsageError(f"--workspace {self.folder}: {error.strerror}") from error
-        try:
-            self.read_record()
-        except RecordError:
-            self._lock.release()
-            raise
-        for folder in (self.folder, self.features, self.matches, self.aligned):
-            remove_leftovers(folder)
-        return self
+
+    def unlock(self) -> None:
+        """Gives the folder back."""
+        self._lock.release()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lock.release()
+        self.unlock()
 
     def read_record(self) -> dict[str, Any]:
         """Stage -> what it ran with. Empty where nothing ran, or where the job begins anew.
@@ -151,6 +160,20 @@ class Workspace:
             content = sealed({"schema": SCHEMA, **record, key: inputs})
             write_text(self.record, json.dumps(content, indent=1) + "\n")
 
+    def note_written(self, path: Path, **facts: Any) -> None:
+        """Puts the digest of a file that was just written on record, and further facts."""
+        self.write_record(_written(path), {**facts, "sha256": sha256_of(path)})
+
+    def changed(self, path: Path) -> bool:
+        """Whether a file is another than the one on record. Of one that is not there, or not on record, it is not."""
+        known = self.read_record().get(_written(path))
+        return isinstance(known, dict) and path.is_file() and sha256_of(path) != known.get("sha256")
+
+    def tell_if_changed(self, path: Path) -> None:
+        """Says so where somebody, or a disk, changed a file: it is taken as it is."""
+        if self.changed(path):
+            LOGGER.warning("%s: changed since it was written; it is taken as it is", path)
+
     def _set_aside(self) -> None:
         """Moves results of another version that later stages would take for their own. Nothing is deleted."""
         aside = next(path for n in itertools.count(1) if not (path := self.folder / f"earlier-{n}").exists())
@@ -159,6 +182,11 @@ class Workspace:
         for path in (self.pairs, self.added_pairs, self.database, *journals, self.sparse, self.unregistered):
             if path.exists():
                 path.rename(aside / path.name)
+
+
+def _written(path: Path) -> str:
+    """The entry of the record that has a file's digest."""
+    return f"{path.stem} written"
 
 
 def _origin(before: dict[str, Any], inputs: dict[str, Any]) -> str:

@@ -63,6 +63,7 @@ class Job:
             NothingDone: there are none, or some pairs are still to be matched.
         """
         if self.found_matches is None:
+            self.workspace.tell_if_changed(self.workspace.pairs)
             self.found_matches = recorded_matches(self.workspace, self.collection, self.features)
         return all_matched(self.workspace, self.found_matches)
 

@@ -94,6 +94,7 @@ def run(job: Job) -> StageReport:
     defaults = recorded_match_defaults(features.inputs)
     inputs = match_inputs(options, defaults)
     workspace.check("match", inputs, overwrite=job.overwrite)
+    workspace.tell_if_changed(workspace.pairs)
     with clock.on("plan"):
         before = scan_matches(workspace, job.collection, features, inputs)
         if not len(before.usable):
