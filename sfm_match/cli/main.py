@@ -248,7 +248,7 @@ def demo(
 @with_options()
 def doctor(
     workspace: Annotated[Path | None, typer.Option("--workspace", help="check this job, too")] = None,
-    repair: Annotated[bool, typer.Option("--repair", help="delete result files that cannot be read")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="move damaged files aside")] = False,
     as_json: AsJson = False,
 ) -> bool:
     """What this machine has and lacks, and what a workspace needs next."""
