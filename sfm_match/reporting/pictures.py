@@ -1,0 +1,107 @@
+"""Picture files: where they may be written, how, and text in them."""
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sfm_match.errors import SfmMatchError, UsageError
+from sfm_match.store.shard import commit, temporary_name
+
+Pixels = NDArray[np.uint8]
+Colour = tuple[int, int, int]
+
+# of Okabe and Ito: told apart by colour-blind eyes, too
+SKY_BLUE, VERMILLION, YELLOW = (86, 180, 233), (213, 94, 0), (240, 228, 66)
+PAPER, INK, FAINT = (255, 255, 255), (30, 30, 30), (110, 110, 110)
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+_JPEG_QUALITY = 92
+_NO_GLYPH = "\ue000"  # a character that the font has not
+
+
+def check_picture(option: str, path: Path, *, overwrite: bool) -> None:
+    """Whether a picture may be written there.
+
+    Raises:
+        UsageError: a format that is not written, or a file that is there already.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"{option} {path}: accepted are files that end in {', '.join(SUFFIXES)}")
+    if not path.parent.is_dir():
+        raise UsageError(f"{option} {path}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise UsageError(f"{option} {path}: that is a folder")
+    if path.exists() and not overwrite:
+        raise UsageError(f"{option} {path}: it exists; choose another name, or add --overwrite")
+
+
+def write_picture(path: Path, pixels: Pixels) -> None:
+    """Writes (H, W, 3) RGB, whole or not at all.
+
+    Raises:
+        SfmMatchError: it cannot be written.
+    """
+    import pycolmap
+
+    # in this order: what a writer does not know by its suffix, it does not write
+    temporary = path.with_name(f"{temporary_name(path.stem)}{path.suffix}")
+    try:
+        if path.suffix.lower() == ".png":
+            # OpenCV and Pillow crash as they write PNGs, where pycolmap was imported before them
+            written = pycolmap.Bitmap.from_array(np.ascontiguousarray(pixels)).write(os.fspath(temporary))
+        else:
+            written = cv2.imwrite(os.fspath(temporary), pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+        if not written:
+            raise SfmMatchError(f"{path}: cannot be written (a full disk, or no permission?)")
+        commit(temporary, path)
+    except OSError as error:
+        raise SfmMatchError(f"{path}: cannot be written: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class Pen:
+    """Writes text into pixels."""
+
+    def __init__(self, size: int) -> None:
+        """
+        Args:
+            size: of the letters, pixels.
+        """
+        from PIL import ImageFont
+
+        self._font = ImageFont.load_default(size)
+        self._no_glyph = bytes(self._font.getmask(_NO_GLYPH))
+
+    def width(self, text: str) -> int:
+        """Of a text, pixels."""
+        return int(self._font.getlength(self.drawable(text)))
+
+    def drawable(self, text: str) -> str:
+        """The text, with ? for what the font has not, and for line breaks."""
+        return "".join(one if one.isprintable() and self._has(one) else "?" for one in text)
+
+    def shortened(self, text: str, width: int) -> str:
+        """The text, its middle left out where it is wider than that: names differ at their ends."""
+        text = self.drawable(text)
+        if self.width(text) <= width:
+            return text
+        for kept in range(len(text), 0, -1):
+            short = f"{text[: kept // 3]}...{text[len(text) - (kept - kept // 3) :]}"
+            if self.width(short) <= width:
+                return short
+        return ""
+
+    def write(self, pixels: Pixels, place: tuple[int, int], text: str, colour: Colour = INK) -> None:
+        """Changes (H, W, 3) `pixels`: the text begins at `place`, its top left corner, x and y."""
+        from PIL import Image, ImageDraw
+
+        image = Image.fromarray(pixels)
+        ImageDraw.Draw(image).text(place, self.drawable(text), font=self._font, fill=colour)
+        pixels[:] = np.asarray(image)
+
+    def _has(self, one: str) -> bool:
+        return one == " " or bytes(self._font.getmask(one)) != self._no_glyph
