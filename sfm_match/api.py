@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar, Unpack
 
-from sfm_match.errors import NothingDone
+from sfm_match.errors import NothingDone, UsageError
 from sfm_match.images.collection import Collection, refresh_collection
 from sfm_match.images.videos import Sampling
 from sfm_match.job.progress import OnProgress, Progress, StageReport
@@ -134,22 +134,43 @@ def reconstruct(
         return run_stage("reconstruct", Job(place, collection, RunOptions(reconstruct=mapping), overwrite))
 
 
-def report(workspace: StrPath = "workspace") -> StageReport:
+def report(
+    workspace: StrPath = "workspace",
+    *,
+    pair: tuple[str, str] | None = None,
+    out: StrPath | None = None,
+    png: StrPath | None = None,
+    overwrite: bool = False,
+) -> StageReport:
     """Writes `report.html`, of any workspace: finished, unfinished or broken. A job may be running in it.
+
+    With `pair` or `png`, pictures instead of the page.
 
     Args:
         workspace: folder of the job.
+        pair: names of two images, to draw with their matches.
+        out: picture of the pair to write, .png or .jpg; None: `pair.png`.
+        png: picture of the largest model to write, from above and from the side.
+        overwrite: pictures, or a `report.html` of somebody else's, that are there.
 
     Returns:
-        `facts` holds `path`, `bytes`, `registered` (images) and `level`: good, look, bad or unfinished.
+        Of the page, `facts` holds `path`, `bytes`, `registered` (images) and `level`: good, look, bad or unfinished.
+        Of pictures, `path`, of the first one, and `pictures`, all paths.
 
     Raises:
-        NothingDone: there is no workspace.
-        UsageError: sfm-match did not make the `report.html` that is there.
+        NothingDone: there is no workspace, no such pair, no model.
+        UsageError: there is no such image, or a file is there that is not to be replaced.
     """
+    from sfm_match.reporting.draw import draw
     from sfm_match.stages.report import make
 
-    return make(Workspace(Path(workspace)))
+    if out is not None and pair is None:
+        raise UsageError(f"--out {out}: needs --pair, the images to draw")
+    if pair is None and png is None:
+        return make(Workspace(Path(workspace)), replace=overwrite)
+    return draw(
+        Path(workspace), pair, Path(out or "pair.png"), Path(png) if png is not None else None, overwrite=overwrite
+    )
 
 
 def run(

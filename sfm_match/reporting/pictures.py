@@ -1,6 +1,8 @@
 """Picture files: where they may be written, how, and text in them."""
 
+import bisect
 import os
+import unicodedata
 from pathlib import Path
 
 import cv2
@@ -19,7 +21,6 @@ PAPER, INK, FAINT = (255, 255, 255), (30, 30, 30), (110, 110, 110)
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 _JPEG_QUALITY = 92
-_NO_GLYPH = "\ue000"  # a character that the font has not
 
 
 def check_picture(option: str, path: Path, *, overwrite: bool) -> None:
@@ -74,26 +75,27 @@ class Pen:
         from PIL import ImageFont
 
         self._font = ImageFont.load_default(size)
-        self._no_glyph = bytes(self._font.getmask(_NO_GLYPH))
 
     def width(self, text: str) -> int:
         """Of a text, pixels."""
         return int(self._font.getlength(self.drawable(text)))
 
     def drawable(self, text: str) -> str:
-        """The text, with ? for what the font has not, and for line breaks."""
-        return "".join(one if one.isprintable() and self._has(one) else "?" for one in text)
+        """The text as the font has it: ASCII, without accents; ? for what has no likeness there, and line breaks."""
+        plain = (unicodedata.normalize("NFKD", one)[0] for one in text)
+        return "".join(one if " " <= one <= "~" else "?" for one in plain)
 
     def shortened(self, text: str, width: int) -> str:
         """The text, its middle left out where it is wider than that: names differ at their ends."""
         text = self.drawable(text)
         if self.width(text) <= width:
             return text
-        for kept in range(len(text), 0, -1):
-            short = f"{text[: kept // 3]}...{text[len(text) - (kept - kept // 3) :]}"
-            if self.width(short) <= width:
-                return short
-        return ""
+
+        def with_only(kept: int) -> str:
+            return f"{text[: kept // 3]}...{text[len(text) - (kept - kept // 3) :]}"
+
+        kept = bisect.bisect_right(range(1, len(text)), width, key=lambda kept: self.width(with_only(kept)))
+        return with_only(kept) if kept else ""
 
     def write(self, pixels: Pixels, place: tuple[int, int], text: str, colour: Colour = INK) -> None:
         """Changes (H, W, 3) `pixels`: the text begins at `place`, its top left corner, x and y."""
@@ -102,6 +104,3 @@ class Pen:
         image = Image.fromarray(pixels)
         ImageDraw.Draw(image).text(place, self.drawable(text), font=self._font, fill=colour)
         pixels[:] = np.asarray(image)
-
-    def _has(self, one: str) -> bool:
-        return one == " " or bytes(self._font.getmask(one)) != self._no_glyph
