@@ -119,7 +119,8 @@ def read_facts(workspace: Workspace) -> Facts:
     if workspace.sparse.exists():
         facts.summary = read("sparse", lambda: read_summary(workspace)) or {}
         facts.measured = read("sparse", lambda: _measured(facts, results))
-    facts.thumbnails = read("photographs", lambda: thumbnails(results.image_folder, facts.headers))
+    kept = workspace.thumbnails
+    facts.thumbnails = read("photographs", lambda: thumbnails(results.image_folder, facts.headers, kept))
     return facts
 
 

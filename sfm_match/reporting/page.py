@@ -19,7 +19,7 @@ from sfm_match.reporting.collect import content
 from sfm_match.reporting.facts import read_facts
 from sfm_match.store.shard import fingerprint, sha256_of, write_text
 
-FORMAT = 1  # raise it when the same workspace comes to give another page
+FORMAT = 2  # raise it when the same workspace comes to give another page
 _GENERATOR = '<meta name="generator" content="sfm-match'
 _INPUTS = '<meta name="sfm-match-inputs" content="'
 _HEAD = 1024  # bytes of a page in which these are

@@ -26,7 +26,7 @@ from sfm_match.errors import SfmMatchError
 SCHEMA = 2  # of features and matches files
 TEMPORARY = ".tmp-"  # in the name of what is not finished; deleted when a workspace is opened
 _LEFTOVER = re.compile(
-    r"(images\.json|pairs(-added)?\.txt|(failed|unregistered)\.csv|(sfm-match|stages)\.json|report\.html|sparse|[\d-]+(-\w+)?\.h5)\.tmp-[\w.-]+"
+    r"(images\.json|pairs(-added)?\.txt|(failed|unregistered)\.csv|(sfm-match|stages)\.json|report\.html|thumbnails\.zip|sparse|[\d-]+(-\w+)?\.h5)\.tmp-[\w.-]+"
 )
 
 
