@@ -61,7 +61,7 @@ def extract(
             from sfm_match.stages.extract import load_only
 
             return load_only(job)
-        return run_stage("extract", job)
+        return _alone("extract", job)
 
 
 def pairs(
@@ -86,7 +86,7 @@ def pairs(
             masks = Collection.load(place).masks if place.collection.exists() else None
             progress = partial(Progress, quiet=quiet, on_progress=on_progress)
             collection = refresh_collection(place, Path(images), masks, overwrite=overwrite, progress=progress)
-        report = run_stage("pairs", Job(place, collection, RunOptions(pairs=chosen), overwrite, quiet, on_progress))
+        report = _alone("pairs", Job(place, collection, RunOptions(pairs=chosen), overwrite, quiet, on_progress))
         collection.save(place)
         return report
 
@@ -103,7 +103,7 @@ def match(
     """Matches of every pair of `pairs.txt`. Arguments are those of `extract`."""
     chosen = RunOptions(match=_chosen("match", MatchOptions, options, keywords))
     with _opened(workspace) as (place, collection):
-        return run_stage("match", Job(place, collection, chosen, overwrite, quiet, on_progress))
+        return _alone("match", Job(place, collection, chosen, overwrite, quiet, on_progress))
 
 
 def import_(
@@ -118,7 +118,7 @@ def import_(
     """Builds and verifies `database.db`. Arguments are those of `extract`."""
     chosen = RunOptions(import_=_chosen("import", ImportOptions, options, keywords))
     with _opened(workspace) as (place, collection):
-        return run_stage("import", Job(place, collection, chosen, overwrite, quiet, on_progress))
+        return _alone("import", Job(place, collection, chosen, overwrite, quiet, on_progress))
 
 
 def reconstruct(
@@ -131,7 +131,7 @@ def reconstruct(
     """Builds `sparse/0` ... Arguments are those of `extract`."""
     mapping = _chosen("reconstruct", ReconstructOptions, options, keywords)
     with _opened(workspace) as (place, collection):
-        return run_stage("reconstruct", Job(place, collection, RunOptions(reconstruct=mapping), overwrite))
+        return _alone("reconstruct", Job(place, collection, RunOptions(reconstruct=mapping), overwrite))
 
 
 def report(
@@ -240,6 +240,19 @@ def _each(job: Job, stages: list[Stage], on_report: Callable[[StageReport], None
         reports.append(run_stage(later.name, job))
         on_report(reports[-1])
     return reports
+
+
+def _alone(name: str, job: Job) -> StageReport:
+    """Runs a single stage. A `report.html` of before is made again where the job ends, and else called old."""
+    from sfm_match.stages.report import refresh
+
+    try:
+        report = run_stage(name, job)
+    except NothingDone:
+        refresh(job, name)
+        raise
+    refresh(job, name)
+    return report
 
 
 def _begun(

@@ -11,6 +11,8 @@ from jobs import sfm_match as command
 
 import sfm_match
 from sfm_match.errors import NothingDone, UsageError
+from sfm_match.job.workspace import Workspace
+from sfm_match.reporting.page import up_to_date
 
 
 @pytest.fixture
@@ -66,3 +68,26 @@ def test_the_command(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "6 of 6 images are registered, in one model." in done.stdout
     assert shown == [(workspace / "report.html").as_uri()]
     assert command("report", "--workspace", workspace / "none").returncode == 3
+
+
+def test_after_a_single_stage_it_is_not_of_before(
+    workspace: Path, rendered: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    report = workspace / "report.html"
+    page = report.read_bytes()
+    sfm_match.reconstruct(workspace)
+    assert report.read_bytes() == page
+    sfm_match.reconstruct(workspace, min_model_size=2, seed=3, overwrite=True)
+    assert report.read_bytes() != page
+    assert up_to_date(Workspace(workspace))
+    sfm_match.pairs(workspace, strategy="sequential", overlap=1, overwrite=True)
+    assert "shows what was before" in caplog.text
+    assert not up_to_date(Workspace(workspace))
+    report.write_text("mine")
+    caplog.clear()
+    sfm_match.match(workspace)
+    assert report.read_text() == "mine"
+    report.unlink()
+    sfm_match.extract(rendered, workspace, size=320, max_keypoints=400)
+    assert not report.exists()
+    assert not caplog.text
