@@ -102,7 +102,7 @@ def infer(
         result = _in_stages(images, extracting, matching, adjust_keypoints)
     if viz is not None:
         first, second = (
-            View(image.name, image.header, image.pixels, points)
+            View(Path(image.name).name, image.header, image.pixels, points)
             for image, points in zip(images, (result.points_a, result.points_b), strict=True)
         )
         write_picture(Path(viz), draw_pair(first, second, kinds_of(result.inliers)))

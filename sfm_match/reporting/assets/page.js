@@ -44,7 +44,8 @@ function cuts() {
   return DATA.cuts.length ? section("cuts", "What is not shown as a whole", el("ul", {}, ...DATA.cuts.map((cut) => el("li", {}, cut)))) : null;
 }
 
-document.title = `${DATA.about.workspace.split("/").pop()} – sfm-match report`;
-document.getElementById("about").textContent = `${DATA.about.workspace}, ${DATA.about.made}`;
+const workspace = DATA.about.workspace.split("/").pop(); // the whole path is among the settings
+document.title = `${workspace} – sfm-match report`;
+document.getElementById("about").textContent = `${workspace}, ${DATA.about.made}`;
 const parts = [verdictOf(), adviceOf(), models(), IMAGES.name.length ? imageTable() : null, matchGraph(), matrix(), histograms(), residuals(), gps(), times(), failures(), settings(), cuts()];
 document.getElementById("main").replaceChildren(el("div", { class: "column" }, ...parts.filter(Boolean)), IMAGES.name.length ? detail() : "");
