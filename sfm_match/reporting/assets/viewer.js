@@ -210,7 +210,7 @@ function models() {
   });
   onSelect((image) => {
     const own = IMAGES.model[image];
-    if (own >= 0 && own !== shown && !viewer.model.images.includes(image)) { which.value = String(own); show(own); }
+    if (own >= 0 && own !== shown && !viewer.model?.images.includes(image)) { which.value = String(own); show(own); }
     viewer.paint();
   });
   window.viewer = viewer; // for tests, and for the curious
