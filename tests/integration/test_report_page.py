@@ -119,6 +119,7 @@ def test_an_image_of_another_model_before_the_model_is_in_sight(page: Page, tmp_
     data["images"]["model"][3] = 1
     path.write_text(page_of(data, "0"), encoding="utf-8")
     page.open(path, width=390, height=500)
+    page.evaluate("select(2)")
     page.evaluate("select(3)")
     page.until("viewer.model?.images.length === 1")
     assert page.evaluate("document.getElementById('which').value") == "1"

@@ -211,7 +211,7 @@ function models() {
   onSelect((image) => {
     const own = IMAGES.model[image];
     if (own >= 0 && own !== shown && !viewer.model?.images.includes(image)) { which.value = String(own); show(own); }
-    viewer.paint();
+    if (viewer.model) viewer.paint();
   });
   window.viewer = viewer; // for tests, and for the curious
   whenSeen(canvas, () => (viewer.model ? viewer.render() : show(0)));
