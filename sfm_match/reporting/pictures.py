@@ -17,6 +17,7 @@ Colour = tuple[int, int, int]
 
 # of Okabe and Ito: told apart by colour-blind eyes, too
 SKY_BLUE, VERMILLION, YELLOW = (86, 180, 233), (213, 94, 0), (240, 228, 66)
+BLUE, ORANGE, GREEN, PURPLE = (0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167)
 PAPER, INK, FAINT = (255, 255, 255), (30, 30, 30), (110, 110, 110)
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -50,6 +51,7 @@ def write_picture(path: Path, pixels: Pixels) -> None:
     # in this order: what a writer does not know by its suffix, it does not write
     temporary = path.with_name(f"{temporary_name(path.stem)}{path.suffix}")
     try:
+        temporary.touch()  # of a folder that it may not write to, pycolmap has a line of its own to say
         if path.suffix.lower() == ".png":
             # OpenCV and Pillow crash as they write PNGs, where pycolmap was imported before them
             written = pycolmap.Bitmap.from_array(np.ascontiguousarray(pixels)).write(os.fspath(temporary))
