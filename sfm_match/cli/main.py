@@ -169,7 +169,10 @@ def report(
     from sfm_match import api
 
     made = api.report(workspace, pair=pair, out=out, png=png, overwrite=overwrite)
-    _show(made, as_json)
+    if "pictures" in made.facts and not as_json:
+        print("\n".join(made.facts["pictures"]))
+    else:
+        _show(made, as_json)
     if open_page:
         webbrowser.open(Path(made.facts["path"]).resolve().as_uri())
 

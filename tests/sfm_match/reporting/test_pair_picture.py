@@ -12,8 +12,9 @@ import sfm_match
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.images.coordinates import orient
 from sfm_match.images.files import Header
-from sfm_match.reporting.pair_picture import OTHER, UNVERIFIED, WIDTH, View, draw_pair, kinds_of
+from sfm_match.reporting.pair_picture import OTHER, UNVERIFIED, WIDTH, View, draw_pair, kinds_of, pair_of
 from sfm_match.reporting.pictures import SKY_BLUE, Pen, Pixels
+from sfm_match.results import Results
 
 
 def view(size: tuple[int, int], points: np.ndarray | None = None, orientation: int = 1, **more: Any) -> View:
@@ -133,6 +134,15 @@ def test_of_a_workspace(workspace: Path, tmp_path: Path, said: list[str]) -> Non
     turned = cv2.imread(str(tmp_path / "pair.png"))
     assert turned is not None
     assert len(pixels_of(np.asarray(turned[..., ::-1], np.uint8), UNVERIFIED.colour)) > 100
+
+
+def test_masks_of_a_workspace(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("L", (48, 36)).save(tmp_path / "view04.jpg.png")  # all black, in another size
+    plain = pair_of(sfm_match.open(finished), "view04.jpg", "view05.jpg")
+    monkeypatch.setattr(Results, "mask_folder", tmp_path)
+    masked = pair_of(sfm_match.open(finished), "view04.jpg", "view05.jpg")
+    assert masked[:700, :900].mean() < 0.6 * plain[:700, :900].mean()
+    np.testing.assert_array_equal(masked[:700, 1800:], plain[:700, 1800:])
 
 
 def test_infer_draws_what_it_found(rendered: Path, tmp_path: Path, said: list[str]) -> None:
