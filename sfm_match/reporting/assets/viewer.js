@@ -218,7 +218,7 @@ function models() {
   return section("model", DATA.models.length > 1 ? "Models" : "Model",
     el("div", { class: "bar" }, DATA.models.length > 1 ? el("label", { for: "which" }, "Model") : null, DATA.models.length > 1 ? which : null,
       el("button", { type: "button", click: () => viewer.look(false) }, "Reset the view"), el("button", { type: "button", click: () => viewer.look(true) }, "From above"),
-      el("button", { type: "button", click: () => step(-1) }, "Previous camera"), el("button", { type: "button", click: () => step(1) }, "Next camera"), el("label", { for: "size" }, "Points"), size),
+      el("button", { type: "button", click: () => step(-1) }, "Previous camera"), el("button", { type: "button", click: () => step(1) }, "Next camera"), el("label", { for: "size" }, "Points", size)),
     canvas, el("p", { class: "legend" }, "Cameras by reprojection error: ", ...scale(`${number(ERRORS[0], 2)} px`, `${number(ERRORS[1], 2)} px`), "; the selected one is pink"), facts);
 }
 
