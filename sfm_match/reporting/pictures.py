@@ -1,7 +1,7 @@
 """Picture files: where they may be written, how, and text in them."""
 
 import bisect
-import os
+import tempfile
 import unicodedata
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfm_match.errors import SfmMatchError, UsageError
-from sfm_match.store.shard import commit, temporary_name
+from sfm_match.store.shard import replacing
 
 Pixels = NDArray[np.uint8]
 Colour = tuple[int, int, int]
@@ -46,24 +46,30 @@ def write_picture(path: Path, pixels: Pixels) -> None:
     Raises:
         SfmMatchError: it cannot be written.
     """
-    import pycolmap
-
-    # in this order: what a writer does not know by its suffix, it does not write
-    temporary = path.with_name(f"{temporary_name(path.stem)}{path.suffix}")
     try:
-        temporary.touch()  # of a folder that it may not write to, pycolmap has a line of its own to say
-        if path.suffix.lower() == ".png":
-            # OpenCV and Pillow crash as they write PNGs, where pycolmap was imported before them
-            written = pycolmap.Bitmap.from_array(np.ascontiguousarray(pixels)).write(os.fspath(temporary))
-        else:
-            written = cv2.imwrite(os.fspath(temporary), pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-        if not written:
-            raise SfmMatchError(f"{path}: cannot be written (a full disk, or no permission?)")
-        commit(temporary, path)
+        content = _as_png(pixels) if path.suffix.lower() == ".png" else _as_jpeg(pixels)
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
     except OSError as error:
         raise SfmMatchError(f"{path}: cannot be written: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+def _as_png(pixels: Pixels) -> bytes:
+    """By pycolmap: OpenCV and Pillow crash as they write PNGs, where pycolmap was imported before them.
+
+    It writes files alone, and has a line of its own to say where it cannot: so they are files of ours.
+    """
+    import pycolmap
+
+    with tempfile.TemporaryDirectory(prefix="sfm-match-") as folder:
+        path = Path(folder) / "picture.png"
+        if not pycolmap.Bitmap.from_array(np.ascontiguousarray(pixels)).write(str(path)):
+            raise SfmMatchError(f"{folder}: a picture cannot be written there (a full disk?)")
+        return path.read_bytes()
+
+
+def _as_jpeg(pixels: Pixels) -> bytes:
+    return cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
 
 
 class Pen:
