@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar, Unpack
 
-from sfm_match.errors import NothingDone
+from sfm_match.errors import NothingDone, UsageError
 from sfm_match.images.collection import Collection, refresh_collection
 from sfm_match.images.videos import Sampling
 from sfm_match.job.log import LOGGER
@@ -63,7 +63,7 @@ def extract(
             from sfm_match.stages.extract import load_only
 
             return load_only(job)
-        return run_stage("extract", job)
+        return _alone("extract", job)
 
 
 def pairs(
@@ -88,7 +88,7 @@ def pairs(
             masks = Collection.load(place).masks if place.collection.exists() else None
             progress = partial(Progress, quiet=quiet, on_progress=on_progress)
             collection = refresh_collection(place, Path(images), masks, overwrite=overwrite, progress=progress)
-        report = run_stage("pairs", Job(place, collection, RunOptions(pairs=chosen), overwrite, quiet, on_progress))
+        report = _alone("pairs", Job(place, collection, RunOptions(pairs=chosen), overwrite, quiet, on_progress))
         collection.save(place)
         return report
 
@@ -105,7 +105,7 @@ def match(
     """Matches of every pair of `pairs.txt`. Arguments are those of `extract`."""
     chosen = RunOptions(match=_chosen("match", MatchOptions, options, keywords))
     with _opened(workspace) as (place, collection):
-        return run_stage("match", Job(place, collection, chosen, overwrite, quiet, on_progress))
+        return _alone("match", Job(place, collection, chosen, overwrite, quiet, on_progress))
 
 
 def import_(
@@ -120,7 +120,7 @@ def import_(
     """Builds and verifies `database.db`. Arguments are those of `extract`."""
     chosen = RunOptions(import_=_chosen("import", ImportOptions, options, keywords))
     with _opened(workspace) as (place, collection):
-        return run_stage("import", Job(place, collection, chosen, overwrite, quiet, on_progress))
+        return _alone("import", Job(place, collection, chosen, overwrite, quiet, on_progress))
 
 
 def reconstruct(
@@ -133,25 +133,46 @@ def reconstruct(
     """Builds `sparse/0` ... Arguments are those of `extract`."""
     mapping = _chosen("reconstruct", ReconstructOptions, options, keywords)
     with _opened(workspace) as (place, collection):
-        return run_stage("reconstruct", Job(place, collection, RunOptions(reconstruct=mapping), overwrite))
+        return _alone("reconstruct", Job(place, collection, RunOptions(reconstruct=mapping), overwrite))
 
 
-def report(workspace: StrPath = "workspace") -> StageReport:
+def report(
+    workspace: StrPath = "workspace",
+    *,
+    pair: tuple[str, str] | None = None,
+    out: StrPath | None = None,
+    png: StrPath | None = None,
+    overwrite: bool = False,
+) -> StageReport:
     """Writes `report.html`, of any workspace: finished, unfinished or broken. A job may be running in it.
+
+    With `pair` or `png`, pictures instead of the page.
 
     Args:
         workspace: folder of the job.
+        pair: names of two images, to draw with their matches.
+        out: picture of the pair to write, .png or .jpg; None: `pair.png`.
+        png: picture of the largest model to write, from above and from the side.
+        overwrite: pictures, or a `report.html` of somebody else's, that are there.
 
     Returns:
-        `facts` holds `path`, `bytes`, `registered` (images) and `level`: good, look, bad or unfinished.
+        Of the page, `facts` holds `path`, `bytes`, `registered` (images) and `level`: good, look, bad or unfinished.
+        Of pictures, `path`, of the first one, and `pictures`, all paths.
 
     Raises:
-        NothingDone: there is no workspace.
-        UsageError: sfm-match did not make the `report.html` that is there.
+        NothingDone: there is no workspace, no such pair, no model.
+        UsageError: there is no such image, or a file is there that is not to be replaced.
     """
+    from sfm_match.reporting.draw import draw
     from sfm_match.stages.report import make
 
-    return make(Workspace(Path(workspace)))
+    if out is not None and pair is None:
+        raise UsageError(f"--out {out}: needs --pair, the images to draw")
+    if pair is None and png is None:
+        return make(Workspace(Path(workspace)), replace=overwrite)
+    return draw(
+        Path(workspace), pair, Path(out or "pair.png"), Path(png) if png is not None else None, overwrite=overwrite
+    )
 
 
 def run(
@@ -231,6 +252,19 @@ def _each(job: Job, stages: list[Stage], on_report: Callable[[StageReport], None
         reports.append(run_stage(later.name, job))
         on_report(reports[-1])
     return reports
+
+
+def _alone(name: str, job: Job) -> StageReport:
+    """Runs a single stage. A `report.html` of before is made again where the job ends, and else called old."""
+    from sfm_match.stages.report import refresh
+
+    try:
+        report = run_stage(name, job)
+    except NothingDone:
+        refresh(job, name)
+        raise
+    refresh(job, name)
+    return report
 
 
 def _begun(

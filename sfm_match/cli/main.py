@@ -151,13 +151,28 @@ def reconstruct(
 def report(
     workspace: Place = WORKSPACE,
     open_page: Annotated[bool, typer.Option("--open", help="show it in the browser")] = False,
+    pair: Annotated[
+        tuple[str, str] | None,
+        typer.Option("--pair", metavar="A B", help="draw these two images and their matches, instead of the page"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="with --pair: picture to write, .png or .jpg  [default: pair.png]")
+    ] = None,
+    png: Annotated[
+        Path | None,
+        typer.Option("--png", help="draw the model from above and from the side to this file, instead of the page"),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace files that are there")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Writes report.html: how the job went, to look at. Of any workspace, unfinished or broken ones, too."""
     from sfm_match import api
 
-    made = api.report(workspace)
-    _show(made, as_json)
+    made = api.report(workspace, pair=pair, out=out, png=png, overwrite=overwrite)
+    if "pictures" in made.facts and not as_json:
+        print("\n".join(made.facts["pictures"]))
+    else:
+        _show(made, as_json)
     if open_page:
         webbrowser.open(Path(made.facts["path"]).resolve().as_uri())
 

@@ -170,6 +170,21 @@ def inliers(path: Path, first: str, second: str) -> NDArray[np.uint32]:
     return found if a < b else found[:, ::-1]
 
 
+def verdict(path: Path, first: str, second: str) -> str | None:
+    """Why a pair is accepted or not (`matching.acceptance.Verdict`); None where it was not judged.
+
+    Raises:
+        UsageError: an image is not in the database.
+    """
+    with closing(open_for_reading(path)) as connection:
+        a, b = sorted(_image_id(connection, path, name) for name in (first, second))
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (PAIRS,)).fetchone():
+            return None
+        query = f"SELECT verdict FROM {PAIRS} WHERE pair_id = ?"
+        row = connection.execute(query, (a * MOST_IMAGES + b,)).fetchone()
+    return str(row[0]) if row and row[0] else None
+
+
 def _image_id(connection: sqlite3.Connection, path: Path, name: str) -> int:
     row = connection.execute("SELECT image_id FROM images WHERE name = ?", (name,)).fetchone()
     if row is None:

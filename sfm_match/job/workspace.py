@@ -71,6 +71,7 @@ class Workspace:
         self.unregistered = folder / "unregistered.csv"  # images that are in no model, and why
         self.stages = folder / "stages.json"  # what each stage did, and how long it took
         self.report = folder / "report.html"
+        self.thumbnails = folder / "thumbnails.zip"  # small photographs of the report
         self.record = folder / "sfm-match.json"
         self._lock = FileLock(folder / ".lock")
 

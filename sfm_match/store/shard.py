@@ -30,7 +30,7 @@ UNCHECKED = 2  # the schema before there were checksums
 DAMAGED = ".damaged"  # ends the name of what could not be read
 TEMPORARY = ".tmp-"  # in the name of what is not finished; deleted when a workspace is opened
 _LEFTOVER = re.compile(
-    r"(images\.json|pairs(-added)?\.txt|(failed|unregistered)\.csv|(sfm-match|stages)\.json|report\.html|sparse|[\d-]+(-\w+)?\.h5)\.tmp-[\w.-]+"
+    r"(images\.json|pairs(-added)?\.txt|(failed|unregistered)\.csv|(sfm-match|stages)\.json|report\.html|thumbnails\.zip|sparse|[\d-]+(-\w+)?\.h5)\.tmp-[\w.-]+"
 )
 
 # what h5py raises where a file does not hold what it should

@@ -28,7 +28,7 @@ def test_matches_obey_the_true_cameras(rendered: Path, tmp_path: Path) -> None:
     assert (distance[result.inliers] < 5).mean() > 0.95
     picture = cv2.imread(str(tmp_path / "viz.png"))
     assert picture is not None
-    assert picture.shape == (720, 1920, 3)
+    assert picture.shape == (720 + 68, 1920, 3)  # two lines of text below
 
 
 def test_command_prints_a_line_or_json(rendered: Path) -> None:
