@@ -16,16 +16,15 @@ from sfm_match.cli import networks as cli_networks
 from sfm_match.cli.base import INTERRUPTED, WRONG_USE, AsJson, GroupedCommand, with_options
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError
 from sfm_match.formats import FORMATS, SOURCES
+from sfm_match.options.job_file import OF_RUN, read_job
 from sfm_match.options.localize import LocalizeOptions
 from sfm_match.options.pairs import PairsOptions
 from sfm_match.options.stages import (
     GROUPS,
-    OF_RUN,
     ExtractOptions,
     ImportOptions,
     MatchOptions,
     ReconstructOptions,
-    read_job,
 )
 
 if TYPE_CHECKING:
