@@ -15,6 +15,7 @@ from sfm_match.images.collection import Collection, refresh_collection
 from sfm_match.images.videos import Sampling
 from sfm_match.job.progress import OnProgress, Progress, StageReport
 from sfm_match.job.workspace import Workspace
+from sfm_match.options.arguments import checked
 from sfm_match.options.base import Options, options_of
 from sfm_match.options.keywords import (
     ExtractKeywords,
@@ -33,6 +34,7 @@ StrPath = str | Path
 T = TypeVar("T", bound=Options)
 
 
+@checked
 def extract(
     images: StrPath,
     workspace: StrPath = "workspace",
@@ -64,6 +66,7 @@ def extract(
         return run_stage("extract", job)
 
 
+@checked
 def pairs(
     workspace: StrPath = "workspace",
     images: StrPath | None = None,
@@ -91,6 +94,7 @@ def pairs(
         return report
 
 
+@checked
 def match(
     workspace: StrPath = "workspace",
     options: MatchOptions | None = None,
@@ -106,6 +110,7 @@ def match(
         return run_stage("match", Job(place, collection, chosen, overwrite, quiet, on_progress))
 
 
+@checked
 def import_(
     workspace: StrPath = "workspace",
     options: ImportOptions | None = None,
@@ -121,6 +126,7 @@ def import_(
         return run_stage("import", Job(place, collection, chosen, overwrite, quiet, on_progress))
 
 
+@checked
 def reconstruct(
     workspace: StrPath = "workspace",
     options: ReconstructOptions | None = None,
@@ -134,6 +140,7 @@ def reconstruct(
         return run_stage("reconstruct", Job(place, collection, RunOptions(reconstruct=mapping), overwrite))
 
 
+@checked
 def report(workspace: StrPath = "workspace") -> StageReport:
     """Writes `report.html`, of any workspace: finished, unfinished or broken. A job may be running in it.
 
@@ -152,6 +159,7 @@ def report(workspace: StrPath = "workspace") -> StageReport:
     return make(Workspace(Path(workspace)))
 
 
+@checked
 def run(
     images: StrPath,
     workspace: StrPath = "workspace",

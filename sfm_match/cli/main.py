@@ -4,6 +4,7 @@ Options come from the dataclasses of `options`: a command, `run`, its YAML and t
 """
 
 import json
+import re
 import sys
 import webbrowser
 from pathlib import Path
@@ -13,8 +14,9 @@ import typer
 
 from sfm_match import __version__
 from sfm_match.cli import networks as cli_networks
-from sfm_match.cli.base import INTERRUPTED, WRONG_USE, AsJson, GroupedCommand, with_options
-from sfm_match.errors import NothingDone, SfmMatchError, UsageError
+from sfm_match.cli.base import INTERRUPTED, SOME_FAILED, WRONG_USE, AsJson, GroupedCommand, with_options
+from sfm_match.cli.streams import output_lost, prepare_streams
+from sfm_match.errors import NothingDone, SfmMatchError, UsageError, printable, quoted
 from sfm_match.formats import FORMATS, SOURCES
 from sfm_match.options.job_file import OF_RUN, read_job
 from sfm_match.options.localize import LocalizeOptions
@@ -168,7 +170,7 @@ def _read_config(context: typer.Context, path: Path | None) -> dict[str, Any]:
     try:
         job = read_job(path)
     except SfmMatchError as error:
-        print(f"sfm-match: {error}", file=sys.stderr)
+        print(f"sfm-match: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         raise typer.Exit(error.exit_status) from None
     context.default_map = {"as_json" if key == "json" else key: job.pop(key) for key in OF_RUN.keys() & job.keys()}
     return job
@@ -364,13 +366,16 @@ app.add_typer(cli_networks.export, name="export")
 
 def main() -> None:
     """The command line, with errors of its grammar in one line, too."""
+    prepare_streams()
     try:
         status = app(prog_name="sfm-match", standalone_mode=False)
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         where = context.command_path if context is not None else "sfm-match"
-        print(f"{where}: {' '.join(error.format_message().split())} (see {where} --help)", file=sys.stderr)
+        message = re.sub(r"'[^']{80,}'", lambda long: quoted(long.group()), error.format_message())
+        print(f"{where}: {printable(' '.join(message.split()))} (see {where} --help)", file=sys.stderr)
         sys.exit(WRONG_USE)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
-    sys.exit(status if isinstance(status, int) else 0)
+    status = status if isinstance(status, int) else 0
+    sys.exit(status or (SOME_FAILED if output_lost() else 0))

@@ -59,7 +59,7 @@ models = typer.Typer(rich_markup_mode=None, help="The models and their weights."
 models.callback(invoke_without_command=True)(help_without_command)
 
 
-@models.command(name="list")
+@models.command(name="list", cls=GroupedCommand)
 @with_options()
 def list_models(weights_dir: WeightsDir = None) -> None:
     """Every model, and which of its files are here."""
@@ -72,7 +72,7 @@ def list_models(weights_dir: WeightsDir = None) -> None:
         print(f"{name}: " + ", ".join(f"{file.name} {zoo.state(file, folder)}" for file in files))
 
 
-@models.command()
+@models.command(cls=GroupedCommand)
 @with_options()
 def download(name: ModelName, weights_dir: WeightsDir = None) -> None:
     """Fetches a model's weights; resumes where an earlier attempt stopped."""
@@ -83,7 +83,7 @@ def download(name: ModelName, weights_dir: WeightsDir = None) -> None:
         print(zoo.download(file, folder))
 
 
-@models.command()
+@models.command(cls=GroupedCommand)
 @with_options()
 def verify(name: ModelName, weights_dir: WeightsDir = None) -> bool:
     """Checks a model's files against their sha256."""
@@ -100,7 +100,7 @@ def verify(name: ModelName, weights_dir: WeightsDir = None) -> bool:
     return any(found != "present" for found in states.values())
 
 
-@models.command()
+@models.command(cls=GroupedCommand)
 @with_options()
 def path(name: ModelName, weights_dir: WeightsDir = None) -> None:
     """Prints where a model's files are, or belong."""
@@ -118,7 +118,7 @@ export = typer.Typer(rich_markup_mode=None, help="Networks to files that run wit
 export.callback(invoke_without_command=True)(help_without_command)
 
 
-@export.command(name="onnx")
+@export.command(name="onnx", cls=GroupedCommand)
 @with_options()
 def export_onnx(
     model: Annotated[str, typer.Option("--model", help="see `sfm-match models list`")] = "dedode-l-b",

@@ -7,10 +7,12 @@ from sfm_match.formats import FORMATS
 from sfm_match.images.collection import refresh_collection
 from sfm_match.job.progress import StageReport
 from sfm_match.job.workspace import Workspace
+from sfm_match.options.arguments import checked
 from sfm_match.options.stages import ExtractOptions
 from sfm_match.results import Results
 
 
+@checked
 def convert(workspace: str | Path = "workspace", *, to: str, out: str | Path) -> list[Path]:
     """Writes what a workspace holds in another format. The workspace stays as it is.
 
@@ -35,6 +37,7 @@ def convert(workspace: str | Path = "workspace", *, to: str, out: str | Path) ->
     return FORMATS[to].write(results, folder)
 
 
+@checked
 def from_hloc(
     images: str | Path,
     workspace: str | Path = "workspace",

@@ -14,6 +14,7 @@ from sfm_match.errors import NothingDone, UsageError
 from sfm_match.images.files import Header, ImageError, decode, read_headers, scan
 from sfm_match.images.panoramas import FACES, Cube, Lookup, cut, is_panorama
 from sfm_match.job.progress import OnProgress, Progress
+from sfm_match.options.arguments import checked
 from sfm_match.store.shard import replacing, write_text
 
 RIGS = "rig.json"
@@ -37,6 +38,7 @@ class Cubemaps:
         return f"{text}; next: sfm-match run --images {self.rig_config.parent} --rig-config {self.rig_config}"
 
 
+@checked
 def cubemap(
     images: str | Path, out: str | Path, *, quiet: bool = True, on_progress: OnProgress | None = None
 ) -> Cubemaps:

@@ -21,6 +21,7 @@ from sfm_match.job.progress import Clock
 from sfm_match.matching.dual_softmax import match_rotated
 from sfm_match.models import check_name, match_defaults
 from sfm_match.models.prepared import exported_file
+from sfm_match.options.arguments import checked
 from sfm_match.options.base import flag, options_of
 from sfm_match.options.keywords import InferKeywords
 from sfm_match.options.stages import ExtractOptions, MatchOptions
@@ -64,6 +65,7 @@ class PairResult:
         }
 
 
+@checked
 def infer(
     image_a: str | Path,
     image_b: str | Path,

@@ -10,6 +10,7 @@ from sfm_match.commands.localizer import Answer, Localizer, Query
 from sfm_match.errors import UsageError
 from sfm_match.images.files import ImageError, ScannedFile, read_headers, scan
 from sfm_match.job.progress import OnProgress, Progress
+from sfm_match.options.arguments import checked
 from sfm_match.options.base import options_of
 from sfm_match.options.keywords import LocalizeKeywords
 from sfm_match.options.localize import LocalizeOptions
@@ -77,6 +78,7 @@ _SOURCES = {
 }
 
 
+@checked
 def localize(
     queries: StrPath | Sequence[StrPath],
     workspace: StrPath = "workspace",

@@ -19,6 +19,7 @@ AUTO = "auto"
 WHOLE_RUNS = ("run", "plan")  # commands that take the options of every stage
 _ABOUT = "about"  # key of a field's metadata
 _LONGEST = 10_000  # characters of a value
+_LONGEST_NAME, _LONGEST_PATH = 255, 4096  # bytes, as file systems take them
 
 
 @dataclass(frozen=True)
@@ -313,8 +314,18 @@ def _as_text(text: str, where: str) -> str:
 def _as_path(text: str, where: str) -> Path:
     """Raises UsageError where it names nothing: an empty text would be the current folder."""
     require(text != "", f"{where}: empty; must be a path ('.' is the current folder)")
-    require("\0" not in text, f"{where} {quoted(text)}: a path with a zero byte")
-    return Path(text)
+    path = Path(text)
+    try:
+        encoded = [part.encode() for part in path.absolute().parts]
+    except UnicodeEncodeError:  # bytes that are no UTF-8: no record could hold the path
+        raise UsageError(f"{where} {quoted(path)}: a name that is not UTF-8; rename the folder or file") from None
+    except FileNotFoundError:
+        raise UsageError(f"{where} {quoted(path)}: the current folder is not there any more") from None
+    require("\0" not in text, f"{where} {quoted(path)}: a path with a zero byte")
+    fits = all(len(part) <= _LONGEST_NAME for part in encoded) and len(text) <= _LONGEST_PATH
+    message = f"a name longer than {_LONGEST_NAME}, or a path longer than {_LONGEST_PATH:,} bytes"
+    require(fits, f"{where} {quoted(path)}: {message}")
+    return path
 
 
 def _plain(value: Any) -> Any:
