@@ -286,7 +286,8 @@ def convert(
     ] = ExtractOptions.size,
     workspace: Place = WORKSPACE,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="with --from: replace results of other origin")
+        bool,
+        typer.Option("--overwrite", help="with --from: replace results of other origin; with --to: replace files"),
     ] = False,
     as_json: AsJson = False,
 ) -> bool:
@@ -299,7 +300,7 @@ def convert(
     if to is not None:
         if out is None:
             raise UsageError(f"--to {to}: needs --out, the folder to write to")
-        files = write(workspace, to=to, out=out)
+        files = write(workspace, to=to, out=out, overwrite=overwrite)
         print(json.dumps([str(path) for path in files]) if as_json else "\n".join(map(str, files)))
         return False
     if from_ not in SOURCES:

@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exports.registry import FAMILY
-from sfm_match.errors import NothingDone, UsageError
+from sfm_match.errors import NothingDone, UsageError, quoted
 from sfm_match.features.dedode import chosen_weights
 from sfm_match.features.extractor import ROTATIONS, Extractor, extractor_of
 from sfm_match.images.coordinates import ImageGeometry, orient
 from sfm_match.images.decoders import find_decoder
 from sfm_match.images.files import Decode, Header, ImageError, read_header
 from sfm_match.images.loader import Item, Loaded, to_network
+from sfm_match.job.outputs import check_output
 from sfm_match.job.progress import Clock
 from sfm_match.matching.dual_softmax import match_rotated
 from sfm_match.models import check_name, match_defaults
@@ -29,7 +30,9 @@ from sfm_match.refine.patch_alignment import align_photographs, see
 from sfm_match.runner import DeDoDeRunner
 from sfm_match.runtime import choose
 from sfm_match.store.features import Features
+from sfm_match.store.shard import replacing
 
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")  # what OpenCV writes everywhere
 MIN_FOR_GEOMETRY = 8  # matches; fewer have no fundamental matrix
 _RANSAC_PIXELS = 2.0
 _RANSAC_SEED = 0
@@ -73,6 +76,7 @@ def infer(
     *,
     end2end: bool = False,
     adjust_keypoints: bool = True,
+    overwrite: bool = False,
     extract: ExtractOptions | None = None,
     match: MatchOptions | None = None,
     **keywords: Unpack[InferKeywords],
@@ -85,18 +89,21 @@ def infer(
         viz: PNG or JPEG to write: matches coloured by score, those off the epipolar geometry in grey.
         end2end: run the exported network that goes from images to matches, as the earlier ONNX port does: exactly
             `max_keypoints` of each image, chosen as published, not refined; both images in the shape of A.
+        overwrite: replace the file of `viz` where it is there.
         adjust_keypoints: move the points of B to where the photographs around the matches fit one another; not end2end.
         extract, match: options of the stages.
         **keywords: the same options by name; they go before.
 
     Raises:
-        UsageError: an option it does not take.
+        UsageError: an option it does not take, or `viz` is there, is one of the images, or is no picture's name.
         NothingDone: an image cannot be read.
     """
     given = options_of("infer", (ExtractOptions, MatchOptions), keywords)
     extracting, matching = ExtractOptions.from_mapping(given, extract), MatchOptions.from_mapping(given, match)
     for group in (extracting, matching):
         group.check_for("infer")
+    if viz is not None:
+        _check_picture(Path(viz), [Path(image_a), Path(image_b)], overwrite=overwrite)
     decoder = find_decoder(extracting.decoder, extracting.device)
     images = [_load(Path(path), decoder) for path in (image_a, image_b)]
     if end2end:
@@ -105,9 +112,16 @@ def infer(
         result = _in_stages(images, extracting, matching, adjust_keypoints)
     if viz is not None:
         picture = draw([(image.pixels, image.header.geometry(extracting.size, 1)) for image in images], result)
-        if not cv2.imwrite(str(viz), picture[..., ::-1]):
-            raise NothingDone(f"--viz {viz}: cannot be written")
+        with replacing(Path(viz)) as temporary:
+            temporary.write_bytes(cv2.imencode(Path(viz).suffix, picture[..., ::-1])[1].tobytes())
     return result
+
+
+def _check_picture(viz: Path, images: list[Path], *, overwrite: bool) -> None:
+    """Raises UsageError where no picture can be written, before anything is computed."""
+    if viz.suffix.lower() not in PICTURES:
+        raise UsageError(f"--viz {quoted(viz)}: must be a name that ends in {', '.join(PICTURES)}")
+    check_output(viz, "--viz", inputs=images, overwrite=overwrite)
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ def scan(folder: Path, masks: Path | None = None, *, or_none: bool = False) -> l
         if path.suffix.lower() in _NOT_READ:
             passed_over[path.suffix.lower()] += 1
             continue
-        if not _writable(name):
+        if not is_writable(name):
             reason = "a name with a TAB, a line break, a control character or bytes that are no UTF-8; rename the file"
             found.append(ScannedFile(ascii(name), "", reason))
             continue
@@ -146,7 +146,7 @@ def scan(folder: Path, masks: Path | None = None, *, or_none: bool = False) -> l
     return sorted(found, key=lambda f: f.name)
 
 
-def _writable(name: str) -> bool:
+def is_writable(name: str) -> bool:
     """Whether a name can be written to pairs.txt and in the database."""
     try:
         name.encode()
