@@ -16,6 +16,7 @@ from sfm_match.images.videos import Sampling
 from sfm_match.job.log import LOGGER
 from sfm_match.job.progress import OnProgress, Progress, StageReport
 from sfm_match.job.workspace import Workspace
+from sfm_match.options.arguments import checked
 from sfm_match.options.base import Options, options_of
 from sfm_match.options.keywords import (
     ExtractKeywords,
@@ -35,6 +36,7 @@ T = TypeVar("T", bound=Options)
 _REPAIRS = 3  # times that a run makes damaged files again; a disk that spoils them again and again is to be replaced
 
 
+@checked
 def extract(
     images: StrPath,
     workspace: StrPath = "workspace",
@@ -66,6 +68,7 @@ def extract(
         return _alone("extract", job)
 
 
+@checked
 def pairs(
     workspace: StrPath = "workspace",
     images: StrPath | None = None,
@@ -93,6 +96,7 @@ def pairs(
         return report
 
 
+@checked
 def match(
     workspace: StrPath = "workspace",
     options: MatchOptions | None = None,
@@ -108,6 +112,7 @@ def match(
         return _alone("match", Job(place, collection, chosen, overwrite, quiet, on_progress))
 
 
+@checked
 def import_(
     workspace: StrPath = "workspace",
     options: ImportOptions | None = None,
@@ -123,6 +128,7 @@ def import_(
         return _alone("import", Job(place, collection, chosen, overwrite, quiet, on_progress))
 
 
+@checked
 def reconstruct(
     workspace: StrPath = "workspace",
     options: ReconstructOptions | None = None,
@@ -136,6 +142,7 @@ def reconstruct(
         return _alone("reconstruct", Job(place, collection, RunOptions(reconstruct=mapping), overwrite))
 
 
+@checked
 def report(
     workspace: StrPath = "workspace",
     *,
@@ -175,6 +182,7 @@ def report(
     )
 
 
+@checked
 def run(
     images: StrPath,
     workspace: StrPath = "workspace",

@@ -21,6 +21,7 @@ from sfm_match.errors import NothingDone, UsageError, nearest
 from sfm_match.images.collection import Collection, read_failed, read_reasons
 from sfm_match.images.files import Header
 from sfm_match.job.workspace import Workspace
+from sfm_match.options.arguments import checked
 from sfm_match.stages.state import (
     FeatureSet,
     MatchSet,
@@ -242,6 +243,7 @@ class Results:
         return self._index[1]
 
 
+@checked
 def open_workspace(workspace: str | Path = "workspace") -> Results:
     """`sfm_match.open`: what a job left, for reading. Raises NothingDone where there is no job."""
     return Results(workspace)

@@ -14,7 +14,7 @@ import pytest
 import typer
 
 from sfm_match.cli.main import app
-from sfm_match.options.stages import read_job
+from sfm_match.options.job_file import read_job
 
 ROOT = Path(__file__).parents[1]
 PAGES = {

@@ -6,13 +6,14 @@ import sqlite3
 import sys
 import traceback
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 from sfm_match.colmap import let_colmap_speak
-from sfm_match.errors import SfmMatchError
+from sfm_match.errors import SfmMatchError, printable
 from sfm_match.job.log import show_on_stderr
 from sfm_match.options.base import Options, about, aliases_of, fields_of, flag, resolve_aliases
 
@@ -25,6 +26,15 @@ Verbose = Annotated[bool, typer.Option("--verbose", help="tracebacks, and COLMAP
 
 class GroupedCommand(TyperCommand):
     """Lists options in groups, each under its help panel's name, in plain text: rich would cost 0.1 s at start-up."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Also refuses empty values: an empty path would be the current folder."""
+        for before, word in pairwise(["", *args]):
+            if word == "" or (word.startswith("--") and word.endswith("=")):
+                name = word[:-1] or (before if before.startswith("-") else "an argument")
+                raise typer.BadParameter(f"{name} is empty; must be a value", ctx=ctx)
+        rest: list[str] = super().parse_args(ctx, args)
+        return rest
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         groups: dict[str, list[tuple[str, str]]] = {}
@@ -126,4 +136,4 @@ def with_options(*groups: type[Options]) -> Callable[[Callable[..., Any]], Calla
 def _complain(message: str, verbose: bool) -> None:
     if verbose:
         traceback.print_exc()
-    print(f"sfm-match: {' '.join(message.split())}", file=sys.stderr)
+    print(f"sfm-match: {printable(' '.join(message.split()))}", file=sys.stderr)

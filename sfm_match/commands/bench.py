@@ -26,6 +26,7 @@ from sfm_match.images.files import ImageError, decode, read_header, scan
 from sfm_match.images.loader import normalise
 from sfm_match.models import Weights, check_name
 from sfm_match.models.engines import runtime_for
+from sfm_match.options.arguments import checked
 from sfm_match.reporting.pictures import BLUE, GREEN, ORANGE, PURPLE, write_picture
 from sfm_match.runtime.devices import why_not
 
@@ -83,6 +84,7 @@ class Bench:
         return "\n".join([*lines, *(f"Left out: {row} ({why})" for row, why in self.left_out.items())]).rstrip() + "\n"
 
 
+@checked
 def bench(
     images: str | Path | None = None,
     *,

@@ -11,6 +11,7 @@ from sfm_match.errors import NothingDone
 from sfm_match.images import decoders
 from sfm_match.job.workspace import Workspace
 from sfm_match.models import BUILT_IN, find_model, zoo
+from sfm_match.options.arguments import checked
 from sfm_match.options.devices import DEVICES
 from sfm_match.options.stages import NVIMGCODEC
 from sfm_match.runtime.devices import choose, version_of, why_not
@@ -58,6 +59,7 @@ class Health:
         return {"trouble": self.trouble, "findings": [asdict(finding) for finding in self.findings]}
 
 
+@checked
 def doctor(workspace: str | Path | None = None, *, repair: bool = False) -> Health:
     """Looks at the machine, and at a workspace where one is named.
 

@@ -21,12 +21,13 @@ from sfm_match.job.progress import Clock
 from sfm_match.matching.dual_softmax import match_rotated
 from sfm_match.models import check_name, match_defaults
 from sfm_match.models.prepared import exported_file
+from sfm_match.options.arguments import checked
 from sfm_match.options.base import flag, options_of
 from sfm_match.options.keywords import InferKeywords
 from sfm_match.options.stages import ExtractOptions, MatchOptions
 from sfm_match.refine.patch_alignment import align_photographs, see
 from sfm_match.reporting.pair_picture import View, draw_pair, kinds_of
-from sfm_match.reporting.pictures import write_picture
+from sfm_match.reporting.pictures import check_picture, write_picture
 from sfm_match.runner import DeDoDeRunner
 from sfm_match.runtime import choose
 from sfm_match.store.features import Features
@@ -63,6 +64,7 @@ class PairResult:
         }
 
 
+@checked
 def infer(
     image_a: str | Path,
     image_b: str | Path,
@@ -70,6 +72,7 @@ def infer(
     *,
     end2end: bool = False,
     adjust_keypoints: bool = True,
+    overwrite: bool = False,
     extract: ExtractOptions | None = None,
     match: MatchOptions | None = None,
     **keywords: Unpack[InferKeywords],
@@ -82,18 +85,21 @@ def infer(
         viz: PNG or JPEG to write: the images with their matches, inliers and others told apart (`draw_pair`).
         end2end: run the exported network that goes from images to matches, as the earlier ONNX port does: exactly
             `max_keypoints` of each image, chosen as published, not refined; both images in the shape of A.
+        overwrite: replace the file of `viz` where it is there.
         adjust_keypoints: move the points of B to where the photographs around the matches fit one another; not end2end.
         extract, match: options of the stages.
         **keywords: the same options by name; they go before.
 
     Raises:
-        UsageError: an option it does not take.
+        UsageError: an option it does not take, or `viz` is there, is one of the images, or is no picture's name.
         NothingDone: an image cannot be read.
     """
     given = options_of("infer", (ExtractOptions, MatchOptions), keywords)
     extracting, matching = ExtractOptions.from_mapping(given, extract), MatchOptions.from_mapping(given, match)
     for group in (extracting, matching):
         group.check_for("infer")
+    if viz is not None:
+        check_picture("--viz", Path(viz), inputs=[Path(image_a), Path(image_b)], overwrite=overwrite)
     decoder = find_decoder(extracting.decoder, extracting.device)
     images = [_load(Path(path), decoder) for path in (image_a, image_b)]
     if end2end:

@@ -14,11 +14,12 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from sfm_match.errors import NothingDone, UsageError
+from sfm_match.errors import NothingDone, UsageError, quoted
 from sfm_match.images.files import SUFFIXES, Header, ImageError, ScannedFile, read_headers, scan
 from sfm_match.images.sources import Source, find_source, preview, take_frames
 from sfm_match.images.videos import SUFFIXES as VIDEO_SUFFIXES
 from sfm_match.images.videos import Sampling
+from sfm_match.job.log import LOGGER
 from sfm_match.job.progress import MakeProgress, no_progress
 from sfm_match.job.workspace import ANEW, RecordError, Workspace
 from sfm_match.store.records import DamagedRecord, OtherSchema, read_json, sealed
@@ -26,6 +27,7 @@ from sfm_match.store.shard import write_text
 from sfm_match.store.validation import LARGEST
 
 UNIT_SIZE = 64  # images; what a kill costs at most, and what a file holds
+_NAMED = 3  # images, in a warning
 SCHEMA = 3  # of images.json
 _CURE = "`sfm-match doctor --repair` moves it aside; the next `run` or `extract` looks at the images again"
 
@@ -168,6 +170,7 @@ class Collection:
                 records.append(ImageRecord(file.name, file.signature, None, None, str(header)))
             else:
                 good.append((file, header))
+        _say_dropped({file.name: header.dropped for file, header in good if header.dropped})
         good.sort(key=lambda one: (*_shape(one[1]), one[0].name))
         for place, (file, header) in enumerate(good):
             unit = self._next_unit + place // UNIT_SIZE
@@ -176,6 +179,14 @@ class Collection:
         return Collection(
             source, masks, kept + records + unusable, absent, self._next_unit + -(-len(good) // UNIT_SIZE)
         )
+
+
+def _say_dropped(dropped: dict[str, str]) -> None:
+    """Names the images whose EXIF says what cannot be."""
+    shown = "; ".join(f"{quoted(name)}: {what}" for name, what in list(dropped.items())[:_NAMED])
+    if dropped:
+        more = f"; and {len(dropped) - _NAMED:,} more" if len(dropped) > _NAMED else ""
+        LOGGER.warning("EXIF values of %d images are not used: %s%s", len(dropped), shown, more)
 
 
 def _shape(header: Header) -> tuple[float, int]:

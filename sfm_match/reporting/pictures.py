@@ -3,13 +3,15 @@
 import bisect
 import tempfile
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sfm_match.errors import SfmMatchError, UsageError
+from sfm_match.errors import SfmMatchError, UsageError, quoted
+from sfm_match.job.outputs import check_output
 from sfm_match.store.shard import replacing
 
 Pixels = NDArray[np.uint8]
@@ -24,20 +26,15 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 _JPEG_QUALITY = 92
 
 
-def check_picture(option: str, path: Path, *, overwrite: bool) -> None:
-    """Whether a picture may be written there.
+def check_picture(option: str, path: Path, *, inputs: Iterable[Path] = (), overwrite: bool) -> None:
+    """Whether a picture may be written there (`check_output`).
 
     Raises:
-        UsageError: a format that is not written, or a file that is there already.
+        UsageError: a format that is not written, or what `check_output` raises.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"{option} {path}: accepted are files that end in {', '.join(SUFFIXES)}")
-    if not path.parent.is_dir():
-        raise UsageError(f"{option} {path}: there is no folder {path.parent}")
-    if path.is_dir():
-        raise UsageError(f"{option} {path}: that is a folder")
-    if path.exists() and not overwrite:
-        raise UsageError(f"{option} {path}: it exists; choose another name, or add --overwrite")
+        raise UsageError(f"{option} {quoted(path)}: must be a name that ends in {', '.join(SUFFIXES)}")
+    check_output(path, option, inputs=inputs, overwrite=overwrite)
 
 
 def write_picture(path: Path, pixels: Pixels) -> None:

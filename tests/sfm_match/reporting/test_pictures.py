@@ -32,11 +32,11 @@ def test_where_it_may_be_written(tmp_path: Path) -> None:
     check_picture("--png", tmp_path / "there.png", overwrite=True)
     check_picture("--png", tmp_path / "new.JPG", overwrite=False)
     for name, message in {
-        "there.png": "it exists",
+        "there.png": "it is there",
         "folder.png": "that is a folder",
-        "none/a.png": "there is no folder",
-        "a.gif": "accepted are",
-        "a": "accepted are",
+        "none/a.png": "no such folder as",
+        "a.gif": "must be a name that ends in",
+        "a": "must be a name that ends in",
     }.items():
         with pytest.raises(UsageError, match=f"--png .*{message}"):
             check_picture("--png", tmp_path / name, overwrite=False)
