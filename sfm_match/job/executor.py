@@ -73,10 +73,11 @@ def done_units(
     if len(devices) == 1:
         yield from work(devices[0], iter(units), advance, clock)
         return
+    coordinator = _Coordinator(devices[: max(1, len(units))], work, units, advance, clock)
     try:
-        yield from _Coordinator(devices[: max(1, len(units))], work, units, advance, clock).run()
+        yield from coordinator.run()
     finally:
-        remove_leftovers(folder)  # of workers that were lost; none lives any more
+        remove_leftovers(folder, coordinator.ended)  # of workers that were lost
 
 
 def threads_each(asked: int, workers: int = 1) -> int:
@@ -119,6 +120,7 @@ class _Coordinator(Generic[U, R]):
         self._left = deque(units)
         self._devices = devices
         self._spent: list[dict[str, float]] = []
+        self.ended: list[int] = []  # workers, by their process ids
 
     def run(self) -> Iterator[R]:
         workers: list[_Worker[U]] = []
@@ -147,11 +149,16 @@ class _Coordinator(Generic[U, R]):
                     else:  # it ends
                         self._spent.append(value)
                         workers.remove(worker)
-                        worker.end()
+                        self._end(worker)
             self._tell_clock()
         finally:
             for worker in workers:
-                worker.end()
+                self._end(worker)
+
+    def _end(self, worker: _Worker[U]) -> None:
+        worker.end()
+        if worker.process.pid is not None:
+            self.ended.append(worker.process.pid)
 
     def _give(self, worker: _Worker[U]) -> None:
         """The next unit, or None where there is no more."""
@@ -165,7 +172,7 @@ class _Coordinator(Generic[U, R]):
 
     def _replaced(self, worker: _Worker[U]) -> _Worker[U]:
         """A new worker in place of one that is lost; the units that it had are the next to be given."""
-        worker.end()
+        self._end(worker)
         code = worker.process.exitcode or 0
         cause = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
         deaths = worker.deaths + 1

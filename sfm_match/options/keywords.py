@@ -21,6 +21,7 @@ class ExtractKeywords(TypedDict, total=False):
     turns: bool
     batch: str | int
     devices: str | None
+    part: str | None
     workers: int
     detection_threshold: float
     border: int
@@ -71,6 +72,7 @@ class MatchKeywords(TypedDict, total=False):
     match_threshold: float | None
     device: str
     devices: str | None
+    part: str | None
     match_workers: int
     inverse_temperature: float | None
 

@@ -25,6 +25,7 @@ from sfm_match.options.base import (
 )
 from sfm_match.options.devices import DEVICES, EVERY_GPU, split_device
 from sfm_match.options.pairs import PairsOptions
+from sfm_match.options.parts import Part
 
 DUAL_SOFTMAX, LIGHTGLUE = "dual-softmax", "lightglue"
 PILLOW, NVIMGCODEC = "pillow", "nvimgcodec"
@@ -36,9 +37,11 @@ DEVICE_HELP = (
 )
 _SEVERAL = f"several devices at once, a process each: {EVERY_GPU} (every GPU), or a list, cuda:0,cuda:1"
 _ENGINE = "export engine"  # it needs shapes and networks, not photographs' content
+_PART = "i/n: do the i-th of n parts; each is a process of its own, on any machine that shares the folders"
 _TWO_IMAGES = Refused(("infer",))
 _ONLY_JOBS = Refused(("infer", _ENGINE))
 _NO_ENGINE = Refused((_ENGINE,))
+_ONE_STAGE = Refused((*WHOLE_RUNS, "infer", _ENGINE))
 
 
 def check_devices(device: str, devices: str | None) -> None:
@@ -95,6 +98,7 @@ class ExtractOptions(Options):
     )
     batch: str = option(AUTO, "images per network call, or auto", fingerprinted=False)
     devices: str | None = option(None, _SEVERAL, fingerprinted=False, refused=_ONLY_JOBS)
+    part: str | None = option(None, _PART, fingerprinted=False, refused=_ONE_STAGE)
     workers: int = option(0, "decoding threads; 0: one per core", fingerprinted=False, refused=_ONLY_JOBS)
     detection_threshold: float = option(
         0.0,
@@ -127,7 +131,7 @@ class ExtractOptions(Options):
         False,
         "only read images, to measure how fast they come",
         fingerprinted=False,
-        refused=Refused((*WHOLE_RUNS, "infer", _ENGINE)),
+        refused=_ONE_STAGE,
     )
 
     def inputs(self) -> dict[str, Any]:
@@ -145,6 +149,8 @@ class ExtractOptions(Options):
         valid = self.batch == AUTO or (self.batch.isdecimal() and int(self.batch) >= 1)
         require(valid, f"--batch {self.batch}: must be auto, or a whole number of at least 1")
         check_devices(self.device, self.devices)
+        if self.part is not None:
+            Part.parse(self.part)
         least = self.detection_threshold
         require(0 <= least < 1, f"--detection-threshold {least}: must be a probability, at least 0 and below 1")
         require(self.border >= 0, f"--border {self.border}: must be at least 0 pixels")
@@ -199,6 +205,7 @@ class MatchOptions(Options):
     )
     device: str = option(AUTO, DEVICE_HELP, fingerprinted=False, refused=_NO_ENGINE)
     devices: str | None = option(None, _SEVERAL, fingerprinted=False, refused=_ONLY_JOBS)
+    part: str | None = option(None, _PART, fingerprinted=False, refused=_ONE_STAGE)
     match_workers: int = option(
         0, "matching threads; 0: one per core", fingerprinted=False, aliases=("workers",), refused=_TWO_IMAGES
     )
@@ -222,6 +229,8 @@ class MatchOptions(Options):
         message = f"--match-threshold {least}: must be a probability, above 0 and below 1"
         require(least is None or 0 < least < 1, message)
         check_devices(self.device, self.devices)
+        if self.part is not None:
+            Part.parse(self.part)
         # exp(t (cos - 1)) must not underflow in float32 at cos = -1
         inverse = self.inverse_temperature
         message = f"--inverse-temperature {inverse}: must be above 0 and at most 40"

@@ -108,7 +108,9 @@ def stage(name: str) -> StageModule:
 
 
 def run_stage(name: str, job: Job) -> StageReport:
-    """Runs a stage, and records what it did, or why it could do nothing."""
+    """Runs a stage, and records what it did, or why it could do nothing; not of a part, which is not the stage."""
+    if job.workspace.shared:
+        return stage(name).run(job)
     try:
         report = stage(name).run(job)
     except NothingDone as error:

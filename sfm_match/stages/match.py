@@ -7,6 +7,7 @@ another strategy) make new files beside those that are there. `pair_blocks` plan
 import dataclasses
 import re
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,15 @@ from sfm_match.job.progress import Clock, StageReport
 from sfm_match.job.workspace import FROM, Workspace
 from sfm_match.matching.matcher import MatchSettings
 from sfm_match.models import MatchDefaults, lightglue, match_defaults, recorded_match_defaults
+from sfm_match.options.parts import Part
 from sfm_match.options.stages import LIGHTGLUE, MatchOptions
 from sfm_match.runtime.devices import devices_of
 from sfm_match.stages import match_blocks as blocks
 from sfm_match.stages.base import Job
-from sfm_match.stages.match_blocks import BlockReceipt, MatchContext, match_blocks
+from sfm_match.stages.match_blocks import BlockPlan, BlockReceipt, MatchContext, match_blocks
 from sfm_match.stages.pair_blocks import plan_blocks
-from sfm_match.stages.state import FeatureSet, scan_matches
+from sfm_match.stages.parts import agreed_pairs, forget_agreed_pairs, told
+from sfm_match.stages.state import FeatureSet, MatchSet, scan_matches
 from sfm_match.store.matches import BlockHead
 from sfm_match.store.shard import sha256_of
 
@@ -97,13 +100,9 @@ def run(job: Job) -> StageReport:
     inputs = match_inputs(options, defaults)
     workspace.check("match", inputs, overwrite=job.overwrite)
     with clock.on("plan"):
-        before = scan_matches(workspace, job.collection, features, inputs)
-        if not len(before.usable):
-            raise NothingDone(f"{workspace.pairs}: no pair of images that both have features")
-        workspace.write_record("match", inputs)
-        remove_useless(workspace, before.heads)
-        plans = list(plan_blocks(workspace.matches, before.fingerprint, before.names, features, before.open_pairs))
-    progress = job.progress("match", len(before.open_pairs), "pairs")
+        before, plans = _planned(job, features, inputs)
+    total = sum(len(plan.pairs) for plan in plans)
+    progress = job.progress("match", total, "pairs")
     receipts: list[BlockReceipt] = []
     devices = [options.device]
     try:
@@ -115,23 +114,45 @@ def run(job: Job) -> StageReport:
             )
     finally:
         progress.close()
-    heads = {plan.path: BlockHead(before.fingerprint, plan.images, plan.pairs) for plan in plans}
-    job.found_matches = before.with_blocks(heads)
+    if options.part is None:
+        heads = {plan.path: BlockHead(before.fingerprint, plan.images, plan.pairs) for plan in plans}
+        job.found_matches = before.with_blocks(heads)
+    else:
+        job.found_matches = scan_matches(workspace, job.collection, features, inputs)
     workers = min(len(devices), len(plans))
     engines = [f"{workers} workers" if workers > 1 else "", *dict.fromkeys(receipt.engine for receipt in receipts)]
     passed_over = len(before.listed) - len(before.usable)
     left_out = f"{passed_over:,} pairs of images without features passed over" if passed_over else ""
-    notes = [", ".join(filter(None, engines)), left_out]
+    parts = told(options.part, len(job.found_matches.open_pairs), "pairs") if options.part is not None else ""
+    notes = [", ".join(filter(None, engines)), left_out, parts]
     return StageReport(
         "match",
         "pairs",
-        done=len(before.open_pairs),
+        done=total,
         cached=len(before.usable) - len(before.open_pairs),
         seconds=clock.seconds,
         spent=clock.spent,
         detail="; ".join(filter(None, notes)),
         facts={"matches": sum(receipt.matches for receipt in receipts), "passed_over": passed_over},
     )
+
+
+def _planned(job: Job, features: FeatureSet, inputs: dict[str, Any]) -> tuple[MatchSet, list[BlockPlan]]:
+    """What is matched, and the blocks that are to be: of a part, its own. The record and the folder are made ready."""
+    workspace, part = job.workspace, job.options.match.part
+    with workspace.locked() if part is not None else nullcontext():
+        before = scan_matches(workspace, job.collection, features, inputs)
+        if not len(before.usable):
+            raise NothingDone(f"{workspace.pairs}: no pair of images that both have features")
+        workspace.write_record("match", inputs)
+        if part is None:
+            remove_useless(workspace, before.heads)
+            forget_agreed_pairs(workspace)
+        pairs = before.open_pairs if part is None else agreed_pairs(workspace, features, before)
+    plans = list(plan_blocks(workspace.matches, before.fingerprint, before.names, features, pairs))
+    if part is None:
+        return before, plans
+    return before, [plan for plan in Part.parse(part).share(plans) if plan.path not in before.heads]
 
 
 def _context(job: Job, inputs: Mapping[str, Any], expected: str, workers: int) -> MatchContext:
