@@ -55,7 +55,8 @@ def extract(
         **keywords: options by name.
     """
     chosen = _chosen("extract", ExtractOptions, options, keywords)
-    with Workspace(Path(workspace), overwrite=overwrite, part=_part("extract", chosen.part)) as place:
+    folder = _folder(workspace, chosen)
+    with Workspace(folder, overwrite=overwrite, part=_part("extract", chosen.part)) as place:
         job = _begun(place, images, RunOptions(extract=chosen), overwrite, quiet, on_progress)
         if chosen.dummy_network:
             from sfm_match.stages.extract import load_only
@@ -102,7 +103,7 @@ def match(
 ) -> StageReport:
     """Matches of every pair of `pairs.txt`. Arguments are those of `extract`."""
     chosen = _chosen("match", MatchOptions, options, keywords)
-    with _opened(workspace, _part("match", chosen.part)) as (place, collection):
+    with _opened(_folder(workspace, chosen), _part("match", chosen.part)) as (place, collection):
         return run_stage("match", Job(place, collection, RunOptions(match=chosen), overwrite, quiet, on_progress))
 
 
@@ -188,7 +189,7 @@ def run(
     """
     chosen = replace(run_options(keywords, extract, pairs, match, import_, reconstruct), report=report)
     wanted = [one for one in STAGES if one.wanted(chosen)]
-    with Workspace(Path(workspace), overwrite=overwrite) as place:
+    with Workspace(_folder(workspace, chosen.extract), overwrite=overwrite) as place:
         job = _begun(place, images, chosen, overwrite, quiet, on_progress)
         for later in wanted[1:]:
             later.load().check(job)
@@ -235,6 +236,11 @@ def _chosen(command: str, group: type[T], options: T | None, keywords: Mapping[s
     chosen = group.from_mapping(options_of(command, [group], keywords), options)
     chosen.check_for(command)
     return chosen
+
+
+def _folder(workspace: StrPath, options: ExtractOptions | MatchOptions) -> Path:
+    """Of a job. Workers of a cluster work in folders of their own, and are told the whole path."""
+    return Path(workspace) if options.ray is None else Path(workspace).absolute()
 
 
 def _part(command: str, part: str | None) -> str | None:

@@ -40,6 +40,7 @@ class About:
     default: str = ""
     aliases: tuple[str, ...] = ()
     refused: Refused | None = None
+    bare: str | None = None
 
     def choices_in(self, command: str) -> tuple[str, ...]:
         """The accepted values in a command."""
@@ -61,6 +62,7 @@ def option(
     default_is: str = "",
     aliases: tuple[str, ...] = (),
     refused: Refused | None = None,
+    bare: str | None = None,
 ) -> T:
     """A field with its help text.
 
@@ -73,8 +75,9 @@ def option(
         default_is: what happens by default, in words, where the default is None.
         aliases: earlier names. They go on working, unlisted, wherever such a name means one option only.
         refused: commands that do not take the option, or some of its values.
+        bare: the value where the command line gives the option without one.
     """
-    about = About(help, choices, joined, fingerprinted, default_is, aliases, refused)
+    about = About(help, choices, joined, fingerprinted, default_is, aliases, refused, bare)
     return field(default=default, metadata={_ABOUT: about})
 
 

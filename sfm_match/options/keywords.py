@@ -21,6 +21,7 @@ class ExtractKeywords(TypedDict, total=False):
     turns: bool
     batch: str | int
     devices: str | None
+    ray: str | None
     part: str | None
     workers: int
     detection_threshold: float
@@ -72,6 +73,7 @@ class MatchKeywords(TypedDict, total=False):
     match_threshold: float | None
     device: str
     devices: str | None
+    ray: str | None
     part: str | None
     match_workers: int
     inverse_temperature: float | None
@@ -121,6 +123,7 @@ class RunKeywords(TypedDict, total=False):
     turns: bool
     batch: str | int
     devices: str | None
+    ray: str | None
     workers: int
     detection_threshold: float
     border: int

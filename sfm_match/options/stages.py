@@ -38,6 +38,10 @@ DEVICE_HELP = (
 _SEVERAL = f"several devices at once, a process each: {EVERY_GPU} (every GPU), or a list, cuda:0,cuda:1"
 _ENGINE = "export engine"  # it needs shapes and networks, not photographs' content
 _PART = "i/n: do the i-th of n parts; each is a process of its own, on any machine that shares the folders"
+_RAY = (
+    "workers on a Ray cluster, one a GPU or a processor: its address, or without one the cluster that Ray knows of, or "
+    "one on this machine; the folders are shared"
+)
 _TWO_IMAGES = Refused(("infer",))
 _ONLY_JOBS = Refused(("infer", _ENGINE))
 _NO_ENGINE = Refused((_ENGINE,))
@@ -50,6 +54,15 @@ def check_devices(device: str, devices: str | None) -> None:
     if devices is not None and devices != EVERY_GPU:
         for name in devices.split(","):
             split_device(name)
+
+
+def check_workers(devices: str | None, ray: str | None, part: str | None) -> None:
+    """Raises UsageError where the work would be divided in two ways, or a part is none."""
+    given = [name for name, value in (("--devices", devices), ("--ray", ray)) if value is not None]
+    require(len(given) < 2, f"{' and '.join(given)}: give one of them")
+    require(ray is None or part is None, "--ray and --part: give one of them")
+    if part is not None:
+        Part.parse(part)
 
 
 @dataclass(frozen=True)
@@ -98,6 +111,7 @@ class ExtractOptions(Options):
     )
     batch: str = option(AUTO, "images per network call, or auto", fingerprinted=False)
     devices: str | None = option(None, _SEVERAL, fingerprinted=False, refused=_ONLY_JOBS)
+    ray: str | None = option(None, _RAY, bare=AUTO, fingerprinted=False, refused=_ONLY_JOBS)
     part: str | None = option(None, _PART, fingerprinted=False, refused=_ONE_STAGE)
     workers: int = option(0, "decoding threads; 0: one per core", fingerprinted=False, refused=_ONLY_JOBS)
     detection_threshold: float = option(
@@ -149,8 +163,7 @@ class ExtractOptions(Options):
         valid = self.batch == AUTO or (self.batch.isdecimal() and int(self.batch) >= 1)
         require(valid, f"--batch {self.batch}: must be auto, or a whole number of at least 1")
         check_devices(self.device, self.devices)
-        if self.part is not None:
-            Part.parse(self.part)
+        check_workers(self.devices, self.ray, self.part)
         least = self.detection_threshold
         require(0 <= least < 1, f"--detection-threshold {least}: must be a probability, at least 0 and below 1")
         require(self.border >= 0, f"--border {self.border}: must be at least 0 pixels")
@@ -205,6 +218,7 @@ class MatchOptions(Options):
     )
     device: str = option(AUTO, DEVICE_HELP, fingerprinted=False, refused=_NO_ENGINE)
     devices: str | None = option(None, _SEVERAL, fingerprinted=False, refused=_ONLY_JOBS)
+    ray: str | None = option(None, _RAY, bare=AUTO, fingerprinted=False, refused=_ONLY_JOBS)
     part: str | None = option(None, _PART, fingerprinted=False, refused=_ONE_STAGE)
     match_workers: int = option(
         0, "matching threads; 0: one per core", fingerprinted=False, aliases=("workers",), refused=_TWO_IMAGES
@@ -229,8 +243,7 @@ class MatchOptions(Options):
         message = f"--match-threshold {least}: must be a probability, above 0 and below 1"
         require(least is None or 0 < least < 1, message)
         check_devices(self.device, self.devices)
-        if self.part is not None:
-            Part.parse(self.part)
+        check_workers(self.devices, self.ray, self.part)
         # exp(t (cos - 1)) must not underflow in float32 at cos = -1
         inverse = self.inverse_temperature
         message = f"--inverse-temperature {inverse}: must be above 0 and at most 40"

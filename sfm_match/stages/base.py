@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from sfm_match.errors import NothingDone
 from sfm_match.images.collection import Collection
@@ -16,6 +16,9 @@ from sfm_match.job.stage_record import record_failure, record_stage
 from sfm_match.job.workspace import Workspace
 from sfm_match.options.run import RunOptions
 from sfm_match.stages.state import FeatureSet, MatchSet, all_extracted, all_matched, recorded_features, recorded_matches
+
+if TYPE_CHECKING:
+    from sfm_match.job.ray_workers import RayPool
 
 
 @dataclass
@@ -100,6 +103,20 @@ STAGES = (
     Stage("report", "sfm_match.stages.report", lambda place: place.report, lambda options: options.report),
 )
 REPORT = "report"  # the stage that `run` ends with, whatever becomes of the others
+
+
+def ray_pool(address: str | None, device: str) -> "RayPool | None":
+    """Workers on a cluster, where one is asked for.
+
+    Raises:
+        UsageError: the device is not here, or the cluster cannot be had.
+    """
+    if address is None:
+        return None
+    from sfm_match.job.ray_workers import RayPool
+    from sfm_match.runtime.devices import choose
+
+    return RayPool(address, choose(device).device)
 
 
 def stage(name: str) -> StageModule:

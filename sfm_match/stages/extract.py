@@ -16,7 +16,7 @@ from sfm_match.job.progress import Clock, StageReport
 from sfm_match.job.workspace import made_by
 from sfm_match.options.parts import Part
 from sfm_match.options.stages import AUTO, ExtractOptions
-from sfm_match.stages.base import Job
+from sfm_match.stages.base import Job, ray_pool
 from sfm_match.stages.extract_units import ExtractContext, Unit, UnitReceipt, batches_of, extract_units, loader_for
 from sfm_match.stages.parts import features_of_all_parts, told
 from sfm_match.stages.state import FeatureSet, feature_set, scan_features
@@ -56,7 +56,8 @@ def run(job: Job) -> StageReport:
     """
     workspace, collection, options, clock = job.workspace, job.collection, job.options.extract, Clock()
     with clock.on("load"):
-        devices = devices_for(options)
+        pool = ray_pool(options.ray, options.device)
+        devices = devices_for(options) if pool is None else pool.devices
         on_first = dataclasses.replace(options, device=devices[0], devices=None)
         model = extractor_of(options.model).chosen_model(on_first)
     inputs = feature_inputs(options, model)
@@ -72,19 +73,21 @@ def run(job: Job) -> StageReport:
     if work:
         workspace.write_record("made by", made_by())
         geometries = (geometry_of(header, options, model.divisor) for header in collection.usable.values())
+        # an actor of a cluster sees by itself how many processors it has
+        workers = threads_each(options.workers, len(devices)) if pool is None else options.workers
         context = ExtractContext(
             collection.folder,
             collection.masks,
             workspace.features,
             before.fingerprint,
-            dataclasses.replace(options, workers=threads_each(options.workers, len(devices))),
+            dataclasses.replace(options, workers=workers),
             buckets_of(geometries, options, model.divisor),
         )
         open_units = _units(collection, options, model.divisor, work)
         progress = job.progress("extract", sum(map(len, work.values())), "images")
         try:
             do = partial(extract_units, context)
-            receipts = list(done_units(devices, do, open_units, workspace.features, progress.advance, clock))
+            receipts = list(done_units(devices, do, open_units, workspace.features, progress.advance, clock, pool))
         finally:
             progress.close()
         detail = _detail(receipts, min(len(devices), len(open_units))) + decoder_note(options.decoder)

@@ -23,7 +23,7 @@ from sfm_match.options.parts import Part
 from sfm_match.options.stages import LIGHTGLUE, MatchOptions
 from sfm_match.runtime.devices import devices_of
 from sfm_match.stages import match_blocks as blocks
-from sfm_match.stages.base import Job
+from sfm_match.stages.base import Job, ray_pool
 from sfm_match.stages.match_blocks import BlockPlan, BlockReceipt, MatchContext, match_blocks
 from sfm_match.stages.pair_blocks import plan_blocks
 from sfm_match.stages.parts import agreed_pairs, forget_agreed_pairs, told
@@ -107,11 +107,10 @@ def run(job: Job) -> StageReport:
     devices = [options.device]
     try:
         if plans:
-            devices = devices_of(options.device, options.devices)
-            context = _context(job, inputs, before.fingerprint, workers=len(devices))
-            receipts += done_units(
-                devices, partial(match_blocks, context), plans, workspace.matches, progress.advance, clock
-            )
+            pool = ray_pool(options.ray, options.device)
+            devices = devices_of(options.device, options.devices) if pool is None else pool.devices
+            do = partial(match_blocks, _context(job, inputs, before.fingerprint, workers=len(devices)))
+            receipts += done_units(devices, do, plans, workspace.matches, progress.advance, clock, pool)
     finally:
         progress.close()
     if options.part is None:
@@ -158,7 +157,8 @@ def _planned(job: Job, features: FeatureSet, inputs: dict[str, Any]) -> tuple[Ma
 def _context(job: Job, inputs: Mapping[str, Any], expected: str, workers: int) -> MatchContext:
     """What the workers need to know; `inputs` are those of the fingerprint `expected`."""
     features, options = job.features, job.options.match
-    options = dataclasses.replace(options, match_workers=threads_each(options.match_workers, workers))
+    if options.ray is None:  # an actor sees by itself how many processors it has
+        options = dataclasses.replace(options, match_workers=threads_each(options.match_workers, workers))
     settings = match_settings(options, inputs, features, max(features.counts.values()))
     headers = features.headers(job.collection)
     return MatchContext(features.folder, features.units, headers, expected, options.matcher, settings, workers)
