@@ -6,6 +6,7 @@ the same paths. Ray holds neither features nor matches: an actor writes its unit
 
 import os
 import queue
+import socket
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -128,8 +129,20 @@ def _ray(address: str) -> Any:
         return ray
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere unless the user wants it
     where = {} if address == KNOWN else {"address": address}
+    _check_reachable(address)
     try:
         ray.init(**where, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise UsageError(f"--ray {address}: {' '.join(str(error).split())[:200]}") from error
     return ray
+
+
+def _check_reachable(address: str) -> None:
+    """Raises UsageError where nobody listens: Ray tries for more than seven minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon:  # a name of Ray's own: auto, local
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise UsageError(f"--ray {address}: no cluster answers there ({error})") from error

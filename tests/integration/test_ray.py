@@ -106,7 +106,7 @@ def test_an_actor_killed_in_the_middle(rendered: Path, tmp_path: Path, alone: di
     assert files(tmp_path) == alone
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # Ray needs a minute to notice that its head is gone
 @pytest.mark.parametrize("what", ["coordinator", "head"])
 def test_the_coordinator_or_the_head_killed(
     rendered: Path, tmp_path: Path, alone: dict[str, bytes], what: str, ended: None
@@ -126,6 +126,6 @@ def test_the_coordinator_or_the_head_killed(
 
 def test_a_cluster_that_is_not_there(rendered: Path, tmp_path: Path) -> None:
     start = time.monotonic()
-    with pytest.raises(UsageError, match="--ray 127.0.0.1:1: "):
+    with pytest.raises(UsageError, match="--ray 127.0.0.1:1: no cluster answers"):
         sfm_match.extract(rendered, tmp_path, ray="127.0.0.1:1", **SMALL)
-    assert time.monotonic() - start < 60
+    assert time.monotonic() - start < 20
