@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from sfm_match.options.base import AUTO, Options, option, require
-from sfm_match.options.stages import DEVICE_HELP, ExtractOptions, ImportOptions, check_devices
+from sfm_match.options.stages import DEVICE_HELP, ExtractOptions, ImportOptions
+from sfm_match.options.workers import check_devices
 
 ALL_UP_TO = 50  # images of a model: a query is matched with all of them
 NUM_IMAGES = 20  # of a larger one

@@ -23,9 +23,9 @@ from sfm_match.options.base import (
     require,
     resolve_aliases,
 )
-from sfm_match.options.devices import DEVICES, EVERY_GPU, split_device
+from sfm_match.options.devices import DEVICES, EVERY_GPU
 from sfm_match.options.pairs import PairsOptions
-from sfm_match.options.parts import Part
+from sfm_match.options.workers import check_devices, check_workers
 
 DUAL_SOFTMAX, LIGHTGLUE = "dual-softmax", "lightglue"
 PILLOW, NVIMGCODEC = "pillow", "nvimgcodec"
@@ -46,23 +46,6 @@ _TWO_IMAGES = Refused(("infer",))
 _ONLY_JOBS = Refused(("infer", _ENGINE))
 _NO_ENGINE = Refused((_ENGINE,))
 _ONE_STAGE = Refused((*WHOLE_RUNS, "infer", _ENGINE))
-
-
-def check_devices(device: str, devices: str | None) -> None:
-    """Raises UsageError where a name is not a device's."""
-    split_device(device)
-    if devices is not None and devices != EVERY_GPU:
-        for name in devices.split(","):
-            split_device(name)
-
-
-def check_workers(devices: str | None, ray: str | None, part: str | None) -> None:
-    """Raises UsageError where the work would be divided in two ways, or a part is none."""
-    given = [name for name, value in (("--devices", devices), ("--ray", ray)) if value is not None]
-    require(len(given) < 2, f"{' and '.join(given)}: give one of them")
-    require(ray is None or part is None, "--ray and --part: give one of them")
-    if part is not None:
-        Part.parse(part)
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from sfm_match.images.panoramas import is_panorama
 from sfm_match.job.executor import done_units, threads_each
 from sfm_match.job.progress import Clock, StageReport
 from sfm_match.job.workspace import made_by
-from sfm_match.options.parts import Part
 from sfm_match.options.stages import AUTO, ExtractOptions
+from sfm_match.options.workers import Part
 from sfm_match.stages.base import Job, ray_pool
 from sfm_match.stages.extract_units import ExtractContext, Unit, UnitReceipt, batches_of, extract_units, loader_for
 from sfm_match.stages.parts import features_of_all_parts, told

@@ -19,8 +19,8 @@ from sfm_match.job.progress import Clock, StageReport
 from sfm_match.job.workspace import FROM, Workspace
 from sfm_match.matching.matcher import MatchSettings
 from sfm_match.models import MatchDefaults, lightglue, match_defaults, recorded_match_defaults
-from sfm_match.options.parts import Part
 from sfm_match.options.stages import LIGHTGLUE, MatchOptions
+from sfm_match.options.workers import Part
 from sfm_match.runtime.devices import devices_of
 from sfm_match.stages import match_blocks as blocks
 from sfm_match.stages.base import Job, ray_pool

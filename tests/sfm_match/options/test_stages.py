@@ -83,7 +83,7 @@ def test_earlier_names(command: str, groups: list[type[Options]], aliases: dict[
             [ExtractOptions, MatchOptions],
             {
                 *("dummy_network", "masks", "workers", "match_workers", "devices", "reduced_decode", "fps", "frames"),
-                *("matcher", "matcher_weights", "part", "tile", "tile_overlap"),
+                *("matcher", "matcher_weights", "part", "ray", "tile", "tile_overlap"),
             },
         ),
         (
@@ -91,7 +91,7 @@ def test_earlier_names(command: str, groups: list[type[Options]], aliases: dict[
             [ExtractOptions],
             {
                 *("dummy_network", "masks", "workers", "device", "devices", "reduced_decode", "decoder", "border"),
-                *("detection_threshold", "all_keypoints", "fps", "frames", "part"),
+                *("detection_threshold", "all_keypoints", "fps", "frames", "part", "ray"),
             },
         ),
         ("extract", [ExtractOptions], set()),

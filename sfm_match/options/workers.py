@@ -1,4 +1,4 @@
-"""`--part i/n`: the share of a stage's work that one of several processes does, each started on its own."""
+"""Who does the work of a stage: `--devices`, `--ray`, and `--part i/n`, one of several processes started apart."""
 
 import re
 from collections.abc import Sequence
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Self, TypeVar
 
 from sfm_match.errors import UsageError
+from sfm_match.options.base import require
+from sfm_match.options.devices import EVERY_GPU, split_device
 
 T = TypeVar("T")
 MOST = 100_000
@@ -36,3 +38,19 @@ class Part:
         """What is this part's: a run of neighbours, which have files in common. The parts make up the whole."""
         count = len(everything)
         return everything[count * (self.number - 1) // self.of : count * self.number // self.of]
+
+
+def check_devices(device: str, devices: str | None) -> None:
+    """Raises UsageError where a name is not a device's."""
+    split_device(device)
+    if devices is not None and devices != EVERY_GPU:
+        for name in devices.split(","):
+            split_device(name)
+
+
+def check_workers(devices: str | None, ray: str | None, part: str | None) -> None:
+    """Raises UsageError where the work would be divided in two ways, or a part is none."""
+    require(ray is None or devices is None, "--ray and --devices: give one of them")
+    require(ray is None or part is None, "--ray and --part: give one of them")
+    if part is not None:
+        Part.parse(part)
