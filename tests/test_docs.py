@@ -21,7 +21,8 @@ PAGES = {
     path.relative_to(ROOT).as_posix(): path
     for path in (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")))
 }
-OTHERS = {
+# programs that are not ours
+OTHERS = {"colmap", "ffmpeg", "mkdir", "ns-train", "pip", "python", "make", "sbatch", "./run.sh"}
     "colmap",
     "ffmpeg",
     "mkdir",
