@@ -59,7 +59,8 @@ def extract(
         **keywords: options by name.
     """
     chosen = _chosen("extract", ExtractOptions, options, keywords)
-    with Workspace(Path(workspace), overwrite=overwrite) as place:
+    folder = _folder(workspace, chosen)
+    with Workspace(folder, overwrite=overwrite, part=_part("extract", chosen.part)) as place:
         job = _begun(place, images, RunOptions(extract=chosen), overwrite, quiet, on_progress)
         if chosen.dummy_network:
             from sfm_match.stages.extract import load_only
@@ -107,9 +108,9 @@ def match(
     **keywords: Unpack[MatchKeywords],
 ) -> StageReport:
     """Matches of every pair of `pairs.txt`. Arguments are those of `extract`."""
-    chosen = RunOptions(match=_chosen("match", MatchOptions, options, keywords))
-    with _opened(workspace) as (place, collection):
-        return _alone("match", Job(place, collection, chosen, overwrite, quiet, on_progress))
+    chosen = _chosen("match", MatchOptions, options, keywords)
+    with _opened(_folder(workspace, chosen), _part("match", chosen.part)) as (place, collection):
+        return _alone("match", Job(place, collection, RunOptions(match=chosen), overwrite, quiet, on_progress))
 
 
 @checked
@@ -219,7 +220,7 @@ def run(
     """
     chosen = replace(run_options(keywords, extract, pairs, match, import_, reconstruct), report=report)
     wanted = [one for one in STAGES if one.wanted(chosen)]
-    with Workspace(Path(workspace), overwrite=overwrite) as place:
+    with Workspace(_folder(workspace, chosen.extract), overwrite=overwrite) as place:
         job = _begun(place, images, chosen, overwrite, quiet, on_progress)
         for later in wanted[1:]:
             later.load().check(job)
@@ -291,10 +292,20 @@ def _chosen(command: str, group: type[T], options: T | None, keywords: Mapping[s
     return chosen
 
 
+def _folder(workspace: StrPath, options: ExtractOptions | MatchOptions) -> Path:
+    """Of a job. Workers of a cluster work in folders of their own, and are told the whole path."""
+    return Path(workspace) if options.ray is None else Path(workspace).absolute()
+
+
+def _part(command: str, part: str | None) -> str | None:
+    """What a process that does a part calls itself in the workspace."""
+    return None if part is None else f"{command}-{part.replace('/', '-of-')}"
+
+
 @contextmanager
-def _opened(workspace: StrPath) -> Iterator[tuple[Workspace, Collection]]:
+def _opened(workspace: StrPath, part: str | None = None) -> Iterator[tuple[Workspace, Collection]]:
     folder = Path(workspace)
     if not folder.is_dir():
         raise NothingDone(f"--workspace {folder}: no such folder; run `sfm-match extract --images DIR` first")
-    with Workspace(folder) as place:
+    with Workspace(folder, part=part) as place:
         yield place, Collection.load(place)

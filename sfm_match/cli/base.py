@@ -5,8 +5,8 @@ import inspect
 import sqlite3
 import sys
 import traceback
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise, zip_longest
 from typing import Annotated, Any
 
 import typer
@@ -83,6 +83,18 @@ def _help(f: "dataclasses.Field[Any]", choices: tuple[str, ...]) -> str:
     elif isinstance(default, float):
         default = f"{default:g}"
     return f"{text}  [default: {default}]" if default != "" else text
+
+
+def with_bare_values(arguments: Sequence[str], groups: Iterable[type[Options]]) -> list[str]:
+    """The command line, with the values of options that may be given without one."""
+    bare = {flag(f.name): about(f).bare for group in groups for f in dataclasses.fields(group)}
+    filled: list[str] = []
+    for argument, following in zip_longest(arguments, arguments[1:]):
+        filled.append(argument)
+        value = bare.get(argument)
+        if value is not None and (following is None or following.startswith("-")):
+            filled.append(value)
+    return filled
 
 
 def with_options(*groups: type[Options]) -> Callable[[Callable[..., Any]], Callable[..., None]]:

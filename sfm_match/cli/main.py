@@ -14,7 +14,15 @@ import typer
 
 from sfm_match import __version__
 from sfm_match.cli import networks as cli_networks
-from sfm_match.cli.base import INTERRUPTED, SOME_FAILED, WRONG_USE, AsJson, GroupedCommand, with_options
+from sfm_match.cli.base import (
+    INTERRUPTED,
+    SOME_FAILED,
+    WRONG_USE,
+    AsJson,
+    GroupedCommand,
+    with_bare_values,
+    with_options,
+)
 from sfm_match.cli.streams import output_lost, prepare_streams
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError, printable, quoted
 from sfm_match.formats import FORMATS, SOURCES
@@ -384,7 +392,7 @@ def main() -> None:
     """The command line, with errors of its grammar in one line, too."""
     prepare_streams()
     try:
-        status = app(prog_name="sfm-match", standalone_mode=False)
+        status = app(with_bare_values(sys.argv[1:], GROUPS), prog_name="sfm-match", standalone_mode=False)
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         where = context.command_path if context is not None else "sfm-match"

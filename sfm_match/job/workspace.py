@@ -1,7 +1,9 @@
 """The folder of a job: its paths, its lock, and the record of the options each stage ran with."""
 
+import contextlib
 import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -10,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from sfm_match.errors import SfmMatchError, UsageError
 from sfm_match.job.log import LOGGER
+from sfm_match.job.presence import others_present, present
 from sfm_match.options.base import flag
 from sfm_match.options.stages import OPTION_NAMES
 from sfm_match.store.records import DamagedRecord, OtherSchema, read_json, sealed
@@ -17,6 +20,7 @@ from sfm_match.store.shard import remove_leftovers, sha256_of, write_text
 
 SCHEMA = 1  # of the record; raise it when the results of earlier versions are no longer what this one would make
 FROM = "from"  # in a stage's inputs: the program whose files they were read from, with `convert --from`
+_LOCK_SECONDS = 120.0  # that a part waits for others that begin at the same time
 ANEW = "choose another --workspace, or begin anew with `sfm-match extract --overwrite` or `run --overwrite`"
 _CURE = (
     "`sfm-match doctor --repair` moves it aside, and the next run with the same options takes up what is there; or "
@@ -47,17 +51,20 @@ class RecordError(UsageError):
 
 
 class Workspace:
-    """A job's folder, locked while it is open."""
+    """A job's folder, locked while it is open, or shared by processes that each do a part of a stage."""
 
-    def __init__(self, folder: Path, *, overwrite: bool = False) -> None:
+    def __init__(self, folder: Path, *, overwrite: bool = False, part: str | None = None) -> None:
         """
         Args:
             folder: of the job; made when the workspace is opened.
             overwrite: begin anew where the record is damaged or of another version. Features and matches of before are
                 told by their fingerprints and replaced; what carries none is moved to `earlier-1` at the first note.
+            part: what this process does beside others in the same folder, as `extract-2-of-4`; None: it is alone.
         """
         self.folder = folder
         self._overwrite = overwrite
+        self._part = part
+        self._held = contextlib.ExitStack()
         self.collection = folder / "images.json"
         self.images = folder / "images"  # where videos are: their frames, and links to the photographs
         self.features = folder / "features"
@@ -73,16 +80,29 @@ class Workspace:
         self.report = folder / "report.html"
         self.thumbnails = folder / "thumbnails.zip"  # small photographs of the report
         self.record = folder / "sfm-match.json"
+        self.parts = folder / "parts"  # which processes work on parts of a stage, and on which
         self._lock = FileLock(folder / ".lock")
 
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may do their parts in it at the same time."""
+        return self._part is not None
+
     def __enter__(self) -> Self:
-        """Locks the folder.
+        """Locks the folder. Of a part: only until it has said that it is there.
 
         Raises:
             WorkspaceBusy: another process works here.
             RecordError: another version of the program worked here.
             UsageError: the folder cannot be made or written.
         """
+        with self._refusals():
+            if self._part is not None:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                with self._lock.acquire(timeout=_LOCK_SECONDS):
+                    self.read_record()
+                    self._held.enter_context(present(self.parts, self._part))
+                return self  # temporary files that are here may be those of others, who live
         self.lock()
         try:
             self.read_record()
@@ -95,17 +115,39 @@ class Workspace:
 
     def lock(self) -> None:
         """Locks the folder, whatever is in it. Raises WorkspaceBusy or UsageError."""
-        try:
+        with self._refusals(), self._held as entering:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
+            entering.enter_context(self._lock.acquire(timeout=0))
+            if others := others_present(self.parts):
+                raise WorkspaceBusy(
+                    f"{self.folder}: parts of this job are at work ({', '.join(others[:2])}"
+                    f"{', ...' if len(others) > 2 else ''}); wait for them or stop them"
+                )
+            self._held = entering.pop_all()
+
+    def unlock(self) -> None:
+        """Gives the folder back."""
+        self._held.close()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """For a part: no other part is within such a block at the same time.
+
+        Raises:
+            WorkspaceBusy: another one stays in it.
+        """
+        with self._refusals(), self._lock.acquire(timeout=_LOCK_SECONDS):
+            yield
+
+    @contextlib.contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """What may happen while a folder is locked, in a line."""
+        try:
+            yield
         except Timeout:
             raise WorkspaceBusy(f"{self.folder}: another sfm-match works here; wait for it or stop it") from None
         except OSError as error:
             raise UsageError(f"--workspace {self.folder}: {error.strerror}") from error
-
-    def unlock(self) -> None:
-        """Gives the folder back."""
-        self._lock.release()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

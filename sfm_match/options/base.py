@@ -98,6 +98,7 @@ class About:
     aliases: tuple[str, ...] = ()
     refused: Refused | None = None
     check: Check | None = None
+    bare: str | None = None
 
     def choices_in(self, command: str) -> tuple[str, ...]:
         """The accepted values in a command."""
@@ -120,6 +121,7 @@ def option(
     aliases: tuple[str, ...] = (),
     refused: Refused | None = None,
     check: Check | None = None,
+    bare: str | None = None,
 ) -> T:
     """A field with its help text.
 
@@ -133,8 +135,9 @@ def option(
         aliases: earlier names. They go on working, unlisted, wherever such a name means one option only.
         refused: commands that do not take the option, or some of its values.
         check: of a value by itself, `Bounds` of a number; what depends on other options is in `validate`.
+        bare: the value where the command line gives the option without one.
     """
-    about = About(help, choices, joined, fingerprinted, default_is, aliases, refused, check)
+    about = About(help, choices, joined, fingerprinted, default_is, aliases, refused, check, bare)
     return field(default=default, metadata={_ABOUT: about})
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from sfm_match.options.base import AUTO, COUNT, THREADS, Options, option
-from sfm_match.options.stages import DEVICE_HELP, ImportOptions, check_batch, check_camera_params, check_device
+from sfm_match.options.stages import DEVICE_HELP, ImportOptions, check_batch, check_camera_params
+from sfm_match.options.workers import check_device
 
 ALL_UP_TO = 50  # images of a model: a query is matched with all of them
 NUM_IMAGES = 20  # of a larger one

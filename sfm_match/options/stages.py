@@ -25,8 +25,9 @@ from sfm_match.options.base import (
     require,
     something_is_there,
 )
-from sfm_match.options.devices import DEVICES, EVERY_GPU, split_device
+from sfm_match.options.devices import DEVICES, EVERY_GPU
 from sfm_match.options.pairs import PairsOptions
+from sfm_match.options.workers import check_device, check_devices, check_part, check_workers
 
 DUAL_SOFTMAX, LIGHTGLUE = "dual-softmax", "lightglue"
 PILLOW, NVIMGCODEC = "pillow", "nvimgcodec"
@@ -42,20 +43,15 @@ DEVICE_HELP = (
 )
 _SEVERAL = f"several devices at once, a process each: {EVERY_GPU} (every GPU), or a list, cuda:0,cuda:1"
 _ENGINE = "export engine"  # it needs shapes and networks, not photographs' content
+_PART = "i/n: do the i-th of n parts; each is a process of its own, on any machine that shares the folders"
+_RAY = (
+    "workers on a Ray cluster, one a GPU or a processor: its address, or without one the cluster that Ray knows of, or "
+    "one on this machine; the folders are shared"
+)
 _TWO_IMAGES = Refused(("infer",))
 _ONLY_JOBS = Refused(("infer", _ENGINE))
 _NO_ENGINE = Refused((_ENGINE,))
-
-
-def check_device(name: str, where: str) -> None:
-    """Raises UsageError where it is not a device's; as all checks here, `where` names the value."""
-    split_device(name, where)
-
-
-def check_devices(names: str, where: str) -> None:
-    """As `check_device`, of a list."""
-    for name in () if names == EVERY_GPU else names.split(","):
-        split_device(name, where)
+_ONE_STAGE = Refused((*WHOLE_RUNS, "infer", _ENGINE))
 
 
 def check_batch(value: str, where: str) -> None:
@@ -141,6 +137,8 @@ class ExtractOptions(Options):
     workers: int = option(
         0, "decoding threads; 0: one per core", fingerprinted=False, refused=_ONLY_JOBS, check=THREADS
     )
+    ray: str | None = option(None, _RAY, bare=AUTO, fingerprinted=False, refused=_ONLY_JOBS)
+    part: str | None = option(None, _PART, fingerprinted=False, refused=_ONE_STAGE, check=check_part)
     detection_threshold: float = option(
         0.0,
         "least detection probability (softmax over the image's pixels)",
@@ -176,7 +174,7 @@ class ExtractOptions(Options):
         False,
         "only read images, to measure how fast they come",
         fingerprinted=False,
-        refused=Refused((*WHOLE_RUNS, "infer", _ENGINE)),
+        refused=_ONE_STAGE,
     )
 
     def inputs(self) -> dict[str, Any]:
@@ -187,6 +185,7 @@ class ExtractOptions(Options):
 
     def validate(self) -> None:
         require(self.fps is None or self.frames is None, "--fps and --frames: give one of them")
+        check_workers(self.devices, self.ray, self.part)
         self._validate_tiles()
 
     def _validate_tiles(self) -> None:
@@ -235,6 +234,8 @@ class MatchOptions(Options):
     )
     device: str = option(AUTO, DEVICE_HELP, fingerprinted=False, refused=_NO_ENGINE, check=check_device)
     devices: str | None = option(None, _SEVERAL, fingerprinted=False, refused=_ONLY_JOBS, check=check_devices)
+    ray: str | None = option(None, _RAY, bare=AUTO, fingerprinted=False, refused=_ONLY_JOBS)
+    part: str | None = option(None, _PART, fingerprinted=False, refused=_ONE_STAGE, check=check_part)
     match_workers: int = option(
         0,
         "matching threads; 0: one per core",
@@ -262,6 +263,7 @@ class MatchOptions(Options):
         require(
             not learned or self.inverse_temperature is None, "--inverse-temperature: only with --matcher dual-softmax"
         )
+        check_workers(self.devices, self.ray, self.part)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from sfm_match.errors import NothingDone
 from sfm_match.images.collection import Collection
@@ -29,6 +29,10 @@ from sfm_match.store.shard import ShardError, damaged_beside, set_aside
 
 class DamagedInput(NothingDone):
     """A file that an earlier stage made was damaged, and is out of the way: that stage makes it again."""
+
+
+if TYPE_CHECKING:
+    from sfm_match.job.ray_workers import RayPool
 
 
 @dataclass
@@ -128,17 +132,34 @@ STAGES = (
 REPORT = "report"  # the stage that `run` ends with, whatever becomes of the others
 
 
+def ray_pool(address: str | None, device: str) -> "RayPool | None":
+    """Workers on a cluster, where one is asked for.
+
+    Raises:
+        UsageError: the device is not here, or the cluster cannot be had.
+    """
+    if address is None:
+        return None
+    from sfm_match.job.ray_workers import RayPool
+    from sfm_match.runtime.devices import choose
+
+    return RayPool(address, choose(device).device)
+
+
 def stage(name: str) -> StageModule:
     """The module of a stage, by the name of its command."""
     return next(one for one in STAGES if one.name == name).load()
 
 
 def run_stage(name: str, job: Job) -> StageReport:
-    """Runs a stage, and records what it did, or why it could do nothing.
+    """Runs a stage, and records what it did, or why it could do nothing; not of a part, which is not
+    the stage.
 
     Raises:
         DamagedInput: a file of an earlier stage is damaged; it is out of the way.
     """
+    if job.workspace.shared:
+        return stage(name).run(job)
     try:
         report = stage(name).run(job)
     except NothingDone as error:

@@ -14,7 +14,7 @@ import re
 import shutil
 import socket
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +64,13 @@ def sha256_of(path: Path) -> str:
 
 def temporary_name(name: str, what: str = "") -> str:
     """Of what is to become `name`. No other process has it, on this machine or on another that shares the disk."""
+    return f"{name}{TEMPORARY}{_writer(os.getpid())}{what or uuid.uuid4().hex[:8]}"
+
+
+def _writer(pid: int) -> str:
+    """In the temporary names of a process of this machine."""
     host = re.sub(r"[^\w.-]", "_", socket.gethostname())
-    return f"{name}{TEMPORARY}{host}-{os.getpid()}-{what or uuid.uuid4().hex[:8]}"
+    return f"{host}-{pid}-"
 
 
 @contextlib.contextmanager
@@ -112,10 +117,19 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Deletes what killed writers left. The caller holds the workspace's lock, so no writer is alive."""
+def remove_leftovers(folder: Path, writers: Iterable[int] | None = None) -> None:
+    """Deletes what killed writers left.
+
+    Args:
+        folder: where they wrote.
+        writers: processes of this machine that have ended; None: all, since the caller holds the workspace's lock and
+            no writer is alive.
+    """
+    ours = None if writers is None else tuple(f"{TEMPORARY}{_writer(pid)}" for pid in writers)
     for leftover in folder.glob(f"*{TEMPORARY}*"):
         if not _LEFTOVER.fullmatch(leftover.name):  # not ours
+            continue
+        if ours is not None and not any(mark in leftover.name for mark in ours):
             continue
         if leftover.is_dir():
             shutil.rmtree(leftover)

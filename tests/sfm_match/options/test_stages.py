@@ -53,7 +53,8 @@ def test_names_are_one_option_each() -> None:
     for f in every:
         facts = f.type, f.default, about(f)
         assert known.setdefault(f.name, facts) == facts
-    assert [name for name in known if sum(name == f.name for f in every) > 1] == ["device", "devices", "weights_dir"]
+    shared = [name for name in known if sum(name == f.name for f in every) > 1]
+    assert shared == ["device", "devices", "ray", "part", "weights_dir"]
 
 
 @pytest.mark.parametrize(
@@ -73,14 +74,14 @@ def test_earlier_names(command: str, groups: list[type[Options]], aliases: dict[
 @pytest.mark.parametrize(
     ("command", "groups", "absent"),
     [
-        ("run", GROUPS, {"dummy_network", "repair_pairs"}),
-        ("plan", GROUPS, {"dummy_network", "repair_pairs"}),
+        ("run", GROUPS, {"dummy_network", "part", "repair_pairs"}),
+        ("plan", GROUPS, {"dummy_network", "part", "repair_pairs"}),
         (
             "infer",
             [ExtractOptions, MatchOptions],
             {
                 *("dummy_network", "masks", "workers", "match_workers", "devices", "reduced_decode", "fps", "frames"),
-                *("matcher", "matcher_weights", "tile", "tile_overlap"),
+                *("matcher", "matcher_weights", "part", "ray", "tile", "tile_overlap"),
             },
         ),
         (
@@ -88,7 +89,7 @@ def test_earlier_names(command: str, groups: list[type[Options]], aliases: dict[
             [ExtractOptions],
             {
                 *("dummy_network", "masks", "workers", "device", "devices", "reduced_decode", "decoder", "border"),
-                *("detection_threshold", "all_keypoints", "fps", "frames"),
+                *("detection_threshold", "all_keypoints", "fps", "frames", "part", "ray"),
             },
         ),
         ("extract", [ExtractOptions], set()),
