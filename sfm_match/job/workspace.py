@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -94,6 +95,7 @@ class Workspace:
 
     def lock(self) -> None:
         """Locks the folder, whatever is in it. Raises WorkspaceBusy or UsageError."""
+        refuse_undecodable("--workspace", self.folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
@@ -101,6 +103,11 @@ class Workspace:
             raise WorkspaceBusy(f"{self.folder}: another sfm-match works here; wait for it or stop it") from None
         except OSError as error:
             raise UsageError(f"--workspace {self.folder}: {error.strerror}") from error
+
+    @property
+    def locked(self) -> bool:
+        """Whether this process works here, and may write."""
+        return self._lock.is_locked
 
     def unlock(self) -> None:
         """Gives the folder back."""
@@ -182,6 +189,15 @@ class Workspace:
         for path in (self.pairs, self.added_pairs, self.database, *journals, self.sparse, self.unregistered):
             if path.exists():
                 path.rename(aside / path.name)
+
+
+def refuse_undecodable(what: str, path: Path) -> None:
+    """Raises UsageError for a path that is not text: COLMAP's files and JSON cannot hold it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode(errors="replace")
+        raise UsageError(f"{what} {shown}: its name is not UTF-8; rename it") from None
 
 
 def _written(path: Path) -> str:
