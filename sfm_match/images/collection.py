@@ -12,7 +12,7 @@ import dataclasses
 import io
 import json
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.images.files import SUFFIXES, Header, ImageError, ScannedFile, read_headers, scan
@@ -191,8 +191,8 @@ def _wrong(stored: "_Stored") -> str | None:
     if len(set(names)) != len(names):
         return "an image is there twice"
     for record in (*stored.images, *stored.absent):
-        place, header, unit = PurePosixPath(record.name), record.header, record.unit
-        if place.is_absolute() or ".." in place.parts or not place.parts:
+        parts, header, unit = record.name.split("/"), record.header, record.unit
+        if not parts[0] or ".." in parts:  # a path from the root, or one that leaves the folder
             return f"{record.name[:80]!r} is no name of an image"
         if (header is None) != (unit is None) or (header is None) == (record.error is None):
             return f"{record.name} has a header and an error, or neither"
