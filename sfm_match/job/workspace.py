@@ -3,7 +3,11 @@
 import contextlib
 import itertools
 import json
+<<<<<<< HEAD
 from collections.abc import Iterator
+=======
+import os
+>>>>>>> A/work-A
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -115,7 +119,12 @@ class Workspace:
 
     def lock(self) -> None:
         """Locks the folder, whatever is in it. Raises WorkspaceBusy or UsageError."""
+<<<<<<< HEAD
         with self._refusals(), self._held as entering:
+=======
+        refuse_undecodable("--workspace", self.folder)
+        try:
+>>>>>>> A/work-A
             self.folder.mkdir(parents=True, exist_ok=True)
             entering.enter_context(self._lock.acquire(timeout=0))
             if others := others_present(self.parts):
@@ -149,6 +158,18 @@ class Workspace:
         except OSError as error:
             raise UsageError(f"--workspace {self.folder}: {error.strerror}") from error
 
+<<<<<<< HEAD
+=======
+    @property
+    def locked(self) -> bool:
+        """Whether this process works here, and may write."""
+        return self._lock.is_locked
+
+    def unlock(self) -> None:
+        """Gives the folder back."""
+        self._lock.release()
+
+>>>>>>> A/work-A
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -225,6 +246,15 @@ class Workspace:
         for path in (self.pairs, self.added_pairs, self.database, *journals, self.sparse, self.unregistered):
             if path.exists():
                 path.rename(aside / path.name)
+
+
+def refuse_undecodable(what: str, path: Path) -> None:
+    """Raises UsageError for a path that is not text: COLMAP's files and JSON cannot hold it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode(errors="replace")
+        raise UsageError(f"{what} {shown}: its name is not UTF-8; rename it") from None
 
 
 def _written(path: Path) -> str:

@@ -9,6 +9,7 @@ import hashlib
 import io
 import itertools
 import json
+import logging
 import os
 import re
 import shutil
@@ -89,6 +90,8 @@ def commit(temporary: Path, path: Path) -> None:
     if temporary.is_dir():
         for inner in temporary.rglob("*"):
             _sync(inner)
+    elif path.is_dir() and not path.is_symlink():  # somebody put a folder there: no file takes its place
+        logging.getLogger("sfm_match").warning("%s: a folder; moved to %s", path, set_aside(path).name)
     _sync(temporary)
     os.replace(temporary, path)
     _sync(path.parent)

@@ -42,6 +42,16 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
+def test_a_folder_in_the_place_of_a_file_is_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(2):
+        (tmp_path / "a").unlink(missing_ok=True)
+        (tmp_path / "a" / "theirs").mkdir(parents=True)
+        write_text(tmp_path / "a", "new")
+    assert (tmp_path / "a").read_text() == "new"
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "a.damaged", "a.damaged-2"}
+    assert "a: a folder; moved to a.damaged-2" in caplog.text
+
+
 def test_leftovers_of_the_killed_are_removed(tmp_path: Path) -> None:
     (tmp_path / "00000.h5.tmp-123").write_bytes(b"half")
     (tmp_path / "00000.h5").write_bytes(b"whole")
