@@ -18,15 +18,19 @@ from hostile import collected
 from hostile.case import Case, Verdict, judged
 
 
-def of_seeds(seeds: int, only: str) -> list[Case]:
-    """Fixed cases, and those of each seed, whose name or kind holds `only`."""
-    return [one for one in collected.cases(range(seeds)) if only in one.name or only in one.kind]
+def of_seeds(seeds: int, only: list[str]) -> list[Case]:
+    """Fixed cases, and those of each seed, whose name or kind holds one of `only`; all without it."""
+    every = collected.cases(range(seeds))
+    return [one for one in every if not only or any(part in one.name or part in one.kind for part in only)]
 
 
 def verdicts(cases: list[Case], workers: int, out: Path | None) -> list[Verdict]:
-    """Runs the cases, each in a folder of its own, which is deleted afterwards."""
+    """Runs the cases, each in a folder of its own, which is deleted afterwards; those that `out` holds are not run."""
+    known = {one["case"]: Verdict(**one) for one in (isolated.read(out) if out is not None else [])}
 
     def work(case: Case) -> Verdict:
+        if case.name in known:
+            return known[case.name]
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             try:
                 found = judged(case, Path(folder))
@@ -54,9 +58,9 @@ def table(found: list[Verdict]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--only", default="", help="part of a name or kind")
+    parser.add_argument("--only", nargs="*", default=[], help="parts of names or kinds")
     parser.add_argument("--workers", type=int, default=2, help="cases side by side")
-    parser.add_argument("--out", type=Path, help="verdicts as lines of JSON, appended")
+    parser.add_argument("--out", type=Path, help="verdicts as lines of JSON; a second call goes on")
     chosen = parser.parse_args()
     began = time.monotonic()
     found = verdicts(of_seeds(chosen.seeds, chosen.only), chosen.workers, chosen.out)

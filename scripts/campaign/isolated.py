@@ -165,7 +165,7 @@ def _run(commands: list[list[str]], folder: str, streams: str, conditions: Condi
     os.chdir(folder)
     os.environ.update(conditions.environment)
     for name, most in conditions.limits.items():
-        resource.setrlimit(LIMITS[name], (most, most))
+        resource.setrlimit(LIMITS[name], (most, resource.RLIM_INFINITY if name == "fsize" else most))
     if "fsize" in conditions.limits:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then writing fails with EFBIG
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -178,6 +178,7 @@ def _run(commands: list[list[str]], folder: str, streams: str, conditions: Condi
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 stream.flush()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)  # not for what follows
         Path(streams, f"{number}.status").write_text(str(status))
 
 
