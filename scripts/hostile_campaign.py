@@ -19,9 +19,9 @@ from hostile.case import Case, Verdict, judged
 
 
 def of_seeds(seeds: int, only: list[str]) -> list[Case]:
-    """Fixed cases, and those of each seed, whose name or kind holds one of `only`; all without it."""
+    """Fixed cases, and those of each seed, of a kind of `only` or with a name that begins so; all without it."""
     every = collected.cases(range(seeds))
-    return [one for one in every if not only or any(part in one.name or part in one.kind for part in only)]
+    return [one for one in every if not only or any(part == one.kind or one.name.startswith(part) for part in only)]
 
 
 def verdicts(cases: list[Case], workers: int, out: Path | None) -> list[Verdict]:
@@ -58,7 +58,7 @@ def table(found: list[Verdict]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--only", nargs="*", default=[], help="parts of names or kinds")
+    parser.add_argument("--only", nargs="*", default=[], help="kinds, or how names begin")
     parser.add_argument("--workers", type=int, default=2, help="cases side by side")
     parser.add_argument("--out", type=Path, help="verdicts as lines of JSON; a second call goes on")
     chosen = parser.parse_args()
