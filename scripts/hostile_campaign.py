@@ -1,6 +1,6 @@
 """Runs the hostile cases of `tests/hostile/*_cases.py`, those of some seeds, too: a table by kind.
 
-    python scripts/hostile_campaign.py [--seeds 10 --only stores --workers 2 --out verdicts.jsonl]
+python scripts/hostile_campaign.py [--seeds 10 --only stores --workers 2 --out verdicts.jsonl]
 """
 
 import argparse

@@ -11,11 +11,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from hostile import small_job
-from hostile.case import Case
-
 from campaign import isolated, job
 from campaign.isolated import Conditions, Finished
+from hostile import small_job
+from hostile.case import Case
 
 MB = 2**20
 
@@ -47,13 +46,27 @@ def _resumes(folder: Path, _: Finished) -> str:
 
 def _filled(limit: int) -> Case:
     return Case(
-        f"files of at most {limit:,} bytes", "full disk", _fresh, frozenset({0, 3}), _conditions(limits={"fsize": limit}), check=_resumes, seconds=30
-    )  # fmt: skip
+        f"files of at most {limit:,} bytes",
+        "full disk",
+        _fresh,
+        frozenset({0, 3}),
+        _conditions(limits={"fsize": limit}),
+        check=_resumes,
+        seconds=30,
+    )
 
 
 def _memory(limit: int) -> Case:
     """Not below what the loaded libraries map."""
-    return Case(f"{limit:,} MB of addresses", "memory", _fresh, frozenset({0, 1, 3}), _conditions(limits={"as": limit * MB}), check=_resumes, seconds=30)
+    return Case(
+        f"{limit:,} MB of addresses",
+        "memory",
+        _fresh,
+        frozenset({0, 1, 3}),
+        _conditions(limits={"as": limit * MB}),
+        check=_resumes,
+        seconds=30,
+    )
 
 
 def _while_running(wait: float, change: Callable[[Path], object], folder: Path) -> None:
@@ -105,8 +118,14 @@ def _second_ok(folder: Path, _: Finished) -> str:
 
 
 CHANGES: dict[str, Callable[[Path], object]] = {
-    "an image is deleted": _delete_image, "an image is changed": _change_image, "an image is truncated": _truncate_image, "the workspace is deleted": _delete_workspace, "the features are deleted": _delete_features, "the photographs are deleted": _delete_photos, "the workspace is renamed": _rename_workspace,
-}  # fmt: skip
+    "an image is deleted": _delete_image,
+    "an image is changed": _change_image,
+    "an image is truncated": _truncate_image,
+    "the workspace is deleted": _delete_workspace,
+    "the features are deleted": _delete_features,
+    "the photographs are deleted": _delete_photos,
+    "the workspace is renamed": _rename_workspace,
+}
 
 
 def _future(folder: Path) -> list[str]:
@@ -144,8 +163,12 @@ def _done(folder: Path, _: Finished) -> str:
 def _held(folder: Path) -> None:
     """Another process holds the lock."""
     (folder / "work").mkdir(exist_ok=True)
-    hold = "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); print(1, flush=True); time.sleep(8)"
-    subprocess.Popen([sys.executable, "-c", hold, str(folder / "work" / ".lock")], stdout=subprocess.PIPE).stdout.readline()  # type: ignore[union-attr]
+    lines = ["import fcntl, sys, time", "file = open(sys.argv[1], 'w')", "fcntl.flock(file, fcntl.LOCK_EX)"]
+    lines += ["print(1, flush=True)", "time.sleep(8)"]
+    lock = str(folder / "work" / ".lock")
+    holder = subprocess.Popen([sys.executable, "-c", "\n".join(lines), lock], stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    holder.stdout.readline()
 
 
 def _busy(folder: Path) -> list[str]:
@@ -155,22 +178,95 @@ def _busy(folder: Path) -> list[str]:
 
 
 ENVIRONMENTS: dict[str, dict[str, str]] = {
-    "C": {"LC_ALL": "C", "LANG": "C"}, "ascii": {"PYTHONIOENCODING": "ascii"}, "no home": {"HOME": "/nonexistent"}, "home a file": {"HOME": "/etc/passwd"}, "no temporary folder": {"TMPDIR": "/nonexistent"}, "columns 0": {"COLUMNS": "0"},
-    "columns text": {"COLUMNS": "x"}, "threads": {"OMP_NUM_THREADS": "x"}, "weights": {"SFM_MATCH_WEIGHTS": "/dev/null"}, "cache": {"XDG_CACHE_HOME": "/proc"},
-}  # fmt: skip
+    "C": {"LC_ALL": "C", "LANG": "C"},
+    "ascii": {"PYTHONIOENCODING": "ascii"},
+    "no home": {"HOME": "/nonexistent"},
+    "home a file": {"HOME": "/etc/passwd"},
+    "no temporary folder": {"TMPDIR": "/nonexistent"},
+    "columns 0": {"COLUMNS": "0"},
+    "columns text": {"COLUMNS": "x"},
+    "threads": {"OMP_NUM_THREADS": "x"},
+    "weights": {"SFM_MATCH_WEIGHTS": "/dev/null"},
+    "cache": {"XDG_CACHE_HOME": "/proc"},
+}
 CASES = [
-    *(_filled(limit) for limit in (700, 1000, 2000, 4000, 8000, 9000, 12_000, 20_000, 40_000, 60_000, 90_000, 100_000, 110_000, 130_000, 150_000, 180_000, 300_000, 500_000)),
+    *(
+        _filled(limit)
+        for limit in (
+            700,
+            1000,
+            2000,
+            4000,
+            8000,
+            9000,
+            12_000,
+            20_000,
+            40_000,
+            60_000,
+            90_000,
+            100_000,
+            110_000,
+            130_000,
+            150_000,
+            180_000,
+            300_000,
+            500_000,
+        )
+    ),
     *(_memory(limit) for limit in (2000, 2200, 2400, 2700, 3000, 3500, 4000)),
     *(
-        Case(f"{title} after {wait} s", "during a run", _fresh, frozenset({0, 1, 2, 3}), during=partial(_while_running, wait, change))
-        for title, change in CHANGES.items() for wait in (0.02, 0.15, 0.3, 0.5, 0.8)
+        Case(
+            f"{title} after {wait} s",
+            "during a run",
+            _fresh,
+            frozenset({0, 1, 2, 3}),
+            during=partial(_while_running, wait, change),
+        )
+        for title, change in CHANGES.items()
+        for wait in (0.02, 0.15, 0.3, 0.5, 0.8)
     ),
-    *(Case(f"second run after {wait} s", "two processes", _fresh, frozenset({0, 3}), during=partial(_while_running, wait, _second_run), check=_second_ok, seconds=40) for wait in (0.0, 0.1, 0.4, 0.8)),
+    *(
+        Case(
+            f"second run after {wait} s",
+            "two processes",
+            _fresh,
+            frozenset({0, 3}),
+            during=partial(_while_running, wait, _second_run),
+            check=_second_ok,
+            seconds=40,
+        )
+        for wait in (0.0, 0.1, 0.4, 0.8)
+    ),
     Case("the lock is held", "two processes", _busy, frozenset({3})),
-    *(Case(f"lock of another host, {title}", "two processes", partial(_stale_lock, content), frozenset({0}), check=_clean) for title, content in {"empty": b"", "with text": b"otherhost 4242\n", "binary": bytes(99)}.items()),
+    *(
+        Case(
+            f"lock of another host, {title}",
+            "two processes",
+            partial(_stale_lock, content),
+            frozenset({0}),
+            check=_clean,
+        )
+        for title, content in {"empty": b"", "with text": b"otherhost 4242\n", "binary": bytes(99)}.items()
+    ),
     Case("images of the year 2096", "clock", _future, frozenset({0}), check=_done),
     Case("images of the year 1938", "clock", _past, frozenset({0}), check=_done),
-    *(Case(f"closed: {closed}", "streams", _fresh, conditions=_conditions(closed=closed), check=_done) for closed in ((1,), (2,), (1, 2))),
-    *(Case(f"environment: {title}", "streams", _fresh, frozenset({0}), _conditions(environment=more), check=_done) for title, more in ENVIRONMENTS.items()),
-    *(Case(f"{count} open files", "streams", _fresh, frozenset({0, 3}), _conditions(limits={"nofile": count}), check=_resumes) for count in (16, 24, 32, 64)),
-]  # fmt: skip
+    *(
+        Case(f"closed: {closed}", "streams", _fresh, conditions=_conditions(closed=closed), check=_done)
+        for closed in ((1,), (2,), (1, 2))
+    ),
+    *(
+        Case(f"environment: {title}", "streams", _fresh, frozenset({0}), _conditions(environment=more), check=_done)
+        for title, more in ENVIRONMENTS.items()
+    ),
+    *(
+        Case(
+            f"{count} open files",
+            "streams",
+            _fresh,
+            frozenset({0, 3}),
+            _conditions(limits={"nofile": count}),
+            check=_resumes,
+        )
+        for count in (16, 24, 32, 64)
+    ),
+]

@@ -7,21 +7,46 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from campaign.isolated import Finished
 from hostile import small_job
 from hostile.case import Case
 
-from campaign.isolated import Finished
-
 NAMES = {
-    "newline": "a\nb.jpg", "carriage return": "a\rb.jpg", "tab": "a\tb.jpg", "quotes": "a\"b'c.jpg", "comma": "a,b.jpg",
-    "script": "<script>alert(1)<script>.jpg", "image tag": "<img src=x onerror=alert(1)>.jpg", "ampersand": "a&amp;b.jpg",
-    "not UTF-8": os.fsdecode(b"caf\xe9.jpg"), "not UTF-8 at all": os.fsdecode(b"\xff\xfe\x80.jpg"), "255 bytes": "n" * 251 + ".jpg",
-    "dash": "--help.jpg", "spaces": "  a  b  .jpg", "dots": "...jpg.jpg", "right to left": "\u202egpj.jpg", "emoji": "📷🏔.jpg",
-    "composed": "é.jpg", "escape": "\x1b[31mred\x1b[0m.jpg", "bell": "\x07\x01.jpg", "percent": "%s%n%d.jpg", "braces": "{0}{a}.jpg",
-    "shell": "$(touch hacked);`id`.jpg", "formula": "=cmd|' C calc'!A0.jpg", "backslash": "..\\..\\a.jpg", "hash": "a#b?c*.jpg",
-    "upper case": "VIEW.JPG", "device": "con.jpg", "only suffix": ".jpg", "none before suffix": " .jpg", "colon": "a:b|c.jpg",
-    "zero width": "a\u200bb.jpg", "line separator": "a\u2028b.jpg", "end tag": "</script><script>.jpg".replace("/", "\u2215"), "json": "\"},{\"x\":\".jpg",
-}  # fmt: skip
+    "newline": "a\nb.jpg",
+    "carriage return": "a\rb.jpg",
+    "tab": "a\tb.jpg",
+    "quotes": "a\"b'c.jpg",
+    "comma": "a,b.jpg",
+    "script": "<script>alert(1)<script>.jpg",
+    "image tag": "<img src=x onerror=alert(1)>.jpg",
+    "ampersand": "a&amp;b.jpg",
+    "not UTF-8": os.fsdecode(b"caf\xe9.jpg"),
+    "not UTF-8 at all": os.fsdecode(b"\xff\xfe\x80.jpg"),
+    "255 bytes": "n" * 251 + ".jpg",
+    "dash": "--help.jpg",
+    "spaces": "  a  b  .jpg",
+    "dots": "...jpg.jpg",
+    "right to left": "\u202egpj.jpg",
+    "emoji": "📷🏔.jpg",
+    "composed": "é.jpg",
+    "escape": "\x1b[31mred\x1b[0m.jpg",
+    "bell": "\x07\x01.jpg",
+    "percent": "%s%n%d.jpg",
+    "braces": "{0}{a}.jpg",
+    "shell": "$(touch hacked);`id`.jpg",
+    "formula": "=cmd|' C calc'!A0.jpg",
+    "backslash": "..\\..\\a.jpg",
+    "hash": "a#b?c*.jpg",
+    "upper case": "VIEW.JPG",
+    "device": "con.jpg",
+    "only suffix": ".jpg",
+    "none before suffix": " .jpg",
+    "colon": "a:b|c.jpg",
+    "zero width": "a\u200bb.jpg",
+    "line separator": "a\u2028b.jpg",
+    "end tag": "</script><script>.jpg".replace("/", "\u2215"),
+    "json": '"},{"x":".jpg',
+}
 
 
 def _named(name: str, folder: Path) -> list[str]:
@@ -68,6 +93,11 @@ def _twins(photos: Path, *names: str) -> None:
         shutil.copy2(view, photos / name)
 
 
+def _two_loops(photos: Path) -> None:
+    (photos / "a").symlink_to(photos)
+    (photos / "b").symlink_to(photos)
+
+
 def _many_empty(photos: Path) -> None:
     for number in range(300):
         (photos / f"empty{number:03d}.jpg").touch()
@@ -82,7 +112,7 @@ THINGS: dict[str, Callable[[Path], object]] = {
     "dangling link": lambda p: (p / "gone.jpg").symlink_to("nowhere.jpg"),
     "link to itself": lambda p: (p / "self.jpg").symlink_to("self.jpg"),
     "loop of folders": lambda p: (p / "loop").symlink_to(p),
-    "two loops of folders": lambda p: [(p / "a").symlink_to(p), (p / "b").symlink_to(p)],
+    "two loops of folders": _two_loops,
     "folder named as a picture": lambda p: (p / "folder.jpg").mkdir(),
     "folder of 60": _deep,
     "hard links": lambda p: os.link(sorted(p.iterdir())[0], p / "twin.jpg"),
@@ -92,7 +122,9 @@ THINGS: dict[str, Callable[[Path], object]] = {
     "same name in folders": lambda p: _twins(p, "x/a.jpg", "y/a.jpg"),
     "300 empty files": _many_empty,
     "no permission": lambda p: sorted(p.iterdir())[0].chmod(0),
-    "other files": lambda p: [(p / name).write_bytes(b"x") for name in ("Thumbs.db", ".DS_Store", "a.txt", "a.mp4", "b.mov")],
+    "other files": lambda p: [
+        (p / name).write_bytes(b"x") for name in ("Thumbs.db", ".DS_Store", "a.txt", "a.mp4", "b.mov")
+    ],
 }
 
 
@@ -128,7 +160,11 @@ def _export(to: str, name: str, folder: Path) -> list[str]:
 CASES = [
     *(Case(f"name: {title}", "names", partial(_named, name), check=_page_is_safe) for title, name in NAMES.items()),
     *(Case(f"thing: {title}", "names", partial(_thing, make)) for title, make in THINGS.items()),
-    *(Case(f"folder: {title}", "names", partial(_folders, name), check=_kept) for title, name in NAMES.items() if len(name) < 99),
+    *(
+        Case(f"folder: {title}", "names", partial(_folders, name), check=_kept)
+        for title, name in NAMES.items()
+        if len(name) < 99
+    ),
     *(
         Case(f"export {to}: {title}", "exports", partial(_export, to, NAMES[title]), check=_kept)
         for to in ("hloc", "undistorted", "nerfstudio", "colmap-text", "bundler", "ply")

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from campaign.isolated import Finished
 from hostile import small_job
 from hostile.case import Case
 from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
-
-from campaign.isolated import Finished
 
 USED = frozenset({0, 1})
 _NONE = IFDRational(1, 0)  # not a number
@@ -68,11 +67,17 @@ def _png_header(width: int, height: int, depth: int = 8, colour: int = 2) -> byt
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    )
 
 
 def _bmp(width: int, height: int, offset: int = 54) -> bytes:
-    return b"BM" + struct.pack("<IHHIIiiHHIIiiII", 1000, 0, 0, offset, 40, width, height, 1, 24, 0, 0, 1, 1, 0, 0) + bytes(99)
+    return (
+        b"BM"
+        + struct.pack("<IHHIIiiHHIIiiII", 1000, 0, 0, offset, 40, width, height, 1, 24, 0, 0, 1, 1, 0, 0)
+        + bytes(99)
+    )
 
 
 def _jpeg_size(width: int, height: int) -> bytes:
@@ -115,9 +120,22 @@ CONTENTS: dict[str, tuple[str, Callable[[], bytes]]] = {
     **{
         f"mode {mode} as {kind}": (f"bad.{suffix}", partial(lambda m, k: _saved(_picture().convert(m), k), mode, kind))
         for mode, kind, suffix in (
-            ("CMYK", "JPEG", "jpg"), ("CMYK", "TIFF", "tif"), ("LA", "PNG", "png"), ("P", "PNG", "png"), ("1", "PNG", "png"),
-            ("1", "TIFF", "tif"), ("RGBA", "PNG", "png"), ("RGBA", "TIFF", "tif"), ("RGBA", "WEBP", "webp"), ("YCbCr", "TIFF", "tif"),
-            ("LAB", "TIFF", "tif"), ("L", "BMP", "bmp"), ("1", "BMP", "bmp"), ("P", "BMP", "bmp"), ("L", "PPM", "ppm"), ("1", "PPM", "pbm"),
+            ("CMYK", "JPEG", "jpg"),
+            ("CMYK", "TIFF", "tif"),
+            ("LA", "PNG", "png"),
+            ("P", "PNG", "png"),
+            ("1", "PNG", "png"),
+            ("1", "TIFF", "tif"),
+            ("RGBA", "PNG", "png"),
+            ("RGBA", "TIFF", "tif"),
+            ("RGBA", "WEBP", "webp"),
+            ("YCbCr", "TIFF", "tif"),
+            ("LAB", "TIFF", "tif"),
+            ("L", "BMP", "bmp"),
+            ("1", "BMP", "bmp"),
+            ("P", "BMP", "bmp"),
+            ("L", "PPM", "ppm"),
+            ("1", "PPM", "pbm"),
         )
     },
     **{f"animated {kind}": (f"bad.{kind.lower()}", partial(_animated, kind)) for kind in ("GIF", "PNG", "WEBP")},
@@ -150,8 +168,13 @@ def _focal_content(value: float, tag: str) -> bytes:
 
 
 CONTENTS |= {
-    f"focal length {value} in {tag}": ("bad.jpg", partial(_focal_content, min(value, 65535 if tag == "A405" else value), tag))
-    for value in FOCALS for tag in ("920A", "A405") if tag == "920A" or 1 <= value
+    f"focal length {value} in {tag}": (
+        "bad.jpg",
+        partial(_focal_content, min(value, 65535 if tag == "A405" else value), tag),
+    )
+    for value in FOCALS
+    for tag in ("920A", "A405")
+    if tag == "920A" or value >= 1
 }
 
 
@@ -183,7 +206,10 @@ def _truncated(suffix: str, share: float) -> bytes:
 
 
 def _damaged(suffix: str, seed: str) -> bytes:
-    dice, content = random.Random(seed), bytearray(_exif(e_0112=6, i_920A=30.0) if suffix == "jpg" else _saved(_picture(), WHOLE[suffix]))
+    dice, content = (
+        random.Random(seed),
+        bytearray(_exif(e_0112=6, i_920A=30.0) if suffix == "jpg" else _saved(_picture(), WHOLE[suffix])),
+    )
     first = dice.choice([64, 400, len(content)])
     for _ in range(dice.choice([1, 4, 40])):
         content[dice.randrange(min(first, len(content)))] = dice.randrange(256)

@@ -15,15 +15,35 @@ JSONS = ("images.json", "sfm-match.json", "stages.json", "sparse/sfm-match.json"
 LISTS = ("pairs.txt", "failed.csv", "unregistered.csv", "report.html", ".lock")
 DEEP = "[" * 200_000
 WHOLE: dict[str, bytes] = {
-    "empty": b"", "null": b"null", "list": b"[]", "object": b"{}", "number": b"7", "text": b'"x"', "half": b'{"schema": 1, "a": [', "deep": DEEP.encode(),
-    "deep object": b'{"schema":1,"a":' * 100_000, "not UTF-8": b'{"schema": 1, "a": "\xff\xfe"}', "BOM": b"\xef\xbb\xbf{}", "UTF-16": "{}".encode("utf-16"),
-    "zeros": bytes(5000), "NaN": b'{"schema": NaN}', "10^400": b'{"schema": 1e400}', "newer": b'{"schema": 99}', "schema text": b'{"schema": "1"}',
-    "long number": b'{"schema": ' + b"9" * 10_000 + b"}", "lone surrogate": b'{"schema": 1, "\\ud800": 1}', "binary": bytes(range(256)) * 20,
-}  # fmt: skip
+    "empty": b"",
+    "null": b"null",
+    "list": b"[]",
+    "object": b"{}",
+    "number": b"7",
+    "text": b'"x"',
+    "half": b'{"schema": 1, "a": [',
+    "deep": DEEP.encode(),
+    "deep object": b'{"schema":1,"a":' * 100_000,
+    "not UTF-8": b'{"schema": 1, "a": "\xff\xfe"}',
+    "BOM": b"\xef\xbb\xbf{}",
+    "UTF-16": "{}".encode("utf-16"),
+    "zeros": bytes(5000),
+    "NaN": b'{"schema": NaN}',
+    "10^400": b'{"schema": 1e400}',
+    "newer": b'{"schema": 99}',
+    "schema text": b'{"schema": "1"}',
+    "long number": b'{"schema": ' + b"9" * 10_000 + b"}",
+    "lone surrogate": b'{"schema": 1, "\\ud800": 1}',
+    "binary": bytes(range(256)) * 20,
+}
 PLACES: dict[str, Callable[[Path], object]] = {
-    "folder": Path.mkdir, "loop": lambda p: p.symlink_to(p.name), "dangling link": lambda p: p.symlink_to("nowhere"),
-    "pipe": lambda p: os.mkfifo(p), "device": lambda p: p.symlink_to("/dev/zero"), "nothing": lambda _: None,
-}  # fmt: skip
+    "folder": Path.mkdir,
+    "loop": lambda p: p.symlink_to(p.name),
+    "dangling link": lambda p: p.symlink_to("nowhere"),
+    "pipe": lambda p: os.mkfifo(p),
+    "device": lambda p: p.symlink_to("/dev/zero"),
+    "nothing": lambda _: None,
+}
 COMMANDS: dict[str, Callable[[Path], list[str]]] = {
     "run": small_job.run,
     "import": lambda f: small_job.command("import", f, "--overwrite"),
@@ -32,8 +52,11 @@ COMMANDS: dict[str, Callable[[Path], list[str]]] = {
     "doctor": lambda f: small_job.command("doctor", f),
     "localize": lambda f: small_job.command("localize", f, sorted((small_job.base() / "images").iterdir())[0]),
     "plan": lambda f: ["plan", *small_job.run(f)[1:]],
-    "python": lambda f: ["-c", f"import sfm_match; w = sfm_match.open({str(f / 'work')!r}); w.images, w.failed, w.pairs(), len(w.models())"],
-}  # fmt: skip
+    "python": lambda f: [
+        "-c",
+        f"import sfm_match; w = sfm_match.open({str(f / 'work')!r}); w.images, w.failed, w.pairs(), len(w.models())",
+    ],
+}
 
 
 def _damaged(name: str, damage: Callable[[Path], object], command: str, folder: Path) -> list[str]:
@@ -52,8 +75,25 @@ def _place(make: Callable[[Path], object], path: Path) -> None:
 
 
 VALUES: tuple[Any, ...] = (
-    None, True, -1, 0, 1.5, 10**12, 10**30, "", "x", "../../x", "x" * 100_000, [], {}, [None], {"a": 1}, float("nan"), [[[[1]]]], "\u202e\x1b[31m",
-)  # fmt: skip
+    None,
+    True,
+    -1,
+    0,
+    1.5,
+    10**12,
+    10**30,
+    "",
+    "x",
+    "../../x",
+    "x" * 100_000,
+    [],
+    {},
+    [None],
+    {"a": 1},
+    float("nan"),
+    [[[[1]]]],
+    "\u202e\x1b[31m",
+)
 
 
 def _one_value(seed: str, path: Path) -> None:
@@ -109,5 +149,7 @@ def generate(seed: int) -> list[Case]:
             one = partial(_one_value, f"{name} {seed} {number}")
             cases.append(_case(name, f"one value {number} (seed {seed})", one, dice.choice(list(COMMANDS))))
     for name in (*JSONS, *LISTS[:-1]):
-        cases.append(_case(name, f"wrong bytes (seed {seed})", partial(_bytes, f"{name} {seed}"), dice.choice(list(COMMANDS))))
+        cases.append(
+            _case(name, f"wrong bytes (seed {seed})", partial(_bytes, f"{name} {seed}"), dice.choice(list(COMMANDS)))
+        )
     return cases

@@ -44,7 +44,11 @@ def test_hostile_cases(kind: str) -> None:
 def test_a_crash_a_hang_and_a_traceback_are_told() -> None:
     """The judge itself."""
     found = {}
-    for name, code in {"crash": "import os; os.abort()", "hang": "import time; time.sleep(99)", "traceback": "1 / 0"}.items():
+    for name, code in {
+        "crash": "import os; os.abort()",
+        "hang": "import time; time.sleep(99)",
+        "traceback": "1 / 0",
+    }.items():
         case = Case(name, "judge", lambda _, code=code: ["-c", code], seconds=1.0)
         found[name] = faults([case])[0].group
     assert found == {name: name for name in found}
