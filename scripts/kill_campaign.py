@@ -9,6 +9,7 @@ processes share the work (`--devices cpu,cpu`); what the killed one leaves of th
 import argparse
 import json
 import random
+import shutil
 import sys
 import tempfile
 import threading
@@ -24,7 +25,7 @@ from campaign import isolated, job
 from jobs import stored
 
 STAGES = ("extract", "pairs", "match", "import", "reconstruct")
-WIDTH = 320
+VIEWS, WIDTH = 6, 320
 TWO = ["--devices", "cpu,cpu"]
 
 
@@ -33,18 +34,30 @@ class Undisturbed:
     """What every resumed run has to equal."""
 
     images: Path
+    width: int
     content: dict[str, Any]
     seconds: dict[bool, dict[str, float]]  # with two processes or one -> of each stage
 
 
-def undisturbed(folder: Path, views: int = 6) -> Undisturbed:
-    """Runs the job twice, with one process and with two, after one run that warms caches."""
+def undisturbed(
+    folder: Path, images: Path | None = None, width: int = WIDTH, processes: tuple[bool, ...] = (False, True)
+) -> Undisturbed:
+    """Runs the job with one process, and with two (True), in `folder`: their results are equal.
+
+    Args:
+        folder: of the workspaces.
+        images: photographs; None: some are rendered.
+        width: of the photographs, pixels.
+        processes: which of the two.
+    """
+    if images is None:
+        images = folder / "images"
+        job.photographs(images, VIEWS, width)
     seconds: dict[bool, dict[str, float]] = {}
-    job.photographs(folder / "images", views, WIDTH)
     found = []
-    for two in (False, True):
+    for two in processes:
         workspace = folder / ("two" if two else "one")
-        arguments = [*job.arguments(folder / "images", workspace, WIDTH), "--json", *(TWO if two else [])]
+        arguments = [*job.arguments(images, workspace, width), "--json", *(TWO if two else [])]
         ended = isolated.run(arguments, conditions=job.SMALL_UNITS, seconds=300)
         if ended.status:
             raise RuntimeError(f"the undisturbed run failed: {ended.err}")
@@ -52,9 +65,9 @@ def undisturbed(folder: Path, views: int = 6) -> Undisturbed:
         seconds[two] = {line["stage"]: line["seconds"] for line in lines} | {"report": 0.3}
         seconds[two]["start"] = max(0.05, ended.seconds - sum(seconds[two].values()))
         found.append(content(workspace))
-    if found[0] != found[1]:
-        raise RuntimeError(f"two processes differ from one: {differences(*found)}")
-    return Undisturbed(folder / "images", found[0], seconds)
+    if found[0] != found[-1]:
+        raise RuntimeError(f"two processes differ from one: {differences(found[0], found[-1])}")
+    return Undisturbed(images, width, found[0], seconds)
 
 
 def content(workspace: Path) -> dict[str, Any]:
@@ -74,9 +87,9 @@ def differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
 def kill_once(base: Undisturbed, folder: Path, number: int, seed: int) -> dict[str, Any]:
     """Kills one job, resumes it, compares. Returns the row of the results."""
     dice, workspace = random.Random(f"{seed} {number}"), folder / f"job{number}"
-    two = number % 3 == 2
+    two = number % 3 == 2 and True in base.seconds
     expected = base.seconds[two]
-    arguments = [*job.arguments(base.images, workspace, WIDTH), "--json", *(TWO if two else [])]
+    arguments = [*job.arguments(base.images, workspace, base.width), "--json", *(TWO if two else [])]
     killed = isolated.Commands([arguments], conditions=job.SMALL_UNITS)
     if number % 2:  # uniform in a stage
         at = dice.randrange(len(STAGES) + 1)
@@ -96,7 +109,7 @@ def kill_once(base: Undisturbed, folder: Path, number: int, seed: int) -> dict[s
     row["different"] = [] if row["resumed"] else differences(content(workspace), base.content)
     row["left"] = [str(p.relative_to(workspace)) for p in workspace.rglob("*") if _left(p)]
     if not (row["resumed"] or row["different"] or row["left"]):
-        _remove(workspace)
+        shutil.rmtree(workspace, ignore_errors=True)
     return row
 
 
@@ -124,12 +137,6 @@ def _stage(printed: str, workspace: Path, *, over: bool) -> str:
     if stage == "extract" and not (workspace / "images.json").exists():
         return "start"
     return stage
-
-
-def _remove(folder: Path) -> None:
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def campaign(kills: int, seed: int, workers: int, out: Path | None, folder: Path) -> list[dict[str, Any]]:

@@ -186,7 +186,9 @@ def _redirect(descriptor: int, path: Path, *, closed: bool) -> None:
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(file, descriptor)
     os.close(file)
-    stream = os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape", closefd=False)
+    encoding, _, errors = os.environ.get("PYTHONIOENCODING", "utf-8").partition(":")
+    errors = errors or {1: "strict", 2: "backslashreplace"}[descriptor]  # as Python opens its streams
+    stream = os.fdopen(descriptor, "w", encoding=encoding, errors=errors, closefd=False)
     setattr(sys, {1: "stdout", 2: "stderr"}[descriptor], stream)
     if closed:
         os.close(descriptor)

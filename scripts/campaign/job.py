@@ -61,8 +61,9 @@ def arguments(images: Path, workspace: Path, width: int) -> list[object]:
 
 
 def finished(folder: Path, count: int, width: int, *more: object) -> Path:
-    """Makes the photographs and the whole job of them in `folder`, images and work. Returns the workspace."""
-    photographs(folder / "images", count, width)
+    """Makes the photographs, where there are none, and the whole job in `folder`: images, work. Returns the latter."""
+    if not (folder / "images").exists():
+        photographs(folder / "images", count, width)
     made = isolated.run(
         [*arguments(folder / "images", folder / "work", width), *more], conditions=SMALL_UNITS, seconds=300
     )

@@ -1,6 +1,7 @@
 """What the server of processes loads before it forks: the libraries, none of which starts a thread by this."""
 
 import contextlib
+import gc
 
 import one_thread  # noqa: F401 - before a library starts its threads
 
@@ -16,3 +17,5 @@ for _plugin in ("localize", "convert", "doctor", "infer", "demo", "cubemap"):
     with contextlib.suppress(ImportError):
         __import__(f"sfm_match.commands.{_plugin}")
 assert sfm_match.__version__
+gc.collect()
+gc.freeze()  # or the collector of each child would copy all that is loaded

@@ -73,7 +73,7 @@ def _fault(case: Case, folder: Path, ended: Finished, lines: list[str]) -> str:
         return f"wrong status ({ended.status}, not {sorted(case.statuses)})"
     if len(lines) > MOST_LINES:
         return f"many lines ({len(lines)})"
-    if ended.status in REFUSED and not lines and 2 not in case.conditions.closed:
+    if ended.status in REFUSED and not lines and not ended.out[-1] and 2 not in case.conditions.closed:
         return "no line"
     return case.check(folder, ended) if case.check is not None else ""
 

@@ -6,6 +6,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 from campaign import job
 from campaign.isolated import Finished
 from jobs import stored
@@ -23,7 +25,13 @@ def use(folder: Path) -> None:
     _results.clear()
 
 
-def make(folder: Path) -> None:
+def make(folder: Path, views: np.ndarray | None = None) -> None:
+    """Of `views`, (N, H, W, 3) uint8 RGB, or of some that are rendered."""
+    if views is not None:
+        (folder / "images").mkdir()
+        for number, view in enumerate(views[:VIEWS], 4):
+            small = cv2.resize(view[..., ::-1], (WIDTH, WIDTH * 3 // 4), interpolation=cv2.INTER_AREA)
+            cv2.imwrite(str(folder / "images" / f"view{number:02d}.jpg"), small, [cv2.IMWRITE_JPEG_QUALITY, 95])
     job.finished(folder, VIEWS, WIDTH)
 
 
