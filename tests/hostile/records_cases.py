@@ -54,7 +54,7 @@ COMMANDS: dict[str, Callable[[Path], list[str]]] = {
     "plan": lambda f: ["plan", *small_job.run(f)[1:]],
     "python": lambda f: [
         "-c",
-        f"import sfm_match; w = sfm_match.open({str(f / 'work')!r}); w.images, w.failed, w.pairs, len(w.models())",
+        f"import sfm_match; w = sfm_match.open({str(f / 'work')!r}); w.images, w.failed, w.pairs, len(w.models)",
     ],
 }
 
