@@ -3,11 +3,8 @@
 import contextlib
 import itertools
 import json
-<<<<<<< HEAD
-from collections.abc import Iterator
-=======
 import os
->>>>>>> A/work-A
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -69,6 +66,7 @@ class Workspace:
         self._overwrite = overwrite
         self._part = part
         self._held = contextlib.ExitStack()
+        self._at_work = False  # on its part
         self.collection = folder / "images.json"
         self.images = folder / "images"  # where videos are: their frames, and links to the photographs
         self.features = folder / "features"
@@ -100,12 +98,14 @@ class Workspace:
             RecordError: another version of the program worked here.
             UsageError: the folder cannot be made or written.
         """
+        refuse_undecodable("--workspace", self.folder)
         with self._refusals():
             if self._part is not None:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 with self._lock.acquire(timeout=_LOCK_SECONDS):
                     self.read_record()
                     self._held.enter_context(present(self.parts, self._part))
+                self._at_work = True
                 return self  # temporary files that are here may be those of others, who live
         self.lock()
         try:
@@ -119,12 +119,8 @@ class Workspace:
 
     def lock(self) -> None:
         """Locks the folder, whatever is in it. Raises WorkspaceBusy or UsageError."""
-<<<<<<< HEAD
-        with self._refusals(), self._held as entering:
-=======
         refuse_undecodable("--workspace", self.folder)
-        try:
->>>>>>> A/work-A
+        with self._refusals(), self._held as entering:
             self.folder.mkdir(parents=True, exist_ok=True)
             entering.enter_context(self._lock.acquire(timeout=0))
             if others := others_present(self.parts):
@@ -136,10 +132,11 @@ class Workspace:
 
     def unlock(self) -> None:
         """Gives the folder back."""
+        self._at_work = False
         self._held.close()
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def one_part_at_a_time(self) -> Iterator[None]:
         """For a part: no other part is within such a block at the same time.
 
         Raises:
@@ -158,18 +155,11 @@ class Workspace:
         except OSError as error:
             raise UsageError(f"--workspace {self.folder}: {error.strerror}") from error
 
-<<<<<<< HEAD
-=======
     @property
     def locked(self) -> bool:
         """Whether this process works here, and may write."""
-        return self._lock.is_locked
+        return self._lock.is_locked or self._at_work
 
-    def unlock(self) -> None:
-        """Gives the folder back."""
-        self._lock.release()
-
->>>>>>> A/work-A
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
