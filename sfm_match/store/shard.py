@@ -29,6 +29,8 @@ _LEFTOVER = re.compile(
     r"(images\.json|pairs(-added)?\.txt|(failed|unregistered)\.csv|(sfm-match|stages)\.json|report\.html|thumbnails\.zip|sparse|[\d-]+(-\w+)?\.h5)\.tmp-[\w.-]+"
 )
 
+_OF_A_REPORT = re.compile(r"(report\.html|thumbnails\.zip)\.tmp-(?P<host>.+)-(?P<pid>\d+)-\w+")
+
 
 class ShardError(SfmMatchError):
     """A result file that cannot be read."""
@@ -47,8 +49,11 @@ def sha256_of(path: Path) -> str:
 
 def temporary_name(name: str, what: str = "") -> str:
     """Of what is to become `name`. No other process has it, on this machine or on another that shares the disk."""
-    host = re.sub(r"[^\w.-]", "_", socket.gethostname())
-    return f"{name}{TEMPORARY}{host}-{os.getpid()}-{what or uuid.uuid4().hex[:8]}"
+    return f"{name}{TEMPORARY}{_host()}-{os.getpid()}-{what or uuid.uuid4().hex[:8]}"
+
+
+def _host() -> str:
+    return re.sub(r"[^\w.-]", "_", socket.gethostname())
 
 
 @contextlib.contextmanager
@@ -88,14 +93,28 @@ def write_text(path: Path, text: str) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Deletes what killed writers left. The caller holds the workspace's lock, so no writer is alive."""
+    """Deletes what killed writers left. The caller holds the workspace's lock: only a report may be on its way."""
     for leftover in folder.glob(f"*{TEMPORARY}*"):
-        if not _LEFTOVER.fullmatch(leftover.name):  # not ours
+        if not _LEFTOVER.fullmatch(leftover.name) or _report_on_its_way(leftover.name):
             continue
         if leftover.is_dir():
             shutil.rmtree(leftover)
         else:
-            leftover.unlink()
+            leftover.unlink(missing_ok=True)
+
+
+def _report_on_its_way(name: str) -> bool:
+    """Whether another process of this machine is writing that part of a report, for which it needs no lock."""
+    found = _OF_A_REPORT.fullmatch(name)
+    if found is None or found["host"] != _host() or int(found["pid"]) == os.getpid() or os.name == "nt":
+        return False
+    try:
+        os.kill(int(found["pid"]), 0)  # asks, and does nothing
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def write_shard(path: Path, arrays: Mapping[str, NDArray[Any] | list[str]], attributes: Mapping[str, Any]) -> None:
