@@ -29,8 +29,6 @@ _LEFTOVER = re.compile(
     r"(images\.json|pairs(-added)?\.txt|(failed|unregistered)\.csv|(sfm-match|stages)\.json|report\.html|thumbnails\.zip|sparse|[\d-]+(-\w+)?\.h5)\.tmp-[\w.-]+"
 )
 
-_OF_A_REPORT = re.compile(r"(report\.html|thumbnails\.zip)\.tmp-(?P<host>.+)-(?P<pid>\d+)-\w+")
-
 
 class ShardError(SfmMatchError):
     """A result file that cannot be read."""
@@ -101,6 +99,9 @@ def remove_leftovers(folder: Path) -> None:
             shutil.rmtree(leftover)
         else:
             leftover.unlink(missing_ok=True)
+
+
+_OF_A_REPORT = re.compile(r"(report\.html|thumbnails\.zip)\.tmp-(?P<host>.+)-(?P<pid>\d+)-\w+")
 
 
 def _report_on_its_way(name: str) -> bool:
