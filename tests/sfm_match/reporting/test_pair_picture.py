@@ -68,7 +68,7 @@ def test_kinds_are_told_apart_and_counted(said: list[str]) -> None:
         "A: a.jpg",
         "B: b.jpg",
         "450 inliers (200 lines drawn)",
-        "250 other matches (200 lines drawn)",
+        "250 other matches (100 lines drawn)",
         "odd",
     ]
     only = draw_pair(view((320, 320), points[:3]), view((320, 320), points[:3]), kinds_of(inliers[:3]))
