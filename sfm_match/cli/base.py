@@ -18,6 +18,19 @@ from sfm_match.job.log import show_on_stderr
 from sfm_match.options.base import Options, about, aliases_of, fields_of, flag, resolve_aliases
 
 SOME_FAILED, WRONG_USE, NOTHING, INTERRUPTED = 1, 2, 3, 130
+_NO_MEMORY = (
+    "not enough memory ({}): give this process more, or a smaller --size, --batch and --workers; completed work is kept"
+)
+_WORDS_OF_MEMORY = (
+    "can't start new thread",
+    "bad_alloc",
+    "bad allocation",
+    "Failed to allocate memory",
+    "Cannot allocate memory",
+    "failed to map segment",
+    "Insufficient memory",
+    "Resource temporarily unavailable",
+)
 GENERAL = "General"  # options that are no stage's
 
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout instead of text")]
@@ -128,6 +141,9 @@ def with_options(*groups: type[Options]) -> Callable[[Callable[..., Any]], Calla
                 _complain(f"{error}; completed work is kept", verbose)
                 raise typer.Exit(NOTHING) from None
             except Exception as error:  # noqa: BLE001 - a bug of ours; the user gets a line all the same
+                if _of_memory(error):
+                    _complain(_NO_MEMORY.format(" ".join(str(error).split())[:200] or "no more there"), verbose)
+                    raise typer.Exit(NOTHING) from None
                 _complain(f"internal error, please report it: {type(error).__name__}: {error}", verbose)
                 raise typer.Exit(NOTHING) from None
             except KeyboardInterrupt:
@@ -143,6 +159,11 @@ def with_options(*groups: type[Options]) -> Callable[[Callable[..., Any]], Calla
         return call
 
     return decorate
+
+
+def _of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is not enough memory, as each library says it."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _WORDS_OF_MEMORY)
 
 
 def _complain(message: str, verbose: bool) -> None:

@@ -4,6 +4,7 @@ What a command has to do does not depend on who listens: it goes on, and its exi
 """
 
 import errno
+import io
 import os
 import sys
 from typing import Any, TextIO, cast
@@ -25,9 +26,17 @@ def prepare_streams() -> None:
         stream = getattr(sys, name)
         if stream is None:
             setattr(sys, name, open(number, "w", closefd=False, encoding="utf-8"))  # noqa: SIM115 - a number
-        elif stream is getattr(sys, f"__{name}__"):  # not what a test or a notebook has put there
+        elif isinstance(stream, io.TextIOWrapper):  # not what a test or a notebook has put there
             stream.reconfigure(errors="replace")
-            setattr(sys, name, cast(TextIO, _Lasting(stream, name)))
+            if _number(stream) == number:
+                setattr(sys, name, cast(TextIO, _Lasting(stream, name)))
+
+
+def _number(stream: io.TextIOWrapper) -> int | None:
+    try:
+        return stream.fileno()
+    except OSError:  # it is in memory
+        return None
 
 
 def output_lost() -> bool:

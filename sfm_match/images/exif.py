@@ -7,6 +7,7 @@ Tags and their types: CIPA DC-008, "Exchangeable image file format", and TIFF 6.
 
 import math
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 _DETAILS, _GPS = 0x8769, 0x8825  # tags of the first directory that tell where the others are
@@ -105,7 +106,7 @@ def focal_from_exif(exif: dict[int, Any], width: int, height: int) -> tuple[floa
         The focal length, or None; and what was dropped, in words, else "".
     """
     long_side, dropped = max(width, height), ""
-    for equivalent in (_number(exif, _FOCAL_35MM), _equivalent(exif, long_side)):
+    for equivalent in _equivalents(exif, long_side):
         if SHORTEST_MM <= equivalent <= LONGEST_MM:
             return equivalent / _FULL_FRAME_WIDTH_MM * long_side, dropped
         if equivalent != 0 and not dropped:
@@ -114,15 +115,16 @@ def focal_from_exif(exif: dict[int, Any], width: int, height: int) -> tuple[floa
     return None, dropped
 
 
-def _equivalent(exif: dict[int, Any], long_side: int) -> float:
-    """The 35 mm equivalent by the resolution of the sensor, 0 where it is not told."""
+def _equivalents(exif: dict[int, Any], long_side: int) -> Iterator[float]:
+    """35 mm equivalents: as it is told, then by the resolution of the sensor; 0 where it is not told."""
+    yield _number(exif, _FOCAL_35MM)
     unit = _MM_PER_UNIT.get(int(_number(exif, _PLANE_UNIT, unknown=0.0)) or 2)
     resolution = _number(exif, _PLANE_RESOLUTION, unknown=0.0)
     if unit is None or resolution <= 0:
-        return 0.0
+        return
     sides = (_number(exif, tag, unknown=0.0) for tag in (_WIDTH_WHEN_TAKEN, _HEIGHT_WHEN_TAKEN))
     long_side_when_taken = max(sides) or long_side
-    return _number(exif, _FOCAL) * resolution / unit / long_side_when_taken * _FULL_FRAME_WIDTH_MM
+    yield _number(exif, _FOCAL) * resolution / unit / long_side_when_taken * _FULL_FRAME_WIDTH_MM
 
 
 def _number(exif: dict[int, Any], tag: int, *, unknown: float = math.nan) -> float:

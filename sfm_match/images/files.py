@@ -152,7 +152,7 @@ def is_writable(name: str) -> bool:
         name.encode()
     except UnicodeEncodeError:  # bytes that are no UTF-8
         return False
-    return not any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in name)
+    return name.isprintable() or not any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in name)
 
 
 def signature_of(path: Path) -> str:

@@ -238,3 +238,27 @@ def test_a_plan_takes_the_options_of_a_run(call: Call, monkeypatch: pytest.Monke
     monkeypatch.setattr("sfm_match.commands.plan.job.plan", make)
     assert call("plan", "--images", "photos", "--pairs", "spatial", "--match-workers", "2")[0] == 3
     assert seen == {"overwrite": False, "strategy": "spatial", "match_workers": 2}
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "sfm-match: not enough memory (no more there): give this process more"),
+        (RuntimeError("can't start new thread"), "sfm-match: not enough memory (can't start new thread): give"),
+        (ImportError("x.so: failed to map segment from shared object"), "sfm-match: not enough memory (x.so: "),
+        (ValueError("a\x1b[31m\nb"), "sfm-match: internal error, please report it: ValueError: a\\x1b[31m b"),
+    ],
+)
+def test_errors_of_libraries(call: Call, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("sfm_match.api.extract", fail)
+    status, _, errors = call("extract", "--images", "x")
+    assert (status, len(errors.splitlines())) == (3, 1)
+    assert errors.startswith(said)
+
+
+def test_long_values_are_cut_in_errors_of_the_grammar(call: Call) -> None:
+    status, _, errors = call("extract", "--images", "x", "--size", "y" * 5000)
+    assert status == 2 and "'--size'" in errors and len(errors) < 300
