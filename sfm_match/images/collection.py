@@ -21,7 +21,7 @@ from sfm_match.images.videos import SUFFIXES as VIDEO_SUFFIXES
 from sfm_match.images.videos import Sampling
 from sfm_match.job.log import LOGGER
 from sfm_match.job.progress import MakeProgress, no_progress
-from sfm_match.job.workspace import ANEW, RecordError, Workspace, refuse_undecodable
+from sfm_match.job.workspace import ANEW, RecordError, Workspace
 from sfm_match.store.records import DamagedRecord, OtherSchema, read_json, sealed
 from sfm_match.store.shard import set_aside, write_text
 from sfm_match.store.validation import LARGEST
@@ -239,7 +239,6 @@ def refresh_collection(
         NothingDone: no image.
     """
     images, masks = images.resolve(), masks.resolve() if masks else None
-    refuse_undecodable("--images", images)
     known = _known(workspace, overwrite=overwrite)
     source, videos = find_source(images, workspace.images.resolve(), masks)
     if known is not None and source.videos and known.source.named != images and not overwrite:
@@ -254,7 +253,6 @@ def preview_collection(
 ) -> Collection:
     """As `refresh_collection`, for a plan: the frames of videos are in a temporary folder, and are a few only."""
     images, masks = images.resolve(), masks.resolve() if masks else None
-    refuse_undecodable("--images", images)
     source, videos = find_source(images, workspace.images.resolve(), masks)
     if videos:
         source = preview(source, videos, sampling, place, masks)

@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -98,7 +97,6 @@ class Workspace:
             RecordError: another version of the program worked here.
             UsageError: the folder cannot be made or written.
         """
-        refuse_undecodable("--workspace", self.folder)
         with self._refusals():
             if self._part is not None:
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -119,7 +117,6 @@ class Workspace:
 
     def lock(self) -> None:
         """Locks the folder, whatever is in it. Raises WorkspaceBusy or UsageError."""
-        refuse_undecodable("--workspace", self.folder)
         with self._refusals(), self._held as entering:
             self.folder.mkdir(parents=True, exist_ok=True)
             entering.enter_context(self._lock.acquire(timeout=0))
@@ -236,15 +233,6 @@ class Workspace:
         for path in (self.pairs, self.added_pairs, self.database, *journals, self.sparse, self.unregistered):
             if path.exists():
                 path.rename(aside / path.name)
-
-
-def refuse_undecodable(what: str, path: Path) -> None:
-    """Raises UsageError for a path that is not text: COLMAP's files and JSON cannot hold it."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        shown = os.fsencode(path).decode(errors="replace")
-        raise UsageError(f"{what} {shown}: its name is not UTF-8; rename it") from None
 
 
 def _written(path: Path) -> str:

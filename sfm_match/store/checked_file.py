@@ -52,6 +52,7 @@ class CheckedFile(io.RawIOBase):
 
     def __init__(self, path: Path) -> None:
         """Raises DamagedFile where the head is not whole, or the length is not what it says."""
+        self.path = path
         self.damage: str | None = None
         self._file: BinaryIO = path.open("rb", buffering=0)
         self._place = 0

@@ -123,4 +123,4 @@ def test_paths_that_are_not_text(rendered: Path, tmp_path: Path) -> None:
     for images, work in ((strange, tmp_path / "work"), (rendered, strange)):
         done = run(images, work)
         assert done.returncode == 2
-        assert "its name is not UTF-8; rename it" in done.stderr
+        assert "a name that is not UTF-8; rename the folder or file" in done.stderr

@@ -19,7 +19,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Counter[Path]:
 
     def counting(name: Any, mode: str = "r", **options: Any) -> h5py.File:
         if mode == "r":
-            counts[Path(name)] += 1
+            counts[Path(getattr(name, "path", name))] += 1
         return real(name, mode, **options)
 
     monkeypatch.setattr(h5py, "File", counting)
