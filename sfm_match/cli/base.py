@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from sfm_match import signals
 from sfm_match.colmap import let_colmap_speak
 from sfm_match.errors import SfmMatchError
 from sfm_match.job.log import show_on_stderr
@@ -109,7 +110,7 @@ def with_options(*groups: type[Options]) -> Callable[[Callable[..., Any]], Calla
                 _complain(f"internal error, please report it: {type(error).__name__}: {error}", verbose)
                 raise typer.Exit(NOTHING) from None
             except KeyboardInterrupt:
-                _complain("interrupted; completed work is kept, the same command resumes where it stopped", verbose)
+                signals.say()
                 raise typer.Exit(INTERRUPTED) from None
             if failed:
                 raise typer.Exit(SOME_FAILED)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sfm_match import __version__
+from sfm_match import __version__, signals
 from sfm_match.cli import networks as cli_networks
 from sfm_match.cli.base import INTERRUPTED, WRONG_USE, AsJson, GroupedCommand, with_options
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError
@@ -38,7 +38,7 @@ app = typer.Typer(
     help="A folder of photographs becomes a COLMAP model, with DeDoDe features.",
     epilog="Exit status: 0 done, 1 some images failed (failed.csv) or too few are "
     "registered (--min-registered), or some queries are not localized, 2 wrong use, 3 nothing could be done, "
-    "130 interrupted.",
+    "130 interrupted (143 by SIGTERM, 129 by SIGHUP).",
 )
 
 Images = Annotated[
@@ -159,6 +159,7 @@ def report(
     made = api.report(workspace)
     _show(made, as_json)
     if open_page:
+        signals.receive_blocked()  # or the browser would not
         webbrowser.open(Path(made.facts["path"]).resolve().as_uri())
 
 
@@ -364,14 +365,15 @@ app.add_typer(cli_networks.export, name="export")
 
 
 def main() -> None:
-    """The command line, with errors of its grammar in one line, too."""
-    try:
-        status = app(prog_name="sfm-match", standalone_mode=False)
-    except typer.TyperException as error:
-        context = getattr(error, "ctx", None)
-        where = context.command_path if context is not None else "sfm-match"
-        print(f"{where}: {' '.join(error.format_message().split())} (see {where} --help)", file=sys.stderr)
-        sys.exit(WRONG_USE)
-    except (typer.Abort, KeyboardInterrupt):
-        sys.exit(INTERRUPTED)
-    sys.exit(status if isinstance(status, int) else 0)
+    """The command line, with errors of its grammar in one line, too. A signal ends the process here (`signals`)."""
+    with signals.handled():
+        try:
+            status = app(prog_name="sfm-match", standalone_mode=False)
+        except typer.TyperException as error:
+            context = getattr(error, "ctx", None)
+            where = context.command_path if context is not None else "sfm-match"
+            print(f"{where}: {' '.join(error.format_message().split())} (see {where} --help)", file=sys.stderr)
+            sys.exit(WRONG_USE)
+        except (typer.Abort, KeyboardInterrupt):
+            sys.exit(INTERRUPTED)
+        sys.exit(status if isinstance(status, int) else 0)

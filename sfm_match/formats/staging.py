@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sfm_match.errors import UsageError
 from sfm_match.results import Results
+from sfm_match.signals import removed_if_stopped
 from sfm_match.store.shard import commit, temporary_name
 
 
@@ -29,10 +30,11 @@ def staged(results: Results, out: Path, names: Sequence[str]) -> Iterator[Path]:
         raise UsageError(f"--out {out}: {there} is there already; remove it, or choose another folder")
     temporary = out / temporary_name("convert")
     temporary.mkdir()
-    try:
-        yield temporary
-        for name in names:
-            if (temporary / name).exists():
-                commit(temporary / name, out / name)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with removed_if_stopped(temporary):
+        try:
+            yield temporary
+            for name in names:
+                if (temporary / name).exists():
+                    commit(temporary / name, out / name)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)

@@ -18,6 +18,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from sfm_match.errors import SfmMatchError
 from sfm_match.job.log import LOGGER, show_on_stderr, shown_on_stderr
 from sfm_match.job.progress import Clock
+from sfm_match.signals import receive_blocked
 from sfm_match.store.shard import remove_leftovers
 
 U = TypeVar("U")  # a unit
@@ -190,7 +191,10 @@ def _serve(connection: Connection, work: Work[Any, Any], device: str, show: bool
     """A worker's life."""
     if show:
         show_on_stderr()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the coordinator ends its workers
+    for name in ("SIGINT", "SIGHUP"):  # a terminal sends them to all; the coordinator ends its workers
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    receive_blocked()
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     sending = threading.Lock()
 

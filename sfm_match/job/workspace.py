@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,6 +12,7 @@ from filelock import FileLock, Timeout
 from sfm_match.errors import SfmMatchError, UsageError
 from sfm_match.options.base import flag
 from sfm_match.options.stages import OPTION_NAMES
+from sfm_match.signals import removed_if_stopped
 from sfm_match.store.shard import remove_leftovers, write_text
 
 SCHEMA = 1  # of the record; raise it when the results of earlier versions are no longer what this one would make
@@ -67,6 +69,7 @@ class Workspace:
         self.report = folder / "report.html"
         self.record = folder / "sfm-match.json"
         self._lock = FileLock(folder / ".lock")
+        self._unfinished = ExitStack()
 
     def __enter__(self) -> Self:
         """Locks the folder.
@@ -88,14 +91,19 @@ class Workspace:
         except RecordError:
             self._lock.release()
             raise
-        for folder in (self.folder, self.features, self.matches, self.aligned):
-            remove_leftovers(folder)
+        self._remove_leftovers()
+        self._unfinished.enter_context(removed_if_stopped(remove=self._remove_leftovers))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._unfinished.close()
         self._lock.release()
+
+    def _remove_leftovers(self) -> None:
+        for folder in (self.folder, self.features, self.matches, self.aligned):
+            remove_leftovers(folder)
 
     def read_record(self) -> dict[str, Any]:
         """Stage -> what it ran with. Empty where nothing ran, or where the job begins anew.

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfm_match.errors import SfmMatchError
+from sfm_match.signals import removed_if_stopped
 
 SCHEMA = 2  # of features and matches files
 TEMPORARY = ".tmp-"  # in the name of what is not finished; deleted when a workspace is opened
@@ -55,11 +56,12 @@ def temporary_name(name: str, what: str = "") -> str:
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path; when the block ends well, that file durably becomes `path`."""
     temporary = path.with_name(temporary_name(path.name))
-    try:
-        yield temporary
-        commit(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with removed_if_stopped(temporary):
+        try:
+            yield temporary
+            commit(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def commit(temporary: Path, path: Path) -> None:
