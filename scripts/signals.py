@@ -29,8 +29,8 @@ CALL = """
 from sfm_match import signals
 with signals.handled():  # before any library makes threads, as the command line does
     {patch}
-    from sfm_match.__main__ import main
-    main()
+    from sfm_match.__main__ import start
+    start()
 """
 PATCH = """
     import functools, os

@@ -3,13 +3,13 @@
 from sfm_match import signals
 
 
-def main() -> None:
+def start() -> None:
     """A signal while the command line is still being loaded ends it as one does later."""
     with signals.handled():
-        from sfm_match.cli.main import main as command_line
+        from sfm_match.cli.main import main
 
-        command_line()
+        main()
 
 
 if __name__ == "__main__":
-    main()
+    start()

@@ -89,8 +89,7 @@ def say() -> None:
     if _watch is None or not _watch.said:
         if _watch is not None:
             _watch.said = True
-        with suppress(OSError):  # the terminal is gone
-            os.write(2, f"sfm-match: {LINE}\n".encode())
+        _write(f"sfm-match: {LINE}\n".encode())
 
 
 class _Watch:
@@ -104,7 +103,7 @@ class _Watch:
         self._taken = set(taken)
         for number in self._before:
             signal.signal(number, self._handle)
-        self._reading, self._writing = os.pipe()
+        self._reading, self._writing = map(_not_a_stream, os.pipe())
         os.set_blocking(self._writing, False)
         self._wakeup = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
         self._unraisable, sys.unraisablehook = sys.unraisablehook, self._quiet_unraisable
@@ -172,8 +171,8 @@ class _Watch:
         for remove in list(_unfinished.values()):
             with suppress(Exception):  # the main thread may be removing the same
                 remove()
-        if not self.said and os.isatty(2):
-            os.write(2, b"\n")  # below the bar
+        if not self.said and sys.__stderr__ is not None and os.isatty(2):
+            _write(b"\n")  # below the bar
         say()
         os._exit(128 + number)
 
@@ -186,6 +185,22 @@ class _Watch:
         """Threads that lose their files, or what they wait for, have nothing to say about it."""
         if self.received is None:
             self._thread_error(what)
+
+
+def _write(text: bytes) -> None:
+    """To standard error, if it is that: where it was closed, 2 may be any file."""
+    if sys.__stderr__ is not None:
+        with suppress(OSError):  # the terminal is gone
+            os.write(2, text)
+
+
+def _not_a_stream(descriptor: int) -> int:
+    """The same pipe, not in the place of a standard stream that was closed."""
+    if descriptor > 2:
+        return descriptor
+    moved = _not_a_stream(os.dup(descriptor))
+    os.close(descriptor)
+    return moved
 
 
 def _remove(paths: tuple[Path, ...]) -> None:

@@ -105,7 +105,8 @@ def run(job: Job) -> StageReport:
             mapped = _mapped(job, headers, temporary, clock, standing)
         with clock.on("write"):
             outside = _outside(workspace, collection, mapped, options)
-            write_reasons(workspace.unregistered, {name: f"{kind}: {text}" for name, (kind, text) in outside.items()})
+            table = {name: f"{kind}: {text}" for name, (kind, text) in outside.items()}
+            write_reasons(workspace, workspace.unregistered, table)
             if not mapped.models:
                 raise NothingDone(_no_model(workspace, counts, options))
             colour_points(mapped.models, collection.folder)

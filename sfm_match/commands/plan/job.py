@@ -21,6 +21,7 @@ from sfm_match.images.videos import Sampling
 from sfm_match.job.concurrency import AHEAD
 from sfm_match.job.workspace import Workspace
 from sfm_match.models import Model
+from sfm_match.options.arguments import checked
 from sfm_match.options.keywords import RunKeywords
 from sfm_match.options.pairs import PairsOptions
 from sfm_match.options.run import run_options
@@ -101,6 +102,7 @@ class Plan:
         return lines
 
 
+@checked
 def plan(
     images: StrPath,
     workspace: StrPath = "workspace",

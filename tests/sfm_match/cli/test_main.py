@@ -132,7 +132,7 @@ def test_bad_files_are_listed_and_the_job_goes_on(command: str, rendered: Path, 
             "of `reconstruct` are incremental, global",
         ),
         (["run", "--images", "EMPTY", "--config", "/nowhere.yaml"], 2, "/nowhere.yaml"),
-        (["demo", "--views", "2"], 2, "accepted are 4 and more"),
+        (["demo", "--views", "2"], 2, "--views 2: must be at least 4 and at most 10,000"),
     ],
 )
 def test_wrong_use_is_one_line(tmp_path: Path, arguments: list[str], status: int, message: str) -> None:
