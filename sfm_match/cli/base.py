@@ -15,14 +15,14 @@ from typer.core import TyperCommand
 from sfm_match import signals
 from sfm_match.colmap import let_colmap_speak
 from sfm_match.errors import SfmMatchError, printable
-from sfm_match.job.log import show_on_stderr
+from sfm_match.job.log import show_all, show_on_stderr
 from sfm_match.options.base import Options, about, aliases_of, fields_of, flag, resolve_aliases
 
 SOME_FAILED, WRONG_USE, NOTHING, INTERRUPTED = 1, 2, 3, 130
 GENERAL = "General"  # options that are no stage's
 
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout instead of text")]
-Verbose = Annotated[bool, typer.Option("--verbose", help="tracebacks, and COLMAP's own log")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="where the time went, tracebacks, and COLMAP's own log")]
 
 
 class GroupedCommand(TyperCommand):
@@ -116,6 +116,7 @@ def with_options(*groups: type[Options]) -> Callable[[Callable[..., Any]], Calla
 
         def call(verbose: bool, **arguments: Any) -> None:
             show_on_stderr()
+            show_all(verbose)
             if verbose:
                 let_colmap_speak()
             given = {key: value for key, value in arguments.items() if key not in names and value is not None}

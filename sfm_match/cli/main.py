@@ -26,6 +26,7 @@ from sfm_match.cli.base import (
 from sfm_match.cli.streams import output_lost, prepare_streams
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError, printable, quoted
 from sfm_match.formats import FORMATS, SOURCES
+from sfm_match.job.log import asked_for_all
 from sfm_match.options.job_file import OF_RUN, read_job
 from sfm_match.options.localize import LocalizeOptions
 from sfm_match.options.pairs import PairsOptions
@@ -76,7 +77,7 @@ def _without_command(
 
 
 def _show(report: "StageReport", as_json: bool) -> None:
-    print(json.dumps(report.as_json()) if as_json else report.line(), flush=True)
+    print(json.dumps(report.as_json()) if as_json else report.line(verbose=asked_for_all()), flush=True)
 
 
 @app.command(cls=GroupedCommand)
@@ -150,7 +151,7 @@ def reconstruct(
     """Builds sparse/0 ... with COLMAP's mappers."""
     from sfm_match import api
 
-    report = api.reconstruct(workspace, overwrite=overwrite, **options)
+    report = api.reconstruct(workspace, overwrite=overwrite, quiet=False, **options)
     _show(report, as_json)
     return bool(report.facts["too_few"])
 

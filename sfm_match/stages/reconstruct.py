@@ -151,12 +151,12 @@ def _mapped(
 ) -> Mapped:
     """By the mapper. Where cameras' places on their rigs are not known: first without rigs, which tells the places."""
     database, images, options = job.workspace.database, job.collection.folder, job.options.reconstruct
-    mapped = map_components(database, images, headers, options, output, clock, standing)
+    mapped = map_components(database, images, headers, options, output, clock, standing, job.progress)
     rigs = recorded_rigs(database, headers)
     if not rigs or not mapped.models:
         return mapped
     as_rigs = with_places_of(mapped.models[0], rigs, database, output / "rigs.db")
-    return map_components(as_rigs, images, headers, options, output, clock)
+    return map_components(as_rigs, images, headers, options, output, clock, progress=job.progress)
 
 
 def _standing(workspace: Workspace, options: ReconstructOptions) -> list["pycolmap.Reconstruction"]:
