@@ -13,7 +13,7 @@ timed   = @start=$$(date +%s); $(1); status=$$?; echo "make $@: $$(( $$(date +%s
 WORKERS ?= 2
 SIDE_BY_SIDE = --numprocesses $(WORKERS) --dist worksteal
 
-.PHONY: demo test check lint gpu-kit pictures install clean
+.PHONY: demo test check lint security gpu-kit pictures install clean
 
 demo: $(VENV)/.runtime
 	$(call timed,$(BIN)/sfm-match demo --workspace demo)
@@ -21,15 +21,20 @@ demo: $(VENV)/.runtime
 test: $(VENV)/.dev
 	$(call timed,$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS))
 
-# all that there is: style, types, tests (properties with more examples), and those that take long
+# all that there is: style, types, known weaknesses, tests (properties with more examples), and those that take long
 check: export HYPOTHESIS_PROFILE = thorough
-check: lint test
+check: lint security test
 	$(call timed,$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m slow $(ARGS))
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# our own code by bandit (what it does not look at: pyproject.toml), the packages that are installed by pip-audit
+security: $(VENV)/.dev
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive sfm_match pairs exports
+	$(BIN)/python scripts/audit_dependencies.py
 
 # build/gpu-kit: all that a GPU machine without a network needs to run scripts/gpu_check.py
 gpu-kit: $(VENV)/.dev

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfm_match.colmap import queries
-from sfm_match.errors import NothingDone, UsageError, nearest
+from sfm_match.errors import NothingDone, UsageError, nearest, quoted
 from sfm_match.images.collection import Collection, read_failed, read_reasons
 from sfm_match.images.files import Header
 from sfm_match.job.workspace import Workspace
@@ -98,6 +98,7 @@ class Results:
         """Which pairs have matches, and in which files. Raises NothingDone where none were matched."""
         return whole(recorded_matches(self.workspace, self._collection, self.feature_set))
 
+    @checked
     def features(self, name: str, *, descriptors: bool = True) -> Features:
         """Features of an image, as they were detected.
 
@@ -130,6 +131,7 @@ class Results:
         names = self.match_set.names
         return [(names[i], names[j]) for i, j in self.match_set.usable.tolist()]
 
+    @checked
     def matches(self, first: str, second: str) -> Matches:
         """Matches of two images, before verification.
 
@@ -161,6 +163,7 @@ class Results:
         names = queries.image_names(self._database)
         return [(names[i], names[j]) for i, j in queries.verified_pairs(self._database, names).tolist()]
 
+    @checked
     def verified(self, first: str, second: str) -> NDArray[np.uint32]:
         """(M, 2) keypoints of `first` and of `second`: the inliers of their two-view geometry.
 
@@ -172,6 +175,7 @@ class Results:
             self._check(name)
         return queries.inliers(self._database, first, second)
 
+    @checked
     def adjusted_keypoints(self, name: str) -> NDArray[np.float32]:
         """(N, 2) keypoints of an image as the mapper sees them, in the pixels of `features`: verified ones are moved.
 
@@ -206,7 +210,7 @@ class Results:
 
     def _check(self, name: str) -> None:
         if name not in self._collection.records:
-            raise UsageError(f"{name}: no such image{nearest(name, self._collection.records)}")
+            raise UsageError(f"{quoted(name)}: no such image{nearest(name, self._collection.records)}")
 
     @property
     def _database(self) -> Path:

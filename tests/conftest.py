@@ -7,6 +7,7 @@ import pickle
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 from fake_gpu import GPU, FakeCuda
 from fake_tensorrt import fake_tensorrt
 from filelock import FileLock
+from hostile import small_job
 
 import sfm_match
 import sfm_match.commands.plan.job
@@ -131,6 +133,12 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
     devices.why_not.cache_clear()
     for name in ("sfm_match.runtime.cuda", "sfm_match.runtime.trt"):  # they hold the fake
         sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="session")
+def small(views: np.ndarray, shared: Shared) -> Path:
+    """`images` and `work`: a finished job of four small views, to be copied and broken."""
+    return shared("small", partial(small_job.make, views=views))
 
 
 @pytest.fixture(scope="session")

@@ -91,7 +91,7 @@ def _redirected(descriptor: int, file: IO[str]) -> Iterator[None]:
 def stored(workspace: Path) -> dict[str, Any]:
     """Content of the feature and match files and of the database: equal content, equal dictionaries."""
     content: dict[str, Any] = {}
-    for path in sorted([*workspace.glob("features/*"), *workspace.glob("matches/*")]):
+    for path in sorted([*workspace.glob("features/*.h5"), *workspace.glob("matches/*.h5")]):
         with h5py.File(path) as file:
             content[f"{path.parent.name}/{path.name}"] = {
                 **{key: np.asarray(file[key][()]).tolist() for key in file},

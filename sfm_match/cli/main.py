@@ -23,11 +23,11 @@ from sfm_match.cli.base import (
     with_bare_values,
     with_options,
 )
+from sfm_match.cli.config import Config
 from sfm_match.cli.streams import output_lost, prepare_streams
-from sfm_match.errors import NothingDone, SfmMatchError, UsageError, printable, quoted
+from sfm_match.errors import NothingDone, UsageError, printable, quoted
 from sfm_match.formats import FORMATS, SOURCES
 from sfm_match.job.log import asked_for_all
-from sfm_match.options.job_file import OF_RUN, read_job
 from sfm_match.options.localize import LocalizeOptions
 from sfm_match.options.pairs import PairsOptions
 from sfm_match.options.stages import (
@@ -186,24 +186,6 @@ def report(
     if open_page:
         signals.receive_blocked()  # or the browser would not
         webbrowser.open(Path(made.facts["path"]).resolve().as_uri())
-
-
-def _read_config(context: typer.Context, path: Path | None) -> dict[str, Any]:
-    """The options of the stages. The file's other values become defaults here: the command line wins over them."""
-    if path is None:
-        return {}
-    try:
-        job = read_job(path)
-    except SfmMatchError as error:
-        print(f"sfm-match: {printable(' '.join(str(error).split()))}", file=sys.stderr)
-        raise typer.Exit(error.exit_status) from None
-    context.default_map = {"as_json" if key == "json" else key: job.pop(key) for key in OF_RUN.keys() & job.keys()}
-    return job
-
-
-Config = Annotated[
-    Path | None, typer.Option("--config", help="YAML with any of these options", callback=_read_config, is_eager=True)
-]
 
 
 @app.command(cls=GroupedCommand)

@@ -84,13 +84,19 @@ def list_models(weights_dir: WeightsDir = None) -> None:
 
 @models.command(cls=GroupedCommand)
 @with_options()
-def download(name: ModelName, weights_dir: WeightsDir = None) -> None:
+def download(
+    name: ModelName,
+    weights_dir: WeightsDir = None,
+    trust_unknown: Annotated[
+        bool, typer.Option("--trust-unknown", help="also files of which nobody published a sha256, as they come")
+    ] = False,
+) -> None:
     """Fetches a model's weights; resumes where an earlier attempt stopped."""
     from sfm_match.models import zoo
 
     folder = zoo.weights_dir(weights_dir)
     for file in zoo.files_of(name):
-        print(zoo.download(file, folder))
+        print(zoo.download(file, folder, trust_unknown=trust_unknown))
 
 
 @models.command(cls=GroupedCommand)

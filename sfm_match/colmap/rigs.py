@@ -18,7 +18,7 @@ from sfm_match.colmap import hush_colmap
 from sfm_match.colmap.cameras import GivenCamera, check_camera
 from sfm_match.colmap.queries import read_record
 from sfm_match.errors import UsageError, quoted
-from sfm_match.options.base import require
+from sfm_match.options.base import read_limited, require
 from sfm_match.options.stages import check_intrinsics
 
 if TYPE_CHECKING:
@@ -54,12 +54,9 @@ def _check_file(path: Path, where: str) -> None:
     import msgspec
 
     try:
-        with path.open("rb") as file:
-            data = file.read(_LARGEST + 1)
-        require(len(data) <= _LARGEST, f"{where}: larger than {_LARGEST:,} bytes")
-        rigs = msgspec.json.decode(data, type=list[_Rig], strict=False)
-    except OSError as error:
-        raise UsageError(f"{where}: {error.strerror}") from error
+        rigs = msgspec.json.decode(read_limited(path, _LARGEST, where), type=list[_Rig], strict=False)
+    except FileNotFoundError:
+        raise UsageError(f"{where}: no such file") from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise UsageError(f"{where}: {' '.join(str(error).split())}; must be COLMAP's JSON") from error
     for camera in (camera for rig in rigs for camera in rig.cameras):

@@ -47,7 +47,7 @@ def checks(place: Workspace) -> Iterator[Check]:
     for path in (place.pairs, place.added_pairs) if names else ():
         yield from _file(place, known, path, lambda path: len(read_pairs(path, names)), "pairs")
     for path in (place.failed, place.unregistered):
-        yield from _file(place, known, path, lambda path: len(read_table(path)), "images")
+        yield from _table(place, known, path)
     yield from _file(place, known, place.stages, lambda _: len(stages_on_record(place)), "stages")
     yield from _database(place, known)
     yield from _models(place)
@@ -119,6 +119,15 @@ def _file(place: Workspace, known: Record, path: Path, read: Callable[[Path], in
     changed = known is not None and place.changed(path)
     said = "; changed since it was written, and taken as it is" if changed else ""
     yield Check(path.name, f"{count:,} {unit}{said}")
+
+
+def _table(place: Workspace, known: Record, path: Path) -> Iterator[Check]:
+    """Nobody edits these on purpose."""
+    if known is not None and place.changed(path):
+        again = "" if path == place.failed else "; `sfm-match reconstruct --overwrite` writes it again"
+        yield Check(path.name, f"{path}: changed since it was written{again}", True, (path,), ours=path == place.failed)
+    else:
+        yield from _file(place, known, path, lambda path: len(read_table(path)), "images")
 
 
 def _database(place: Workspace, known: Record) -> Iterator[Check]:

@@ -15,7 +15,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from sfm_match.errors import NothingDone, UsageError
+from pairs import PairsError
+from pairs.named import read_lines
+from sfm_match.errors import NothingDone, UsageError, quoted
 from sfm_match.formats.hloc import pair_key, pair_keys
 from sfm_match.images.collection import Collection, write_failed
 from sfm_match.images.files import Header
@@ -87,12 +89,16 @@ def _read_pairs(path: Path, names: list[str]) -> list[Pair]:
         UsageError: a line is not two images of the folder, or hloc has one name for two pairs.
     """
     known, listed = set(names), dict[frozenset[str], Pair]()
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = read_lines(path)
+    except PairsError as error:
+        raise UsageError(f"--from hloc: {error}") from None
+    for number, line in enumerate(lines, 1):
         found = line.split()
         if not found:
             continue
         if len(found) != 2 or not known.issuperset(found):
-            raise UsageError(f"{path}, line {number}: not two images of the folder: {line}")
+            raise UsageError(f"{path}, line {number}: not two images of the folder: {quoted(line)}")
         if found[0] != found[1]:
             listed.setdefault(frozenset(found), (found[0], found[1]))
     pairs = list(listed.values())
@@ -113,7 +119,34 @@ def _opened(path: Path) -> Iterator[h5py.File]:
         try:
             yield file
         except KeyError as error:
-            raise UsageError(f"--from hloc: {path}: not as hloc writes it ({error.args[0]})") from error
+            raise UsageError(f"--from hloc: {path}: not as hloc writes it ({quoted(error.args[0])})") from error
+        except OSError as error:  # data that is cut off, or of a filter that is not there
+            raise UsageError(f"--from hloc: {path}: damaged ({quoted(' '.join(str(error).split()))})") from error
+
+
+def _array(group: Any, name: str, shape: str, where: str) -> NDArray[Any]:
+    """A dataset of numbers.
+
+    Args:
+        group: that it is in.
+        name: of the dataset.
+        shape: its axes, a letter each, for messages.
+        where: names the group.
+
+    Raises:
+        KeyError: it is not there.
+        UsageError: it is something else, of other axes, or not of finite numbers.
+    """
+    if not isinstance(group, h5py.Group):
+        raise UsageError(f"{where}: a dataset, expected a group")
+    dataset = group[name]
+    fits = isinstance(dataset, h5py.Dataset) and dataset.dtype.kind in "iuf" and dataset.ndim == len(shape.split(","))
+    if not fits:
+        raise UsageError(f"{where}: {name}: expected numbers ({shape}), found {quoted(dataset)}")
+    values: NDArray[Any] = dataset[()]
+    if not np.isfinite(values).all():
+        raise UsageError(f"{where}: {name}: not all finite numbers")
+    return values
 
 
 def _read_features(
@@ -158,7 +191,10 @@ def _width(file: h5py.File, collection: Collection) -> int:
             f"{file.filename}: none of the {len(collection.usable)} images of {collection.folder} is in it"
             + (f"; it has {there}, ..." if there else "")
         )
-    return file[first]["descriptors"].shape[0] if "descriptors" in file[first] else 0
+    group = file[first]
+    if not isinstance(group, h5py.Group) or "descriptors" not in group:
+        return 0
+    return len(_array(group, "descriptors", "D, N", f"--from hloc: {file.filename}: {first}"))
 
 
 def _features(file: h5py.File, name: str, header: Header, width: int) -> Features:
@@ -168,16 +204,17 @@ def _features(file: h5py.File, name: str, header: Header, width: int) -> Feature
         UsageError: they are of a picture of another size, or not all of one kind.
     """
     group, where = file[name], f"--from hloc: {file.filename}: {name}"
-    keypoints = group["keypoints"][()].astype(np.float32) + np.float32(0.5)
+    keypoints = _array(group, "keypoints", "N, 2", where).astype(np.float32) + np.float32(0.5)
     count = len(keypoints)
-    if "image_size" in group and tuple(group["image_size"][()]) != (header.width, header.height):
-        size = " x ".join(map(str, group["image_size"][()]))
+    told = tuple(_array(group, "image_size", "2", where)) if "image_size" in group else (header.width, header.height)
+    if told != (header.width, header.height):
+        size = quoted(" x ".join(map(str, told)))
         raise UsageError(
             f"{where}: features of a picture of {size} pixels, the photograph has {header.width} x {header.height} "
             "as it is stored; was it turned by its EXIF, or changed? Extract from the photographs as they are stored"
         )
-    scores = group["scores"][()].astype(np.float32) if "scores" in group else np.ones(count, np.float32)
-    described = group["descriptors"][()].T if width else np.empty((count, 0))
+    scores = _array(group, "scores", "N", where).astype(np.float32) if "scores" in group else np.ones(count, np.float32)
+    described = _array(group, "descriptors", "D, N", where).T if width else np.empty((count, 0))
     if keypoints.shape != (count, 2) or scores.shape != (count,) or described.shape != (count, width):
         shapes = f"keypoints {keypoints.shape}, scores {scores.shape}, descriptors {described.T.shape}"
         raise UsageError(f"{where}: {shapes}; expected (N, 2), (N,), ({width}, N)")
@@ -245,12 +282,17 @@ def _matches(file: h5py.File, pair: Pair, counts: Mapping[str, int]) -> Matches:
     names, key = next(((one, key) for one, key in ways if key in file), (pair, ""))
     if not key:
         raise UsageError(f"--from hloc: {file.filename}: no matches of {pair[0]}, {pair[1]}; matched with other pairs?")
-    group = file[key]
-    places: NDArray[np.int64] = group["matches0"][()].astype(np.int64)
+    group, where = file[key], f"--from hloc: {file.filename}: {key}"
+    places: NDArray[np.int64] = _array(group, "matches0", "N", where).astype(np.int64)
     rows = np.flatnonzero(places >= 0)
     if len(places) != counts[names[0]] or places.max(initial=-1) >= counts[names[1]]:
-        raise UsageError(f"--from hloc: {file.filename}: {key}: not of these features; matched with others?")
-    scores = group["matching_scores0"][()][rows] if "matching_scores0" in group else np.ones(len(rows))
+        raise UsageError(f"{where}: not of these features; matched with others?")
+    scores = np.ones(len(rows))
+    if "matching_scores0" in group:
+        every = _array(group, "matching_scores0", "N", where)
+        if len(every) != len(places):
+            raise UsageError(f"{where}: {len(every):,} matching_scores0 for {len(places):,} matches0")
+        scores = every[rows]
     indices = np.column_stack((rows, places[rows])).astype(np.uint32)
     probabilities = np.nan_to_num(scores).clip(0, 1).astype(np.float16)
     return Matches(indices if names == pair else indices[:, ::-1], probabilities)

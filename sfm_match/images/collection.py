@@ -12,7 +12,7 @@ import dataclasses
 import io
 import json
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from sfm_match.errors import NothingDone, UsageError, quoted
 from sfm_match.images.files import SUFFIXES, Header, ImageError, ScannedFile, read_headers, scan
@@ -21,9 +21,9 @@ from sfm_match.images.videos import SUFFIXES as VIDEO_SUFFIXES
 from sfm_match.images.videos import Sampling
 from sfm_match.job.log import LOGGER
 from sfm_match.job.progress import MakeProgress, no_progress
-from sfm_match.job.workspace import ANEW, RecordError, Workspace
+from sfm_match.job.workspace import ANEW, RecordError, Workspace, refuse_undecodable
 from sfm_match.store.records import DamagedRecord, OtherSchema, read_json, sealed
-from sfm_match.store.shard import write_text
+from sfm_match.store.shard import set_aside, write_text
 from sfm_match.store.validation import LARGEST
 
 UNIT_SIZE = 64  # images; what a kill costs at most, and what a file holds
@@ -121,7 +121,7 @@ class Collection:
             ) from None
         wrong = _wrong(stored)
         if wrong:
-            raise DamagedRecord(f"{path}: damaged ({wrong}); {_CURE}")
+            raise DamagedRecord(f"{path}: damaged ({wrong})", _CURE)
         folder, masks = Path(stored.folder), Path(stored.masks) if stored.masks else None
         source = Source(Path(stored.source or stored.folder), folder, tuple(stored.videos))
         return cls(source, masks, stored.images, stored.absent, stored.next_unit)
@@ -201,8 +201,8 @@ def _wrong(stored: "_Stored") -> str | None:
     if len(set(names)) != len(names):
         return "an image is there twice"
     for record in (*stored.images, *stored.absent):
-        place, header, unit = PurePosixPath(record.name), record.header, record.unit
-        if place.is_absolute() or ".." in place.parts or not place.parts:
+        parts, header, unit = record.name.split("/"), record.header, record.unit
+        if not parts[0] or ".." in parts:  # a path from the root, or one that leaves the folder
             return f"{record.name[:80]!r} is no name of an image"
         if (header is None) != (unit is None) or (header is None) == (record.error is None):
             return f"{record.name} has a header and an error, or neither"
@@ -239,6 +239,7 @@ def refresh_collection(
         NothingDone: no image.
     """
     images, masks = images.resolve(), masks.resolve() if masks else None
+    refuse_undecodable("--images", images)
     known = _known(workspace, overwrite=overwrite)
     source, videos = find_source(images, workspace.images.resolve(), masks)
     if known is not None and source.videos and known.source.named != images and not overwrite:
@@ -253,6 +254,7 @@ def preview_collection(
 ) -> Collection:
     """As `refresh_collection`, for a plan: the frames of videos are in a temporary folder, and are a few only."""
     images, masks = images.resolve(), masks.resolve() if masks else None
+    refuse_undecodable("--images", images)
     source, videos = find_source(images, workspace.images.resolve(), masks)
     if videos:
         source = preview(source, videos, sampling, place, masks)
@@ -260,11 +262,17 @@ def preview_collection(
 
 
 def _known(workspace: Workspace, *, overwrite: bool) -> Collection | None:
+    """What is on record. A damaged record is moved aside where the workspace is ours: the folder tells the rest."""
     try:
         return Collection.load(workspace) if workspace.collection.exists() else None
     except RecordError:
         if not overwrite:
             raise
+        return None
+    except DamagedRecord as error:
+        if not workspace.locked:
+            raise
+        LOGGER.warning("%s (now %s)", error.reason, set_aside(workspace.collection).name)
         return None
 
 
@@ -315,7 +323,7 @@ def read_table(path: Path) -> dict[str, str]:
     except (OSError, UnicodeError, csv.Error) as error:
         what = error.strerror if isinstance(error, OSError) else f"damaged ({error})"
         cure = "`sfm-match doctor --repair` moves it aside, the next `run` writes it again"
-        raise DamagedRecord(f"{path}: {what}; {cure}") from error
+        raise DamagedRecord(f"{path}: {what}", cure) from error
 
 
 def write_reasons(workspace: Workspace, path: Path, reasons: dict[str, str]) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -66,6 +67,7 @@ class Workspace:
         self._overwrite = overwrite
         self._part = part
         self._held = contextlib.ExitStack()
+        self._at_work = False  # on its part
         self.collection = folder / "images.json"
         self.images = folder / "images"  # where videos are: their frames, and links to the photographs
         self.features = folder / "features"
@@ -97,12 +99,14 @@ class Workspace:
             RecordError: another version of the program worked here.
             UsageError: the folder cannot be made or written.
         """
+        refuse_undecodable("--workspace", self.folder)
         with self._refusals():
             if self._part is not None:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 with self._lock.acquire(timeout=_LOCK_SECONDS):
                     self.read_record()
                     self._held.enter_context(present(self.parts, self._part))
+                self._at_work = True
                 return self  # temporary files that are here may be those of others, who live
         self.lock()
         try:
@@ -116,6 +120,7 @@ class Workspace:
 
     def lock(self) -> None:
         """Locks the folder, whatever is in it. Raises WorkspaceBusy or UsageError."""
+        refuse_undecodable("--workspace", self.folder)
         with self._refusals(), self._held as entering:
             self.folder.mkdir(parents=True, exist_ok=True)
             entering.enter_context(self._lock.acquire(timeout=0))
@@ -128,10 +133,11 @@ class Workspace:
 
     def unlock(self) -> None:
         """Gives the folder back."""
+        self._at_work = False
         self._held.close()
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def one_part_at_a_time(self) -> Iterator[None]:
         """For a part: no other part is within such a block at the same time.
 
         Raises:
@@ -149,6 +155,11 @@ class Workspace:
             raise WorkspaceBusy(f"{self.folder}: another sfm-match works here; wait for it or stop it") from None
         except OSError as error:
             raise UsageError(f"--workspace {self.folder}: {error.strerror}") from error
+
+    @property
+    def locked(self) -> bool:
+        """Whether this process works here, and may write."""
+        return self._lock.is_locked or self._at_work
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -230,6 +241,15 @@ class Workspace:
         for path in (self.pairs, self.added_pairs, self.database, *journals, self.sparse, self.unregistered):
             if path.exists():
                 path.rename(aside / path.name)
+
+
+def refuse_undecodable(what: str, path: Path) -> None:
+    """Raises UsageError for a path that is not text: COLMAP's files and JSON cannot hold it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode(errors="replace")
+        raise UsageError(f"{what} {shown}: its name is not UTF-8; rename it") from None
 
 
 def _written(path: Path) -> str:

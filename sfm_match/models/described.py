@@ -4,14 +4,17 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cache
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from sfm_match.errors import NothingDone, UsageError, nearest
-from sfm_match.options.base import as_type, require
+from sfm_match.errors import NothingDone, UsageError, nearest, quoted
+from sfm_match.options.base import Bounds, as_type, read_limited, require
 from sfm_match.store.shard import sha256_of
 
 FILE = "model.toml"
+_LARGEST = 1 << 20  # bytes of it
+_MOST = {"divisor": Bounds(1, 4096), "dimension": Bounds(1, 65_536)}
 PIXELS, NORMALISED = "pixels", "normalised"
 _CHANNELS = {"rgb": 3, "bgr": 3, "gray": 1}
 _ACCEPTED = {"coordinates": (PIXELS, NORMALISED), "first_pixel": (0.0, 0.5), "channels": tuple(_CHANNELS)}
@@ -92,11 +95,13 @@ def read_description(folder: Path) -> ModelDescription:
     """Raises UsageError where there is none, or a field is unknown, missing, or of a value that is not accepted."""
     where = folder / FILE
     try:
-        content = tomllib.loads(where.read_text(encoding="utf-8"))
+        content = tomllib.loads(read_limited(where, _LARGEST, str(where)).decode("utf-8"))
     except FileNotFoundError:
         raise UsageError(f"--model {folder}: this folder has no {FILE}, which says how its ONNX file is used") from None
-    except (OSError, ValueError) as error:  # tomllib's errors are ValueErrors
-        raise UsageError(f"{where}: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise UsageError(f"{where}: too many levels") from None
+    except ValueError as error:  # tomllib's errors are ValueErrors
+        raise UsageError(f"{where}: {quoted(' '.join(str(error).split()))}") from None
     return description_of(content, str(where))
 
 
@@ -104,19 +109,24 @@ def description_of(content: Mapping[str, Any], where: str) -> ModelDescription:
     """The same of what was read; `where` is named in errors."""
     known = {f.name: f for f in fields(ModelDescription)}
     for name in content:
-        require(name in known, f"{where}: unknown field '{name}'{nearest(name, known)}")
+        require(name in known, f"{where}: unknown field '{quoted(name)}'{nearest(name, known)}")
     missing = [name for name, f in known.items() if f.default is MISSING and name not in content]
     require(not missing, f"{where}: {', '.join(missing)} missing")
     values = {name: _value(value, known[name].type, f"{where}: {name}") for name, value in content.items()}
     found = ModelDescription(**values)
     for name, accepted in _ACCEPTED.items():
         value = getattr(found, name)
-        require(value in accepted, f"{where}: {name} = {value!r}: must be {' or '.join(map(repr, accepted))}")
-    for name in ("divisor", "dimension"):
-        require(getattr(found, name) >= 1, f"{where}: {name} = {getattr(found, name)}: must be at least 1")
+        require(
+            value in accepted, f"{where}: {name} = {quoted(repr(value))}: must be {' or '.join(map(repr, accepted))}"
+        )
+    for name, bounds in _MOST.items():
+        bounds(getattr(found, name), f"{where}: {name} =")
+    plain = found.file == Path(found.file).name and "\\" not in found.file
+    require(plain, f"{where}: file = {quoted(found.file)}: must be the name of a file in the same folder")
     for name in ("mean", "std"):
         count = len(getattr(found, name))
         require(count in (1, found.depth), f"{where}: {name}: must have 1 or {found.depth} values, has {count}")
+        require(all(map(isfinite, getattr(found, name))), f"{where}: {name}: must be finite numbers")
     require(all(value > 0 for value in found.std), f"{where}: std: must be above 0")
     least, inverse = found.match_threshold, found.inverse_temperature
     require(0 < least < 1, f"{where}: match_threshold = {least}: must be above 0 and below 1")

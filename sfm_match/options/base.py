@@ -61,6 +61,26 @@ class Bounds:
         require(value in self, f"{where} {quoted(value)}: must be {self}")
 
 
+def read_limited(path: Path, largest: int, where: str) -> bytes:
+    """The bytes of a regular file: a pipe might never end.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UsageError: it cannot be read, or is larger than `largest` bytes; `where` names it.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise UsageError(f"{where}: no regular file")
+        with path.open("rb") as file:
+            data = file.read(largest + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UsageError(f"{where}: {error.strerror}") from error
+    require(len(data) <= largest, f"{where}: larger than {largest:,} bytes")
+    return data
+
+
 def file_is_there(path: Path, where: str) -> None:
     _require_path(Path.is_file, path, f"{where} {quoted(path)}: no such file")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfm_match.errors import UsageError, quoted
+from sfm_match.options.base import read_limited
 
 if TYPE_CHECKING:
     import yaml
@@ -28,13 +29,11 @@ def read_yaml(path: Path, where: str) -> Any:
     import yaml
 
     try:
-        with path.open("rb") as file:
-            data = file.read(LARGEST + 1)
-        if len(data) > LARGEST:
-            raise UsageError(f"{where}: larger than {LARGEST:,} bytes")
-        return yaml.load(data.decode("utf-8-sig"), Loader=_loader())
-    except OSError as error:
-        raise UsageError(f"{where}: {error.strerror}") from error
+        data = read_limited(path, LARGEST, where)
+        # the loader is a SafeLoader
+        return yaml.load(data.decode("utf-8-sig"), Loader=_loader())  # nosec B506
+    except FileNotFoundError:
+        raise UsageError(f"{where}: no such file") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{where}: not UTF-8 text ({error.reason} at byte {error.start})") from error
     except yaml.MarkedYAMLError as error:

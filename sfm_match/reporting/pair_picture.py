@@ -13,7 +13,7 @@ from sfm_match.images.coordinates import orient, plan_geometry
 from sfm_match.images.files import Header, ImageError, decode, find_mask, read_mask
 from sfm_match.matching.acceptance import Verdict
 from sfm_match.reporting.packing import spread
-from sfm_match.reporting.pictures import FAINT, PAPER, SKY_BLUE, VERMILLION, YELLOW, Colour, Pen, Pixels
+from sfm_match.reporting.pictures import FAINT, PAPER, PURPLE, SKY_BLUE, VERMILLION, Colour, Pen, Pixels
 from sfm_match.results import Results
 
 Floats = NDArray[np.float64]
@@ -22,7 +22,6 @@ WIDTH = 1920  # pixels of the picture
 _HEIGHT = 1080  # of the images, at most
 _LEAST = 48  # pixels of an image's shorter side: thinner ones are stretched
 _LETTERS, _ROW = 20, 34  # pixels of the text and of its lines
-_LINES = 200  # of a kind, at most, evenly chosen: more would hide the photographs
 _DASH, _GAP = 12.0, 8.0  # pixels
 _BITS = 4  # of a pixel's fractions, for OpenCV
 _MASKED = 0.3  # of its brightness, where a mask is black
@@ -35,14 +34,15 @@ class Style:
 
     colour: Colour
     opacity: float
+    lines: int  # at most, evenly chosen: more would hide the photographs, and the inliers
     width: int  # of a line, pixels
     dashed: bool
     cross: bool  # its ends are crosses, not discs
 
 
-INLIER = Style(SKY_BLUE, 0.9, 1, dashed=False, cross=False)
-OTHER = Style(VERMILLION, 0.9, 2, dashed=True, cross=True)
-UNVERIFIED = Style(YELLOW, 0.9, 1, dashed=True, cross=False)
+INLIER = Style(SKY_BLUE, 0.9, 200, 1, dashed=False, cross=False)
+OTHER = Style(VERMILLION, 0.9, 100, 2, dashed=True, cross=True)
+UNVERIFIED = Style(PURPLE, 0.9, 200, 1, dashed=True, cross=False)
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _view(results: Results, name: str, rows: NDArray[np.int64]) -> View:
 def draw_pair(a: View, b: View, kinds: Sequence[Kind], note: str = "") -> Pixels:
     """(H, 1920, 3) RGB: two images upright, side by side or, where that shows more of them, one above the other.
 
-    Every match has its two ends drawn; of each kind, at most 200 have a line, evenly chosen by their place in A.
+    Every match has its two ends drawn; of each kind, some have a line, evenly chosen by their place in A.
 
     Args:
         a, b: the images.
@@ -186,7 +186,7 @@ def _in_picture(view: View, box: _Box) -> Floats:
 def _draw(picture: Pixels, start: Floats, end: Floats, style: Style) -> None:
     """Lines of an even choice, and both ends of all."""
     order = np.argsort(start[:, 0] + start[:, 1] * 1e-6, kind="stable")
-    chosen = order[spread(len(order), _LINES)]
+    chosen = order[spread(len(order), style.lines)]
     drawn = picture.copy()
     strokes = [stroke for row in chosen for stroke in _strokes(start[row], end[row], style.dashed)]
     fixed = [np.rint(stroke * (1 << _BITS)).astype(np.int32) for stroke in strokes]
@@ -225,7 +225,7 @@ def _legend(strip: Pixels, pen: Pen, kinds: Sequence[Kind], note: str) -> None:
         start, end = (np.array([(left + x, middle)], np.float64) for x in (6, 54))
         _draw(strip, start, end, kind.style)
         count = len(kind.rows)
-        lines = f" ({_LINES} lines drawn)" if count > _LINES else ""
+        lines = f" ({kind.style.lines} lines drawn)" if count > kind.style.lines else ""
         text = f"{count:,} {kind.name}{lines}"
         pen.write(strip, (left + 66, 6), text)
         left += 66 + pen.width(text) + 36

@@ -18,7 +18,7 @@ Pixels = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
 # of Okabe and Ito: told apart by colour-blind eyes, too
-SKY_BLUE, VERMILLION, YELLOW = (86, 180, 233), (213, 94, 0), (240, 228, 66)
+SKY_BLUE, VERMILLION = (86, 180, 233), (213, 94, 0)
 BLUE, ORANGE, GREEN, PURPLE = (0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167)
 PAPER, INK, FAINT = (255, 255, 255), (30, 30, 30), (110, 110, 110)
 

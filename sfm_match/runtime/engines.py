@@ -121,7 +121,7 @@ class EngineStore:
         try:
             head, _, plan = path.read_bytes().partition(b"\n")
             written = json.loads(head)["sha256"]
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
         return plan if hashlib.sha256(plan).hexdigest() == written else None
 

@@ -1,10 +1,19 @@
 """Exported files and the record of their check against torch."""
 
-import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from sfm_match.errors import NothingDone
+from sfm_match.store.records import read_json
 from sfm_match.store.shard import sha256_of
+
+
+@dataclass(frozen=True)
+class _Parity:
+    """What the record of a check says."""
+
+    sha256: str  # of the file that was checked
+    passed: bool
 
 
 def refuse_failed_export(path: Path) -> None:
@@ -12,10 +21,11 @@ def refuse_failed_export(path: Path) -> None:
     if not path.is_file():
         raise NothingDone(f"{path}: no such file; make it with `sfm-match export onnx`")
     record_path = path.with_suffix(".parity.json")
-    if not record_path.is_file():
+    try:
+        record = read_json(record_path, _Parity, "export it again")
+    except FileNotFoundError:
         return
-    record = json.loads(record_path.read_text(encoding="utf-8"))
-    if record["sha256"] != sha256_of(path):
+    if record.sha256 != sha256_of(path):
         raise NothingDone(f"{path}: not the file that {record_path.name} speaks of; export it again")
-    if not record["passed"]:
+    if not record.passed:
         raise NothingDone(f"{path}: failed its parity check against torch ({record_path.name}); export it again")

@@ -116,17 +116,19 @@ def read_features(
     with open_shard(path, COMMAND, unchecked=True) as file:
         index, offsets = _validated(file)
         rows = {name: row for row, name in enumerate(index.counts)}
-        width = file["descriptors"].shape[1]
+        # at once: each access through h5py takes as long as reading some images' keypoints
+        every, scores, stored = file["keypoints"][()], file["scores"][()], file["descriptors"]
+        unchecked_file, width = file.attrs["schema"] == UNCHECKED, stored.shape[1]
         features = {}
         for name in names if names is not None else rows:
             if name not in rows:
                 raise ValueError(f"no features of {name} in it")
             part = slice(offsets[rows[name]], offsets[rows[name] + 1])
-            described = file["descriptors"][part] if descriptors else np.empty((0, width), np.float16)
-            features[name] = one = Features(file["keypoints"][part], file["scores"][part], described)
+            described = stored[part] if descriptors else np.empty((0, width), np.float16)
+            features[name] = one = Features(every[part].copy(), scores[part].copy(), described)
             check_keypoints(name, one.keypoints, (sizes or {}).get(name))
             check_finite(f"scores of {name}", one.scores)
-            if file.attrs["schema"] == UNCHECKED:  # of others the checksums vouch for them; they are most of the file
+            if unchecked_file:  # of others the checksums vouch for them; they are most of the file
                 check_finite(f"descriptors of {name}", described)
         return features
 

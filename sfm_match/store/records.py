@@ -22,6 +22,10 @@ _MAY_CHANGE = ("folder", "source", "masks")
 class DamagedRecord(SfmMatchError):
     """A record that cannot be read, whose values have other types than they should, or that was changed."""
 
+    def __init__(self, reason: str, cure: str) -> None:
+        super().__init__(f"{reason}; {cure}")
+        self.reason = reason  # the line without what to do
+
 
 class OtherSchema(SfmMatchError):
     """A record of another version of the program; `found` is its number, or `unknown`."""
@@ -63,12 +67,12 @@ def read_json(path: Path, kind: type[T], cure: str, schema: int | None = None) -
             raise OtherSchema(path, content.get("schema"), schema)
         if isinstance(content, dict) and CHECKSUM in content:
             if content[CHECKSUM] != _checksum(content):
-                raise DamagedRecord(f"{path}: damaged (it is not as it was written); {cure}")
+                raise DamagedRecord(f"{path}: damaged (it is not as it was written)", cure)
             del content[CHECKSUM]
         return msgspec.convert(content, kind)
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise DamagedRecord(f"{path}: {error.strerror}; {cure}") from error
+        raise DamagedRecord(f"{path}: {error.strerror}", cure) from error
     except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
-        raise DamagedRecord(f"{path}: damaged ({' '.join(str(error).split())}); {cure}") from error
+        raise DamagedRecord(f"{path}: damaged ({' '.join(str(error).split())})", cure) from error

@@ -9,6 +9,7 @@ import hashlib
 import io
 import itertools
 import json
+import logging
 import os
 import re
 import shutil
@@ -70,8 +71,11 @@ def temporary_name(name: str, what: str = "") -> str:
 
 def _writer(pid: int) -> str:
     """In the temporary names of a process of this machine."""
-    host = re.sub(r"[^\w.-]", "_", socket.gethostname())
-    return f"{host}-{pid}-"
+    return f"{_host()}-{pid}-"
+
+
+def _host() -> str:
+    return re.sub(r"[^\w.-]", "_", socket.gethostname())
 
 
 @contextlib.contextmanager
@@ -91,6 +95,8 @@ def commit(temporary: Path, path: Path) -> None:
     if temporary.is_dir():
         for inner in temporary.rglob("*"):
             _sync(inner)
+    elif path.is_dir() and not path.is_symlink():  # somebody put a folder there: no file takes its place
+        logging.getLogger("sfm_match").warning("%s: a folder; moved to %s", path, set_aside(path).name)
     _sync(temporary)
     os.replace(temporary, path)
     _sync(path.parent)
@@ -124,19 +130,36 @@ def remove_leftovers(folder: Path, writers: Iterable[int] | None = None) -> None
 
     Args:
         folder: where they wrote.
-        writers: processes of this machine that have ended; None: all, since the caller holds the workspace's lock and
-            no writer is alive.
+        writers: processes of this machine that have ended; None: all, since the caller holds the workspace's lock:
+            only a report may be on its way.
     """
     ours = None if writers is None else tuple(f"{TEMPORARY}{_writer(pid)}" for pid in writers)
     for leftover in folder.glob(f"*{TEMPORARY}*"):
-        if not _LEFTOVER.fullmatch(leftover.name):  # not ours
+        if not _LEFTOVER.fullmatch(leftover.name) or _report_on_its_way(leftover.name):
             continue
         if ours is not None and not any(mark in leftover.name for mark in ours):
             continue
         if leftover.is_dir():
             shutil.rmtree(leftover)
         else:
-            leftover.unlink()
+            leftover.unlink(missing_ok=True)
+
+
+_OF_A_REPORT = re.compile(r"(report\.html|thumbnails\.zip)\.tmp-(?P<host>.+)-(?P<pid>\d+)-\w+")
+
+
+def _report_on_its_way(name: str) -> bool:
+    """Whether another process of this machine is writing that part of a report, for which it needs no lock."""
+    found = _OF_A_REPORT.fullmatch(name)
+    if found is None or found["host"] != _host() or int(found["pid"]) == os.getpid() or os.name == "nt":
+        return False
+    try:
+        os.kill(int(found["pid"]), 0)  # asks, and does nothing
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def write_shard(path: Path, arrays: Mapping[str, NDArray[Any] | list[str]], attributes: Mapping[str, Any]) -> None:

@@ -1,5 +1,7 @@
 """Files of a finished job that are damaged: made again in the same run, or named by the stage that needs them."""
 
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,8 +27,6 @@ def run(images: Path, work: Path):
 
 @pytest.fixture
 def work(finished: Path, tmp_path: Path) -> Path:
-    import shutil
-
     return Path(shutil.copytree(finished, tmp_path / "work"))
 
 
@@ -37,7 +37,14 @@ def flip(path: Path, place: Callable[[int], int]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["features", "matches"])
-@pytest.mark.parametrize("place", [lambda _: 100, lambda _: 600, lambda size: size - 700], ids=["head", "start", "end"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        pytest.param(lambda _: 100, id="head", marks=pytest.mark.slow),
+        pytest.param(lambda _: 600, id="start", marks=pytest.mark.slow),
+        pytest.param(lambda size: size - 700, id="end"),
+    ],
+)
 def test_a_run_makes_it_again(
     rendered: Path, finished: Path, work: Path, kind: str, place: Callable[[int], int]
 ) -> None:
@@ -91,3 +98,29 @@ def test_a_folder_in_the_place_of_a_file(rendered: Path, finished: Path, work: P
     assert (work / "features" / "00000.h5.damaged").is_dir()
     (work / "features" / "00000.h5.damaged").rmdir()
     assert stored(work) == stored(finished)
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff", b'{"schema": 3, "images": 5}', None])
+def test_a_damaged_list_of_images_is_made_again(
+    rendered: Path, finished: Path, work: Path, content: bytes | None
+) -> None:
+    whole = (work / "images.json").read_bytes()
+    (work / "images.json").unlink()
+    if content is None:
+        (work / "images.json").mkdir()
+    else:
+        (work / "images.json").write_bytes(content)
+    done = run(rendered, work)
+    assert done.returncode == 0, done.stderr
+    assert "(now images.json.damaged)" in done.stderr
+    assert (work / "images.json").read_bytes() == whole
+    assert stored(work) == stored(finished)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are UTF-16 there")
+def test_paths_that_are_not_text(rendered: Path, tmp_path: Path) -> None:
+    strange = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    for images, work in ((strange, tmp_path / "work"), (rendered, strange)):
+        done = run(images, work)
+        assert done.returncode == 2
+        assert "its name is not UTF-8; rename it" in done.stderr

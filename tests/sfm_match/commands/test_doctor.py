@@ -127,6 +127,15 @@ def test_each_damaged_file_is_named_and_made_again(finished: Path, rendered: Pat
     assert not doctor(work).trouble
 
 
+@pytest.mark.parametrize("name", ["failed.csv", "unregistered.csv"])
+def test_a_table_that_was_changed_is_trouble(finished: Path, tmp_path: Path, name: str) -> None:
+    work = Path(shutil.copytree(finished, tmp_path / "work"))
+    (work / name).write_text((work / name).read_text().replace("reason", "seasom"))
+    told = [finding.state for finding in doctor(work).findings if finding.trouble]
+    assert len(told) == 1
+    assert told[0].startswith(f"{work / name}: changed since it was written")
+
+
 def test_a_list_that_was_edited_is_said_and_stays_valid(finished: Path, tmp_path: Path) -> None:
     work = Path(shutil.copytree(finished, tmp_path / "work"))
     lines = (work / "pairs.txt").read_text().splitlines(keepends=True)

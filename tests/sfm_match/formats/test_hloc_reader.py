@@ -125,7 +125,8 @@ def test_no_descriptors(foreign: dict[str, Any], tmp_path: Path) -> None:
 
 def change(path: Path, dataset: str, value: Any) -> None:
     with h5py.File(path, "a") as file:
-        del file[dataset]
+        if dataset in file:
+            del file[dataset]
         if value is not None:
             file[dataset] = value
 
@@ -142,6 +143,16 @@ def change(path: Path, dataset: str, value: Any) -> None:
         ("features", "a.jpg/keypoints", np.zeros((6, 4)), r"a\.jpg: keypoints \(6, 4\), .*; expected \(N, 2\)"),
         ("features", "a.jpg/keypoints", None, "features.h5: not as hloc writes it"),
         ("features", "db/c.jpg/descriptors", np.zeros((64, 8)), r"expected \(N, 2\), \(N,\), \(128, N\)"),
+        ("features", "a.jpg/keypoints", 5.0, r"keypoints: expected numbers \(N, 2\)"),
+        ("features", "a.jpg/keypoints", "text", r"keypoints: expected numbers \(N, 2\)"),
+        ("features", "a.jpg/keypoints", np.full((6, 2), np.nan), "keypoints: not all finite numbers"),
+        ("features", "a.jpg/scores", 5.0, r"scores: expected numbers \(N\)"),
+        ("features", "a.jpg/image_size", "text", r"image_size: expected numbers \(2\)"),
+        ("features", "db/c.jpg/descriptors", 5, r"descriptors: expected numbers \(D, N\)"),
+        ("matches", "a.jpg/db-b-1.jpg/matches0", np.full((6, 2), -1), r"matches0: expected numbers \(N\)"),
+        ("matches", "a.jpg/db-b-1.jpg/matches0", "text", r"matches0: expected numbers \(N\)"),
+        ("matches", "a.jpg/db-b-1.jpg/matching_scores0", 5.0, r"matching_scores0: expected numbers \(N\)"),
+        ("matches", "a.jpg/db-b-1.jpg/matching_scores0", np.ones(5), "5 matching_scores0 for 6 matches0"),
         ("matches", "a.jpg/db-b-1.jpg", None, r"no matches of a\.jpg, db/b-1\.jpg; matched with other pairs\?"),
         ("matches", "a.jpg/db-b-1.jpg/matches0", np.full(5, -1), "not of these features; matched with others?"),
         ("matches", "a.jpg/db-b-1.jpg/matches0", np.full(6, 7), "not of these features; matched with others?"),
@@ -167,6 +178,10 @@ def test_lists_that_do_not_fit(foreign: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"pairs\.txt: not readable as HDF5"):
         foreign["pairs"].write_text("a.jpg db/c.jpg\n")
         sfm_match.from_hloc(**{**foreign, "features": foreign["pairs"]})
+    for content, said in ((b"\xff\xfea\0", "not UTF-8"), (b"a\0b", "a zero byte"), (b"x " * 9000, "more than 10,000")):
+        foreign["pairs"].write_bytes(content)
+        with pytest.raises(UsageError, match=said):
+            sfm_match.from_hloc(**foreign)
     foreign["pairs"].write_text("a.jpg a.jpg\n")
     with pytest.raises(NothingDone, match="no pair in it"):
         sfm_match.from_hloc(**foreign)

@@ -99,6 +99,9 @@ def test_every_field(folder: Path) -> None:
         ({"input": "imag"}, r"input = 'imag': the inputs of tiny.onnx are image \(did you mean 'image'\?\)"),
         ({"scores": "score"}, "scores = 'score': the outputs of tiny.onnx are keypoints, scores, descriptors"),
         ({"channels": "gray"}, r"tiny.onnx takes \(B, 3, H, W\): must take \(B, 1, H, W\) of any height and width"),
+        ({"file": "../tiny.onnx"}, "file = ../tiny.onnx: must be the name of a file in the same folder"),
+        ({"divisor": 10**20}, "divisor = 1.*: must be at least 1 and at most 4,096"),
+        ({"mean": [10**400]}, "mean: expected a number below 1e308"),
         ({"file": "absent.onnx"}, "file = 'absent.onnx': no such file"),
     ],
 )

@@ -1,5 +1,6 @@
 """YAML that is damaged, hostile or unclear has one line."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -46,5 +47,8 @@ def test_plain_values(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"^--config F: Is a directory"):
+    with pytest.raises(UsageError, match=r"^--config F: no regular file"):
         read_yaml(tmp_path, "--config F")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match=r"^--config F: no regular file"):
+        read_yaml(tmp_path / "pipe", "--config F")

@@ -1,5 +1,8 @@
 """Files under their final name are whole; others are refused with a message."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -13,6 +16,7 @@ from sfm_match.store.shard import (
     read_strings,
     remove_leftovers,
     replacing,
+    temporary_name,
     write_shard,
     write_text,
 )
@@ -42,11 +46,35 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
+def test_a_folder_in_the_place_of_a_file_is_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(2):
+        (tmp_path / "a").unlink(missing_ok=True)
+        (tmp_path / "a" / "theirs").mkdir(parents=True)
+        write_text(tmp_path / "a", "new")
+    assert (tmp_path / "a").read_text() == "new"
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "a.damaged", "a.damaged-2"}
+    assert "a: a folder; moved to a.damaged-2" in caplog.text
+
+
 def test_leftovers_of_the_killed_are_removed(tmp_path: Path) -> None:
     (tmp_path / "00000.h5.tmp-123").write_bytes(b"half")
     (tmp_path / "00000.h5").write_bytes(b"whole")
     remove_leftovers(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["00000.h5"]
+
+
+def test_a_report_on_its_way_stays(tmp_path: Path) -> None:
+    """It is made without the lock: a job that begins, or ends a stage, took its file away."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        mine = f"{temporary_name('report.html')}".rsplit("-", 2)[0]
+        for pid in (other.pid, os.getpid(), 2**22 + 1, 10**30):  # alive, ours of before, dead, no process at all
+            (tmp_path / f"{mine}-{pid}-abc").write_bytes(b"half")
+        (tmp_path / f"report.html.tmp-elsewhere-{other.pid}-abc").write_bytes(b"half")
+        (tmp_path / f"00000.h5.tmp-{other.pid}").write_bytes(b"half")
+        remove_leftovers(tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == [f"{mine}-{other.pid}-abc"]
+    remove_leftovers(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("content", [b"", b"not hdf5", b"\x89HDF\r\n\x1a\n" + b"\0" * 100])
