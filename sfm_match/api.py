@@ -135,12 +135,16 @@ def reconstruct(
     options: ReconstructOptions | None = None,
     *,
     overwrite: bool = False,
+    quiet: bool = True,
+    on_progress: OnProgress | None = None,
     **keywords: Unpack[ReconstructKeywords],
 ) -> StageReport:
     """Builds `sparse/0` ... Arguments are those of `extract`."""
     mapping = _chosen("reconstruct", ReconstructOptions, options, keywords)
     with _opened(workspace) as (place, collection):
-        return _alone("reconstruct", Job(place, collection, RunOptions(reconstruct=mapping), overwrite))
+        return _alone(
+            "reconstruct", Job(place, collection, RunOptions(reconstruct=mapping), overwrite, quiet, on_progress)
+        )
 
 
 @checked

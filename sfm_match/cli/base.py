@@ -12,9 +12,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from sfm_match import signals
 from sfm_match.colmap import let_colmap_speak
 from sfm_match.errors import SfmMatchError, printable
-from sfm_match.job.log import show_on_stderr
+from sfm_match.job.log import show_all, show_on_stderr
 from sfm_match.options.base import Options, about, aliases_of, fields_of, flag, resolve_aliases
 
 SOME_FAILED, WRONG_USE, NOTHING, INTERRUPTED = 1, 2, 3, 130
@@ -34,7 +35,7 @@ _WORDS_OF_MEMORY = (
 GENERAL = "General"  # options that are no stage's
 
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout instead of text")]
-Verbose = Annotated[bool, typer.Option("--verbose", help="tracebacks, and COLMAP's own log")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="where the time went, tracebacks, and COLMAP's own log")]
 
 
 class GroupedCommand(TyperCommand):
@@ -128,6 +129,7 @@ def with_options(*groups: type[Options]) -> Callable[[Callable[..., Any]], Calla
 
         def call(verbose: bool, **arguments: Any) -> None:
             show_on_stderr()
+            show_all(verbose)
             if verbose:
                 let_colmap_speak()
             given = {key: value for key, value in arguments.items() if key not in names and value is not None}
@@ -147,7 +149,7 @@ def with_options(*groups: type[Options]) -> Callable[[Callable[..., Any]], Calla
                 _complain(f"internal error, please report it: {type(error).__name__}: {error}", verbose)
                 raise typer.Exit(NOTHING) from None
             except KeyboardInterrupt:
-                _complain("interrupted; completed work is kept, the same command resumes where it stopped", verbose)
+                signals.say()
                 raise typer.Exit(INTERRUPTED) from None
             if failed:
                 raise typer.Exit(SOME_FAILED)

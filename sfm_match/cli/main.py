@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sfm_match import __version__
+from sfm_match import __version__, signals
 from sfm_match.cli import networks as cli_networks
 from sfm_match.cli.base import (
     INTERRUPTED,
@@ -27,6 +27,7 @@ from sfm_match.cli.config import Config
 from sfm_match.cli.streams import output_lost, prepare_streams
 from sfm_match.errors import NothingDone, UsageError, printable, quoted
 from sfm_match.formats import FORMATS, SOURCES
+from sfm_match.job.log import asked_for_all
 from sfm_match.options.localize import LocalizeOptions
 from sfm_match.options.pairs import PairsOptions
 from sfm_match.options.stages import (
@@ -47,7 +48,7 @@ app = typer.Typer(
     help="A folder of photographs becomes a COLMAP model, with DeDoDe features.",
     epilog="Exit status: 0 done, 1 some images failed (failed.csv) or too few are "
     "registered (--min-registered), or some queries are not localized, 2 wrong use, 3 nothing could be done, "
-    "130 interrupted.",
+    "130 interrupted (143 by SIGTERM, 129 by SIGHUP).",
 )
 
 Images = Annotated[
@@ -76,7 +77,7 @@ def _without_command(
 
 
 def _show(report: "StageReport", as_json: bool) -> None:
-    print(json.dumps(report.as_json()) if as_json else report.line(), flush=True)
+    print(json.dumps(report.as_json()) if as_json else report.line(verbose=asked_for_all()), flush=True)
 
 
 @app.command(cls=GroupedCommand)
@@ -150,7 +151,7 @@ def reconstruct(
     """Builds sparse/0 ... with COLMAP's mappers."""
     from sfm_match import api
 
-    report = api.reconstruct(workspace, overwrite=overwrite, **options)
+    report = api.reconstruct(workspace, overwrite=overwrite, quiet=False, **options)
     _show(report, as_json)
     return bool(report.facts["too_few"])
 
@@ -183,6 +184,7 @@ def report(
     else:
         _show(made, as_json)
     if open_page:
+        signals.receive_blocked()  # or the browser would not
         webbrowser.open(Path(made.facts["path"]).resolve().as_uri())
 
 
@@ -371,17 +373,18 @@ app.add_typer(cli_networks.export, name="export")
 
 
 def main() -> None:
-    """The command line, with errors of its grammar in one line, too."""
-    prepare_streams()
-    try:
-        status = app(with_bare_values(sys.argv[1:], GROUPS), prog_name="sfm-match", standalone_mode=False)
-    except typer.TyperException as error:
-        context = getattr(error, "ctx", None)
-        where = context.command_path if context is not None else "sfm-match"
-        message = re.sub(r"'[^']{80,}'", lambda long: quoted(long.group()), error.format_message())
-        print(f"{where}: {printable(' '.join(message.split()))} (see {where} --help)", file=sys.stderr)
-        sys.exit(WRONG_USE)
-    except (typer.Abort, KeyboardInterrupt):
-        sys.exit(INTERRUPTED)
-    status = status if isinstance(status, int) else 0
-    sys.exit(status or (SOME_FAILED if output_lost() else 0))
+    """The command line, with errors of its grammar in one line, too. A signal ends the process here (`signals`)."""
+    with signals.handled():
+        prepare_streams()
+        try:
+            status = app(with_bare_values(sys.argv[1:], GROUPS), prog_name="sfm-match", standalone_mode=False)
+        except typer.TyperException as error:
+            context = getattr(error, "ctx", None)
+            where = context.command_path if context is not None else "sfm-match"
+            message = re.sub(r"'[^']{80,}'", lambda long: quoted(long.group()), error.format_message())
+            print(f"{where}: {printable(' '.join(message.split()))} (see {where} --help)", file=sys.stderr)
+            sys.exit(WRONG_USE)
+        except (typer.Abort, KeyboardInterrupt):
+            sys.exit(INTERRUPTED)
+        status = status if isinstance(status, int) else 0
+        sys.exit(status or (SOME_FAILED if output_lost() else 0))

@@ -8,7 +8,8 @@ lacks many images or lies far from GPS, the mapper runs again, more carefully, w
 seed, and the best counts.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from sfm_match.colmap.plausibility import LEAST_JUDGED, far_from_exif, far_from_
 from sfm_match.colmap.queries import frames, verified_inliers
 from sfm_match.colmap.robust_bundle_adjustment import refine_robustly, spread
 from sfm_match.images.files import Header
-from sfm_match.job.progress import Clock
+from sfm_match.job.progress import Clock, MakeProgress, no_progress
 from sfm_match.options.stages import ReconstructOptions
 
 if TYPE_CHECKING:
@@ -137,6 +138,7 @@ def map_components(
     output: Path,
     clock: Clock,
     standing: Sequence["pycolmap.Reconstruction"] = (),
+    progress: MakeProgress = no_progress,
 ) -> Mapped:
     """Maps each component of the accepted pairs.
 
@@ -148,12 +150,13 @@ def map_components(
         output: an empty folder for the mapper's own files.
         clock: told about mapping and refinement.
         standing: models of fewer of these images: a component that holds one of them goes on from it.
+        progress: shows how many images of a component are registered, and how many of its models refined.
     """
     hush_colmap()
     every = all_given(database)
     refine = options.refine_focal_length if options.refine_focal_length is not None else not every
     constant = frozenset(given_cameras(database)) if options.refine_focal_length is None else frozenset[int]()
-    job = _Job(database, images, headers, options, output, clock, refine, every, constant)
+    job = _Job(database, images, headers, options, output, clock, refine, every, constant, progress)
     models: list[pycolmap.Reconstruction] = []
     dropped: dict[str, int] = {}
     for component in components(database, sorted(headers), options.min_model_size):
@@ -190,6 +193,7 @@ class _Job:
     refine: bool  # focal lengths and distortion
     given: bool  # the user gave the intrinsics of all cameras
     constant: frozenset[int]  # cameras whose intrinsics stay
+    progress: MakeProgress
 
 
 def _map_component(job: _Job, component: Component, standing: Sequence["pycolmap.Reconstruction"]) -> _Try:
@@ -253,11 +257,35 @@ def _incremental(
     if start is not None:
         start.write(str(place))
     begun = "" if start is None else str(place)
-    with job.clock.on("map"):
+    # called by the mapper in this thread, where Python then acts on signals, too
+    with job.clock.on("map"), _registering(job, len(component.names)) as advance:
         found = pycolmap.incremental_mapping(
-            str(job.database), str(job.images), str(place), options=options, input_path=begun
+            str(job.database),
+            str(job.images),
+            str(place),
+            options=options,
+            input_path=begun,
+            initial_image_pair_callback=lambda: advance(2),
+            next_image_callback=lambda: advance(1),
         )
     return _finished(job, list(found.values()), attempt.held, attempt.priors)
+
+
+@contextmanager
+def _registering(job: _Job, images: int) -> Iterator[Callable[[int], None]]:
+    """Shows how many images of a component are registered; a mapper that begins again cannot go back on the bar."""
+    shown, left = job.progress("map", images, "images"), images
+
+    def advance(count: int) -> None:
+        nonlocal left
+        count = min(count, left)
+        left -= count
+        shown.advance(count)
+
+    try:
+        yield advance
+    finally:
+        shown.close()
 
 
 def _global(job: _Job, component: Component) -> _Try:
@@ -277,8 +305,10 @@ def _finished(
     """Refined, and with those images alone that the points hold. `held`: focal lengths are EXIF's so far."""
     kept: list[pycolmap.Reconstruction] = []
     dropped: dict[str, int] = {}
-    with job.clock.on("refine"):
+    shown = job.progress("refine", len(models), "models")
+    with job.clock.on("refine"), closing(shown):
         for model in models:
+            shown.advance(1)
             if model.num_reg_images() < job.options.min_model_size:
                 continue
             if job.options.robust_refinement:

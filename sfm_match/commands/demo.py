@@ -19,6 +19,7 @@ from sfm_match.job.progress import StageReport
 from sfm_match.job.workspace import Workspace
 from sfm_match.options.arguments import checked
 from sfm_match.options.base import Bounds
+from sfm_match.signals import removed_if_stopped
 from sfm_match.store.shard import write_text
 
 MIN_VIEWS = 4
@@ -101,8 +102,9 @@ def _render_all(views: list[View], folder: Path) -> int:
         with ThreadPoolExecutor() as pool:
             for view, image in zip(missing, pool.map(lambda v: render(v, planes), missing), strict=True):
                 partial = folder / f".{view.name}"
-                cv2.imwrite(str(partial), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
-                partial.replace(folder / view.name)
+                with removed_if_stopped(partial):
+                    cv2.imwrite(str(partial), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+                    partial.replace(folder / view.name)
         write_text(marker, json.dumps(scene))
     return len(missing)
 

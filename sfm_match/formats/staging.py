@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sfm_match.errors import UsageError, quoted
 from sfm_match.results import Results
+from sfm_match.signals import removed_if_stopped
 from sfm_match.store.shard import commit, temporary_name
 
 _PICTURES = "images"
@@ -32,16 +33,17 @@ def staged(results: Results, out: Path, names: Sequence[str], *, overwrite: bool
         _refuse(out, name, overwrite=overwrite)
     temporary = out / temporary_name("convert")
     temporary.mkdir()
-    try:
-        yield temporary
-        others = sorted({path.name for path in temporary.iterdir()} - set(names))
-        for name in others:
-            _refuse(out, name, overwrite=overwrite)
-        for name in (*others, *names):
-            if (temporary / name).exists():
-                commit(temporary / name, out / name)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with removed_if_stopped(temporary):
+        try:
+            yield temporary
+            others = sorted({path.name for path in temporary.iterdir()} - set(names))
+            for name in others:
+                _refuse(out, name, overwrite=overwrite)
+            for name in (*others, *names):
+                if (temporary / name).exists():
+                    commit(temporary / name, out / name)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _refuse(out: Path, name: str, *, overwrite: bool) -> None:

@@ -26,3 +26,13 @@ def show_on_stderr() -> None:
 def shown_on_stderr() -> bool:
     """Whether `show_on_stderr` was called."""
     return any(isinstance(handler, _ToStderr) for handler in LOGGER.handlers)
+
+
+def show_all(asked: bool) -> None:
+    """Whether what only few want to know is shown, too: `--verbose`."""
+    LOGGER.setLevel(logging.DEBUG if asked else logging.INFO)
+
+
+def asked_for_all() -> bool:
+    """Whether it was."""
+    return LOGGER.isEnabledFor(logging.DEBUG)

@@ -12,6 +12,7 @@ from typing import Any
 from sfm_match.errors import SfmMatchError
 from sfm_match.job.log import show_on_stderr, shown_on_stderr
 from sfm_match.job.progress import Clock
+from sfm_match.signals import receive_blocked
 
 _LEAVE_SECONDS = 10.0  # for a worker that was told to end
 
@@ -109,7 +110,10 @@ def serve(work: Any, device: str, say: Callable[[str, Any], None], receive: Call
 def _live(connection: Connection, work: Any, device: str, show: bool) -> None:
     if show:
         show_on_stderr()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the coordinator ends its workers
+    for name in ("SIGINT", "SIGHUP"):  # a terminal sends them to all; the coordinator ends its workers
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    receive_blocked()
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     sending = threading.Lock()
 

@@ -15,6 +15,7 @@ from sfm_match.job.log import LOGGER
 from sfm_match.job.presence import others_present, present
 from sfm_match.options.base import flag
 from sfm_match.options.stages import OPTION_NAMES
+from sfm_match.signals import removed_if_stopped
 from sfm_match.store.records import DamagedRecord, OtherSchema, read_json, sealed
 from sfm_match.store.shard import remove_leftovers, sha256_of, write_text
 
@@ -111,8 +112,8 @@ class Workspace:
         except RecordError:
             self.unlock()
             raise
-        for folder in (self.folder, self.features, self.matches, self.aligned):
-            remove_leftovers(folder)
+        self._remove_leftovers()
+        self._held.enter_context(removed_if_stopped(remove=self._remove_leftovers))
         return self
 
     def lock(self) -> None:
@@ -161,6 +162,10 @@ class Workspace:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.unlock()
+
+    def _remove_leftovers(self) -> None:
+        for folder in (self.folder, self.features, self.matches, self.aligned):
+            remove_leftovers(folder)
 
     def read_record(self) -> dict[str, Any]:
         """Stage -> what it ran with. Empty where nothing ran, or where the job begins anew.

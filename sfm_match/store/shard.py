@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfm_match.errors import SfmMatchError
+from sfm_match.signals import removed_if_stopped
 from sfm_match.store.checked_file import CheckedFile, DamagedFile, head_of, is_plain
 
 SCHEMA = 3  # of features and matches files
@@ -81,11 +82,12 @@ def _host() -> str:
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path; when the block ends well, that file durably becomes `path`."""
     temporary = path.with_name(temporary_name(path.name))
-    try:
-        yield temporary
-        commit(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with removed_if_stopped(temporary):
+        try:
+            yield temporary
+            commit(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def commit(temporary: Path, path: Path) -> None:

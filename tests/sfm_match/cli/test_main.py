@@ -203,7 +203,7 @@ def test_interrupt_keeps_what_is_done_and_says_how_to_go_on(
         patch.setattr(os, "replace", stop)
         result = sfm_match(*options)
     assert result.returncode == 130
-    assert "completed work is kept, the same command resumes where it stopped" in result.stderr
+    assert "interrupted; run the same command again to resume" in result.stderr
     again = sfm_match(*options)
     assert "nothing to do, 6 images up to date" in again.stdout, again.stderr
 

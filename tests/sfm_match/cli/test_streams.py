@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from sfm_match.signals import LINE
+
 ROOT = Path(__file__).parents[3]
 
 
@@ -77,5 +79,5 @@ def test_interrupted_while_it_starts() -> None:
     started = time.monotonic()
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
-    assert (process.returncode, errors) == (130, "sfm-match: interrupted\n")
+    assert (process.returncode, errors) == (130, f"sfm-match: {LINE}\n")
     assert time.monotonic() - started < 10

@@ -65,7 +65,7 @@ class Runs:
     growth: list[float] = field(default_factory=list)  # after which all is adjusted, in each call
 
     def incremental(
-        self, *_: str, options: pycolmap.IncrementalPipelineOptions, input_path: str = ""
+        self, *_: str, options: pycolmap.IncrementalPipelineOptions, input_path: str = "", **_callbacks: object
     ) -> dict[int, Model]:
         assert not input_path
         assert options.random_seed == options.mapper.random_seed

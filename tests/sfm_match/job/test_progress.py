@@ -1,0 +1,44 @@
+"""What a running stage shows."""
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from sfm_match import reconstruct
+from sfm_match.job.progress import Progress, StageReport
+
+
+def test_time_left_is_of_the_rate_of_late(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Half is there from an earlier run, the rest takes a second each."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    shown = Progress("match", 1000, "pairs")
+    shown.advance(500)
+    left = []
+    for _ in range(400):
+        now[0] += 1.0
+        shown.advance(1)
+        said = re.search(r"([\d,]+)/1,000 pairs, .*/s, (\d+) s left", capsys.readouterr().err)
+        if said is not None and now[0] > 50:  # a tenth of the job
+            left.append(int(said[2]) / (1000 - int(said[1].replace(",", ""))))
+    assert len(left) >= 30
+    assert all(0.8 < one < 1.2 for one in left)
+
+
+def test_where_the_time_went_is_said_where_it_is_asked_for() -> None:
+    report = StageReport(
+        "import", "pairs", done=15, seconds=2.0, spent={"verify": 1.5, "write": 0.5}, detail="6 images"
+    )
+    assert report.line() == "import 15 pairs, 2.0 s, 7.5/s; 6 images"
+    assert report.line(verbose=True) == f"{report.line()} — verify 75%, write 25%: verify is the limit"
+
+
+def test_the_mapper_tells_how_many_images_it_has_registered(workspace: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    reconstruct(workspace, overwrite=True, on_progress=lambda *one: told.append(one))
+    registered = [done for what, done, total in told if (what, total) == ("map", 6)]
+    assert registered[0] == 2
+    assert registered[:5] == [2, 3, 4, 5, 6]
+    assert ("refine", 1, 1) in told
