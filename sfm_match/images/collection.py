@@ -23,6 +23,7 @@ from sfm_match.job.log import LOGGER
 from sfm_match.job.progress import MakeProgress, no_progress
 from sfm_match.job.workspace import ANEW, RecordError, Workspace
 from sfm_match.store.records import DamagedRecord, OtherSchema, read_json, sealed
+from sfm_match.store.regular import open_regular
 from sfm_match.store.shard import set_aside, write_text
 from sfm_match.store.validation import LARGEST
 
@@ -316,7 +317,7 @@ def read_table(path: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with io.TextIOWrapper(io.BufferedReader(open_regular(path)), encoding="utf-8", newline="") as file:
             return dict(row for row in list(csv.reader(file))[1:] if len(row) == 2)
     except (OSError, UnicodeError, csv.Error) as error:
         what = error.strerror if isinstance(error, OSError) else f"damaged ({error})"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
 from sfm_match.errors import UsageError, found, nearest, quoted
+from sfm_match.store.regular import read_regular
 
 T = TypeVar("T")
 AUTO = "auto"
@@ -69,16 +70,11 @@ def read_limited(path: Path, largest: int, where: str) -> bytes:
         UsageError: it cannot be read, or is larger than `largest` bytes; `where` names it.
     """
     try:
-        if path.exists() and not path.is_file():
-            raise UsageError(f"{where}: no regular file")
-        with path.open("rb") as file:
-            data = file.read(largest + 1)
+        return read_regular(path, largest)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise UsageError(f"{where}: {error.strerror}") from error
-    require(len(data) <= largest, f"{where}: larger than {largest:,} bytes")
-    return data
 
 
 def file_is_there(path: Path, where: str) -> None:

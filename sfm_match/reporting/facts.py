@@ -1,5 +1,6 @@
 """What a workspace holds, read without a lock: each part for itself, so that a broken one leaves the others."""
 
+import io
 import json
 import sqlite3
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from sfm_match.reporting.matching import Drawn, Matching, read_drawn, read_match
 from sfm_match.reporting.models import Measured, measure
 from sfm_match.reporting.thumbnails import Thumbnails, thumbnails
 from sfm_match.results import Results
+from sfm_match.store.regular import open_regular
 
 if TYPE_CHECKING:
     import pycolmap
@@ -144,7 +146,7 @@ class _Reader:
 def _lines(path: Path) -> int | None:
     if not path.exists():
         return None
-    with path.open("rb") as file:
+    with io.BufferedReader(open_regular(path)) as file:
         return sum(1 for _ in file)
 
 

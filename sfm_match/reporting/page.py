@@ -17,6 +17,7 @@ from sfm_match.errors import UsageError
 from sfm_match.job.workspace import Workspace
 from sfm_match.reporting.collect import content
 from sfm_match.reporting.facts import read_facts
+from sfm_match.store.regular import open_regular
 from sfm_match.store.shard import fingerprint, sha256_of, write_text
 
 FORMAT = 2  # raise it when the same workspace comes to give another page
@@ -127,5 +128,5 @@ def _read(assets: Traversable, name: str) -> str:
 
 
 def _head(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return file.read(_HEAD).decode("utf-8", errors="replace")

@@ -15,6 +15,8 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
+from sfm_match.store.regular import open_regular
+
 BLOCK = 1 << 16  # bytes; two blocks beyond what is asked for are read at most
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _MAGIC = b"\x89SFM\r\n\x1a\n"
@@ -40,7 +42,7 @@ def head_of(content: memoryview) -> bytes:
 
 def is_plain(path: Path) -> bool:
     """Whether a file is HDF5 from its first byte on: it has no head."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return file.read(len(_HDF5)) == _HDF5
 
 
@@ -54,7 +56,7 @@ class CheckedFile(io.RawIOBase):
         """Raises DamagedFile where the head is not whole, or the length is not what it says."""
         self.path = path
         self.damage: str | None = None
-        self._file: BinaryIO = path.open("rb", buffering=0)
+        self._file: BinaryIO = open_regular(path)
         self._place = 0
         self._last: tuple[int, bytes] = -1, b""  # HDF5 reads its structures in small pieces
         try:

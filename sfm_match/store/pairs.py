@@ -1,5 +1,6 @@
 """`pairs.txt`: one pair a line, TAB between the names, names in order, lines as the strategy streams them."""
 
+import io
 from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from pairs import Block
 from sfm_match.errors import NothingDone, UsageError
+from sfm_match.store.regular import open_regular
 from sfm_match.store.shard import replacing
 
 _CURE = "run `sfm-match pairs` again"
@@ -63,7 +65,7 @@ def _parsed(path: Path, names: Sequence[str], *, strict: bool) -> NDArray[np.int
 def _lines(path: Path, names: Sequence[str], *, strict: bool) -> NDArray[np.int64]:
     index = {name: i for i, name in enumerate(names)}
     flat = array("i")  # 8 bytes a pair
-    with path.open(encoding="utf-8", newline="\n") as file:
+    with io.TextIOWrapper(io.BufferedReader(open_regular(path)), encoding="utf-8", newline="\n") as file:
         for number, line in enumerate(file, 1):
             try:
                 first, second = line.rstrip("\n").split("\t")

@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 import msgspec
 
 from sfm_match.errors import SfmMatchError
+from sfm_match.store.regular import read_regular
 from sfm_match.store.shard import fingerprint
 
 T = TypeVar("T")
+LARGEST = 1 << 30  # bytes; of a million images, `images.json` has some 400 MB
 CHECKSUM = "checksum"  # key of a record that carries one
 # a workspace may be moved, and people bring these up to date; a wrong one is known by what is not there
 _MAY_CHANGE = ("folder", "source", "masks")
@@ -62,7 +64,7 @@ def read_json(path: Path, kind: type[T], cure: str, schema: int | None = None) -
             it carries a checksum; the line names the field.
     """
     try:
-        content = msgspec.json.decode(path.read_bytes())
+        content = msgspec.json.decode(read_regular(path, LARGEST))
         if isinstance(content, dict) and schema is not None and content.get("schema") != schema:
             raise OtherSchema(path, content.get("schema"), schema)
         if isinstance(content, dict) and CHECKSUM in content:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from sfm_match.errors import SfmMatchError
 from sfm_match.signals import removed_if_stopped
 from sfm_match.store.checked_file import CheckedFile, DamagedFile, head_of, is_plain
+from sfm_match.store.regular import open_regular
 
 SCHEMA = 3  # of features and matches files
 UNCHECKED = 2  # the schema before there were checksums
@@ -60,7 +61,7 @@ def fingerprint(inputs: Any) -> str:
 
 def sha256_of(path: Path) -> str:
     """Of a file's content, read in pieces."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -1,0 +1,28 @@
+"""Opening files that anybody may have put there: regular ones only. Reading a pipe or a device might never end."""
+
+import errno
+from io import FileIO
+from pathlib import Path
+
+
+def open_regular(path: Path) -> FileIO:
+    """A file, open for reading, without a buffer of its own.
+
+    Raises:
+        OSError: it is not there, may not be read, is a folder, or is no regular file.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):  # of a folder, the system has a line of its own
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return FileIO(path)
+
+
+def read_regular(path: Path, largest: int) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        OSError: as `open_regular`, or it is larger than `largest` bytes.
+    """
+    with open_regular(path) as file:
+        if path.stat().st_size > largest:
+            raise OSError(errno.EFBIG, f"larger than {largest:,} bytes", str(path))
+        return file.read()
