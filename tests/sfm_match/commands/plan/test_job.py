@@ -197,8 +197,8 @@ def test_memory_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert small is not None
     assert small < one
     # engines take no tensor of 2^31 elements: a batch that is asked for is cut to what they take
-    assert plan_job.gpu_memory(ExtractOptions(batch="99999"), model, headers) == plan_job.gpu_memory(
-        ExtractOptions(batch="9999"), model, headers
+    assert plan_job.gpu_memory(ExtractOptions(batch="1024"), model, headers) == plan_job.gpu_memory(
+        ExtractOptions(batch="1000"), model, headers
     )
     most = plan_job.gpu_memory(ExtractOptions(), model, headers)
     assert most is not None
