@@ -13,6 +13,7 @@ import pytest
 import torch
 from tiny import TINY, TWO_SCALES
 
+from exports.command import export_onnx
 from exports.half_precision import halved
 from exports.keypoints import Detect
 from exports.networks import Describe, Matcher
@@ -173,3 +174,10 @@ def test_packaged_files_name_no_path_of_the_machine_that_made_them(name: str) ->
     content = path.read_bytes()
     assert b".py" not in content
     assert len(content) < 2_000_000
+
+
+def test_files_that_are_there_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "dedode-nano_matcher.onnx").write_text("mine")
+    with pytest.raises(ValueError, match=r"dedode-nano_matcher.onnx is there; add --overwrite"):
+        list(export_onnx("dedode-nano", tmp_path, Shapes((64, 64)), parts=("matcher",), random_weights=True))
+    assert (tmp_path / "dedode-nano_matcher.onnx").read_text() == "mine"

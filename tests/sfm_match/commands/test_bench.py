@@ -62,3 +62,11 @@ def test_refusals(planes: list[Rectangle], tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(NothingDone, match="none of them is here"):
         bench(backends=["tensorrt"], weights=random)
     assert command("bench", "--num-keypoints", "many").returncode == 2
+
+
+def test_tables_that_are_there_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "bench.md").write_text("mine")
+    done = command("bench", "--out", tmp_path)
+    assert done.returncode == 2
+    assert "bench.md: it is there; add --overwrite" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["bench.md"]
