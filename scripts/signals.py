@@ -75,10 +75,6 @@ PLACES = {
     "reconstruct, colours": Place(RUN, "sfm_match.stages.reconstruct", "colour_points"),
     "reconstruct, write": Place(RUN, "sfm_match.stages.reconstruct", "_write"),
     "report": Place(RUN, "sfm_match.stages.report", "write_report"),
-    "extract alone": Place(
-        ["extract", "--images", "{images}", *OF_JOB, "--overwrite"], "sfm_match.runtime.ort", "OrtSession.run"
-    ),
-    "match alone": Place(["match", *OF_JOB, "--overwrite"], "sfm_match.stages.match_blocks", "write_block"),
     "import alone": Place(["import", *OF_JOB, "--overwrite"], "sfm_match.colmap.verification", "estimate_two_view", 5),
     "reconstruct alone": Place(RECONSTRUCT, "pycolmap", "incremental_mapping"),
     "report alone": Place(["report", *OF_JOB], "sfm_match.stages.report", "write_report"),

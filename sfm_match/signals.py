@@ -67,9 +67,9 @@ def handled() -> Iterator[None]:
     except KeyboardInterrupt:
         if watch.received is None:
             raise
-        say()
     finally:
         if watch.received is not None:
+            say()  # here, because a library on the way may have taken the exception for its own
             for stream in (sys.stdout, sys.stderr):
                 with suppress(OSError, ValueError, AttributeError):
                     stream.flush()
