@@ -13,7 +13,7 @@ timed   = @start=$$(date +%s); $(1); status=$$?; echo "make $@: $$(( $$(date +%s
 WORKERS ?= 2
 SIDE_BY_SIDE = --numprocesses $(WORKERS) --dist worksteal
 
-.PHONY: demo test check lint gpu-kit install clean
+.PHONY: demo test check lint gpu-kit pictures install clean
 
 demo: $(VENV)/.runtime
 	$(call timed,$(BIN)/sfm-match demo --workspace demo)
@@ -34,6 +34,10 @@ lint: $(VENV)/.dev
 # build/gpu-kit: all that a GPU machine without a network needs to run scripts/gpu_check.py
 gpu-kit: $(VENV)/.dev
 	$(call timed,$(BIN)/python scripts/gpu_kit.py $(ARGS))
+
+# docs/images: made again by the project's own commands; Chromium shows the report
+pictures: $(VENV)/.dev
+	$(call timed,$(BIN)/python scripts/make_pictures.py build/demo)
 
 install: $(VENV)/.dev
 

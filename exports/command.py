@@ -40,6 +40,7 @@ def export_onnx(
     half: bool = False,
     weights: list[Path] | None = None,
     random_weights: bool = False,
+    overwrite: bool = False,
 ) -> Iterator[Exported]:
     """Writes a model's files, one after the other.
 
@@ -51,9 +52,11 @@ def export_onnx(
         parts: which files, of `SEPARATE`; or `END_TO_END`, one file from images to matches.
         weights: checkpoints, told apart by their content.
         random_weights: seeded weights in place of checkpoints, for shape checks.
+        overwrite: replace files that are there.
 
     Raises:
-        ValueError: an unknown model, sizes or counts that it does not take, weights that do not fit.
+        ValueError: an unknown model, sizes or counts that it does not take, weights that do not fit, or a file that is
+            there.
     """
     spec, networks, source = _networks(model, weights, random_weights=random_weights, shapes=shapes)
     halves = _halved(networks) if half else None
@@ -76,21 +79,27 @@ def export_onnx(
         return Exported(path, record)
 
     count = shapes.num_keypoints
+    files = {
+        "detector": out / f"{model}_detector{where}_{count}{end}",
+        "descriptor": out / f"{model}_descriptor{where}{end}",
+        "matcher": out / f"{model}_matcher.onnx",
+        "end2end": out / f"{model}_end2end{where}_{count}{end}",
+    }
+    there = next((files[part] for part in parts if files[part].exists()), None)
+    if there is not None and not overwrite:
+        raise ValueError(f"--out {out}: {there.name} is there; add --overwrite to replace it, or choose another folder")
     for part in parts:
+        path = files[part]
         if part == "detector":
-            path = out / f"{model}_detector{where}_{count}{end}"
             export_detector(used.detector, path, shapes)
             yield checked(path, "detector")
         elif part == "descriptor":
-            path = out / f"{model}_descriptor{where}{end}"
             export_descriptor(used.descriptor, path, shapes)
             yield checked(path, "descriptor")
         elif part == "matcher":
-            path = out / f"{model}_matcher.onnx"
             export_matcher(matcher, spec.dimension, path)
             yield Exported(path, None)
         else:
-            path = out / f"{model}_end2end{where}_{count}{end}"
             export_end_to_end(used, matcher, path, shapes)
             yield checked(path, "end to end")
 

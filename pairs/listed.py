@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from pairs import Block, PairsError
-from pairs.named import about_unknown, read_lines
+from pairs.named import about_unknown, read_lines, shown
+
+_MOST_WORDS = 1000  # of a line: every way to split it is tried
 
 
 def listed(match_list_path: Path, names: Sequence[str]) -> Iterator[Block]:
@@ -32,7 +34,7 @@ def listed(match_list_path: Path, names: Sequence[str]) -> Iterator[Block]:
                 unknown.setdefault(name, number)
         if first in index and second in index:
             if first == second:
-                raise PairsError(f"{path}, line {number}: '{first}' is paired with itself")
+                raise PairsError(f"{path}, line {number}: {shown(first)} is paired with itself")
             i, j = index[first], index[second]
             seen[min(i, j), max(i, j)] = None
     if unknown:
@@ -50,11 +52,13 @@ def _split(line: str, index: dict[str, int], where: str) -> tuple[str, str]:
     words = line.strip().split(" ")
     if len(words) == 2:
         return words[0], words[1]
-    ways = [(" ".join(words[:k]), " ".join(words[k:])) for k in range(1, len(words))]
-    known = [way for way in ways if way[0] in index and way[1] in index]
+    known = []
+    if len(words) <= _MOST_WORDS:
+        ways = [(" ".join(words[:k]), " ".join(words[k:])) for k in range(1, len(words))]
+        known = [way for way in ways if way[0] in index and way[1] in index]
     if len(known) == 1:
         return known[0]
     if len(words) < 2:
-        raise PairsError(f"{where}: expected two names, found '{line.strip()}'")
+        raise PairsError(f"{where}: expected two names, found {shown(line.strip())}")
     reason = "can be split in several ways" if known else "does not split into two known names"
-    raise PairsError(f"{where}: '{line.strip()}' {reason}; put a TAB between the names")
+    raise PairsError(f"{where}: {shown(line.strip())} {reason}; put a TAB between the names")

@@ -36,11 +36,11 @@ def sequential(names: Sequence[str], overlap: int = 10, quadratic_overlap: bool 
     Yields:
         One block an image.
     """
-    steps = set(range(1, overlap + 1))
-    if quadratic_overlap:
-        steps |= {1 << k for k in range(min(overlap, 30))}
-    ordered = np.array(sorted(steps))
     for sequence in sequences(names):
+        steps = set(range(1, min(overlap, len(sequence)) + 1))
+        if quadratic_overlap:
+            steps |= {1 << k for k in range(min(overlap, 30))}
+        ordered = np.array(sorted(steps))
         indices = np.array(sequence, dtype=np.int32)
         for place in range(len(indices) - 1):
             later = indices[(place + ordered)[place + ordered < len(indices)]]

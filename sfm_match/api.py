@@ -10,11 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar, Unpack
 
-from sfm_match.errors import NothingDone
+from sfm_match.errors import NothingDone, UsageError
 from sfm_match.images.collection import Collection, refresh_collection
 from sfm_match.images.videos import Sampling
+from sfm_match.job.log import LOGGER
 from sfm_match.job.progress import OnProgress, Progress, StageReport
 from sfm_match.job.workspace import Workspace
+from sfm_match.options.arguments import checked
 from sfm_match.options.base import Options, options_of
 from sfm_match.options.keywords import (
     ExtractKeywords,
@@ -27,12 +29,14 @@ from sfm_match.options.keywords import (
 from sfm_match.options.pairs import PairsOptions
 from sfm_match.options.run import RunOptions, run_options
 from sfm_match.options.stages import ExtractOptions, ImportOptions, MatchOptions, ReconstructOptions
-from sfm_match.stages.base import REPORT, STAGES, Job, Stage, run_stage, stage
+from sfm_match.stages.base import REPORT, STAGES, DamagedInput, Job, Stage, run_stage, stage
 
 StrPath = str | Path
 T = TypeVar("T", bound=Options)
+_REPAIRS = 3  # times that a run makes damaged files again; a disk that spoils them again and again is to be replaced
 
 
+@checked
 def extract(
     images: StrPath,
     workspace: StrPath = "workspace",
@@ -55,15 +59,17 @@ def extract(
         **keywords: options by name.
     """
     chosen = _chosen("extract", ExtractOptions, options, keywords)
-    with Workspace(Path(workspace), overwrite=overwrite) as place:
+    folder = _folder(workspace, chosen)
+    with Workspace(folder, overwrite=overwrite, part=_part("extract", chosen.part)) as place:
         job = _begun(place, images, RunOptions(extract=chosen), overwrite, quiet, on_progress)
         if chosen.dummy_network:
             from sfm_match.stages.extract import load_only
 
             return load_only(job)
-        return run_stage("extract", job)
+        return _alone("extract", job)
 
 
+@checked
 def pairs(
     workspace: StrPath = "workspace",
     images: StrPath | None = None,
@@ -86,11 +92,12 @@ def pairs(
             masks = Collection.load(place).masks if place.collection.exists() else None
             progress = partial(Progress, quiet=quiet, on_progress=on_progress)
             collection = refresh_collection(place, Path(images), masks, overwrite=overwrite, progress=progress)
-        report = run_stage("pairs", Job(place, collection, RunOptions(pairs=chosen), overwrite, quiet, on_progress))
+        report = _alone("pairs", Job(place, collection, RunOptions(pairs=chosen), overwrite, quiet, on_progress))
         collection.save(place)
         return report
 
 
+@checked
 def match(
     workspace: StrPath = "workspace",
     options: MatchOptions | None = None,
@@ -101,11 +108,12 @@ def match(
     **keywords: Unpack[MatchKeywords],
 ) -> StageReport:
     """Matches of every pair of `pairs.txt`. Arguments are those of `extract`."""
-    chosen = RunOptions(match=_chosen("match", MatchOptions, options, keywords))
-    with _opened(workspace) as (place, collection):
-        return run_stage("match", Job(place, collection, chosen, overwrite, quiet, on_progress))
+    chosen = _chosen("match", MatchOptions, options, keywords)
+    with _opened(_folder(workspace, chosen), _part("match", chosen.part)) as (place, collection):
+        return _alone("match", Job(place, collection, RunOptions(match=chosen), overwrite, quiet, on_progress))
 
 
+@checked
 def import_(
     workspace: StrPath = "workspace",
     options: ImportOptions | None = None,
@@ -118,9 +126,10 @@ def import_(
     """Builds and verifies `database.db`. Arguments are those of `extract`."""
     chosen = RunOptions(import_=_chosen("import", ImportOptions, options, keywords))
     with _opened(workspace) as (place, collection):
-        return run_stage("import", Job(place, collection, chosen, overwrite, quiet, on_progress))
+        return _alone("import", Job(place, collection, chosen, overwrite, quiet, on_progress))
 
 
+@checked
 def reconstruct(
     workspace: StrPath = "workspace",
     options: ReconstructOptions | None = None,
@@ -131,27 +140,50 @@ def reconstruct(
     """Builds `sparse/0` ... Arguments are those of `extract`."""
     mapping = _chosen("reconstruct", ReconstructOptions, options, keywords)
     with _opened(workspace) as (place, collection):
-        return run_stage("reconstruct", Job(place, collection, RunOptions(reconstruct=mapping), overwrite))
+        return _alone("reconstruct", Job(place, collection, RunOptions(reconstruct=mapping), overwrite))
 
 
-def report(workspace: StrPath = "workspace") -> StageReport:
+@checked
+def report(
+    workspace: StrPath = "workspace",
+    *,
+    pair: tuple[str, str] | None = None,
+    out: StrPath | None = None,
+    png: StrPath | None = None,
+    overwrite: bool = False,
+) -> StageReport:
     """Writes `report.html`, of any workspace: finished, unfinished or broken. A job may be running in it.
+
+    With `pair` or `png`, pictures instead of the page.
 
     Args:
         workspace: folder of the job.
+        pair: names of two images, to draw with their matches.
+        out: picture of the pair to write, .png or .jpg; None: `pair.png`.
+        png: picture of the largest model to write, from above and from the side.
+        overwrite: pictures, or a `report.html` of somebody else's, that are there.
 
     Returns:
-        `facts` holds `path`, `bytes`, `registered` (images) and `level`: good, look, bad or unfinished.
+        Of the page, `facts` holds `path`, `bytes`, `registered` (images) and `level`: good, look, bad or unfinished.
+        Of pictures, `path`, of the first one, and `pictures`, all paths.
 
     Raises:
-        NothingDone: there is no workspace.
-        UsageError: sfm-match did not make the `report.html` that is there.
+        NothingDone: there is no workspace, no such pair, no model.
+        UsageError: there is no such image, or a file is there that is not to be replaced.
     """
+    from sfm_match.reporting.draw import draw
     from sfm_match.stages.report import make
 
-    return make(Workspace(Path(workspace)))
+    if out is not None and pair is None:
+        raise UsageError(f"--out {out}: needs --pair, the images to draw")
+    if pair is None and png is None:
+        return make(Workspace(Path(workspace)), replace=overwrite)
+    return draw(
+        Path(workspace), pair, Path(out or "pair.png"), Path(png) if png is not None else None, overwrite=overwrite
+    )
 
 
+@checked
 def run(
     images: StrPath,
     workspace: StrPath = "workspace",
@@ -188,12 +220,12 @@ def run(
     """
     chosen = replace(run_options(keywords, extract, pairs, match, import_, reconstruct), report=report)
     wanted = [one for one in STAGES if one.wanted(chosen)]
-    with Workspace(Path(workspace), overwrite=overwrite) as place:
+    with Workspace(_folder(workspace, chosen.extract), overwrite=overwrite) as place:
         job = _begun(place, images, chosen, overwrite, quiet, on_progress)
         for later in wanted[1:]:
             later.load().check(job)
         try:
-            reports = _each(job, [one for one in wanted if one.name != REPORT], on_report)
+            reports = _each_repaired(job, [one for one in wanted if one.name != REPORT], on_report)
         except NothingDone as error:
             if not report or not place.collection.exists():
                 raise
@@ -202,6 +234,16 @@ def run(
         if report:
             stage(REPORT).run(job)
     return reports
+
+
+def _each_repaired(job: Job, stages: list[Stage], on_report: Callable[[StageReport], None]) -> list[StageReport]:
+    """Runs the stages, and again where one found a damaged file of an earlier one: that is made again."""
+    for _ in range(_REPAIRS):
+        try:
+            return _each(job, stages, on_report)
+        except DamagedInput as error:
+            LOGGER.warning("%s", error)
+    return _each(job, stages, on_report)
 
 
 def _each(job: Job, stages: list[Stage], on_report: Callable[[StageReport], None]) -> list[StageReport]:
@@ -221,6 +263,19 @@ def _each(job: Job, stages: list[Stage], on_report: Callable[[StageReport], None
     return reports
 
 
+def _alone(name: str, job: Job) -> StageReport:
+    """Runs a single stage. A `report.html` of before is made again where the job ends, and else called old."""
+    from sfm_match.stages.report import refresh
+
+    try:
+        report = run_stage(name, job)
+    except NothingDone:
+        refresh(job, name)
+        raise
+    refresh(job, name)
+    return report
+
+
 def _begun(
     place: Workspace, images: StrPath, options: RunOptions, overwrite: bool, quiet: bool, on_progress: OnProgress | None
 ) -> Job:
@@ -237,10 +292,20 @@ def _chosen(command: str, group: type[T], options: T | None, keywords: Mapping[s
     return chosen
 
 
+def _folder(workspace: StrPath, options: ExtractOptions | MatchOptions) -> Path:
+    """Of a job. Workers of a cluster work in folders of their own, and are told the whole path."""
+    return Path(workspace) if options.ray is None else Path(workspace).absolute()
+
+
+def _part(command: str, part: str | None) -> str | None:
+    """What a process that does a part calls itself in the workspace."""
+    return None if part is None else f"{command}-{part.replace('/', '-of-')}"
+
+
 @contextmanager
-def _opened(workspace: StrPath) -> Iterator[tuple[Workspace, Collection]]:
+def _opened(workspace: StrPath, part: str | None = None) -> Iterator[tuple[Workspace, Collection]]:
     folder = Path(workspace)
     if not folder.is_dir():
         raise NothingDone(f"--workspace {folder}: no such folder; run `sfm-match extract --images DIR` first")
-    with Workspace(folder) as place:
+    with Workspace(folder, part=part) as place:
         yield place, Collection.load(place)

@@ -21,6 +21,7 @@ from sfm_match.errors import NothingDone, UsageError, nearest
 from sfm_match.images.collection import Collection, read_failed, read_reasons
 from sfm_match.images.files import Header
 from sfm_match.job.workspace import Workspace
+from sfm_match.options.arguments import checked
 from sfm_match.stages.state import (
     FeatureSet,
     MatchSet,
@@ -28,11 +29,13 @@ from sfm_match.stages.state import (
     NamedMatches,
     iter_features,
     iter_matches,
+    read_pairs_of,
     recorded_features,
     recorded_matches,
+    whole,
 )
 from sfm_match.store.features import Features
-from sfm_match.store.matches import Matches, read_matches
+from sfm_match.store.matches import Matches
 
 if TYPE_CHECKING:
     import pycolmap
@@ -58,7 +61,7 @@ class Results:
         self.workspace = Workspace(folder)
         self.workspace.read_record()  # refuses another version's
         self._collection = Collection.load(self.workspace)
-        self._matches_of = lru_cache(_FILES)(read_matches)
+        self._matches_of = lru_cache(_FILES)(self._read_matches)
 
     @property
     def images(self) -> dict[str, Header]:
@@ -83,17 +86,17 @@ class Results:
     @cached_property
     def unregistered(self) -> dict[str, str]:
         """Name -> why an image is in no model."""
-        return read_reasons(self.workspace.unregistered)
+        return read_reasons(self.workspace, self.workspace.unregistered)
 
     @cached_property
     def feature_set(self) -> FeatureSet:
         """Which images have features, and in which files. Raises NothingDone where none were extracted."""
-        return recorded_features(self.workspace, self._collection)
+        return whole(recorded_features(self.workspace, self._collection))
 
     @cached_property
     def match_set(self) -> MatchSet:
         """Which pairs have matches, and in which files. Raises NothingDone where none were matched."""
-        return recorded_matches(self.workspace, self._collection, self.feature_set)
+        return whole(recorded_matches(self.workspace, self._collection, self.feature_set))
 
     def features(self, name: str, *, descriptors: bool = True) -> Features:
         """Features of an image, as they were detected.
@@ -198,6 +201,9 @@ class Results:
             raise NothingDone(f"{self.workspace.folder}: no model yet; run `sfm-match reconstruct` first")
         return self.models
 
+    def _read_matches(self, path: Path) -> list[Matches]:
+        return read_pairs_of(path, self.match_set.heads[path], self.feature_set)
+
     def _check(self, name: str) -> None:
         if name not in self._collection.records:
             raise UsageError(f"{name}: no such image{nearest(name, self._collection.records)}")
@@ -237,6 +243,7 @@ class Results:
         return self._index[1]
 
 
+@checked
 def open_workspace(workspace: str | Path = "workspace") -> Results:
     """`sfm_match.open`: what a job left, for reading. Raises NothingDone where there is no job."""
     return Results(workspace)

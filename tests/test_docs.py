@@ -14,14 +14,15 @@ import pytest
 import typer
 
 from sfm_match.cli.main import app
-from sfm_match.options.stages import read_job
+from sfm_match.options.job_file import read_job
 
 ROOT = Path(__file__).parents[1]
 PAGES = {
     path.relative_to(ROOT).as_posix(): path
     for path in (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")))
 }
-OTHERS = {"colmap", "ffmpeg", "mkdir", "ns-train", "pip", "python", "make", "./run.sh"}  # programs that are not ours
+# programs that are not ours
+OTHERS = {"colmap", "ffmpeg", "mkdir", "ns-train", "pip", "python", "make", "sbatch", "./run.sh"}
 # Words that the glossary replaced, as whole words; and `turns` but for the option.
 OLD_WORDS = (
     r"goes on where",

@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 from numpy.typing import NDArray
 
-SCHEMA = 2  # of the files; another number may mean another layout
+SCHEMA = 3  # of the files; another number may mean another layout
 
 
 def read_features(workspace: Path) -> Iterator[tuple[str, NDArray[Any], NDArray[Any]]]:

@@ -5,14 +5,16 @@ import inspect
 import sqlite3
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise, zip_longest
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
+from sfm_match import signals
 from sfm_match.colmap import let_colmap_speak
-from sfm_match.errors import SfmMatchError
+from sfm_match.errors import SfmMatchError, printable
 from sfm_match.job.log import show_on_stderr
 from sfm_match.options.base import Options, about, aliases_of, fields_of, flag, resolve_aliases
 
@@ -25,6 +27,15 @@ Verbose = Annotated[bool, typer.Option("--verbose", help="tracebacks, and COLMAP
 
 class GroupedCommand(TyperCommand):
     """Lists options in groups, each under its help panel's name, in plain text: rich would cost 0.1 s at start-up."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Also refuses empty values: an empty path would be the current folder."""
+        for before, word in pairwise(["", *args]):
+            if word == "" or (word.startswith("--") and word.endswith("=")):
+                name = word[:-1] or (before if before.startswith("-") else "an argument")
+                raise typer.BadParameter(f"{name} is empty; must be a value", ctx=ctx)
+        rest: list[str] = super().parse_args(ctx, args)
+        return rest
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         groups: dict[str, list[tuple[str, str]]] = {}
@@ -75,6 +86,18 @@ def _help(f: "dataclasses.Field[Any]", choices: tuple[str, ...]) -> str:
     return f"{text}  [default: {default}]" if default != "" else text
 
 
+def with_bare_values(arguments: Sequence[str], groups: Iterable[type[Options]]) -> list[str]:
+    """The command line, with the values of options that may be given without one."""
+    bare = {flag(f.name): about(f).bare for group in groups for f in dataclasses.fields(group)}
+    filled: list[str] = []
+    for argument, following in zip_longest(arguments, arguments[1:]):
+        filled.append(argument)
+        value = bare.get(argument)
+        if value is not None and (following is None or following.startswith("-")):
+            filled.append(value)
+    return filled
+
+
 def with_options(*groups: type[Options]) -> Callable[[Callable[..., Any]], Callable[..., None]]:
     """Gives a command the options of some groups, and turns errors into a line and an exit status.
 
@@ -109,7 +132,7 @@ def with_options(*groups: type[Options]) -> Callable[[Callable[..., Any]], Calla
                 _complain(f"internal error, please report it: {type(error).__name__}: {error}", verbose)
                 raise typer.Exit(NOTHING) from None
             except KeyboardInterrupt:
-                _complain("interrupted; completed work is kept, the same command resumes where it stopped", verbose)
+                signals.say()
                 raise typer.Exit(INTERRUPTED) from None
             if failed:
                 raise typer.Exit(SOME_FAILED)
@@ -126,4 +149,4 @@ def with_options(*groups: type[Options]) -> Callable[[Callable[..., Any]], Calla
 def _complain(message: str, verbose: bool) -> None:
     if verbose:
         traceback.print_exc()
-    print(f"sfm-match: {' '.join(message.split())}", file=sys.stderr)
+    print(f"sfm-match: {printable(' '.join(message.split()))}", file=sys.stderr)

@@ -4,6 +4,7 @@ Options come from the dataclasses of `options`: a command, `run`, its YAML and t
 """
 
 import json
+import re
 import sys
 import webbrowser
 from pathlib import Path
@@ -11,21 +12,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sfm_match import __version__
+from sfm_match import __version__, signals
 from sfm_match.cli import networks as cli_networks
-from sfm_match.cli.base import INTERRUPTED, WRONG_USE, AsJson, GroupedCommand, with_options
-from sfm_match.errors import NothingDone, SfmMatchError, UsageError
+from sfm_match.cli.base import (
+    INTERRUPTED,
+    SOME_FAILED,
+    WRONG_USE,
+    AsJson,
+    GroupedCommand,
+    with_bare_values,
+    with_options,
+)
+from sfm_match.cli.streams import output_lost, prepare_streams
+from sfm_match.errors import NothingDone, SfmMatchError, UsageError, printable, quoted
 from sfm_match.formats import FORMATS, SOURCES
+from sfm_match.options.job_file import OF_RUN, read_job
 from sfm_match.options.localize import LocalizeOptions
 from sfm_match.options.pairs import PairsOptions
 from sfm_match.options.stages import (
     GROUPS,
-    OF_RUN,
     ExtractOptions,
     ImportOptions,
     MatchOptions,
     ReconstructOptions,
-    read_job,
 )
 
 if TYPE_CHECKING:
@@ -38,7 +47,7 @@ app = typer.Typer(
     help="A folder of photographs becomes a COLMAP model, with DeDoDe features.",
     epilog="Exit status: 0 done, 1 some images failed (failed.csv) or too few are "
     "registered (--min-registered), or some queries are not localized, 2 wrong use, 3 nothing could be done, "
-    "130 interrupted.",
+    "130 interrupted (143 by SIGTERM, 129 by SIGHUP).",
 )
 
 Images = Annotated[
@@ -151,14 +160,30 @@ def reconstruct(
 def report(
     workspace: Place = WORKSPACE,
     open_page: Annotated[bool, typer.Option("--open", help="show it in the browser")] = False,
+    pair: Annotated[
+        tuple[str, str] | None,
+        typer.Option("--pair", metavar="A B", help="draw these two images and their matches, instead of the page"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="with --pair: picture to write, .png or .jpg  [default: pair.png]")
+    ] = None,
+    png: Annotated[
+        Path | None,
+        typer.Option("--png", help="draw the model from above and from the side to this file, instead of the page"),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace files that are there")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Writes report.html: how the job went, to look at. Of any workspace, unfinished or broken ones, too."""
     from sfm_match import api
 
-    made = api.report(workspace)
-    _show(made, as_json)
+    made = api.report(workspace, pair=pair, out=out, png=png, overwrite=overwrite)
+    if "pictures" in made.facts and not as_json:
+        print("\n".join(made.facts["pictures"]))
+    else:
+        _show(made, as_json)
     if open_page:
+        signals.receive_blocked()  # or the browser would not
         webbrowser.open(Path(made.facts["path"]).resolve().as_uri())
 
 
@@ -169,7 +194,7 @@ def _read_config(context: typer.Context, path: Path | None) -> dict[str, Any]:
     try:
         job = read_job(path)
     except SfmMatchError as error:
-        print(f"sfm-match: {error}", file=sys.stderr)
+        print(f"sfm-match: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         raise typer.Exit(error.exit_status) from None
     context.default_map = {"as_json" if key == "json" else key: job.pop(key) for key in OF_RUN.keys() & job.keys()}
     return job
@@ -248,7 +273,7 @@ def demo(
 @with_options()
 def doctor(
     workspace: Annotated[Path | None, typer.Option("--workspace", help="check this job, too")] = None,
-    repair: Annotated[bool, typer.Option("--repair", help="delete result files that cannot be read")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="move damaged files aside")] = False,
     as_json: AsJson = False,
 ) -> bool:
     """What this machine has and lacks, and what a workspace needs next."""
@@ -285,7 +310,8 @@ def convert(
     ] = ExtractOptions.size,
     workspace: Place = WORKSPACE,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="with --from: replace results of other origin")
+        bool,
+        typer.Option("--overwrite", help="with --from: replace results of other origin; with --to: replace files"),
     ] = False,
     as_json: AsJson = False,
 ) -> bool:
@@ -298,7 +324,7 @@ def convert(
     if to is not None:
         if out is None:
             raise UsageError(f"--to {to}: needs --out, the folder to write to")
-        files = write(workspace, to=to, out=out)
+        files = write(workspace, to=to, out=out, overwrite=overwrite)
         print(json.dumps([str(path) for path in files]) if as_json else "\n".join(map(str, files)))
         return False
     if from_ not in SOURCES:
@@ -364,14 +390,18 @@ app.add_typer(cli_networks.export, name="export")
 
 
 def main() -> None:
-    """The command line, with errors of its grammar in one line, too."""
-    try:
-        status = app(prog_name="sfm-match", standalone_mode=False)
-    except typer.TyperException as error:
-        context = getattr(error, "ctx", None)
-        where = context.command_path if context is not None else "sfm-match"
-        print(f"{where}: {' '.join(error.format_message().split())} (see {where} --help)", file=sys.stderr)
-        sys.exit(WRONG_USE)
-    except (typer.Abort, KeyboardInterrupt):
-        sys.exit(INTERRUPTED)
-    sys.exit(status if isinstance(status, int) else 0)
+    """The command line, with errors of its grammar in one line, too. A signal ends the process here (`signals`)."""
+    with signals.handled():
+        prepare_streams()
+        try:
+            status = app(with_bare_values(sys.argv[1:], GROUPS), prog_name="sfm-match", standalone_mode=False)
+        except typer.TyperException as error:
+            context = getattr(error, "ctx", None)
+            where = context.command_path if context is not None else "sfm-match"
+            message = re.sub(r"'[^']{80,}'", lambda long: quoted(long.group()), error.format_message())
+            print(f"{where}: {printable(' '.join(message.split()))} (see {where} --help)", file=sys.stderr)
+            sys.exit(WRONG_USE)
+        except (typer.Abort, KeyboardInterrupt):
+            sys.exit(INTERRUPTED)
+        status = status if isinstance(status, int) else 0
+        sys.exit(status or (SOME_FAILED if output_lost() else 0))

@@ -17,6 +17,7 @@ WeightsDir = Annotated[
     typer.Option("--weights-dir", help="folder of weights  [default: SFM_MATCH_WEIGHTS, or the cache]"),
 ]
 ModelName = Annotated[str, typer.Argument(metavar="NAME", help="a model")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace files that are there")]
 RandomWeights = Annotated[
     bool, typer.Option("--random-weights", help="seeded weights that match nothing, for shape checks")
 ]
@@ -45,13 +46,22 @@ def infer(
             show_default=False,
         ),
     ] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the picture of --viz")] = False,
     as_json: AsJson = False,
     **options: Any,
 ) -> None:
     """Matches two images; with --viz a picture, with --json coordinates and scores."""
     from sfm_match.commands.infer import infer as run_infer
 
-    result = run_infer(image_a, image_b, viz, end2end=end2end, adjust_keypoints=adjust_keypoints, **options)
+    result = run_infer(
+        image_a,
+        image_b,
+        viz,
+        end2end=end2end,
+        adjust_keypoints=adjust_keypoints,
+        overwrite=overwrite,
+        **options,
+    )
     print(json.dumps(result.as_json()) if as_json else result.line())
 
 
@@ -59,7 +69,7 @@ models = typer.Typer(rich_markup_mode=None, help="The models and their weights."
 models.callback(invoke_without_command=True)(help_without_command)
 
 
-@models.command(name="list")
+@models.command(name="list", cls=GroupedCommand)
 @with_options()
 def list_models(weights_dir: WeightsDir = None) -> None:
     """Every model, and which of its files are here."""
@@ -72,7 +82,7 @@ def list_models(weights_dir: WeightsDir = None) -> None:
         print(f"{name}: " + ", ".join(f"{file.name} {zoo.state(file, folder)}" for file in files))
 
 
-@models.command()
+@models.command(cls=GroupedCommand)
 @with_options()
 def download(name: ModelName, weights_dir: WeightsDir = None) -> None:
     """Fetches a model's weights; resumes where an earlier attempt stopped."""
@@ -83,7 +93,7 @@ def download(name: ModelName, weights_dir: WeightsDir = None) -> None:
         print(zoo.download(file, folder))
 
 
-@models.command()
+@models.command(cls=GroupedCommand)
 @with_options()
 def verify(name: ModelName, weights_dir: WeightsDir = None) -> bool:
     """Checks a model's files against their sha256."""
@@ -100,7 +110,7 @@ def verify(name: ModelName, weights_dir: WeightsDir = None) -> bool:
     return any(found != "present" for found in states.values())
 
 
-@models.command()
+@models.command(cls=GroupedCommand)
 @with_options()
 def path(name: ModelName, weights_dir: WeightsDir = None) -> None:
     """Prints where a model's files are, or belong."""
@@ -118,7 +128,7 @@ export = typer.Typer(rich_markup_mode=None, help="Networks to files that run wit
 export.callback(invoke_without_command=True)(help_without_command)
 
 
-@export.command(name="onnx")
+@export.command(name="onnx", cls=GroupedCommand)
 @with_options()
 def export_onnx(
     model: Annotated[str, typer.Option("--model", help="see `sfm-match models list`")] = "dedode-l-b",
@@ -135,6 +145,7 @@ def export_onnx(
     ] = None,
     weights_dir: WeightsDir = None,
     random_weights: RandomWeights = False,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> bool:
     """A model's networks to ONNX, each compared with torch."""
@@ -165,6 +176,7 @@ def export_onnx(
             half=fp16,
             weights=weights,
             random_weights=random_weights,
+            overwrite=overwrite,
         )
         for file in made:
             parity = file.parity
@@ -218,11 +230,13 @@ def bench(
     weights: Annotated[str | None, typer.Option("--weights", help="checkpoints of the network, FILE[,FILE]")] = None,
     weights_dir: WeightsDir = None,
     random_weights: RandomWeights = False,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Latency of a model on this machine: by backend and number of keypoints, per pair, per image and per match."""
     from sfm_match.commands.bench import bench as run_bench
     from sfm_match.commands.bench import draw
+    from sfm_match.job.outputs import check_output
     from sfm_match.models import Weights
     from sfm_match.store.shard import write_text
 
@@ -230,6 +244,10 @@ def bench(
         counts = [int(count) for count in num_keypoints.split(",")]
     except ValueError:
         raise UsageError(f"--num-keypoints {num_keypoints}: must be whole numbers separated by commas") from None
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        for name in ("bench.json", "bench.md", "bench.png"):
+            check_output(out / name, "--out", overwrite=overwrite)
     result = run_bench(
         images,
         model=model,
@@ -243,7 +261,6 @@ def bench(
     text = json.dumps(result.as_json(), indent=1) + "\n"
     print(text if as_json else result.markdown(), end="")
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
         write_text(out / "bench.json", text)
         write_text(out / "bench.md", result.markdown())
         draw(result, out / "bench.png")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from sfm_match.colmap.assigned import NOTHING_ASSIGNED, Assigned, CameraKey
 from sfm_match.colmap.queries import open_for_reading, read_record
-from sfm_match.errors import UsageError, nearest
+from sfm_match.errors import UsageError, nearest, quoted
 from sfm_match.images.files import Header
 from sfm_match.options.stages import ImportOptions
 
@@ -141,7 +141,7 @@ def check_camera(model: str, params: Sequence[float] | None, where: str = "") ->
         camera = pycolmap.Camera.create_from_model_name(1, model, 1000.0, 1000, 1000)
     except (ValueError, RuntimeError, KeyError):
         known = [name for name in pycolmap.CameraModelId.__members__ if name != "INVALID"]
-        said = f"{where}: {model}" if where else f"--camera-model {model}"
+        said = f"{where}: {quoted(model)}" if where else f"--camera-model {quoted(model)}"
         raise UsageError(f"{said}: accepted are {', '.join(known)}{nearest(model, known)}") from None
     given = len(params) if params is not None else len(camera.params)
     if given != len(camera.params):
@@ -149,6 +149,8 @@ def check_camera(model: str, params: Sequence[float] | None, where: str = "") ->
             f"{where or '--camera-params'}: {model} takes {len(camera.params)} numbers ({camera.params_info}), "
             f"found {given}"
         )
+    if params is not None and not all(params[place] > 0 for place in camera.focal_length_idxs()):
+        raise UsageError(f"{where or '--camera-params'}: focal lengths must be above 0 pixels")
 
 
 def _keys(headers: Mapping[str, Header], mode: str, assigned: Assigned) -> dict[str, CameraKey]:

@@ -1,38 +1,71 @@
-"""Colours of points that only HEIC and AVIF images show: COLMAP reads neither format, and leaves such points black."""
+"""Colours of points that COLMAP leaves black: those that it finds after the last image is placed, and in HEIC and AVIF.
 
+It looks for colours as it places an image, and reads neither of these formats.
+"""
+
+import heapq
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, KeysView
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sfm_match.images.files import ImageError, decode, is_heif
+from sfm_match.images.files import ImageError, decode
 
 if TYPE_CHECKING:
     import pycolmap
 
+_Seen = dict[int, NDArray[np.float64]]  # point3D_id -> (2,) where an image observes it, in shares of its sides
+_LEAST = (480, 480)  # pixels of an image that will do: a large JPEG is decoded smaller then
+
 
 def colour_points(models: Iterable["pycolmap.Reconstruction"], folder: Path) -> None:
-    """Gives black points the mean colour of the pixels where such images observe them, as COLMAP does with others.
+    """Gives black points the mean colour of the pixels where images observe them. As few images as will do are read.
 
     Args:
         models: to change.
         folder: of the images. One that cannot be read any more is left out.
     """
     for model in models:
-        seen: dict[int, list[NDArray[np.uint8]]] = defaultdict(list)
-        for image in model.images.values():
-            if not is_heif(image.name):
-                continue
-            try:
-                pixels = decode(folder / image.name)
-            except ImageError:
-                continue
-            for point in image.points2D:
-                if point.has_point3D() and not model.points3D[point.point3D_id].color.any():
-                    x, y = np.clip(point.xy.astype(int), 0, (pixels.shape[1] - 1, pixels.shape[0] - 1))
-                    seen[point.point3D_id].append(pixels[y, x])
-        for number, colours in seen.items():
-            model.points3D[number].color = np.mean(colours, axis=0).round().astype(np.uint8)
+        views = _views(model)
+        colours: dict[int, list[NDArray[np.uint8]]] = defaultdict(list)
+        for name, pixels in _few(views, folder, colours.keys()):
+            size = pixels.shape[1::-1]
+            for number, xy in views[name].items():
+                x, y = np.clip((xy * size).astype(int), 0, np.subtract(size, 1))
+                colours[number].append(pixels[y, x])
+        for number, found in colours.items():
+            model.points3D[number].color = np.mean(found, axis=0).round().astype(np.uint8)
+
+
+def _views(model: "pycolmap.Reconstruction") -> dict[str, _Seen]:
+    """The black points that each image observes."""
+    views: dict[str, _Seen] = defaultdict(dict)
+    for number, point in model.points3D.items():
+        if not point.color.any():
+            for one in point.track.elements:
+                image = model.images[one.image_id]
+                camera = model.cameras[image.camera_id]
+                views[image.name][number] = image.point2D(one.point2D_idx).xy / (camera.width, camera.height)
+    return views
+
+
+def _few(views: dict[str, _Seen], folder: Path, coloured: KeysView[int]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Images that show all points between them, the one that shows most of those that are left first."""
+    queue = [(-len(seen), name) for name, seen in views.items()]
+    heapq.heapify(queue)
+    while queue:
+        name = queue[0][1]
+        left = len(views[name].keys() - coloured)
+        if left < -queue[0][0]:  # counted before others were read
+            heapq.heapreplace(queue, (-left, name))
+            continue
+        heapq.heappop(queue)
+        if not left:
+            return
+        try:
+            yield name, decode(folder / name, _LEAST)
+        except ImageError:
+            continue

@@ -7,11 +7,12 @@ The first pattern that fits a name counts; images of one pattern and size share 
 """
 
 from collections.abc import Iterable, Sequence
-from math import isfinite
 from pathlib import Path
 
 from sfm_match.colmap.cameras import GivenCamera, check_camera
-from sfm_match.errors import UsageError
+from sfm_match.errors import UsageError, quoted
+from sfm_match.options.stages import check_intrinsics
+from sfm_match.options.yaml_file import read_yaml
 
 _KEYS = {"model", "params"}
 
@@ -27,12 +28,7 @@ def read_given_cameras(path: Path, names: Iterable[str], default_model: str) -> 
     Raises:
         UsageError: it cannot be read, or an entry is wrong or fits no image; the message names the entry.
     """
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"--cameras {path}: {' '.join(str(error).split())}") from error
+    content = read_yaml(path, f"--cameras {quoted(path)}")
     if not isinstance(content, dict) or not content:
         raise UsageError(
             f'--cameras {path}: must be lines as "folder/*": {{model: PINHOLE, params: [900, 900, 640, 360]}}'
@@ -41,19 +37,20 @@ def read_given_cameras(path: Path, names: Iterable[str], default_model: str) -> 
     found = [_entry(path, str(pattern), entry, default_model) for pattern, entry in content.items()]
     for one in found:
         if not any(map(one.fits, every)):
-            raise UsageError(f"--cameras {path}: {one.pattern}: no image has such a name")
+            raise UsageError(f"--cameras {quoted(path)}: {quoted(one.pattern)}: no image has such a name")
     return found
 
 
 def _entry(path: Path, pattern: str, entry: object, default_model: str) -> GivenCamera:
-    where = f"--cameras {path}: {pattern}"
+    where = f"--cameras {quoted(path)}: {quoted(pattern)}"
     if not isinstance(entry, dict) or not entry.keys() <= _KEYS:
         raise UsageError(f"{where}: must be {{model: NAME, params: [...]}}, either may be left out")
     params = entry.get("params")
     if params is not None:
-        numbers = isinstance(params, Sequence) and all(type(one) in (int, float) and isfinite(one) for one in params)
+        numbers = isinstance(params, Sequence) and all(type(one) in (int, float) for one in params)
         if not numbers:
             raise UsageError(f"{where}: params must be a list of numbers")
+        check_intrinsics(params, f"{where}: params")
         params = tuple(float(one) for one in params)
     model = str(entry.get("model", default_model))
     check_camera(model, params, where)

@@ -255,7 +255,12 @@ def _incremental(
     begun = "" if start is None else str(place)
     with job.clock.on("map"):
         found = pycolmap.incremental_mapping(
-            str(job.database), str(job.images), str(place), options=options, input_path=begun
+            str(job.database),
+            str(job.images),
+            str(place),
+            options=options,
+            input_path=begun,
+            next_image_callback=lambda: None,  # a moment in which Python acts on signals
         )
     return _finished(job, list(found.values()), attempt.held, attempt.priors)
 

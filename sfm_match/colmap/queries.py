@@ -73,6 +73,16 @@ def content_digest(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def damage(path: Path) -> str | None:
+    """What is wrong with a database, in words; None where SQLite finds nothing."""
+    try:
+        with closing(open_for_reading(path)) as connection:
+            (told,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            return None if told == "ok" else " ".join(str(told).split())
+    except sqlite3.Error as error:
+        return str(error)
+
+
 def open_for_reading(path: Path) -> sqlite3.Connection:
     """A connection that cannot write."""
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
@@ -158,6 +168,21 @@ def inliers(path: Path, first: str, second: str) -> NDArray[np.uint32]:
         row = connection.execute(query, (min(a, b) * MOST_IMAGES + max(a, b),)).fetchone()
     found = np.frombuffer((row and row[0]) or b"", np.uint32).reshape(-1, 2)
     return found if a < b else found[:, ::-1]
+
+
+def verdict(path: Path, first: str, second: str) -> str | None:
+    """Why a pair is accepted or not (`matching.acceptance.Verdict`); None where it was not judged.
+
+    Raises:
+        UsageError: an image is not in the database.
+    """
+    with closing(open_for_reading(path)) as connection:
+        a, b = sorted(_image_id(connection, path, name) for name in (first, second))
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (PAIRS,)).fetchone():
+            return None
+        query = f"SELECT verdict FROM {PAIRS} WHERE pair_id = ?"
+        row = connection.execute(query, (a * MOST_IMAGES + b,)).fetchone()
+    return str(row[0]) if row and row[0] else None
 
 
 def _image_id(connection: sqlite3.Connection, path: Path, name: str) -> int:

@@ -9,18 +9,72 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfm_match.colmap import hush_colmap
-from sfm_match.colmap.cameras import GivenCamera
+from sfm_match.colmap.cameras import GivenCamera, check_camera
 from sfm_match.colmap.queries import read_record
-from sfm_match.errors import UsageError
+from sfm_match.errors import UsageError, quoted
+from sfm_match.options.base import require
+from sfm_match.options.stages import check_intrinsics
 
 if TYPE_CHECKING:
     import pycolmap
 
+_LARGEST = 1 << 24  # bytes of a file of rigs
 RECORD = "rigs without places"  # in the database: the file's content, which a model completes
+
+
+@dataclass
+class _Camera:
+    """A camera of COLMAP's JSON. COLMAP itself writes numbers as text, which is taken, too."""
+
+    image_prefix: str
+    ref_sensor: bool = False
+    cam_from_rig_rotation: list[float] | None = None  # w, x, y, z
+    cam_from_rig_translation: list[float] | None = None
+    camera_model_name: str | None = None
+    camera_params: list[float] | None = None
+
+
+@dataclass
+class _Rig:
+    cameras: list[_Camera]
+
+
+def _check_file(path: Path, where: str) -> None:
+    """COLMAP's reader believes what a file says, and deep JSON ends the process.
+
+    Raises:
+        UsageError: it is no JSON of rigs, or has numbers that no rig has.
+    """
+    import msgspec
+
+    try:
+        with path.open("rb") as file:
+            data = file.read(_LARGEST + 1)
+        require(len(data) <= _LARGEST, f"{where}: larger than {_LARGEST:,} bytes")
+        rigs = msgspec.json.decode(data, type=list[_Rig], strict=False)
+    except OSError as error:
+        raise UsageError(f"{where}: {error.strerror}") from error
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise UsageError(f"{where}: {' '.join(str(error).split())}; must be COLMAP's JSON") from error
+    for camera in (camera for rig in rigs for camera in rig.cameras):
+        at = f"{where}: {quoted(camera.image_prefix)}"
+        rotation, translation = camera.cam_from_rig_rotation, camera.cam_from_rig_translation
+        for name, values, count in (("rotation", rotation, 4), ("translation", translation, 3)):
+            fits = values is None or (len(values) == count and all(map(isfinite, values)))
+            require(fits, f"{at}: cam_from_rig_{name} must be {count} finite numbers")
+        require(rotation is None or any(rotation), f"{at}: cam_from_rig_rotation must not be all 0")
+        require((rotation is None) == (translation is None), f"{at}: needs both cam_from_rig_rotation and _translation")
+        if camera.camera_params is not None:
+            require(camera.camera_model_name is not None, f"{at}: camera_params need a camera_model_name")
+            check_intrinsics(camera.camera_params, f"{at}: camera_params")
+        if camera.camera_model_name is not None:
+            check_camera(camera.camera_model_name, camera.camera_params, at)
 
 
 def read_rigs(path: Path, names: Iterable[str]) -> "list[pycolmap.RigConfig]":
@@ -32,17 +86,19 @@ def read_rigs(path: Path, names: Iterable[str]) -> "list[pycolmap.RigConfig]":
     import pycolmap
 
     hush_colmap()
+    where = f"--rig-config {quoted(path)}"
+    _check_file(path, where)
     try:
         rigs = pycolmap.read_rig_config(str(path))
     except (RuntimeError, ValueError, OSError) as error:
-        raise UsageError(f"--rig-config {path}: {_said(error)}; must be COLMAP's JSON") from error
+        raise UsageError(f"{where}: {_said(error)}; must be COLMAP's JSON") from error
     every = list(names)
     for rig in rigs:
         for camera in rig.cameras:
             if not any(name.startswith(camera.image_prefix) for name in every):
-                raise UsageError(f"--rig-config {path}: no image has the prefix {camera.image_prefix}")
+                raise UsageError(f"{where}: no image has the prefix {quoted(camera.image_prefix)}")
     if not rigs:
-        raise UsageError(f"--rig-config {path}: no rig in it")
+        raise UsageError(f"{where}: no rig in it")
     return rigs
 
 

@@ -26,10 +26,13 @@ from sfm_match.images.files import ImageError, decode, read_header, scan
 from sfm_match.images.loader import normalise
 from sfm_match.models import Weights, check_name
 from sfm_match.models.engines import runtime_for
+from sfm_match.options.arguments import checked
+from sfm_match.reporting.pictures import BLUE, GREEN, ORANGE, PURPLE, write_picture
 from sfm_match.runtime.devices import why_not
 
 BACKENDS = ("torch", "ort", "tensorrt")
 WARM_UP = 2  # runs before the clock
+_BARS = ((BLUE, ""), (ORANGE, "//"), (GREEN, ".."), (PURPLE, "xx"))  # colour and hatch of a row in the picture
 _ENOUGH_SECONDS = 20.0  # for one figure; slow cells stop there
 _FEWEST = 3  # runs of a figure, however slow
 
@@ -81,6 +84,7 @@ class Bench:
         return "\n".join([*lines, *(f"Left out: {row} ({why})" for row, why in self.left_out.items())]).rstrip() + "\n"
 
 
+@checked
 def bench(
     images: str | Path | None = None,
     *,
@@ -245,9 +249,11 @@ def draw(result: Bench, path: Path) -> None:
     """The three figures as bars, by row and number of keypoints.
 
     Raises:
-        NothingDone: matplotlib is not installed, or the file cannot be written.
+        NothingDone: matplotlib is not installed.
+        SfmMatchError: the file cannot be written.
     """
     try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
         raise NothingDone(
@@ -262,9 +268,14 @@ def draw(result: Bench, path: Path) -> None:
         for place, row in enumerate(rows):
             values = {cell.keypoints: getattr(cell, field) for cell in result.cells if cell.row == row}
             at = [i + (place - (len(rows) - 1) / 2) * width for i, count in enumerate(counts) if count in values]
-            axes.bar(at, [values[count] for count in counts if count in values], width, label=row)
+            colour, hatch = _BARS[place % len(_BARS)]
+            bars = [values[count] for count in counts if count in values]
+            axes.bar(at, bars, width, label=row, color=np.divide(colour, 255), hatch=hatch, edgecolor="white")
         axes.set_xticks(range(len(counts)), [f"{count:,}" for count in counts])
         axes.set(title=title, xlabel="keypoints", ylabel="median ms")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(rows))
     figure.suptitle(f"{result.model}, {result.size[0]} × {result.size[1]} px, {result.machine['processor']}")
-    figure.savefig(path, dpi=120)
+    canvas: Any = FigureCanvasAgg(figure)
+    figure.set_dpi(120)
+    canvas.draw()
+    write_picture(path, np.asarray(canvas.buffer_rgba(), np.uint8)[..., :3])

@@ -2,39 +2,45 @@
 
 from pathlib import Path
 
-from sfm_match.errors import UsageError, nearest
+from sfm_match.errors import UsageError, nearest, quoted
 from sfm_match.formats import FORMATS
 from sfm_match.images.collection import refresh_collection
 from sfm_match.job.progress import StageReport
 from sfm_match.job.workspace import Workspace
+from sfm_match.options.arguments import checked
 from sfm_match.options.stages import ExtractOptions
 from sfm_match.results import Results
 
 
-def convert(workspace: str | Path = "workspace", *, to: str, out: str | Path) -> list[Path]:
+@checked
+def convert(workspace: str | Path = "workspace", *, to: str, out: str | Path, overwrite: bool = False) -> list[Path]:
     """Writes what a workspace holds in another format. The workspace stays as it is.
 
     Args:
         workspace: folder of a job.
         to: a name of `formats.FORMATS`: `undistorted`, `nerfstudio`, `hloc`, ...
         out: folder that is written to; it is made where it is not there.
+        overwrite: replace files that are there; without it they are kept, and nothing is written.
 
     Returns:
         The files that were written.
 
     Raises:
-        UsageError: an unknown format, or one that cannot hold what the workspace has.
+        UsageError: an unknown format, one that cannot hold what the workspace has, or files that are there.
         NothingDone: the workspace does not have what the format holds.
     """
     if to not in FORMATS:
-        raise UsageError(f"--to {to}: accepted values are {', '.join(FORMATS)}{nearest(to, FORMATS)}")
+        raise UsageError(f"--to {quoted(to)}: accepted values are {', '.join(FORMATS)}{nearest(to, FORMATS)}")
     results, folder = Results(workspace), Path(out)
     if folder.resolve() == results.workspace.folder.resolve():
         raise UsageError(f"--out {out}: that is the workspace; choose another folder")
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--out {quoted(out)}: that is a file; must be a folder")
     folder.mkdir(parents=True, exist_ok=True)
-    return FORMATS[to].write(results, folder)
+    return FORMATS[to].write(results, folder, overwrite=overwrite)
 
 
+@checked
 def from_hloc(
     images: str | Path,
     workspace: str | Path = "workspace",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,10 +11,11 @@ from pathlib import Path, PurePosixPath
 
 import cv2
 
-from sfm_match.errors import NothingDone, UsageError
+from sfm_match.errors import NothingDone, UsageError, quoted
 from sfm_match.images.files import Header, ImageError, decode, read_headers, scan
 from sfm_match.images.panoramas import FACES, Cube, Lookup, cut, is_panorama
 from sfm_match.job.progress import OnProgress, Progress
+from sfm_match.options.arguments import checked
 from sfm_match.store.shard import replacing, write_text
 
 RIGS = "rig.json"
@@ -37,6 +39,7 @@ class Cubemaps:
         return f"{text}; next: sfm-match run --images {self.rig_config.parent} --rig-config {self.rig_config}"
 
 
+@checked
 def cubemap(
     images: str | Path, out: str | Path, *, quiet: bool = True, on_progress: OnProgress | None = None
 ) -> Cubemaps:
@@ -50,12 +53,13 @@ def cubemap(
         on_progress: told how far it is.
 
     Raises:
-        UsageError: no such folder, or `out` is the folder of panoramas.
+        UsageError: no such folder, `out` is the folder of panoramas, or it holds rigs of other pictures.
         NothingDone: no panorama in it.
     """
     folder, target = Path(images), Path(out)
     if target.resolve() == folder.resolve() or target.resolve().is_relative_to(folder.resolve()):
         raise UsageError(f"--out {out}: inside the folder of panoramas; choose another folder")
+    _refuse_foreign(target / RIGS)
     names = [file.name for file in scan(folder) if file.error is None]
     good: dict[str, Header] = {}
     failed: dict[str, str] = {}
@@ -92,6 +96,20 @@ def cubemap(
         raise NothingDone(f"{folder}: no panorama in it ({name}: {why})")
     write_text(target / RIGS, json.dumps(_rigs({good[name].upright_size[0] for name in done}), indent=1) + "\n")
     return Cubemaps(target / RIGS, done, failed)
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Raises UsageError where a `rig.json` is there that is of other pictures than those of `cubemap`."""
+    if not path.exists():
+        return
+    try:
+        rigs = json.loads(path.read_text(encoding="utf-8"))
+        prefixes = {camera["image_prefix"] for rig in rigs for camera in rig["cameras"]}
+        own = all(re.fullmatch(rf"\d+px/({'|'.join(FACES)})/", prefix) for prefix in prefixes)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        own = False
+    if not own:
+        raise UsageError(f"--out {quoted(path.parent)}: {path} is of other pictures; choose another folder")
 
 
 def _write(source: Path, target: Path, name: str, cube: Cube, lookups: Mapping[str, Lookup]) -> None:

@@ -13,13 +13,17 @@ import numpy as np
 from sfm_match.api import StrPath, run
 from sfm_match.colmap.similarity import align
 from sfm_match.commands.scene import FOCAL, HEIGHT, WIDTH, View, cameras, render, room
-from sfm_match.errors import NothingDone, UsageError
+from sfm_match.errors import NothingDone, UsageError, quoted
 from sfm_match.images.collection import Collection
 from sfm_match.job.progress import StageReport
 from sfm_match.job.workspace import Workspace
+from sfm_match.options.arguments import checked
+from sfm_match.options.base import Bounds
+from sfm_match.signals import removed_if_stopped
 from sfm_match.store.shard import write_text
 
 MIN_VIEWS = 4
+_VIEWS = Bounds(MIN_VIEWS, 10_000)
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class DemoResult:
         )
 
 
+@checked
 def demo(
     workspace: StrPath = "demo",
     views: int = 16,
@@ -52,11 +57,10 @@ def demo(
     """Renders `views` images into WORKSPACE/images and reconstructs them, with the intrinsics known.
 
     Raises:
-        UsageError: too few views.
+        UsageError: too few views or too many, or the workspace holds other images.
         NothingDone: no reconstruction.
     """
-    if views < MIN_VIEWS:
-        raise UsageError(f"--views {views}: accepted are {MIN_VIEWS} and more")
+    _VIEWS(views, "--views")
     started = time.monotonic()
     folder = Path(workspace) / "images"
     with Workspace(Path(workspace)) as place:
@@ -86,7 +90,9 @@ def _render_all(views: list[View], folder: Path) -> int:
     if _read(marker) == scene:
         missing = [view for view in views if not (folder / view.name).exists()]
     else:
-        marker.unlink(missing_ok=True)  # first: an interrupted change must not look like the old scene
+        if not marker.exists() and any(folder.iterdir()):
+            raise UsageError(f"--workspace {quoted(folder.parent)}: {folder} holds other images; choose another folder")
+        write_text(marker, json.dumps({}))  # first: an interrupted change must not look like the old scene
         missing = views
         for old in folder.glob("view*.jpg"):
             if old.stem.removeprefix("view").isdecimal():
@@ -96,8 +102,9 @@ def _render_all(views: list[View], folder: Path) -> int:
         with ThreadPoolExecutor() as pool:
             for view, image in zip(missing, pool.map(lambda v: render(v, planes), missing), strict=True):
                 partial = folder / f".{view.name}"
-                cv2.imwrite(str(partial), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
-                partial.replace(folder / view.name)
+                with removed_if_stopped(partial):
+                    cv2.imwrite(str(partial), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+                    partial.replace(folder / view.name)
         write_text(marker, json.dumps(scene))
     return len(missing)
 

@@ -6,16 +6,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from sfm_match.commands.workspace_files import checks
 from sfm_match.errors import NothingDone
 from sfm_match.images import decoders
-from sfm_match.job.workspace import RecordError, Workspace
+from sfm_match.job.workspace import Workspace
 from sfm_match.models import BUILT_IN, find_model, zoo
+from sfm_match.options.arguments import checked
 from sfm_match.options.devices import DEVICES
 from sfm_match.options.stages import NVIMGCODEC
 from sfm_match.runtime.devices import choose, version_of, why_not
 from sfm_match.runtime.gpus import cuda_of_driver, gpus
 from sfm_match.stages.base import STAGES
-from sfm_match.store.shard import ShardError, open_shard
+from sfm_match.store.shard import set_aside
 
 PACKAGES = (
     "sfm-match",
@@ -57,12 +59,13 @@ class Health:
         return {"trouble": self.trouble, "findings": [asdict(finding) for finding in self.findings]}
 
 
+@checked
 def doctor(workspace: str | Path | None = None, *, repair: bool = False) -> Health:
     """Looks at the machine, and at a workspace where one is named.
 
     Args:
         workspace: folder of a job.
-        repair: delete result files that cannot be read, so that the next run makes them anew.
+        repair: move damaged files aside, so that the next run makes them again.
 
     Raises:
         NothingDone: no such workspace.
@@ -119,42 +122,31 @@ def _models() -> list[Finding]:
 
 
 def _workspace(folder: Path, *, repair: bool) -> list[Finding]:
+    """What the stages left. Without `repair` nothing is locked or written: a job may be running."""
     if not folder.is_dir():
         raise NothingDone(f"--workspace {folder}: no such folder")
+    place = Workspace(folder)
+    if not repair:
+        return [*_results(place, repair=False), Finding("next", _next(place))]
+    place.lock()
     try:
-        return _results(Workspace(folder), repair=repair)
-    except RecordError as error:
-        return [Finding("workspace", str(error), trouble=True)]
+        return [*_results(place, repair=True), Finding("next", _next(place))]
+    finally:
+        place.unlock()
 
 
-def _results(workspace: Workspace, *, repair: bool) -> list[Finding]:
-    """What the stages left.
-
-    Raises:
-        RecordError: the workspace is another version's.
-    """
-    with workspace as place:
-        found = [Finding("workspace", str(place.folder))]
-        for kind in (place.features, place.matches):
-            files = sorted(kind.glob("*.h5"))
-            damaged = [path for path in files if not _readable(path)]
-            found.append(Finding(kind.name, f"{len(files)} files, {len(damaged)} that cannot be read"))
-            for path in damaged:
-                if repair:
-                    path.unlink()
-                cure = "deleted" if repair else "run again with --repair"
-                found.append(Finding("damaged", f"{path}: {cure}; the next run makes it anew", trouble=not repair))
-        return [*found, Finding("next", _next(place))]
-
-
-def _readable(path: Path) -> bool:
-    try:
-        with open_shard(path) as file:
-            for name in file:
-                file[name][()]
-    except (ShardError, OSError):
-        return False
-    return True
+def _results(place: Workspace, *, repair: bool) -> list[Finding]:
+    found = [Finding("workspace", str(place.folder))]
+    for check in checks(place):
+        mended = repair and check.ours and [set_aside(path).name for path in check.paths if os.path.lexists(path)]
+        if mended:
+            found.append(Finding("moved aside", f"{check.line}; now {', '.join(mended)}: the next run makes it again"))
+        elif check.trouble:
+            cure = "; --repair moves it aside, the next run makes it again" if check.ours and not repair else ""
+            found.append(Finding("damaged" if check.ours else check.what, f"{check.line}{cure}", trouble=True))
+        else:
+            found.append(Finding(check.what, check.line))
+    return found
 
 
 def _next(place: Workspace) -> str:

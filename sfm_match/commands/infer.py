@@ -21,10 +21,13 @@ from sfm_match.job.progress import Clock
 from sfm_match.matching.dual_softmax import match_rotated
 from sfm_match.models import check_name, match_defaults
 from sfm_match.models.prepared import exported_file
+from sfm_match.options.arguments import checked
 from sfm_match.options.base import flag, options_of
 from sfm_match.options.keywords import InferKeywords
 from sfm_match.options.stages import ExtractOptions, MatchOptions
 from sfm_match.refine.patch_alignment import align_photographs, see
+from sfm_match.reporting.pair_picture import View, draw_pair, kinds_of
+from sfm_match.reporting.pictures import check_picture, write_picture
 from sfm_match.runner import DeDoDeRunner
 from sfm_match.runtime import choose
 from sfm_match.store.features import Features
@@ -32,9 +35,6 @@ from sfm_match.store.features import Features
 MIN_FOR_GEOMETRY = 8  # matches; fewer have no fundamental matrix
 _RANSAC_PIXELS = 2.0
 _RANSAC_SEED = 0
-_PICTURE_HEIGHT = 720  # pixels
-_LINES = 250  # at most about so many, evenly chosen: more would hide the photographs
-_REJECTED = (120, 120, 120)  # grey
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ class PairResult:
         }
 
 
+@checked
 def infer(
     image_a: str | Path,
     image_b: str | Path,
@@ -71,6 +72,7 @@ def infer(
     *,
     end2end: bool = False,
     adjust_keypoints: bool = True,
+    overwrite: bool = False,
     extract: ExtractOptions | None = None,
     match: MatchOptions | None = None,
     **keywords: Unpack[InferKeywords],
@@ -80,21 +82,24 @@ def infer(
     Args:
         image_a: a file.
         image_b: another.
-        viz: PNG or JPEG to write: matches coloured by score, those off the epipolar geometry in grey.
+        viz: PNG or JPEG to write: the images with their matches, inliers and others told apart (`draw_pair`).
         end2end: run the exported network that goes from images to matches, as the earlier ONNX port does: exactly
             `max_keypoints` of each image, chosen as published, not refined; both images in the shape of A.
+        overwrite: replace the file of `viz` where it is there.
         adjust_keypoints: move the points of B to where the photographs around the matches fit one another; not end2end.
         extract, match: options of the stages.
         **keywords: the same options by name; they go before.
 
     Raises:
-        UsageError: an option it does not take.
+        UsageError: an option it does not take, or `viz` is there, is one of the images, or is no picture's name.
         NothingDone: an image cannot be read.
     """
     given = options_of("infer", (ExtractOptions, MatchOptions), keywords)
     extracting, matching = ExtractOptions.from_mapping(given, extract), MatchOptions.from_mapping(given, match)
     for group in (extracting, matching):
         group.check_for("infer")
+    if viz is not None:
+        check_picture("--viz", Path(viz), inputs=[Path(image_a), Path(image_b)], overwrite=overwrite)
     decoder = find_decoder(extracting.decoder, extracting.device)
     images = [_load(Path(path), decoder) for path in (image_a, image_b)]
     if end2end:
@@ -102,9 +107,11 @@ def infer(
     else:
         result = _in_stages(images, extracting, matching, adjust_keypoints)
     if viz is not None:
-        picture = draw([(image.pixels, image.header.geometry(extracting.size, 1)) for image in images], result)
-        if not cv2.imwrite(str(viz), picture[..., ::-1]):
-            raise NothingDone(f"--viz {viz}: cannot be written")
+        first, second = (
+            View(Path(image.name).name, image.header, image.pixels, points)
+            for image, points in zip(images, (result.points_a, result.points_b), strict=True)
+        )
+        write_picture(Path(viz), draw_pair(first, second, kinds_of(result.inliers)))
     return result
 
 
@@ -204,30 +211,3 @@ def _inliers(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.bool_
     cv2.setRNGSeed(_RANSAC_SEED)
     _, mask = cv2.findFundamentalMat(a, b, cv2.USAC_MAGSAC, _RANSAC_PIXELS, 0.999, 10_000)
     return np.zeros(len(a), bool) if mask is None else mask.ravel() > 0
-
-
-def draw(images: list[tuple[NDArray[np.uint8], ImageGeometry]], result: PairResult) -> NDArray[np.uint8]:
-    """(H, W, 3) RGB: the two images upright, side by side; inliers from red (weak) to green (sure), the rest grey.
-
-    Every match has its two dots, an even choice of them a line.
-    """
-    panels, placed, offset = [], [], 0.0
-    for (pixels, geometry), points in zip(images, (result.points_a, result.points_b), strict=True):
-        upright = geometry.orient(pixels)
-        scale = _PICTURE_HEIGHT / upright.shape[0]
-        width = max(1, round(upright.shape[1] * scale))
-        panels.append(cv2.resize(upright, (width, _PICTURE_HEIGHT), interpolation=cv2.INTER_AREA))
-        placed.append(geometry.upright_from_raw(points) * np.float32(scale) - 0.5 + np.array((offset, 0), np.float32))
-        offset += width
-    picture = np.ascontiguousarray(np.hstack(panels))
-    # inliers last, and the surest on top
-    order = np.lexsort((result.scores, result.inliers))
-    for place, row in enumerate(order):
-        score = float(result.scores[row])
-        colour = (int(255 * (1 - score)), int(255 * score), 40) if result.inliers[row] else _REJECTED
-        start, end = (tuple(np.rint(points[row]).astype(int).tolist()) for points in placed)
-        if place % max(1, len(order) // _LINES) == 0:
-            cv2.line(picture, start, end, colour, 1, cv2.LINE_AA)
-        cv2.circle(picture, start, 2, colour, -1, cv2.LINE_AA)
-        cv2.circle(picture, end, 2, colour, -1, cv2.LINE_AA)
-    return np.asarray(picture, np.uint8)

@@ -9,7 +9,9 @@ from typing import Any, Unpack
 from sfm_match.commands.localizer import Answer, Localizer, Query
 from sfm_match.errors import UsageError
 from sfm_match.images.files import ImageError, ScannedFile, read_headers, scan
+from sfm_match.job.outputs import check_output
 from sfm_match.job.progress import OnProgress, Progress
+from sfm_match.options.arguments import checked
 from sfm_match.options.base import options_of
 from sfm_match.options.keywords import LocalizeKeywords
 from sfm_match.options.localize import LocalizeOptions
@@ -77,6 +79,7 @@ _SOURCES = {
 }
 
 
+@checked
 def localize(
     queries: StrPath | Sequence[StrPath],
     workspace: StrPath = "workspace",
@@ -169,10 +172,7 @@ def _checked_target(target: Path, names: list[str], *, overwrite: bool) -> Path:
     """Raises UsageError where nothing can be written there, before anything is computed."""
     if target.suffix not in (".json", ".txt"):
         raise UsageError(f"--out {target}: accepted are names that end in .json, or in .txt for hloc's lines")
-    if not target.parent.is_dir():
-        raise UsageError(f"--out {target}: no such folder as {target.parent}")
-    if target.exists() and not overwrite:
-        raise UsageError(f"--out {target}: it is there; add --overwrite to replace it, or choose another name")
+    check_output(target, "--out", overwrite=overwrite)
     spaced = next((name for name in names if target.suffix == ".txt" and any(c.isspace() for c in name)), None)
     if spaced is not None:
         raise UsageError(f"--out {target}: hloc's lines hold no names with spaces, as '{spaced}'; choose a .json file")

@@ -4,7 +4,6 @@ On the CPU the selection is numpy's. On a GPU it is a network between the networ
 bytes, and only keypoints and descriptors come back.
 """
 
-import os
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
@@ -19,6 +18,7 @@ from sfm_match.features.keypoint_selection import Selection, select_keypoints
 from sfm_match.images.coordinates import ImageGeometry, normalised_from_network, rotated_by_quarters
 from sfm_match.images.loader import Loaded, normalise
 from sfm_match.job.concurrency import WorkerThreads, machine_memory
+from sfm_match.job.cores import cores
 from sfm_match.job.progress import Clock
 from sfm_match.models import Model, Weights, find_model
 from sfm_match.models.engines import runtime_for
@@ -65,9 +65,7 @@ def images_a_batch(model: Model, asked: str, buckets: Collection[tuple[int, int]
 def _images_at_once(model: Model, buckets: Mapping[tuple[int, int], int]) -> int:
     """Images that a CPU works on side by side: one a core, as far as memory goes."""
     largest = max((width * height for width, height in buckets), default=1)
-    return images_at_once(
-        sum(buckets.values()), largest * model.spec.activations, os.cpu_count() or 1, machine_memory()
-    )
+    return images_at_once(sum(buckets.values()), largest * model.spec.activations, cores(), machine_memory())
 
 
 def inputs(model: Model, options: ExtractOptions) -> dict[str, object]:

@@ -28,6 +28,7 @@ from sfm_match.store.features import Features, UnitResult, unit_path, write_unit
 from sfm_match.store.matches import Matches, PairBlock, write_block
 from sfm_match.store.pairs import write_pairs_file
 from sfm_match.store.shard import sha256_of
+from sfm_match.store.validation import check_finite, check_keypoints
 
 HLOC = "hloc"
 ALGORITHM = 1  # raise it when the same files come to give other features or matches
@@ -180,6 +181,12 @@ def _features(file: h5py.File, name: str, header: Header, width: int) -> Feature
     if keypoints.shape != (count, 2) or scores.shape != (count,) or described.shape != (count, width):
         shapes = f"keypoints {keypoints.shape}, scores {scores.shape}, descriptors {described.T.shape}"
         raise UsageError(f"{where}: {shapes}; expected (N, 2), (N,), ({width}, N)")
+    try:
+        check_keypoints(name, keypoints, (header.width, header.height))
+        check_finite("scores", scores)
+        check_finite("descriptors", described)
+    except ValueError as error:
+        raise UsageError(f"{where}: {error}") from None
     return Features(keypoints, scores, described.astype(np.float16))
 
 
@@ -245,4 +252,5 @@ def _matches(file: h5py.File, pair: Pair, counts: Mapping[str, int]) -> Matches:
         raise UsageError(f"--from hloc: {file.filename}: {key}: not of these features; matched with others?")
     scores = group["matching_scores0"][()][rows] if "matching_scores0" in group else np.ones(len(rows))
     indices = np.column_stack((rows, places[rows])).astype(np.uint32)
-    return Matches(indices if names == pair else indices[:, ::-1], scores.astype(np.float16))
+    probabilities = np.nan_to_num(scores).clip(0, 1).astype(np.float16)
+    return Matches(indices if names == pair else indices[:, ::-1], probabilities)

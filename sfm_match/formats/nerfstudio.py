@@ -22,7 +22,6 @@ from sfm_match.formats.photographs import (
     write_pixels,
     written_name,
 )
-from sfm_match.formats.staging import staged
 from sfm_match.results import Results
 from sfm_match.store.shard import write_text
 
@@ -54,14 +53,13 @@ def write(results: Results, out: Path) -> list[Path]:
     def write_image(image: "pycolmap.Image") -> None:
         camera = model.cameras[image.camera_id]
         name = written_name(image.name)
-        copy_photograph(results.image_folder / image.name, folder / "images" / name, camera)
+        copy_photograph(results.image_folder / image.name, out / "images" / name, camera)
         if results.mask_folder is not None:
-            write_pixels(folder / "masks" / mask_name(name), raw_mask(results, image.name, camera))
+            write_pixels(out / "masks" / mask_name(name), raw_mask(results, image.name, camera))
 
-    with staged(results, out, ("images", "masks", _POINTS, _TRANSFORMS)) as folder:
-        for_each_image(write_image, [model.images[number] for number in model.reg_image_ids()])
-        model.export_PLY(str(folder / _POINTS))
-        write_text(folder / _TRANSFORMS, json.dumps(transforms, indent=1, ensure_ascii=False))
+    for_each_image(write_image, [model.images[number] for number in model.reg_image_ids()])
+    model.export_PLY(str(out / _POINTS))
+    write_text(out / _TRANSFORMS, json.dumps(transforms, indent=1, ensure_ascii=False))
     images = sorted(path for name in ("images", "masks") for path in (out / name).rglob("*") if path.is_file())
     return [*images, out / _POINTS, out / _TRANSFORMS]
 

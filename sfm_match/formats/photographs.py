@@ -5,6 +5,7 @@ do not. What is written here has no orientation, so that all of them see the pix
 """
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sfm_match.errors import NothingDone, SfmMatchError, UsageError
-from sfm_match.images.files import ImageError, decode, find_mask, is_heif, read_header, read_mask
+from sfm_match.errors import NothingDone, SfmMatchError, UsageError, quoted
+from sfm_match.images.files import ImageError, decode, find_mask, is_heif, is_writable, read_header, read_mask
 from sfm_match.results import Results
 
 if TYPE_CHECKING:
@@ -37,8 +38,20 @@ def for_each_image(work: Callable[["pycolmap.Image"], None], images: Iterable["p
 
 
 def written_name(name: str) -> str:
-    """Under which an image is written: HEIC and AVIF, which few programs read, as JPEG."""
+    """Under which an image is written: HEIC and AVIF, which few programs read, as JPEG.
+
+    Raises:
+        UsageError: it would lead out of the folder that is written to, as names of a model from elsewhere may.
+    """
+    check_name(name)
     return name + _AS_JPEG if is_heif(name) else name
+
+
+def check_name(name: str) -> None:
+    """Raises UsageError where an image's name is not that of a file below a folder, on any system."""
+    path = name.replace("\\", "/")
+    if ".." in path.split("/") or path.startswith("/") or re.match("[A-Za-z]:/", path) or not is_writable(name):
+        raise UsageError(f"image {quoted(name)}: not written; its name must be a plain path below a folder")
 
 
 def read_photograph(path: Path, camera: "pycolmap.Camera") -> Pixels:

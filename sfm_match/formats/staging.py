@@ -1,38 +1,56 @@
-"""Folders of files that another program reads: all there, or nothing of them."""
+"""Files that another program reads: all there, or nothing of them."""
 
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from sfm_match.errors import UsageError
+from sfm_match.errors import UsageError, quoted
 from sfm_match.results import Results
+from sfm_match.signals import removed_if_stopped
 from sfm_match.store.shard import commit, temporary_name
+
+_PICTURES = "images"
 
 
 @contextmanager
-def staged(results: Results, out: Path, names: Sequence[str]) -> Iterator[Path]:
-    """Yields a temporary folder; when the block ends well, what it holds under `names` durably comes into `out`.
+def staged(results: Results, out: Path, names: Sequence[str], *, overwrite: bool = False) -> Iterator[Path]:
+    """Yields a temporary folder; when the block ends well, what it holds durably comes into `out`.
 
     Args:
         results: of the job.
         out: folder that is there.
-        names: of the files and folders to come, the one that programs look for first as the last.
+        names: of the files and folders to come, the one that programs look for first as the last. What else is in the
+            temporary folder comes before.
+        overwrite: replace files that are there. Folders never are: what else is in them is the user's.
 
     Raises:
         UsageError: one of them is there already, or the next run would take them for photographs of the job.
     """
-    if out.resolve().is_relative_to(results.image_folder.resolve()):
-        raise UsageError(f"--out {out}: inside the folder of photographs; choose another folder")
-    there = next((out / name for name in names if (out / name).exists()), None)
-    if there is not None:
-        raise UsageError(f"--out {out}: {there} is there already; remove it, or choose another folder")
+    if _PICTURES in names and out.resolve().is_relative_to(results.image_folder.resolve()):
+        raise UsageError(f"--out {quoted(out)}: inside the folder of photographs; choose another folder")
+    for name in names:
+        _refuse(out, name, overwrite=overwrite)
     temporary = out / temporary_name("convert")
     temporary.mkdir()
-    try:
-        yield temporary
-        for name in names:
-            if (temporary / name).exists():
-                commit(temporary / name, out / name)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with removed_if_stopped(temporary):
+        try:
+            yield temporary
+            others = sorted({path.name for path in temporary.iterdir()} - set(names))
+            for name in others:
+                _refuse(out, name, overwrite=overwrite)
+            for name in (*others, *names):
+                if (temporary / name).exists():
+                    commit(temporary / name, out / name)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _refuse(out: Path, name: str, *, overwrite: bool) -> None:
+    path = out / name
+    if path.is_dir():
+        raise UsageError(f"--out {quoted(out)}: {path} is there already; remove it, or choose another folder")
+    if path.exists() and not overwrite:
+        raise UsageError(
+            f"--out {quoted(out)}: {path} is there already; add --overwrite to replace it, or choose another folder"
+        )

@@ -21,7 +21,6 @@ from sfm_match.formats.photographs import (
     write_pixels,
     written_name,
 )
-from sfm_match.formats.staging import staged
 from sfm_match.results import Results
 
 if TYPE_CHECKING:
@@ -38,19 +37,18 @@ def write(results: Results, out: Path) -> list[Path]:
     def write_image(image: "pycolmap.Image") -> None:
         camera = distorted.cameras[image.camera_id]
         name = distorted.images[image.image_id].name  # of the job
-        source, target = results.image_folder / name, folder / "images" / image.name
+        source, target = results.image_folder / name, out / "images" / image.name
         if camera.model_name in _PINHOLES:
             copy_photograph(source, target, camera)
         else:
             write_pixels(target, _warped(read_photograph(source, camera), camera))
         if results.mask_folder is not None:
             mask = raw_mask(results, name, camera)
-            write_pixels(folder / "masks" / mask_name(image.name), _warped(mask, camera))
+            write_pixels(out / "masks" / mask_name(image.name), _warped(mask, camera))
 
-    with staged(results, out, ("images", "masks", "sparse")) as folder:
-        for_each_image(write_image, [model.images[number] for number in model.reg_image_ids()])
-        (folder / "sparse" / "0").mkdir(parents=True)
-        model.write(str(folder / "sparse" / "0"))
+    for_each_image(write_image, [model.images[number] for number in model.reg_image_ids()])
+    (out / "sparse" / "0").mkdir(parents=True)
+    model.write(str(out / "sparse" / "0"))
     return sorted(path for name in ("images", "masks", "sparse") for path in (out / name).rglob("*") if path.is_file())
 
 

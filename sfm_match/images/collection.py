@@ -11,21 +11,25 @@ import csv
 import dataclasses
 import io
 import json
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 
-from sfm_match.errors import NothingDone, SfmMatchError, UsageError
+from sfm_match.errors import NothingDone, UsageError, quoted
 from sfm_match.images.files import SUFFIXES, Header, ImageError, ScannedFile, read_headers, scan
 from sfm_match.images.sources import Source, find_source, preview, take_frames
 from sfm_match.images.videos import SUFFIXES as VIDEO_SUFFIXES
 from sfm_match.images.videos import Sampling
+from sfm_match.job.log import LOGGER
 from sfm_match.job.progress import MakeProgress, no_progress
 from sfm_match.job.workspace import ANEW, RecordError, Workspace
+from sfm_match.store.records import DamagedRecord, OtherSchema, read_json, sealed
 from sfm_match.store.shard import write_text
+from sfm_match.store.validation import LARGEST
 
 UNIT_SIZE = 64  # images; what a kill costs at most, and what a file holds
+_NAMED = 3  # images, in a warning
 SCHEMA = 3  # of images.json
+_CURE = "`sfm-match doctor --repair` moves it aside; the next `run` or `extract` looks at the images again"
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,19 @@ class ImageRecord:
     unit: int | None
     header: Header | None
     error: str | None
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What images.json holds."""
+
+    folder: str
+    masks: str | None
+    next_unit: int
+    images: list[ImageRecord]
+    absent: list[ImageRecord]
+    source: str | None = None
+    videos: list[str] = field(default_factory=list)
 
 
 class Collection:
@@ -91,28 +108,23 @@ class Collection:
         Raises:
             NothingDone: no image was ever registered here.
             RecordError: the file is of another version.
-            SfmMatchError: the file is damaged.
+            DamagedRecord: the file is damaged.
         """
         path = workspace.collection
-        if not path.exists():
-            raise NothingDone(f"{workspace.folder}: no images yet; run `sfm-match extract --images DIR` first")
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            if stored["schema"] != SCHEMA:
-                raise RecordError(
-                    f"{path}: made by another version of sfm-match (schema {stored['schema']}, this one reads "
-                    f"{SCHEMA}); {ANEW}"
-                )
-            present, absent = (
-                [ImageRecord(**{**r, "header": r["header"] and _header(r["header"])}) for r in stored[key]]
-                for key in ("images", "absent")
-            )
-            masks = Path(stored["masks"]) if stored["masks"] else None
-            folder = Path(stored["folder"])
-            source = Source(Path(stored.get("source", folder)), folder, tuple(stored.get("videos", ())))
-            return cls(source, masks, present, absent, stored["next_unit"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise SfmMatchError(f"{path}: damaged ({error}); delete it and run again") from error
+            stored = read_json(path, _Stored, _CURE, SCHEMA)
+        except OtherSchema as error:
+            raise RecordError(f"{error}; {ANEW}") from error
+        except FileNotFoundError:
+            raise NothingDone(
+                f"{workspace.folder}: no images yet; run `sfm-match extract --images DIR` first"
+            ) from None
+        wrong = _wrong(stored)
+        if wrong:
+            raise DamagedRecord(f"{path}: damaged ({wrong}); {_CURE}")
+        folder, masks = Path(stored.folder), Path(stored.masks) if stored.masks else None
+        source = Source(Path(stored.source or stored.folder), folder, tuple(stored.videos))
+        return cls(source, masks, stored.images, stored.absent, stored.next_unit)
 
     def save(self, workspace: Workspace) -> None:
         stored = {
@@ -124,8 +136,8 @@ class Collection:
             "images": [dataclasses.asdict(record) for record in self.records.values()],
             "absent": [dataclasses.asdict(record) for record in self._absent],
         }
-        text = json.dumps(stored, ensure_ascii=False)
-        if not workspace.collection.exists() or workspace.collection.read_text(encoding="utf-8") != text:
+        text = json.dumps(sealed(stored), ensure_ascii=False)
+        if not workspace.collection.exists() or workspace.collection.read_bytes() != text.encode():
             write_text(workspace.collection, text)
 
     def updated(self, source: Source, masks: Path | None) -> "Collection":
@@ -158,6 +170,7 @@ class Collection:
                 records.append(ImageRecord(file.name, file.signature, None, None, str(header)))
             else:
                 good.append((file, header))
+        _say_dropped({file.name: header.dropped for file, header in good if header.dropped})
         good.sort(key=lambda one: (*_shape(one[1]), one[0].name))
         for place, (file, header) in enumerate(good):
             unit = self._next_unit + place // UNIT_SIZE
@@ -168,15 +181,38 @@ class Collection:
         )
 
 
+def _say_dropped(dropped: dict[str, str]) -> None:
+    """Names the images whose EXIF says what cannot be."""
+    shown = "; ".join(f"{quoted(name)}: {what}" for name, what in list(dropped.items())[:_NAMED])
+    if dropped:
+        more = f"; and {len(dropped) - _NAMED:,} more" if len(dropped) > _NAMED else ""
+        LOGGER.warning("EXIF values of %d images are not used: %s%s", len(dropped), shown, more)
+
+
 def _shape(header: Header) -> tuple[float, int]:
     """Images that are near one another by this have one size at the network, whatever `--size` is."""
     width, height = header.upright_size
     return width / height, max(width, height)
 
 
-def _header(stored: dict[str, Any]) -> Header:
-    location = stored["location"]
-    return Header(**{**stored, "location": tuple(location) if location else None})
+def _wrong(stored: "_Stored") -> str | None:
+    """What cannot be in a record whose types are right."""
+    names = [record.name for record in stored.images]
+    if len(set(names)) != len(names):
+        return "an image is there twice"
+    for record in (*stored.images, *stored.absent):
+        place, header, unit = PurePosixPath(record.name), record.header, record.unit
+        if place.is_absolute() or ".." in place.parts or not place.parts:
+            return f"{record.name[:80]!r} is no name of an image"
+        if (header is None) != (unit is None) or (header is None) == (record.error is None):
+            return f"{record.name} has a header and an error, or neither"
+        if unit is not None and not 0 <= unit < stored.next_unit:
+            return f"{record.name} is in unit {unit} of {stored.next_unit}"
+        if header is not None and not (0 < header.width <= LARGEST and 0 < header.height <= LARGEST):
+            return f"{record.name} has {header.width} x {header.height} pixels"
+        if header is not None and not 1 <= header.orientation <= 8:
+            return f"{record.name} has orientation {header.orientation}"
+    return None
 
 
 def refresh_collection(
@@ -255,26 +291,38 @@ def _of_another(images: Path, workspace: Workspace, known: Collection) -> str:
 
 def write_failed(workspace: Workspace, failed: dict[str, str]) -> None:
     """`failed.csv`. Written even when empty, so that its absence means nothing ran."""
-    write_reasons(workspace.failed, failed)
+    write_reasons(workspace, workspace.failed, failed)
 
 
 def read_failed(workspace: Workspace) -> dict[str, str]:
     """Image -> reason, of `failed.csv`; nothing where it is not there."""
-    return read_reasons(workspace.failed)
+    return read_reasons(workspace, workspace.failed)
 
 
-def read_reasons(path: Path) -> dict[str, str]:
-    """Image -> reason, of a table that `write_reasons` wrote; nothing where it is not there."""
+def read_reasons(workspace: Workspace, path: Path) -> dict[str, str]:
+    """Image -> reason, of a table that `write_reasons` wrote; nothing where it is not there. Raises DamagedRecord."""
+    workspace.tell_if_changed(path)
+    return read_table(path)
+
+
+def read_table(path: Path) -> dict[str, str]:
+    """As `read_reasons`, whether it was changed or not."""
     if not path.exists():
         return {}
-    with path.open(encoding="utf-8", newline="") as file:
-        return dict(row for row in list(csv.reader(file))[1:] if len(row) == 2)
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return dict(row for row in list(csv.reader(file))[1:] if len(row) == 2)
+    except (OSError, UnicodeError, csv.Error) as error:
+        what = error.strerror if isinstance(error, OSError) else f"damaged ({error})"
+        cure = "`sfm-match doctor --repair` moves it aside, the next `run` writes it again"
+        raise DamagedRecord(f"{path}: {what}; {cure}") from error
 
 
-def write_reasons(path: Path, reasons: dict[str, str]) -> None:
+def write_reasons(workspace: Workspace, path: Path, reasons: dict[str, str]) -> None:
     """A table of two columns: image, reason."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(("image", "reason"))
     rows.writerows(sorted(reasons.items()))
     write_text(path, text.getvalue())
+    workspace.note_written(path)

@@ -5,10 +5,9 @@ Pillow decodes every tag of them, and we want a dozen: with it, the headers of 1
 Tags and their types: CIPA DC-008, "Exchangeable image file format", and TIFF 6.0.
 """
 
+import math
 import struct
 from typing import Any
-
-import numpy as np
 
 _DETAILS, _GPS = 0x8769, 0x8825  # tags of the first directory that tell where the others are
 _FOCAL, _FOCAL_35MM, _WIDTH_WHEN_TAKEN, _HEIGHT_WHEN_TAKEN = 0x920A, 0xA405, 0xA002, 0xA003
@@ -16,6 +15,10 @@ _PLANE_RESOLUTION, _PLANE_UNIT = 0xA20E, 0xA210
 _NORTH, _LATITUDE, _EAST, _LONGITUDE, _BELOW, _ALTITUDE = 1, 2, 3, 4, 5, 6
 _MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
 _FULL_FRAME_WIDTH_MM = 36.0
+# 35 mm equivalents of the shortest and the longest lenses that photographs are taken with: Nikon's fisheye of 6 mm, the
+# zooms of its Coolpix P1000 and P1100
+SHORTEST_MM, LONGEST_MM = 6.0, 3000.0
+LOWEST_M, HIGHEST_M = -12_000.0, 100_000.0  # the deepest sea, and the edge of space
 _HEAD = b"Exif\0\0"  # of the block in a JPEG
 _ENTRY = 12  # bytes: tag, type, count, and the values themselves or where they are
 _MOST = 64  # bytes of a tag's values; of those we want, none has more
@@ -91,35 +94,55 @@ def _value(data: bytes, order: str, letters: str, number: int) -> Any:
     return values[0] if number == 1 else values
 
 
-def focal_from_exif(exif: dict[int, Any], width: int, height: int) -> float | None:
+def focal_from_exif(exif: dict[int, Any], width: int, height: int) -> tuple[float | None, str]:
     """Focal length in pixels, from the 35 mm equivalent or from the sensor's resolution.
 
     The 35 mm equivalent refers to a frame 36 mm wide. EXIF of a resized photograph still tells the size it was taken
-    at, so that resolution is that of the original pixels.
+    at, so that resolution is that of the original pixels. A focal length that no lens has is dropped. 0 is EXIF's word
+    for one that is not known.
+
+    Returns:
+        The focal length, or None; and what was dropped, in words, else "".
     """
-
-    def number(tag: int) -> float:
-        try:
-            value = float(exif.get(tag) or 0)
-        except (TypeError, ValueError, ZeroDivisionError):
-            return 0.0
-        return value if np.isfinite(value) else 0.0
-
-    long_side = max(width, height)
-    if number(_FOCAL_35MM) > 0:
-        return number(_FOCAL_35MM) / _FULL_FRAME_WIDTH_MM * long_side
-    unit = _MM_PER_UNIT.get(int(number(_PLANE_UNIT)) or 2)
-    if unit is None or number(_FOCAL) <= 0 or number(_PLANE_RESOLUTION) <= 0:
-        return None
-    pixel_mm = unit / number(_PLANE_RESOLUTION)
-    long_side_when_taken = max(number(_WIDTH_WHEN_TAKEN), number(_HEIGHT_WHEN_TAKEN)) or long_side
-    return number(_FOCAL) / pixel_mm * long_side / long_side_when_taken
+    long_side, dropped = max(width, height), ""
+    for equivalent in (_number(exif, _FOCAL_35MM), _equivalent(exif, long_side)):
+        if SHORTEST_MM <= equivalent <= LONGEST_MM:
+            return equivalent / _FULL_FRAME_WIDTH_MM * long_side, dropped
+        if equivalent != 0 and not dropped:
+            bounds = f"{SHORTEST_MM:g} to {LONGEST_MM:,.0f} mm"
+            dropped = f"its EXIF says a focal length of {equivalent:g} mm (35 mm equivalent), lenses have {bounds}"
+    return None, dropped
 
 
-def location_from_exif(gps: dict[int, Any]) -> tuple[float, float, float | None] | None:
+def _equivalent(exif: dict[int, Any], long_side: int) -> float:
+    """The 35 mm equivalent by the resolution of the sensor, 0 where it is not told."""
+    unit = _MM_PER_UNIT.get(int(_number(exif, _PLANE_UNIT, unknown=0.0)) or 2)
+    resolution = _number(exif, _PLANE_RESOLUTION, unknown=0.0)
+    if unit is None or resolution <= 0:
+        return 0.0
+    sides = (_number(exif, tag, unknown=0.0) for tag in (_WIDTH_WHEN_TAKEN, _HEIGHT_WHEN_TAKEN))
+    long_side_when_taken = max(sides) or long_side
+    return _number(exif, _FOCAL) * resolution / unit / long_side_when_taken * _FULL_FRAME_WIDTH_MM
+
+
+def _number(exif: dict[int, Any], tag: int, *, unknown: float = math.nan) -> float:
+    """Of a tag: 0 where it is not there, `unknown` where it is there and is no number."""
+    try:
+        value = float(exif.get(tag) or 0)
+    except (TypeError, ValueError, OverflowError):
+        return unknown
+    except ZeroDivisionError:  # Pillow's fraction, x / 0
+        return unknown
+    return value if math.isfinite(value) else unknown
+
+
+def location_from_exif(gps: dict[int, Any]) -> tuple[tuple[float, float, float | None] | None, str]:
     """Latitude and longitude in degrees, north and east positive, and altitude in metres where it is known.
 
     None where there is no position, or one that cannot be: phones without a fix write 0, 0.
+
+    Returns:
+        The position, or None; and what was dropped, in words, else "".
     """
 
     def angle(value: int, reference: int, negative: str) -> float:
@@ -130,13 +153,16 @@ def location_from_exif(gps: dict[int, Any]) -> tuple[float, float, float | None]
     try:
         latitude, longitude = angle(_LATITUDE, _NORTH, "S"), angle(_LONGITUDE, _EAST, "W")
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        return None
-    possible = abs(latitude) <= 90 and abs(longitude) <= 180  # false for NaN, too
-    if not possible or (latitude == 0 and longitude == 0):
-        return None
+        return None, ""
+    if latitude == 0 and longitude == 0:
+        return None, ""
+    if not (abs(latitude) <= 90 and abs(longitude) <= 180):  # true for NaN, too
+        return None, f"its EXIF says a position of {latitude:g}, {longitude:g} degrees, which is nowhere"
     try:
         altitude = float(gps[_ALTITUDE])
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        return latitude, longitude, None
-    below = gps.get(_BELOW) in (1, b"\x01")
-    return latitude, longitude, (-altitude if below else altitude) if np.isfinite(altitude) else None
+        return (latitude, longitude, None), ""
+    altitude = -altitude if gps.get(_BELOW) in (1, b"\x01") else altitude
+    if LOWEST_M <= altitude <= HIGHEST_M:
+        return (latitude, longitude, altitude), ""
+    return (latitude, longitude, None), f"its EXIF says a height of {altitude:g} m"

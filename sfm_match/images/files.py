@@ -2,7 +2,9 @@
 
 import io
 import os
+import unicodedata
 import warnings
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,14 +15,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sfm_match.errors import NothingDone, UsageError
+from sfm_match.errors import NothingDone, UsageError, quoted
 from sfm_match.images.coordinates import ImageGeometry, plan_geometry, undo_orientation, upright_size
 from sfm_match.images.exif import details_of, focal_from_exif, gps_of, location_from_exif
+from sfm_match.job.log import LOGGER
 
 _HEIC, _AVIF = {".heic", ".heif"}, {".avif"}
 SUFFIXES = {".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".webp", ".bmp"} | _HEIC | _AVIF
+# kinds of pictures that are not read: a folder's are counted, so that none is passed over in silence
+_NOT_READ = {".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jxl", ".exr", ".hdr", ".tga", ".psd"}
+_NOT_READ |= {".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw", ".raw"}
 MIN_SIDE = 32  # pixels; below, there is nothing to detect
-MAX_PIXELS = 1 << 30
+MAX_PIXELS = 1 << 30  # of an image or a mask
+_LONGEST_NAME = 200  # characters of a camera's make or model
 _STRIPE = 1 << 24  # pixels that are copied at once
 
 Image = NDArray[np.uint8]
@@ -50,6 +57,7 @@ class Header:
     camera: str = ""  # make and model, for grouping
     focal: float | None = None  # pixels, along the raw image
     location: tuple[float, float, float | None] | None = None  # EXIF GPS: latitude, longitude (degrees), altitude (m)
+    dropped: str = ""  # what its EXIF says and cannot be, in words
 
     @property
     def upright_size(self) -> tuple[int, int]:
@@ -118,26 +126,33 @@ def scan(folder: Path, masks: Path | None = None, *, or_none: bool = False) -> l
     if not folder.is_dir():
         raise UsageError(f"--images {folder}: no such folder")
     found = []
-    for name, path in files_below(folder, SUFFIXES, () if masks is None else (masks,)):
-        if not _writable(name):
-            reason = "a name with a TAB, a line break or bytes that are not UTF-8; rename the file"
+    passed_over = Counter[str]()
+    for name, path in files_below(folder, SUFFIXES | _NOT_READ, () if masks is None else (masks,)):
+        if path.suffix.lower() in _NOT_READ:
+            passed_over[path.suffix.lower()] += 1
+            continue
+        if not is_writable(name):
+            reason = "a name with a TAB, a line break, a control character or bytes that are no UTF-8; rename the file"
             found.append(ScannedFile(ascii(name), "", reason))
             continue
         mask = find_mask(masks, name)
         signature = signature_of(path) + (f" mask {signature_of(mask)}" if mask else "")
         found.append(ScannedFile(name, signature, masked=mask is not None))
+    if passed_over:
+        kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(passed_over.items()))
+        LOGGER.warning("%s: passed over %s: not read; convert them to JPEG, PNG or TIFF", quoted(folder), kinds)
     if not found and not or_none:
         raise NothingDone(f"{folder}: no image in it (looked for {', '.join(sorted(SUFFIXES))})")
     return sorted(found, key=lambda f: f.name)
 
 
-def _writable(name: str) -> bool:
+def is_writable(name: str) -> bool:
     """Whether a name can be written to pairs.txt and in the database."""
     try:
         name.encode()
     except UnicodeEncodeError:  # bytes that are no UTF-8
         return False
-    return not any(c in name for c in "\t\n\r")
+    return not any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in name)
 
 
 def signature_of(path: Path) -> str:
@@ -190,15 +205,16 @@ def read_header(path: Path) -> Header:
             width, height = height, width
         if min(width, height) < MIN_SIDE:
             raise ImageError(f"{width} x {height} pixels; the shorter side must have at least {MIN_SIDE}")
-        if width * height > MAX_PIXELS:
-            raise ImageError(f"{width} x {height} pixels; at most 2^30 can be decoded")
         try:
             exif = image.getexif()
             details, gps = details_of(image, exif), gps_of(image, exif)
         except Exception:  # noqa: BLE001 - damaged EXIF; the image may be fine
             return Header(width, height, orientation)
-    camera = " ".join(str(exif.get(tag, "")).strip("\0 ") for tag in (_MAKE, _MODEL)).strip()
-    return Header(width, height, orientation, camera, focal_from_exif(details, width, height), location_from_exif(gps))
+    camera = " ".join(str(exif.get(tag, ""))[:_LONGEST_NAME].strip("\0 ") for tag in (_MAKE, _MODEL)).strip()
+    focal, wrong_focal = focal_from_exif(details, width, height)
+    location, wrong_place = location_from_exif(gps)
+    dropped = "; ".join(filter(None, (wrong_focal, wrong_place)))
+    return Header(width, height, orientation, camera, focal, location, dropped)
 
 
 def _orientation(image: Any) -> int:
@@ -269,8 +285,14 @@ def _in_stripes(image: Any) -> Image:
 
 
 def _from_deep_grey(grey: NDArray[Any]) -> Image:
-    """16-bit, 32-bit or float grey to 8-bit RGB. Integers are taken as 16 bit, floats as 0 to 1 or 0 to 255."""
-    top = 65535.0 if grey.dtype.kind in "iu" else (1.0 if float(grey.max(initial=0)) <= 1.0 else 255.0)
+    """16-bit, 32-bit or float grey to 8-bit RGB. Integers are taken as 16 bit, floats as 0 to 1 or 0 to 255.
+
+    NaN and negative infinity, which some programs write where nothing was measured, are black; infinity is white.
+    """
+    top = 65535.0
+    if grey.dtype.kind == "f":
+        top = 1.0 if float(grey.max(initial=0, where=np.isfinite(grey))) <= 1.0 else 255.0
+        grey = np.nan_to_num(grey, nan=0.0, posinf=top, neginf=0.0)
     eight = np.clip(grey.astype(np.float32) * (255.0 / top), 0, 255).round().astype(np.uint8)
     return np.repeat(eight[..., None], 3, axis=2)
 
@@ -306,14 +328,19 @@ def _opened(path: Path, *, whole: bool = False) -> Any:
     from PIL import Image as Pillow
     from PIL import UnidentifiedImageError
 
-    Pillow.MAX_IMAGE_PIXELS = None  # read_header refuses what is too large, with its own message
+    Pillow.MAX_IMAGE_PIXELS = None  # the limit is ours, and is said in our words
     _heic_opener()
     warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # damaged EXIF is no news to the user
     try:
         if path.stat().st_size == 0:
             raise ImageError("the file is empty")
         is_tiff = path.suffix.lower() in (".tif", ".tiff")
-        return Pillow.open(io.BytesIO(path.read_bytes()) if whole and is_tiff else path)
+        image = Pillow.open(io.BytesIO(path.read_bytes()) if whole and is_tiff else path)
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            image.close()
+            raise ImageError(f"{width} x {height} pixels; at most 2^30 can be decoded")
+        return image
     except ImageError:
         raise
     except UnidentifiedImageError as error:

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 
 from sfm_match.errors import UsageError
@@ -25,12 +25,23 @@ from sfm_match.images.videos import (
     some_frames,
     write_frames,
 )
+from sfm_match.job.log import LOGGER
 from sfm_match.job.progress import MakeProgress
+from sfm_match.store.records import DamagedRecord, read_json, sealed
 from sfm_match.store.shard import commit, write_text
 
 _RECORD = ".frames.json"  # in a folder of frames: which video, and how many of them. Scans pass over hidden files
 _PARTIAL = ".partial-"  # a folder of frames that is not finished
 _SHOWN_TO_PLANS = 6  # frames of a video
+
+
+@dataclass(frozen=True)
+class _Frames:
+    """What the frames of a folder were taken with."""
+
+    signature: str  # of the video
+    fps: float | None
+    frames: int | None
 
 
 @dataclass(frozen=True)
@@ -140,7 +151,7 @@ def _take(
     if _read_record(partial) != asked:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        write_text(partial / _RECORD, json.dumps(asked))
+        write_text(partial / _RECORD, json.dumps(sealed(asked)))
     header = read_header(path)
     count = sampling.count(header.frames, header.rate)
     shown = progress("frames", count, "frames")
@@ -155,10 +166,12 @@ def _take(
 def _read_record(folder: Path) -> dict[str, object] | None:
     """What the frames of a folder were taken with; None where there are none."""
     try:
-        record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return asdict(read_json(folder / _RECORD, _Frames, "its frames are taken again"))
+    except FileNotFoundError:
         return None
-    return record if isinstance(record, dict) and "signature" in record else None
+    except DamagedRecord as error:
+        LOGGER.warning("%s", error)
+        return None
 
 
 def _shown(record: dict[str, object]) -> str:

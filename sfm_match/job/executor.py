@@ -1,23 +1,18 @@
-"""The units of a stage, done here or by worker processes, one a device.
+"""The units of a stage, done here or by workers: processes of this machine, or actors of a Ray cluster.
 
-The caller holds the workspace, a worker never opens it: it takes units, writes their files and returns receipts. A
-worker is spawned, not forked, because a process that has used CUDA cannot be forked.
+The caller holds the workspace, a worker never opens it: it takes units, writes their files and returns receipts.
 """
 
-import multiprocessing
-import os
-import signal
-import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from multiprocessing.connection import Connection, wait
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from sfm_match.errors import SfmMatchError
-from sfm_match.job.log import LOGGER, show_on_stderr, shown_on_stderr
+from sfm_match.job.cores import cores
+from sfm_match.job.log import LOGGER
 from sfm_match.job.progress import Clock
+from sfm_match.job.worker_processes import ProcessPool
 from sfm_match.store.shard import remove_leftovers
 
 U = TypeVar("U")  # a unit
@@ -26,7 +21,6 @@ U_contra = TypeVar("U_contra", contravariant=True)
 R_co = TypeVar("R_co", covariant=True)
 
 DEATHS = 2  # of a device's worker in a row, without a unit finished between, that end the job
-_LEAVE_SECONDS = 10.0  # for a worker that was told to end
 
 
 class Work(Protocol[U_contra, R_co]):
@@ -45,8 +39,44 @@ class Work(Protocol[U_contra, R_co]):
         """
 
 
+class Worker(Protocol):
+    """Somebody who does units, elsewhere."""
+
+    device: str
+    deaths: int  # of workers in its place, without a unit finished between
+    holding: deque[Any]  # units that it was given and has not done
+
+    @property
+    def pid(self) -> int | None:
+        """Of a process of this machine."""
+
+    @property
+    def cause(self) -> str:
+        """Why it was lost."""
+
+    def give(self, unit: Any, /) -> None:
+        """The next unit, or None where there is no more."""
+
+    def end(self) -> None:
+        """Ends it, whatever it does."""
+
+
+W = TypeVar("W", bound=Worker)
+
+
+class Pool(Protocol[W]):
+    """Where workers come from."""
+
+    option: str  # that asked for them
+
+    def start(self, work: Any, device: str, deaths: int, /) -> W: ...
+
+    def hear(self, workers: Sequence[W], /) -> Iterable[tuple[W, tuple[str, Any] | None]]:
+        """Waits until some of the workers have said something (`worker_processes.serve`), or are lost: None."""
+
+
 class WorkerLost(SfmMatchError):
-    """A worker process ended before its work did, and again when it was tried once more."""
+    """A worker ended before its work did, and again when it was tried once more."""
 
 
 def done_units(
@@ -56,8 +86,9 @@ def done_units(
     folder: Path,
     advance: Callable[[int], None],
     clock: Clock,
+    pool: Pool[Any] | None = None,
 ) -> Iterator[R]:
-    """Does units: in this process with one device, otherwise in a worker process for each.
+    """Does units: in this process with one device, otherwise in a worker process for each, or in those of a pool.
 
     Args:
         devices: as `devices.devices_of` gives them.
@@ -66,42 +97,24 @@ def done_units(
         folder: of their files.
         advance: as in `Work`.
         clock: of the stage; of several workers it gets the mean.
+        pool: of workers elsewhere.
 
     Raises:
         WorkerLost: a worker was killed twice. Its units are not done; files that are there are whole.
     """
-    if len(devices) == 1:
+    if len(devices) == 1 and pool is None:
         yield from work(devices[0], iter(units), advance, clock)
         return
+    coordinator = _Coordinator(devices[: max(1, len(units))], work, units, advance, clock, pool or ProcessPool())
     try:
-        yield from _Coordinator(devices[: max(1, len(units))], work, units, advance, clock).run()
+        yield from coordinator.run()
     finally:
-        remove_leftovers(folder)  # of workers that were lost; none lives any more
+        remove_leftovers(folder, coordinator.ended)  # of workers that were lost
 
 
 def threads_each(asked: int, workers: int = 1) -> int:
     """Threads of each of some worker processes: as many as asked for, or (0) its share of the cores."""
-    return asked or max(1, (os.cpu_count() or 1) // workers)
-
-
-class _Worker(Generic[U]):
-    """A process, and the units that it was given and has not done."""
-
-    def __init__(self, device: str, work: Work[U, Any], deaths: int = 0) -> None:
-        spawning = multiprocessing.get_context("spawn")
-        self.device, self.deaths = device, deaths
-        self.holding: deque[U] = deque()
-        self.connection, theirs = spawning.Pipe()
-        self.process = spawning.Process(target=_serve, args=(theirs, work, device, shown_on_stderr()), daemon=True)
-        self.process.start()
-        theirs.close()
-
-    def end(self) -> None:
-        self.connection.close()
-        self.process.terminate()
-        self.process.join(_LEAVE_SECONDS)
-        self.process.kill()
-        self.process.join()
+    return asked or max(1, cores() // workers)
 
 
 class _Coordinator(Generic[U, R]):
@@ -114,26 +127,27 @@ class _Coordinator(Generic[U, R]):
         units: Sequence[U],
         advance: Callable[[int], None],
         clock: Clock,
+        pool: Pool[Any],
     ) -> None:
-        self._work, self._advance, self._clock = work, advance, clock
+        self._work, self._advance, self._clock, self._pool = work, advance, clock, pool
         self._left = deque(units)
         self._devices = devices
         self._spent: list[dict[str, float]] = []
+        self.ended: list[int] = []  # workers that were processes of this machine
 
     def run(self) -> Iterator[R]:
-        workers: list[_Worker[U]] = []
+        workers: list[Worker] = []
         try:
-            workers += [_Worker(device, self._work) for device in self._devices]
+            workers += [self._pool.start(self._work, device, 0) for device in self._devices]
             while workers:
                 with self._clock.on("workers"):
-                    ready = wait([worker.connection for worker in workers])
-                for worker in [worker for worker in workers if worker.connection in ready]:
-                    try:
-                        kind, value = worker.connection.recv()
-                    except (EOFError, ConnectionError):
+                    heard = list(self._pool.hear(workers))
+                for worker, said in heard:
+                    if said is None:
                         workers.remove(worker)
                         workers.append(self._replaced(worker))
                         continue
+                    kind, value = said
                     if kind == "wants":
                         self._give(worker)
                     elif kind == "advance":
@@ -147,36 +161,36 @@ class _Coordinator(Generic[U, R]):
                     else:  # it ends
                         self._spent.append(value)
                         workers.remove(worker)
-                        worker.end()
+                        self._end(worker)
             self._tell_clock()
         finally:
             for worker in workers:
-                worker.end()
+                self._end(worker)
 
-    def _give(self, worker: _Worker[U]) -> None:
-        """The next unit, or None where there is no more."""
+    def _give(self, worker: Worker) -> None:
         unit = self._left.popleft() if self._left else None
         if unit is not None:
             worker.holding.append(unit)
-        try:
-            worker.connection.send(unit)
-        except ConnectionError:  # it is lost; reading from it will tell
-            return
+        worker.give(unit)
 
-    def _replaced(self, worker: _Worker[U]) -> _Worker[U]:
-        """A new worker in place of one that is lost; the units that it had are the next to be given."""
+    def _end(self, worker: Worker) -> None:
         worker.end()
-        code = worker.process.exitcode or 0
-        cause = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
-        deaths = worker.deaths + 1
+        if worker.pid is not None:
+            self.ended.append(worker.pid)
+
+    def _replaced(self, worker: Worker) -> Worker:
+        """A new worker in place of one that is lost; the units that it had are the next to be given."""
+        self._end(worker)
+        cause, deaths = worker.cause, worker.deaths + 1
         if deaths >= DEATHS:
             raise WorkerLost(
-                f"--devices: the worker on {worker.device} was lost {deaths} times ({cause}); completed work is kept. "
-                "Memory may be short: try fewer devices, or a smaller --batch"
+                f"{self._pool.option}: the worker on {worker.device} was lost {deaths} times ({cause}); completed work "
+                "is kept. Memory may be short: try fewer devices, or a smaller --batch"
             )
         LOGGER.warning("the worker on %s was lost (%s); another one takes its place", worker.device, cause)
         self._left.extendleft(reversed(worker.holding))
-        return _Worker(worker.device, self._work, deaths)
+        replacement: Worker = self._pool.start(self._work, worker.device, deaths)
+        return replacement
 
     def _tell_clock(self) -> None:
         """The mean over the workers, in place of the time that this process waited for them."""
@@ -184,46 +198,3 @@ class _Coordinator(Generic[U, R]):
         for what in {what for spent in self._spent for what in spent}:
             mean = sum(spent.get(what, 0.0) for spent in self._spent) / len(self._spent)
             self._clock.spent[what] = self._clock.spent.get(what, 0.0) + mean
-
-
-def _serve(connection: Connection, work: Work[Any, Any], device: str, show: bool) -> None:
-    """A worker's life."""
-    if show:
-        show_on_stderr()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the coordinator ends its workers
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-    sending = threading.Lock()
-
-    def say(kind: str, value: Any = None) -> None:
-        with sending:
-            connection.send((kind, value))
-
-    def given() -> Iterator[Any]:
-        while True:
-            say("wants")
-            unit = connection.recv()
-            if unit is None:
-                return
-            yield unit
-
-    clock = Clock()
-    try:
-        for receipt in work(device, given(), partial(say, "advance"), clock):
-            say("done", receipt)
-        say("end", clock.spent)
-    except (EOFError, BrokenPipeError):  # the coordinator is gone
-        os._exit(1)
-    except Exception as error:  # noqa: BLE001 - it is raised where the job is
-        say("failed", error if isinstance(error, SfmMatchError | OSError) else RuntimeError(_told(error)))
-
-
-def _told(error: Exception) -> str:
-    return f"in a worker: {type(error).__name__}: {error}"
-
-
-def _leave_with_parent() -> None:
-    """A coordinator that was killed takes its workers with it: they would write into a workspace without its lock."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

@@ -2,16 +2,40 @@
 
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
+import msgspec
+
 from sfm_match.errors import NothingDone
+from sfm_match.job.log import LOGGER
 from sfm_match.job.progress import StageReport
 from sfm_match.job.workspace import Workspace
+from sfm_match.store.records import DamagedRecord, read_json, sealed
 from sfm_match.store.shard import write_text
 
 ERROR = "error"  # key of a stage that could not do its work: its message
 _LEFT_OUT = ("facts", "stage")  # results are recorded where they are
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What readers rely on."""
+
+    seconds: float
+    spent: dict[str, float]
+    unit: str
+    done: int
+    cached: int = 0
+    failed: int = 0
+    detail: str = ""
+    at: str = ""
+
+
+@dataclass(frozen=True)
+class _Failed:
+    error: str
+    at: str = ""
 
 
 def read_stages(workspace: Workspace) -> dict[str, dict[str, Any]]:
@@ -20,10 +44,19 @@ def read_stages(workspace: Workspace) -> dict[str, dict[str, Any]]:
     Empty where nothing was recorded, or where it cannot be read.
     """
     try:
-        stored = json.loads(workspace.stages.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        stored = stages_on_record(workspace)
+    except DamagedRecord as error:
+        LOGGER.warning("%s", error)
         return {}
-    return {stage: one for stage, one in stored.items() if _whole(one)} if isinstance(stored, dict) else {}
+    return {stage: one for stage, one in stored.items() if _whole(one)}
+
+
+def stages_on_record(workspace: Workspace) -> dict[str, dict[str, Any]]:
+    """As `read_stages`, whatever the fields are. Raises DamagedRecord."""
+    try:
+        return read_json(workspace.stages, dict[str, dict[str, Any]], "the times of earlier stages are not known")
+    except FileNotFoundError:
+        return {}
 
 
 def record_stage(workspace: Workspace, report: StageReport) -> None:
@@ -41,13 +74,17 @@ def record_failure(workspace: Workspace, stage: str, error: NothingDone) -> None
     _write(workspace, {**read_stages(workspace), stage: {ERROR: str(error), "at": _now()}})
 
 
-def _whole(one: Any) -> bool:
+def _whole(one: dict[str, Any]) -> bool:
     """Whether it has what readers rely on."""
-    return isinstance(one, dict) and (ERROR in one or {"seconds", "spent", "unit", "done"} <= one.keys())
+    try:
+        msgspec.convert(one, _Failed if ERROR in one else _Done)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def _write(workspace: Workspace, stages: dict[str, dict[str, Any]]) -> None:
-    write_text(workspace.stages, json.dumps(stages, indent=1) + "\n")
+    write_text(workspace.stages, json.dumps(sealed(stages), indent=1) + "\n")
 
 
 def _now() -> str:

@@ -1,7 +1,9 @@
 """The folder of a job: its paths, its lock, and the record of the options each stage ran with."""
 
+import contextlib
 import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -9,13 +11,22 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from sfm_match.errors import SfmMatchError, UsageError
+from sfm_match.job.log import LOGGER
+from sfm_match.job.presence import others_present, present
 from sfm_match.options.base import flag
 from sfm_match.options.stages import OPTION_NAMES
-from sfm_match.store.shard import remove_leftovers, write_text
+from sfm_match.signals import removed_if_stopped
+from sfm_match.store.records import DamagedRecord, OtherSchema, read_json, sealed
+from sfm_match.store.shard import remove_leftovers, sha256_of, write_text
 
 SCHEMA = 1  # of the record; raise it when the results of earlier versions are no longer what this one would make
 FROM = "from"  # in a stage's inputs: the program whose files they were read from, with `convert --from`
+_LOCK_SECONDS = 120.0  # that a part waits for others that begin at the same time
 ANEW = "choose another --workspace, or begin anew with `sfm-match extract --overwrite` or `run --overwrite`"
+_CURE = (
+    "`sfm-match doctor --repair` moves it aside, and the next run with the same options takes up what is there; or "
+    + ANEW
+)
 
 
 def made_by() -> dict[str, str]:
@@ -41,17 +52,20 @@ class RecordError(UsageError):
 
 
 class Workspace:
-    """A job's folder, locked while it is open."""
+    """A job's folder, locked while it is open, or shared by processes that each do a part of a stage."""
 
-    def __init__(self, folder: Path, *, overwrite: bool = False) -> None:
+    def __init__(self, folder: Path, *, overwrite: bool = False, part: str | None = None) -> None:
         """
         Args:
             folder: of the job; made when the workspace is opened.
             overwrite: begin anew where the record is damaged or of another version. Features and matches of before are
                 told by their fingerprints and replaced; what carries none is moved to `earlier-1` at the first note.
+            part: what this process does beside others in the same folder, as `extract-2-of-4`; None: it is alone.
         """
         self.folder = folder
         self._overwrite = overwrite
+        self._part = part
+        self._held = contextlib.ExitStack()
         self.collection = folder / "images.json"
         self.images = folder / "images"  # where videos are: their frames, and links to the photographs
         self.features = folder / "features"
@@ -65,37 +79,85 @@ class Workspace:
         self.unregistered = folder / "unregistered.csv"  # images that are in no model, and why
         self.stages = folder / "stages.json"  # what each stage did, and how long it took
         self.report = folder / "report.html"
+        self.thumbnails = folder / "thumbnails.zip"  # small photographs of the report
         self.record = folder / "sfm-match.json"
+        self.parts = folder / "parts"  # which processes work on parts of a stage, and on which
         self._lock = FileLock(folder / ".lock")
 
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may do their parts in it at the same time."""
+        return self._part is not None
+
     def __enter__(self) -> Self:
-        """Locks the folder.
+        """Locks the folder. Of a part: only until it has said that it is there.
 
         Raises:
             WorkspaceBusy: another process works here.
             RecordError: another version of the program worked here.
             UsageError: the folder cannot be made or written.
         """
+        with self._refusals():
+            if self._part is not None:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                with self._lock.acquire(timeout=_LOCK_SECONDS):
+                    self.read_record()
+                    self._held.enter_context(present(self.parts, self._part))
+                return self  # temporary files that are here may be those of others, who live
+        self.lock()
         try:
+            self.read_record()
+        except RecordError:
+            self.unlock()
+            raise
+        self._remove_leftovers()
+        self._held.enter_context(removed_if_stopped(remove=self._remove_leftovers))
+        return self
+
+    def lock(self) -> None:
+        """Locks the folder, whatever is in it. Raises WorkspaceBusy or UsageError."""
+        with self._refusals(), self._held as entering:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
+            entering.enter_context(self._lock.acquire(timeout=0))
+            if others := others_present(self.parts):
+                raise WorkspaceBusy(
+                    f"{self.folder}: parts of this job are at work ({', '.join(others[:2])}"
+                    f"{', ...' if len(others) > 2 else ''}); wait for them or stop them"
+                )
+            self._held = entering.pop_all()
+
+    def unlock(self) -> None:
+        """Gives the folder back."""
+        self._held.close()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """For a part: no other part is within such a block at the same time.
+
+        Raises:
+            WorkspaceBusy: another one stays in it.
+        """
+        with self._refusals(), self._lock.acquire(timeout=_LOCK_SECONDS):
+            yield
+
+    @contextlib.contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """What may happen while a folder is locked, in a line."""
+        try:
+            yield
         except Timeout:
             raise WorkspaceBusy(f"{self.folder}: another sfm-match works here; wait for it or stop it") from None
         except OSError as error:
             raise UsageError(f"--workspace {self.folder}: {error.strerror}") from error
-        try:
-            self.read_record()
-        except RecordError:
-            self._lock.release()
-            raise
-        for folder in (self.folder, self.features, self.matches, self.aligned):
-            remove_leftovers(folder)
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lock.release()
+        self.unlock()
+
+    def _remove_leftovers(self) -> None:
+        for folder in (self.folder, self.features, self.matches, self.aligned):
+            remove_leftovers(folder)
 
     def read_record(self) -> dict[str, Any]:
         """Stage -> what it ran with. Empty where nothing ran, or where the job begins anew.
@@ -103,22 +165,19 @@ class Workspace:
         Raises:
             RecordError: the record is damaged, or of another version.
         """
-        if not self.record.exists():
-            return {}
         try:
-            record: Any = json.loads(self.record.read_text(encoding="utf-8"))
-        except ValueError:
-            record = None
-        if isinstance(record, dict) and record.get("schema") == SCHEMA:
-            return record
-        if self._overwrite:
+            return read_json(self.record, dict[str, int | dict[str, Any]], _CURE, SCHEMA)
+        except FileNotFoundError:
             return {}
-        if not isinstance(record, dict):
-            raise RecordError(f"{self.record}: damaged; {ANEW}")
-        raise RecordError(
-            f"{self.folder}: made by another version of sfm-match (schema {record.get('schema', 'unknown')}, "
-            f"this one reads {SCHEMA}); {ANEW}"
-        )
+        except (DamagedRecord, OtherSchema) as error:
+            if self._overwrite:
+                return {}
+            if isinstance(error, DamagedRecord):
+                raise RecordError(str(error)) from error
+            raise RecordError(
+                f"{self.folder}: made by another version of sfm-match (schema {error.found}, this one reads {SCHEMA}); "
+                + ANEW
+            ) from error
 
     def check(self, stage: str, inputs: dict[str, Any], *, overwrite: bool) -> None:
         """Refuses to mix what a stage left with something else.
@@ -146,7 +205,22 @@ class Workspace:
         if not record and self.record.exists():
             self._set_aside()
         if record.get(key) != inputs:
-            write_text(self.record, json.dumps({"schema": SCHEMA, **record, key: inputs}, indent=1) + "\n")
+            content = sealed({"schema": SCHEMA, **record, key: inputs})
+            write_text(self.record, json.dumps(content, indent=1) + "\n")
+
+    def note_written(self, path: Path, **facts: Any) -> None:
+        """Puts the digest of a file that was just written on record, and further facts."""
+        self.write_record(_written(path), {**facts, "sha256": sha256_of(path)})
+
+    def changed(self, path: Path) -> bool:
+        """Whether a file is another than the one on record. Of one that is not there, or not on record, it is not."""
+        known = self.read_record().get(_written(path))
+        return isinstance(known, dict) and path.is_file() and sha256_of(path) != known.get("sha256")
+
+    def tell_if_changed(self, path: Path) -> None:
+        """Says so where somebody, or a disk, changed a file: it is taken as it is."""
+        if self.changed(path):
+            LOGGER.warning("%s: changed since it was written; it is taken as it is", path)
 
     def _set_aside(self) -> None:
         """Moves results of another version that later stages would take for their own. Nothing is deleted."""
@@ -156,6 +230,11 @@ class Workspace:
         for path in (self.pairs, self.added_pairs, self.database, *journals, self.sparse, self.unregistered):
             if path.exists():
                 path.rename(aside / path.name)
+
+
+def _written(path: Path) -> str:
+    """The entry of the record that has a file's digest."""
+    return f"{path.stem} written"
 
 
 def _origin(before: dict[str, Any], inputs: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from sfm_match.job.log import LOGGER
 from sfm_match.models import zoo
 from sfm_match.models.model import BUILT_IN, DESCRIPTOR, DETECTOR, Model, Weights
 from sfm_match.runtime import refuse_failed_export
+from sfm_match.signals import removed_if_stopped
 from sfm_match.store.shard import TEMPORARY, commit, fingerprint, sha256_of, temporary_name
 
 if TYPE_CHECKING:
@@ -145,13 +146,14 @@ def prepared(
         _sweep(folder)
         temporary = place.with_name(temporary_name(place.name))
         try:
-            for file in make(temporary, files):
-                if file.parity is not None and not file.parity.passed:
-                    used = ", ".join(path.name for path in files) or "random weights"
-                    raise SfmMatchError(f"{option} {name} from {used}: not what torch computes ({file.parity})")
-            note = {"model": name, "form": form, "weights": source}
-            (temporary / "manifest.json").write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
-            commit(temporary, place)
+            with removed_if_stopped(temporary):
+                for file in make(temporary, files):
+                    if file.parity is not None and not file.parity.passed:
+                        used = ", ".join(path.name for path in files) or "random weights"
+                        raise SfmMatchError(f"{option} {name} from {used}: not what torch computes ({file.parity})")
+                note = {"model": name, "form": form, "weights": source}
+                (temporary / "manifest.json").write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+                commit(temporary, place)
         except ImportError as error:
             raise NothingDone(
                 f"{option} {name}: its weights must be converted once, which needs torch and onnx ({error}); install "

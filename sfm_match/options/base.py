@@ -6,18 +6,20 @@ The command line, the YAML file of `run` and the Python functions take these fie
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
-from sfm_match.errors import UsageError, nearest
+from sfm_match.errors import UsageError, found, nearest, quoted
 
 T = TypeVar("T")
 AUTO = "auto"
 WHOLE_RUNS = ("run", "plan")  # commands that take the options of every stage
 _ABOUT = "about"  # key of a field's metadata
+_LONGEST = 10_000  # characters of a value
+_LONGEST_NAME, _LONGEST_PATH = 255, 4096  # bytes, as file systems take them
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,61 @@ class Refused:
     by: tuple[str, ...]  # commands, as on the command line
     values: tuple[str, ...] = ()  # of the option's choices; empty: the option as a whole
     instead: str = ""  # what to do, at the end of the error; {value} is what was given
+
+
+Check = Callable[[Any, str], None]  # of a value, not None, and of what names it: raises UsageError
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """A `Check`: between what a number must be. Numbers that COLMAP takes as int32 have bounds within it."""
+
+    least: float
+    most: float
+    unit: str = ""
+    kind: str = ""  # what it is, before the bounds: "a share"
+    above: bool = False  # `least` itself is not accepted
+    below: bool = False  # `most` itself is not accepted
+
+    def __contains__(self, value: float) -> bool:
+        return (self.least < value if self.above else self.least <= value) and (
+            value < self.most if self.below else value <= self.most
+        )  # false for NaN, too
+
+    def __str__(self) -> str:
+        least, most = (f"{one:,}" if isinstance(one, int) else f"{one:g}" for one in (self.least, self.most))
+        kind = f"{self.kind}, " if self.kind else ""
+        unit = f" {self.unit}" if self.unit else ""
+        lower, upper = "above" if self.above else "at least", "below" if self.below else "at most"
+        return f"{kind}{lower} {least} and {upper} {most}{unit}"
+
+    def __call__(self, value: float, where: str) -> None:
+        require(value in self, f"{where} {quoted(value)}: must be {self}")
+
+
+def file_is_there(path: Path, where: str) -> None:
+    _require_path(Path.is_file, path, f"{where} {quoted(path)}: no such file")
+
+
+def folder_is_there(path: Path, where: str) -> None:
+    _require_path(Path.is_dir, path, f"{where} {quoted(path)}: no such folder")
+
+
+def something_is_there(path: Path, where: str) -> None:
+    _require_path(Path.exists, path, f"{where} {quoted(path)}: no such folder or file")
+
+
+def _require_path(there: Callable[[Path], bool], path: Path, message: str) -> None:
+    try:
+        found = there(path)
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        raise UsageError(f"{message} ({error.strerror})") from None
+    require(found, message)
+
+
+THREADS = Bounds(0, 1024, "(0: one per core)")
+COUNT = Bounds(1, 1_000_000)
+INT32 = (1 << 31) - 1
 
 
 @dataclass(frozen=True)
@@ -40,6 +97,8 @@ class About:
     default: str = ""
     aliases: tuple[str, ...] = ()
     refused: Refused | None = None
+    check: Check | None = None
+    bare: str | None = None
 
     def choices_in(self, command: str) -> tuple[str, ...]:
         """The accepted values in a command."""
@@ -61,6 +120,8 @@ def option(
     default_is: str = "",
     aliases: tuple[str, ...] = (),
     refused: Refused | None = None,
+    check: Check | None = None,
+    bare: str | None = None,
 ) -> T:
     """A field with its help text.
 
@@ -73,8 +134,10 @@ def option(
         default_is: what happens by default, in words, where the default is None.
         aliases: earlier names. They go on working, unlisted, wherever such a name means one option only.
         refused: commands that do not take the option, or some of its values.
+        check: of a value by itself, `Bounds` of a number; what depends on other options is in `validate`.
+        bare: the value where the command line gives the option without one.
     """
-    about = About(help, choices, joined, fingerprinted, default_is, aliases, refused)
+    about = About(help, choices, joined, fingerprinted, default_is, aliases, refused, check, bare)
     return field(default=default, metadata={_ABOUT: about})
 
 
@@ -98,14 +161,6 @@ class Options:
         for f in dataclasses.fields(self):
             value = converted(getattr(self, f.name), f, flag(f.name))
             object.__setattr__(self, f.name, value)
-            choices = about(f).choices
-            if value is None or not choices:
-                continue
-            for part in about(f).parts(value):
-                if part not in choices:
-                    also = ", or several joined by +" if about(f).joined else ""
-                    accepted = f"accepted values are {', '.join(choices)}{also}{nearest(part, choices)}"
-                    raise UsageError(f"{flag(f.name)} {value}: {accepted}")
         self.validate()
 
     def validate(self) -> None:
@@ -126,7 +181,9 @@ class Options:
                 raise UsageError(f"{flag(f.name)}: not an option of `{command}`{instead}")
             if not set(about(f).parts(value)).isdisjoint(refused.values):
                 accepted = ", ".join(about(f).choices_in(command))
-                raise UsageError(f"{flag(f.name)} {value}: accepted values of `{command}` are {accepted}{instead}")
+                raise UsageError(
+                    f"{flag(f.name)} {quoted(value)}: accepted values of `{command}` are {accepted}{instead}"
+                )
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], given: Self | None = None) -> Self:
@@ -201,30 +258,77 @@ def converted(value: Any, f: "dataclasses.Field[Any]", where: str) -> Any:
         where: names the option in the error.
 
     Raises:
-        UsageError: a value of another type.
+        UsageError: a value of another type, or one that is not accepted, whatever the other options are.
     """
-    return as_type(value, f.type, where, numbers_as_text=not about(f).choices)
+    value, known = as_type(value, f.type, where, numbers_as_text=not about(f).choices), about(f)
+    if value is None:
+        return None
+    for part in known.parts(value) if known.choices else []:
+        if part not in known.choices:
+            also = ", or several joined by +" if known.joined else ""
+            accepted = f"accepted values are {', '.join(known.choices)}{also}{nearest(part, known.choices)}"
+            raise UsageError(f"{where} {quoted(value)}: {accepted}")
+    if known.check is not None:
+        known.check(value, where)
+    return value
 
 
 def as_type(value: Any, kind: Any, where: str, *, numbers_as_text: bool = True) -> Any:
-    """`converted` for any of the types that options have: bool, int, float, str, Path, or None beside one of them."""
+    """`converted` for any of the types that options have: bool, int, float, str, Path, or None beside one of them.
+
+    numpy's numbers are welcome, and paths of any kind.
+    """
     kinds = getattr(kind, "__args__", (kind,))  # Path | None -> (Path, NoneType)
     if value is None and type(None) in kinds:
         return None
     wanted = next(one for one in kinds if one is not type(None))
-    text: tuple[type, ...] = (str, os.PathLike)
     number = isinstance(value, Real) and not isinstance(value, bool)
-    if wanted is bool and isinstance(value, bool):
-        return value
+    if wanted is bool and (
+        isinstance(value, bool) or type(value).__name__ == "bool"
+    ):  # numpy's, which is not loaded here
+        return bool(value)
     if wanted is int and number and isinstance(value, Integral):
         return int(value)
     if wanted is float and number:
+        return _as_float(value, where)
+    if wanted in (str, Path):
+        given = found(value) if number and numbers_as_text else value
+        if isinstance(given, str | os.PathLike):
+            text = _as_text(os.fsdecode(given), where)
+            return _as_path(text, where) if wanted is Path else text
+    values = value.tolist() if hasattr(value, "tolist") else value  # of a numpy array
+    if wanted is str and isinstance(values, list | tuple):
+        return _as_text(",".join(map(str, values)), where)
+    raise UsageError(f"{where}: expected {wanted.__name__}, found {found(value)}")
+
+
+def _as_float(value: Any, where: str) -> float:
+    try:
         return float(value)
-    if wanted in (str, Path) and (isinstance(value, text) or (number and numbers_as_text)):
-        return wanted(value if wanted is Path and isinstance(value, text) else str(value))
-    if wanted is str and isinstance(value, list | tuple):
-        return ",".join(map(str, value))
-    raise UsageError(f"{where}: expected {wanted.__name__}, found {value!r}")
+    except OverflowError:
+        raise UsageError(f"{where}: expected a number below 1e308, found {found(value)}") from None
+
+
+def _as_text(text: str, where: str) -> str:
+    require(len(text) <= _LONGEST, f"{where} {quoted(text)}: longer than {_LONGEST:,} characters")
+    return text
+
+
+def _as_path(text: str, where: str) -> Path:
+    """Raises UsageError where it names nothing: an empty text would be the current folder."""
+    require(text != "", f"{where}: empty; must be a path ('.' is the current folder)")
+    path = Path(text)
+    try:
+        encoded = [part.encode() for part in path.absolute().parts]
+    except UnicodeEncodeError:  # bytes that are no UTF-8: no record could hold the path
+        raise UsageError(f"{where} {quoted(path)}: a name that is not UTF-8; rename the folder or file") from None
+    except FileNotFoundError:
+        raise UsageError(f"{where} {quoted(path)}: the current folder is not there any more") from None
+    require("\0" not in text, f"{where} {quoted(path)}: a path with a zero byte")
+    fits = all(len(part) <= _LONGEST_NAME for part in encoded) and len(text) <= _LONGEST_PATH
+    message = f"a name longer than {_LONGEST_NAME}, or a path longer than {_LONGEST_PATH:,} bytes"
+    require(fits, f"{where} {quoted(path)}: {message}")
+    return path
 
 
 def _plain(value: Any) -> Any:

@@ -22,6 +22,8 @@ class ExtractKeywords(TypedDict, total=False):
     batch: str | int
     devices: str | None
     workers: int
+    ray: str | None
+    part: str | None
     detection_threshold: float
     border: int
     subpixel: bool
@@ -71,6 +73,8 @@ class MatchKeywords(TypedDict, total=False):
     match_threshold: float | None
     device: str
     devices: str | None
+    ray: str | None
+    part: str | None
     match_workers: int
     inverse_temperature: float | None
 
@@ -120,6 +124,7 @@ class RunKeywords(TypedDict, total=False):
     batch: str | int
     devices: str | None
     workers: int
+    ray: str | None
     detection_threshold: float
     border: int
     subpixel: bool

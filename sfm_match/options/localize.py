@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from sfm_match.options.base import AUTO, Options, option, require
-from sfm_match.options.stages import DEVICE_HELP, ExtractOptions, ImportOptions, check_devices
+from sfm_match.options.base import AUTO, COUNT, THREADS, Options, option
+from sfm_match.options.stages import DEVICE_HELP, ImportOptions, check_batch, check_camera_params
+from sfm_match.options.workers import check_device
 
 ALL_UP_TO = 50  # images of a model: a query is matched with all of them
 NUM_IMAGES = 20  # of a larger one
@@ -21,17 +22,19 @@ class LocalizeOptions(Options):
         None,
         "match each query with this many images of the model, those most like it",
         default_is=f"all of a model of up to {ALL_UP_TO}, otherwise {NUM_IMAGES}",
+        check=COUNT,
     )
     camera_model: str = option("SIMPLE_RADIAL", "COLMAP camera model of queries whose camera is not in the model")
     camera_params: str | None = option(
         None,
         "intrinsics of every query, in COLMAP's order, separated by commas",
+        check=check_camera_params,
         default_is="those of the same camera in the model, or refined",
     )
     adjust_keypoints: bool = option(True, "move matched keypoints to where the image patches around them align")
-    device: str = option(AUTO, DEVICE_HELP, fingerprinted=False)
-    batch: str = option(AUTO, "images per network call, or auto", fingerprinted=False)
-    workers: int = option(0, "threads that decode and match; 0: one per core", fingerprinted=False)
+    device: str = option(AUTO, DEVICE_HELP, fingerprinted=False, check=check_device)
+    batch: str = option(AUTO, "images per network call, or auto", fingerprinted=False, check=check_batch)
+    workers: int = option(0, "threads that decode and match; 0: one per core", fingerprinted=False, check=THREADS)
     weights: str | None = option(None, "checkpoints of the network, FILE[,FILE]", fingerprinted=False)
     matcher_weights: Path | None = option(
         None, "checkpoint of LightGlue, where the workspace's pairs were matched with one", fingerprinted=False
@@ -41,11 +44,7 @@ class LocalizeOptions(Options):
     )
 
     def validate(self) -> None:
-        count = self.num_images
-        require(count is None or count >= 1, f"--num-images {count}: must be at least 1")
-        check_devices(self.device, None)
         self.cameras()
-        ExtractOptions(batch=self.batch, workers=self.workers)
 
     def cameras(self) -> ImportOptions:
         """What `import` calls the same. Raises UsageError where the parameters are no numbers."""

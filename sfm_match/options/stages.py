@@ -4,49 +4,75 @@ The command line, the YAML file of `run` and the Python functions are all made f
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sfm_match.errors import UsageError, nearest
+from sfm_match.errors import UsageError, quoted
 from sfm_match.options.base import AUTO as AUTO
 from sfm_match.options.base import (
+    COUNT,
+    INT32,
+    THREADS,
     WHOLE_RUNS,
+    Bounds,
     Options,
     Refused,
-    aliases_of,
-    as_type,
-    converted,
-    fields_of,
-    flag,
+    file_is_there,
+    folder_is_there,
     option,
     require,
-    resolve_aliases,
+    something_is_there,
 )
-from sfm_match.options.devices import DEVICES, EVERY_GPU, split_device
+from sfm_match.options.devices import DEVICES, EVERY_GPU
 from sfm_match.options.pairs import PairsOptions
+from sfm_match.options.workers import check_device, check_devices, check_part, check_workers
 
 DUAL_SOFTMAX, LIGHTGLUE = "dual-softmax", "lightglue"
 PILLOW, NVIMGCODEC = "pillow", "nvimgcodec"
 DECODERS = (PILLOW, NVIMGCODEC)
-LEAST_TILE = 256  # pixels a side
+LEAST_TILE, MOST_SIDE = 256, 65_536  # pixels
+MOST_BATCH = 1024  # images
+MOST_INTRINSIC = 10_000_000  # pixels, or of a coefficient
+# exp(t (cos - 1)) must not underflow in float32 at cos = -1
+INVERSE_TEMPERATURE = Bounds(0, 40, above=True)
 DEVICE_HELP = (
     f"where networks run and pairs are matched: {', '.join(DEVICES)}; auto takes the fastest available one, "
     "cuda:1 is the second GPU"
 )
 _SEVERAL = f"several devices at once, a process each: {EVERY_GPU} (every GPU), or a list, cuda:0,cuda:1"
 _ENGINE = "export engine"  # it needs shapes and networks, not photographs' content
+_PART = "i/n: do the i-th of n parts; each is a process of its own, on any machine that shares the folders"
+_RAY = (
+    "workers on a Ray cluster, one a GPU or a processor: its address, or without one the cluster that Ray knows of, or "
+    "one on this machine; the folders are shared"
+)
 _TWO_IMAGES = Refused(("infer",))
 _ONLY_JOBS = Refused(("infer", _ENGINE))
 _NO_ENGINE = Refused((_ENGINE,))
+_ONE_STAGE = Refused((*WHOLE_RUNS, "infer", _ENGINE))
 
 
-def check_devices(device: str, devices: str | None) -> None:
-    """Raises UsageError where a name is not a device's."""
-    split_device(device)
-    if devices is not None and devices != EVERY_GPU:
-        for name in devices.split(","):
-            split_device(name)
+def check_batch(value: str, where: str) -> None:
+    valid = value == AUTO or (value.isdecimal() and len(value) < 9 and 1 <= int(value) <= MOST_BATCH)
+    message = f"{where} {quoted(value)}: must be auto, or a whole number of at least 1 and at most {MOST_BATCH:,}"
+    require(valid, message)
+
+
+def check_camera_params(value: str, where: str) -> None:
+    try:
+        params = tuple(float(one) for one in value.split(","))
+    except ValueError:
+        raise UsageError(f"{where} {quoted(value)}: must be numbers separated by commas") from None
+    check_intrinsics(params, f"{where} {quoted(value)}")
+
+
+def check_intrinsics(params: Sequence[float], where: str) -> None:
+    """Raises UsageError for parameters that no camera has: every model of COLMAP's begins with a focal length."""
+    sane = all(abs(one) <= MOST_INTRINSIC for one in params)  # false for NaN, too
+    require(sane, f"{where}: must be finite numbers, at most {MOST_INTRINSIC:,} either way")
+    require(len(params) == 0 or params[0] > 0, f"{where}: the focal length must be above 0 pixels")
 
 
 @dataclass(frozen=True)
@@ -60,23 +86,32 @@ class ExtractOptions(Options):
         "network; `dedode-nano` is built in, `sfm-match models list` names the others; "
         "or a folder with an ONNX file and its model.toml",
     )
-    size: int = option(1024, "long side of an image at the network, pixels; smaller images are not enlarged")
-    max_keypoints: int = option(4096, "keypoints kept per image, the strongest first")
+    size: int = option(
+        1024,
+        "long side of an image at the network, pixels; smaller images are not enlarged",
+        check=Bounds(64, MOST_SIDE, "pixels"),
+    )
+    max_keypoints: int = option(4096, "keypoints kept per image, the strongest first", check=COUNT)
     tile: int | None = option(
         None,
         "cut images whose long side is larger at --size into tiles of this side, network pixels: for large photographs",
         default_is="images go through the network whole",
         refused=_TWO_IMAGES,
+        check=Bounds(LEAST_TILE, MOST_SIDE, "pixels"),
     )
     tile_overlap: int = option(
-        256, "network pixels that neighbouring tiles have in common at least", refused=_TWO_IMAGES
+        256,
+        "network pixels that neighbouring tiles have in common at least",
+        refused=_TWO_IMAGES,
+        check=Bounds(0, MOST_SIDE, "pixels"),
     )
-    device: str = option(AUTO, DEVICE_HELP, fingerprinted=False, refused=_NO_ENGINE)
+    device: str = option(AUTO, DEVICE_HELP, fingerprinted=False, refused=_NO_ENGINE, check=check_device)
     precision: str = option(AUTO, "number format of the network", choices=(AUTO, "fp32", "fp16"))
     masks: Path | None = option(
         None,
         "folder of masks, NAME.png for image NAME (COLMAP's convention) or FOLDER.png for a folder of images, or one "
         "mask for all; black hides",
+        check=something_is_there,
         refused=_ONLY_JOBS,
     )
     fps: float | None = option(
@@ -85,29 +120,41 @@ class ExtractOptions(Options):
         fingerprinted=False,
         default_is="2, and at least 100 of a short video",
         refused=_ONLY_JOBS,
+        check=Bounds(0, 1000, above=True),
     )
     frames: int | None = option(
-        None, "of a video in --images: so many frames in all", fingerprinted=False, refused=_ONLY_JOBS
+        None,
+        "of a video in --images: so many frames in all",
+        fingerprinted=False,
+        refused=_ONLY_JOBS,
+        check=Bounds(2, COUNT.most),
     )
     turns: bool = option(
-        False,
-        "describe images in four rotations, for pictures at any rotation, as from drones; four times slower",
+        False, "describe images in four rotations, for pictures at any rotation, as from drones; four times slower"
     )
-    batch: str = option(AUTO, "images per network call, or auto", fingerprinted=False)
-    devices: str | None = option(None, _SEVERAL, fingerprinted=False, refused=_ONLY_JOBS)
-    workers: int = option(0, "decoding threads; 0: one per core", fingerprinted=False, refused=_ONLY_JOBS)
+    batch: str = option(AUTO, "images per network call, or auto", fingerprinted=False, check=check_batch)
+    devices: str | None = option(None, _SEVERAL, fingerprinted=False, refused=_ONLY_JOBS, check=check_devices)
+    workers: int = option(
+        0, "decoding threads; 0: one per core", fingerprinted=False, refused=_ONLY_JOBS, check=THREADS
+    )
+    ray: str | None = option(None, _RAY, bare=AUTO, fingerprinted=False, refused=_ONLY_JOBS)
+    part: str | None = option(None, _PART, fingerprinted=False, refused=_ONE_STAGE, check=check_part)
     detection_threshold: float = option(
         0.0,
         "least detection probability (softmax over the image's pixels)",
         aliases=("threshold",),
         refused=_NO_ENGINE,
+        check=Bounds(0, 1, kind="a probability", below=True),
     )
-    border: int = option(4, "no keypoint closer to the image's edge than this, network pixels", refused=_NO_ENGINE)
+    border: int = option(
+        4,
+        "no keypoint closer to the image's edge than this, network pixels",
+        refused=_NO_ENGINE,
+        check=Bounds(0, 1024, "pixels"),
+    )
     subpixel: bool = option(True, "refine keypoints by a soft-argmax over the detector's logits")
     all_keypoints: bool = option(
-        False,
-        "up to --max-keypoints in any image, beyond what the network can tell apart",
-        refused=_NO_ENGINE,
+        False, "up to --max-keypoints in any image, beyond what the network can tell apart", refused=_NO_ENGINE
     )
     decoder: str = option(
         PILLOW,
@@ -127,7 +174,7 @@ class ExtractOptions(Options):
         False,
         "only read images, to measure how fast they come",
         fingerprinted=False,
-        refused=Refused((*WHOLE_RUNS, "infer", _ENGINE)),
+        refused=_ONE_STAGE,
     )
 
     def inputs(self) -> dict[str, Any]:
@@ -137,21 +184,9 @@ class ExtractOptions(Options):
         return chosen
 
     def validate(self) -> None:
-        require(self.fps is None or 0 < self.fps <= 1000, f"--fps {self.fps}: must be above 0 and at most 1,000")
-        require(self.frames is None or self.frames >= 2, f"--frames {self.frames}: must be at least 2")
         require(self.fps is None or self.frames is None, "--fps and --frames: give one of them")
-        require(self.size >= 64, f"--size {self.size}: must be at least 64 pixels")
-        require(self.max_keypoints >= 1, f"--max-keypoints {self.max_keypoints}: must be at least 1")
-        valid = self.batch == AUTO or (self.batch.isdecimal() and int(self.batch) >= 1)
-        require(valid, f"--batch {self.batch}: must be auto, or a whole number of at least 1")
-        check_devices(self.device, self.devices)
-        least = self.detection_threshold
-        require(0 <= least < 1, f"--detection-threshold {least}: must be a probability, at least 0 and below 1")
-        require(self.border >= 0, f"--border {self.border}: must be at least 0 pixels")
-        require(self.workers >= 0, f"--workers {self.workers}: must be at least 0 (0: one per core)")
+        check_workers(self.devices, self.ray, self.part)
         self._validate_tiles()
-        if self.masks is not None and not self.masks.exists():
-            raise UsageError(f"--masks {self.masks}: no such folder or file")
 
     def _validate_tiles(self) -> None:
         tile, overlap = self.tile, self.tile_overlap
@@ -159,7 +194,6 @@ class ExtractOptions(Options):
             plain = overlap == ExtractOptions.tile_overlap
             require(plain, f"--tile-overlap {overlap}: only with --tile")
             return
-        require(tile >= LEAST_TILE, f"--tile {tile}: must be at least {LEAST_TILE} pixels")
         require(tile < self.size, f"--tile {tile}: must be below --size, here {self.size}, or no image is cut")
         accepted = 2 * self.border, tile // 2
         message = (
@@ -196,14 +230,25 @@ class MatchOptions(Options):
         "least probability of a match",
         default_is="the model's; 0.1 for LightGlue",
         aliases=("threshold",),
+        check=Bounds(0, 1, kind="a probability", above=True, below=True),
     )
-    device: str = option(AUTO, DEVICE_HELP, fingerprinted=False, refused=_NO_ENGINE)
-    devices: str | None = option(None, _SEVERAL, fingerprinted=False, refused=_ONLY_JOBS)
+    device: str = option(AUTO, DEVICE_HELP, fingerprinted=False, refused=_NO_ENGINE, check=check_device)
+    devices: str | None = option(None, _SEVERAL, fingerprinted=False, refused=_ONLY_JOBS, check=check_devices)
+    ray: str | None = option(None, _RAY, bare=AUTO, fingerprinted=False, refused=_ONLY_JOBS)
+    part: str | None = option(None, _PART, fingerprinted=False, refused=_ONE_STAGE, check=check_part)
     match_workers: int = option(
-        0, "matching threads; 0: one per core", fingerprinted=False, aliases=("workers",), refused=_TWO_IMAGES
+        0,
+        "matching threads; 0: one per core",
+        fingerprinted=False,
+        aliases=("workers",),
+        refused=_TWO_IMAGES,
+        check=THREADS,
     )
     inverse_temperature: float | None = option(
-        None, "inverse temperature of the dual softmax", default_is="the model's, 20 for DeDoDe"
+        None,
+        "inverse temperature of the dual softmax",
+        default_is="the model's, 20 for DeDoDe",
+        check=INVERSE_TEMPERATURE,
     )
 
     def inputs(self) -> dict[str, Any]:
@@ -218,15 +263,7 @@ class MatchOptions(Options):
         require(
             not learned or self.inverse_temperature is None, "--inverse-temperature: only with --matcher dual-softmax"
         )
-        least = self.match_threshold
-        message = f"--match-threshold {least}: must be a probability, above 0 and below 1"
-        require(least is None or 0 < least < 1, message)
-        check_devices(self.device, self.devices)
-        # exp(t (cos - 1)) must not underflow in float32 at cos = -1
-        inverse = self.inverse_temperature
-        message = f"--inverse-temperature {inverse}: must be above 0 and at most 40"
-        require(inverse is None or 0 < inverse <= 40, message)
-        require(self.match_workers >= 0, f"--match-workers {self.match_workers}: must be at least 0 (0: one per core)")
+        check_workers(self.devices, self.ray, self.part)
 
 
 @dataclass(frozen=True)
@@ -235,18 +272,20 @@ class ImportOptions(Options):
 
     title: ClassVar[str] = "Import"
 
-    camera_mode: str = option(
-        AUTO,
-        "which images share a camera",
-        choices=(AUTO, "single", "per-folder", "per-image"),
-    )
+    camera_mode: str = option(AUTO, "which images share a camera", choices=(AUTO, "single", "per-folder", "per-image"))
     camera_model: str = option("SIMPLE_RADIAL", "COLMAP camera model")
-    camera_params: str | None = option(None, "intrinsics of every camera, in COLMAP's order, separated by commas")
+    camera_params: str | None = option(
+        None, "intrinsics of every camera, in COLMAP's order, separated by commas", check=check_camera_params
+    )
     cameras: Path | None = option(
-        None, "YAML file of camera models and intrinsics by patterns of names, for images that have others"
+        None,
+        "YAML file of camera models and intrinsics by patterns of names, for images that have others",
+        check=file_is_there,
     )
     rig_config: Path | None = option(
-        None, "file of rigs, COLMAP's JSON: cameras that move together, a folder or prefix of the names each"
+        None,
+        "file of rigs, COLMAP's JSON: cameras that move together, a folder or prefix of the names each",
+        check=file_is_there,
     )
     verify: bool = option(True, "geometric verification of the matches")
     adjust_keypoints: bool = option(
@@ -274,17 +313,6 @@ class ImportOptions(Options):
                 del chosen[name]
         return chosen
 
-    def validate(self) -> None:
-        for name in ("cameras", "rig_config"):
-            file: Path | None = getattr(self, name)
-            require(file is None or file.is_file(), f"{flag(name)} {file}: no such file")
-        if self.camera_params is not None:
-            try:
-                _ = self.intrinsics
-            except ValueError:
-                message = f"--camera-params {self.camera_params}: must be numbers separated by commas"
-                raise UsageError(message) from None
-
 
 @dataclass(frozen=True)
 class ReconstructOptions(Options):
@@ -299,19 +327,27 @@ class ReconstructOptions(Options):
         refused=Refused(("reconstruct",), ("none",)),
     )
     known_poses: Path | None = option(
-        None, "folder of a COLMAP model: its poses and cameras stay, by the images' names, and points are triangulated"
+        None,
+        "folder of a COLMAP model: its poses and cameras stay, by the images' names, and points are triangulated",
+        check=folder_is_there,
     )
     refine_focal_length: bool | None = option(
         None, "refine focal lengths and distortion", default_is="only where --camera-params does not give them"
     )
     min_registered: float = option(
-        0.0, "exit status 1 where a smaller share of all images is registered", fingerprinted=False
+        0.0,
+        "exit status 1 where a smaller share of all images is registered",
+        fingerprinted=False,
+        check=Bounds(0, 1, kind="a share"),
     )
-    min_model_size: int = option(3, "smaller models are dropped, images")
+    min_model_size: int = option(3, "smaller models are dropped, images", check=Bounds(2, INT32, "images"))
     mapper_threads: int = option(
-        0, "threads of the mapper; 0: one per core; with 1, equal inputs give equal models", fingerprinted=False
+        0,
+        "threads of the mapper; 0: one per core; with 1, equal inputs give equal models",
+        fingerprinted=False,
+        check=THREADS,
     )
-    seed: int = option(0, "of every random choice")
+    seed: int = option(0, "of every random choice", check=Bounds(0, INT32))
     use_position_priors: bool = option(
         False, "incremental: the mapper and the robust refinement hold cameras to their GPS positions, too"
     )
@@ -322,66 +358,10 @@ class ReconstructOptions(Options):
 
     def validate(self) -> None:
         model = self.known_poses
-        require(model is None or model.is_dir(), f"--known-poses {model}: no such folder")
         require(model is None or not self.use_position_priors, "--known-poses and --use-position-priors: give one")
         incremental = self.mapper == "incremental"
         require(incremental or not self.use_position_priors, "--use-position-priors: needs --mapper incremental")
-        require(self.min_model_size >= 2, f"--min-model-size {self.min_model_size}: must be at least 2")
-        share = self.min_registered
-        require(0 <= share <= 1, f"--min-registered {share}: must be a share from 0 to 1")
-        require(self.seed >= 0, f"--seed {self.seed}: must be at least 0")
-        threads = self.mapper_threads
-        require(threads >= 0, f"--mapper-threads {threads}: must be at least 0 (0: one per core)")
 
 
-GROUPS: tuple[type[Options], ...] = (
-    ExtractOptions,
-    PairsOptions,
-    MatchOptions,
-    ImportOptions,
-    ReconstructOptions,
-)
+GROUPS: tuple[type[Options], ...] = (ExtractOptions, PairsOptions, MatchOptions, ImportOptions, ReconstructOptions)
 OPTION_NAMES = frozenset(f.name for group in GROUPS for f in fields(group))
-# what the YAML of `run` takes beside the options of stages
-OF_RUN: dict[str, Any] = {
-    "images": Path,
-    "workspace": Path,
-    "report": bool,
-    "overwrite": bool,
-    "json": bool,
-    "verbose": bool,
-}
-
-
-def read_job(path: Path) -> dict[str, Any]:
-    """The YAML of `run --config`: the options of `run` by their present names. The file may write them with - or _.
-
-    Raises:
-        UsageError: the file cannot be read, names an unknown option (with the nearest known one), gives a value of
-            another type, or gives two values for one option.
-    """
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"--config {path}: {' '.join(str(error).split())}") from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise UsageError(f"--config {path}: expected `option: value` lines")
-    known = fields_of("run", GROUPS)
-    aliases = aliases_of(known)
-    job = {}
-    for key, value in content.items():
-        name, where = str(key).replace("-", "_"), f"--config {path}: {key}"
-        if name in OF_RUN:
-            job[name] = as_type(value, OF_RUN[name], where)
-        elif (present := aliases.get(name, name)) in known:
-            job[name] = converted(value, known[present], where)
-        else:
-            raise UsageError(f"--config {path}: unknown option '{key}'{nearest(name, [*known, *OF_RUN])}")
-    try:
-        return resolve_aliases(job, known)
-    except UsageError as error:
-        raise UsageError(f"--config {path}: {error}") from None

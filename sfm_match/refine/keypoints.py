@@ -290,7 +290,7 @@ def _read(path: Path, expected: str) -> Relations | None:
     if not path.exists():
         return None
     try:
-        with open_shard(path) as file:
+        with open_shard(path, "import") as file:
             if file.attrs["fingerprint"] != expected:
                 return None
             return Relations(*(file[field.name][()] for field in fields(Relations)))

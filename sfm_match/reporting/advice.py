@@ -4,6 +4,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -70,7 +71,10 @@ def _error(facts: Facts) -> str | None:
     recorded = next((str(one[ERROR]) for one in facts.stages.values() if ERROR in one), None)
     if recorded is None and facts.matching is not None and facts.unregistered and not facts.registered:
         return f"{len(facts.matching.accepted):,} pairs are accepted; none of the images could be registered."
-    return recorded
+    if recorded is None:
+        return None
+    place, _, rest = recorded.partition(": ")
+    return rest if rest and Path(place).name == facts.workspace.resolve().name else recorded  # its head names it
 
 
 def _progress(facts: Facts) -> list[str]:

@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from sfm_match.reporting.matching import Drawn, Matching, read_drawn, read_match
 from sfm_match.reporting.models import Measured, measure
 from sfm_match.reporting.thumbnails import Thumbnails, thumbnails
 from sfm_match.results import Results
+
+if TYPE_CHECKING:
+    import pycolmap
 
 T = TypeVar("T")
 # what reading a damaged file raises: ours, the disk's, SQLite's, pycolmap's (RuntimeError), and of wrong content
@@ -114,9 +117,10 @@ def read_facts(workspace: Workspace) -> Facts:
     if facts.matching is None:
         _read_unfinished(facts, results, read)
     if workspace.sparse.exists():
-        facts.summary = read("sparse", lambda: _summary(workspace)) or {}
+        facts.summary = read("sparse", lambda: read_summary(workspace)) or {}
         facts.measured = read("sparse", lambda: _measured(facts, results))
-    facts.thumbnails = read("photographs", lambda: thumbnails(results.image_folder, facts.headers))
+    kept = workspace.thumbnails
+    facts.thumbnails = read("photographs", lambda: thumbnails(results.image_folder, facts.headers, kept))
     return facts
 
 
@@ -168,18 +172,29 @@ def _read_unfinished(facts: Facts, results: Results, read: _Reader) -> None:
         facts.unmatched = facts.listed
 
 
-def _summary(workspace: Workspace) -> dict[str, Any]:
+def read_summary(workspace: Workspace) -> dict[str, Any]:
+    """`sparse/sfm-match.json`. Raises what reading a damaged file raises."""
     stored = json.loads((workspace.sparse / "sfm-match.json").read_text(encoding="utf-8"))
     if not isinstance(stored, dict) or not all(one.keys() >= _OF_A_MODEL for one in stored.get("models", [])):
         raise ValueError("sparse/sfm-match.json is not as it was written")
     return stored
 
 
-def _measured(facts: Facts, results: Results) -> Measured:
+def read_models(results: Results, summary: dict[str, Any]) -> "list[pycolmap.Reconstruction]":
+    """The models of a workspace, if their files are as they were written.
+
+    Raises:
+        NothingDone: there is none.
+        SfmMatchError: a file is not as it was written: of garbage, pycolmap may ask for all memory there is.
+    """
     sparse = results.workspace.sparse
-    for name, size in facts.summary.get("files", {}).items():  # of garbage, pycolmap may ask for all memory there is
+    for name, size in summary.get("files", {}).items():
         path = sparse / name
         if not path.exists() or path.stat().st_size != size:
             raise SfmMatchError(f"{name} is not as it was written")
+    return results.earned_models()
+
+
+def _measured(facts: Facts, results: Results) -> Measured:
     metric = any(model.get("georeference") for model in facts.models)
-    return measure(results.models, facts.names, facts.headers, metric=metric)
+    return measure(read_models(results, facts.summary), facts.names, facts.headers, metric=metric)

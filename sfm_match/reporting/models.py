@@ -126,6 +126,15 @@ def measure(
     return found
 
 
+def scene_of(
+    model: "pycolmap.Reconstruction", headers: Mapping[str, Header], *, metric: bool, most: int = POINTS
+) -> Scene:
+    """A model to draw, of which at most so many points. `images` are places among its own, by name."""
+    images = sorted((image for image in model.images.values() if image.has_pose), key=lambda image: image.name)
+    place = {image.name: i for i, image in enumerate(images)}
+    return _scene(model, images, _cloud(model), place, headers, most=most, metric=metric)
+
+
 @dataclass(frozen=True)
 class _Cloud:
     """The points of a model, as arrays."""

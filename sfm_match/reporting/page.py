@@ -19,7 +19,7 @@ from sfm_match.reporting.collect import content
 from sfm_match.reporting.facts import read_facts
 from sfm_match.store.shard import fingerprint, sha256_of, write_text
 
-FORMAT = 1  # raise it when the same workspace comes to give another page
+FORMAT = 2  # raise it when the same workspace comes to give another page
 _GENERATOR = '<meta name="generator" content="sfm-match'
 _INPUTS = '<meta name="sfm-match-inputs" content="'
 _HEAD = 1024  # bytes of a page in which these are
@@ -62,8 +62,13 @@ def write_report(workspace: Workspace, *, replace: bool = False) -> Written:
 
 def refuse_foreign(workspace: Workspace) -> None:
     """Raises UsageError where `report.html` is somebody else's."""
-    if workspace.report.exists() and _GENERATOR not in _head(workspace.report):
+    if workspace.report.exists() and not made_here(workspace.report):
         raise UsageError(f"{workspace.report}: not made by sfm-match; move it, or leave the report out (--no-report)")
+
+
+def made_here(path: Path) -> bool:
+    """Whether that is a page, and sfm-match made it."""
+    return path.is_file() and _GENERATOR in _head(path)
 
 
 def up_to_date(workspace: Workspace) -> bool:

@@ -1,24 +1,35 @@
-"""Small pictures of the photographs, upright, as JPEG."""
+"""Small pictures of the photographs, upright, as JPEG.
+
+They are kept beside the report: of thousands of photographs, reading all again would take minutes whenever one changed.
+They are in a zip file, which has a checksum for each; what cannot be read is made again.
+"""
 
 import base64
+import contextlib
+import io
 import os
-from collections.abc import Mapping
+import struct
+import zipfile
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import cv2
 
 from sfm_match.images.coordinates import orient
-from sfm_match.images.files import Header, ImageError, decode
+from sfm_match.images.files import Header, ImageError, decode, signature_of
 from sfm_match.images.loader import resize
 from sfm_match.reporting.packing import THUMBNAIL_BYTES
+from sfm_match.store.shard import replacing
 
-_SIDES = (64, 640)  # pixels of the long side
+# pixels of the long side: few, so that a few more photographs do not change all pictures
+_SIDES = (640, 512, 400, 320, 256, 200, 160, 128, 100, 80, 64)
 _BYTES_PER_PIXEL = 0.3  # of a JPEG of this quality, with much detail
 _ASPECT = 0.75
 _QUALITY = 70
+_MADE = 1  # raise it when the same photograph comes to give another picture
+_DAMAGE = (OSError, zipfile.BadZipFile, ValueError, RuntimeError, LookupError, EOFError, struct.error)
 
 
 @dataclass(frozen=True)
@@ -31,33 +42,72 @@ class Thumbnails:
     left_out: int  # images whose pictures would have made the page too large
 
 
-def thumbnails(folder: Path, headers: Mapping[str, Header], budget: int = THUMBNAIL_BYTES) -> Thumbnails:
+def thumbnails(
+    folder: Path, headers: Mapping[str, Header], kept: Path | None = None, budget: int = THUMBNAIL_BYTES
+) -> Thumbnails:
     """A picture of each image, as large as the budget allows.
 
     Args:
         folder: of the photographs.
         headers: by image name.
+        kept: file of those of last time: what they are the pictures of is not read again. It is written if it may be.
         budget: bytes of all pictures.
     """
     side = side_of(len(headers), budget)
+    keys = dict(_keys(folder, headers, side))
+    known = _read(kept, keys) if kept is not None else {}
+    fresh = [name for name in keys if name not in known]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        made = list(pool.map(partial(_thumbnail, folder, side=side), headers, headers.values()))
-    pictures, missing, left_out, total = {}, 0, 0, 0
-    for name, jpeg in zip(headers, made, strict=True):
-        if jpeg is None:
-            missing += 1
-        elif total + len(jpeg) > budget:
+        made = list(pool.map(lambda name: _thumbnail(folder, name, headers[name], side=side), fresh))
+    found = known | {name: jpeg for name, jpeg in zip(fresh, made, strict=True) if jpeg is not None}
+    if kept is not None and len(found) > len(known):
+        _write(kept, keys, found)
+    pictures, left_out, total = {}, 0, 0
+    for name in headers:
+        if name not in found:
+            continue
+        if total + len(found[name]) > budget:
             left_out += 1
         else:
-            total += len(jpeg)
-            pictures[name] = base64.b64encode(jpeg).decode("ascii")
-    return Thumbnails(side, pictures, missing, left_out)
+            total += len(found[name])
+            pictures[name] = base64.b64encode(found[name]).decode("ascii")
+    return Thumbnails(side, pictures, len(headers) - len(found), left_out)
 
 
 def side_of(count: int, budget: int) -> int:
     """The long side of that many pictures, pixels."""
     pixels = budget / max(count, 1) / _BYTES_PER_PIXEL
-    return int(min(max((pixels / _ASPECT) ** 0.5, _SIDES[0]), _SIDES[1]))
+    return next((side for side in _SIDES if side <= (pixels / _ASPECT) ** 0.5), _SIDES[-1])
+
+
+def _keys(folder: Path, names: Mapping[str, Header], side: int) -> Iterator[tuple[str, bytes]]:
+    """Of each photograph that is there: what its picture depends on."""
+    for name in names:
+        with contextlib.suppress(OSError):
+            yield name, f"{_MADE} {side} {signature_of(folder / name)}".encode()
+
+
+def _read(kept: Path, keys: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Image -> JPEG, of the pictures that are up to date and whole."""
+    found: dict[str, bytes] = {}
+    with contextlib.suppress(*_DAMAGE), zipfile.ZipFile(kept) as file:
+        for one in file.infolist():
+            if one.compress_type == zipfile.ZIP_STORED and one.comment == keys.get(one.filename):
+                with contextlib.suppress(*_DAMAGE):
+                    found[one.filename] = file.read(one)
+    return found
+
+
+def _write(kept: Path, keys: Mapping[str, bytes], pictures: Mapping[str, bytes]) -> None:
+    """Where the disk is full or read-only, they are made again next time."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as file:
+        for name in sorted(pictures):
+            about = zipfile.ZipInfo(name)
+            about.comment = keys[name]
+            file.writestr(about, pictures[name])
+    with contextlib.suppress(OSError), replacing(kept) as temporary:
+        temporary.write_bytes(content.getbuffer())
 
 
 def _thumbnail(folder: Path, name: str, header: Header, *, side: int) -> bytes | None:

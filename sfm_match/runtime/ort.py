@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import os
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -14,6 +13,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from sfm_match.job.concurrency import WorkerThreads
+from sfm_match.job.cores import cores
 from sfm_match.runtime.gpus import gpus
 from sfm_match.runtime.planning import assumed_free, whole_range
 from sfm_match.runtime.protocol import GRAPHS, Arrays, EngineError, Part, Provider, Value, engine_failure
@@ -110,7 +110,7 @@ class OrtRuntime:
         self._device, self._cache, self._index, self._keeps_memory = device, cache, index, keeps_memory
         self.on_device = device != "cpu" if on_device is None else on_device
         self.workers = WorkerThreads(at_once if device == "cpu" else 2)
-        self._threads = max(1, (os.cpu_count() or 1) // at_once)
+        self._threads = max(1, cores() // at_once)
         self._memory = "cpu" if device == "cpu" else "cuda"
         wanted = {"cpu": CPU, "cuda": CUDA, "ort-tensorrt": TENSORRT}[device]
         self._wanted = wanted

@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from sfm_match.errors import NothingDone
 from sfm_match.images.collection import Collection
@@ -15,7 +15,24 @@ from sfm_match.job.progress import OnProgress, Progress, StageReport
 from sfm_match.job.stage_record import record_failure, record_stage
 from sfm_match.job.workspace import Workspace
 from sfm_match.options.run import RunOptions
-from sfm_match.stages.state import FeatureSet, MatchSet, all_extracted, all_matched, recorded_features, recorded_matches
+from sfm_match.stages.state import (
+    FeatureSet,
+    MatchSet,
+    all_extracted,
+    all_matched,
+    move_aside,
+    recorded_features,
+    recorded_matches,
+)
+from sfm_match.store.shard import ShardError, damaged_beside, set_aside
+
+
+class DamagedInput(NothingDone):
+    """A file that an earlier stage made was damaged, and is out of the way: that stage makes it again."""
+
+
+if TYPE_CHECKING:
+    from sfm_match.job.ray_workers import RayPool
 
 
 @dataclass
@@ -50,8 +67,21 @@ class Job:
             NothingDone: there are none, or some pairs are still to be matched.
         """
         if self.found_matches is None:
+            self.workspace.tell_if_changed(self.workspace.pairs)
             self.found_matches = recorded_matches(self.workspace, self.collection, self.features)
         return all_matched(self.workspace, self.found_matches)
+
+    def moved_aside(self, error: ShardError) -> "DamagedInput":
+        """Takes a damaged file out of the way, and those beside it: what spoiled one may have spoiled more.
+
+        What was found is forgotten: the file's stage makes it again.
+        """
+        self.found_features = self.found_matches = None
+        move_aside(damaged_beside(error))
+        aside = set_aside(error.path) if error.path.exists() else error.path
+        return DamagedInput(
+            f"{error.path}: damaged ({error.reason}); moved to {aside.name}: `sfm-match {error.command}` makes it again"
+        )
 
     def progress(self, what: str, total: int, unit: str) -> Progress:
         """Of a stage, or of a part of it."""
@@ -102,17 +132,40 @@ STAGES = (
 REPORT = "report"  # the stage that `run` ends with, whatever becomes of the others
 
 
+def ray_pool(address: str | None, device: str) -> "RayPool | None":
+    """Workers on a cluster, where one is asked for.
+
+    Raises:
+        UsageError: the device is not here, or the cluster cannot be had.
+    """
+    if address is None:
+        return None
+    from sfm_match.job.ray_workers import RayPool
+    from sfm_match.runtime.devices import choose
+
+    return RayPool(address, choose(device).device)
+
+
 def stage(name: str) -> StageModule:
     """The module of a stage, by the name of its command."""
     return next(one for one in STAGES if one.name == name).load()
 
 
 def run_stage(name: str, job: Job) -> StageReport:
-    """Runs a stage, and records what it did, or why it could do nothing."""
+    """Runs a stage, and records what it did, or why it could do nothing; not of a part, which is not
+    the stage.
+
+    Raises:
+        DamagedInput: a file of an earlier stage is damaged; it is out of the way.
+    """
+    if job.workspace.shared:
+        return stage(name).run(job)
     try:
         report = stage(name).run(job)
     except NothingDone as error:
         record_failure(job.workspace, name, error)
         raise
+    except ShardError as error:
+        raise job.moved_aside(error) from error
     record_stage(job.workspace, report)
     return report

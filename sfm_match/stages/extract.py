@@ -15,9 +15,11 @@ from sfm_match.job.executor import done_units, threads_each
 from sfm_match.job.progress import Clock, StageReport
 from sfm_match.job.workspace import made_by
 from sfm_match.options.stages import AUTO, ExtractOptions
-from sfm_match.stages.base import Job
+from sfm_match.options.workers import Part
+from sfm_match.stages.base import Job, ray_pool
 from sfm_match.stages.extract_units import ExtractContext, Unit, UnitReceipt, batches_of, extract_units, loader_for
-from sfm_match.stages.state import FeatureSet, feature_set, scan_features
+from sfm_match.stages.parts import features_of_all_parts, told
+from sfm_match.stages.state import FeatureSet, feature_set, move_aside, scan_features
 
 ALGORITHM = 1  # raise it when the same image and options come to give other features
 
@@ -54,7 +56,8 @@ def run(job: Job) -> StageReport:
     """
     workspace, collection, options, clock = job.workspace, job.collection, job.options.extract, Clock()
     with clock.on("load"):
-        devices = devices_for(options)
+        pool = ray_pool(options.ray, options.device)
+        devices = devices_for(options) if pool is None else pool.devices
         on_first = dataclasses.replace(options, device=devices[0], devices=None)
         model = extractor_of(options.model).chosen_model(on_first)
     inputs = feature_inputs(options, model)
@@ -62,28 +65,33 @@ def run(job: Job) -> StageReport:
     collection.save(workspace)  # not before the check: a refused command changes nothing
     workspace.write_record("extract", inputs)
     before = _before(job, inputs)
-    work = {**before.open_units, **before.retry_units}
+    part = Part.parse(options.part) if options.part is not None else None
+    units = list(collection.units())
+    mine = frozenset(units if part is None else part.share(units))
+    move_aside(before.damaged)
+    work = {number: names for number, names in (before.open_units | before.retry_units).items() if number in mine}
     after, detail = before, ""
     if work:
         workspace.write_record("made by", made_by())
         geometries = (geometry_of(header, options, model.divisor) for header in collection.usable.values())
+        # an actor of a cluster sees by itself how many processors it has
+        workers = threads_each(options.workers, len(devices)) if pool is None else options.workers
         context = ExtractContext(
             collection.folder,
             collection.masks,
             workspace.features,
             before.fingerprint,
-            dataclasses.replace(options, workers=threads_each(options.workers, len(devices))),
+            dataclasses.replace(options, workers=workers),
             buckets_of(geometries, options, model.divisor),
         )
-        units = _units(collection, options, model.divisor, work)
+        open_units = _units(collection, options, model.divisor, work)
         progress = job.progress("extract", sum(map(len, work.values())), "images")
         try:
-            receipts = list(
-                done_units(devices, partial(extract_units, context), units, workspace.features, progress.advance, clock)
-            )
+            do = partial(extract_units, context)
+            receipts = list(done_units(devices, do, open_units, workspace.features, progress.advance, clock, pool))
         finally:
             progress.close()
-        detail = _detail(receipts, min(len(devices), len(units))) + decoder_note(options.decoder)
+        detail = _detail(receipts, min(len(devices), len(open_units))) + decoder_note(options.decoder)
         heads = {**before.heads, **{receipt.number: receipt.head for receipt in receipts}}
         after = feature_set(workspace, collection, inputs, heads)
     panoramas = sum(is_panorama(*header.upright_size) for header in collection.usable.values())
@@ -92,16 +100,21 @@ def run(job: Job) -> StageReport:
             f"{panoramas:,} images have the shape of 360-degree panoramas: `sfm-match cubemap` makes pictures of them"
         )
         detail = f"{detail}; {hint}" if detail else hint
+    if part is None:
+        write_failed(workspace, after.failed)
+    else:
+        after = features_of_all_parts(workspace, collection, inputs)
+        said = told(str(part), sum(map(len, after.open_units.values())), "images")
+        detail = f"{detail}; {said}" if detail else said
     job.found_features = after
-    write_failed(workspace, after.failed)
-    if not after.counts:
+    if not after.counts and not after.open_units:
         first = ", ".join(f"{name}: {why}" for name, why in list(after.failed.items())[:3])
         raise NothingDone(f"{collection.folder}: no readable image among {len(collection.records)} ({first})")
     return StageReport(
         "extract",
         "images",
         done=sum(name in after.counts for names in work.values() for name in names),
-        cached=sum(unit not in work for unit in before.units.values()),
+        cached=sum(unit not in work and unit in mine for unit in before.units.values()),
         failed=len(after.failed),
         seconds=clock.seconds,
         spent=clock.spent,

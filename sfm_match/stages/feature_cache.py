@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sfm_match.images.files import Header
 from sfm_match.job.concurrency import machine_memory
 from sfm_match.matching.matcher import Descriptors
-from sfm_match.store.features import read_features, unit_path
+from sfm_match.store.features import Features, read_features, unit_path
 
 KEPT = 1 << 29  # bytes of descriptors in memory: 7 blocks of 32 images with 4096 x 256 float16
 SHARE = 8  # with a GPU, this part of the machine's memory where that is more: reading would hold it up
@@ -41,6 +41,7 @@ class FeatureCache:
             limit: bytes of descriptors to keep.
         """
         self._folder, self._units, self._headers, self._limit = folder, units, headers or {}, limit
+        self._sizes = {name: (header.width, header.height) for name, header in self._headers.items()}
         self._held: OrderedDict[str, Descriptors] = OrderedDict()  # the latest used last
         self._bytes = 0
         self._one_at_a_time = Lock()
@@ -53,7 +54,7 @@ class FeatureCache:
             for name in found:
                 self._held.move_to_end(name)
             for unit, missing in self._by_unit(name for name in names if name not in found).items():
-                for name, features in read_features(unit_path(self._folder, unit), missing).items():
+                for name, features in self._read(unit, missing).items():
                     found[name] = self._held[name] = features.descriptors
                     self._bytes += features.descriptors.nbytes
                 self.read += len(missing)
@@ -66,9 +67,13 @@ class FeatureCache:
         found = {}
         with self._one_at_a_time:
             for unit, mine in self._by_unit(names).items():
-                for name, features in read_features(unit_path(self._folder, unit), mine, descriptors=False).items():
+                for name, features in self._read(unit, mine, descriptors=False).items():
                     found[name] = features.keypoints
         return [found[name] for name in names]
+
+    def _read(self, unit: int, names: Sequence[str], *, descriptors: bool = True) -> dict[str, Features]:
+        path = unit_path(self._folder, unit)
+        return read_features(path, names, descriptors=descriptors, sizes=self._sizes)
 
     def headers(self, names: Sequence[str]) -> list[Header]:
         """Of each image."""

@@ -5,8 +5,8 @@ another strategy) make new files beside those that are there. `pair_blocks` plan
 """
 
 import dataclasses
-import re
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,18 @@ from sfm_match.job.workspace import FROM, Workspace
 from sfm_match.matching.matcher import MatchSettings
 from sfm_match.models import MatchDefaults, lightglue, match_defaults, recorded_match_defaults
 from sfm_match.options.stages import LIGHTGLUE, MatchOptions
+from sfm_match.options.workers import Part
 from sfm_match.runtime.devices import devices_of
 from sfm_match.stages import match_blocks as blocks
-from sfm_match.stages.base import Job
-from sfm_match.stages.match_blocks import BlockReceipt, MatchContext, match_blocks
+from sfm_match.stages.base import Job, ray_pool
+from sfm_match.stages.match_blocks import BlockPlan, BlockReceipt, MatchContext, match_blocks
 from sfm_match.stages.pair_blocks import plan_blocks
-from sfm_match.stages.state import FeatureSet, scan_matches
-from sfm_match.store.matches import BlockHead
+from sfm_match.stages.parts import agreed_pairs, forget_agreed_pairs, told
+from sfm_match.stages.state import FeatureSet, MatchSet, move_aside, scan_matches
+from sfm_match.store.matches import BLOCK_FILE, BlockHead
 from sfm_match.store.shard import sha256_of
 
 ALGORITHM = 4  # raise it when the same features and options come to give other matches
-_FILE_NAME = re.compile(r"\d{5,}-\d{5,}-[0-9a-f]{8}\.h5")
 
 
 def match_inputs(options: MatchOptions, defaults: MatchDefaults) -> dict[str, Any]:
@@ -96,36 +97,36 @@ def run(job: Job) -> StageReport:
     defaults = recorded_match_defaults(features.inputs)
     inputs = match_inputs(options, defaults)
     workspace.check("match", inputs, overwrite=job.overwrite)
+    workspace.tell_if_changed(workspace.pairs)
     with clock.on("plan"):
-        before = scan_matches(workspace, job.collection, features, inputs)
-        if not len(before.usable):
-            raise NothingDone(f"{workspace.pairs}: no pair of images that both have features")
-        workspace.write_record("match", inputs)
-        remove_useless(workspace, before.heads)
-        plans = list(plan_blocks(workspace.matches, before.fingerprint, before.names, features, before.open_pairs))
-    progress = job.progress("match", len(before.open_pairs), "pairs")
+        before, plans = _planned(job, features, inputs)
+    total = sum(len(plan.pairs) for plan in plans)
+    progress = job.progress("match", total, "pairs")
     receipts: list[BlockReceipt] = []
     devices = [options.device]
     try:
         if plans:
-            devices = devices_of(options.device, options.devices)
-            context = _context(job, inputs, before.fingerprint, workers=len(devices))
-            receipts += done_units(
-                devices, partial(match_blocks, context), plans, workspace.matches, progress.advance, clock
-            )
+            pool = ray_pool(options.ray, options.device)
+            devices = devices_of(options.device, options.devices) if pool is None else pool.devices
+            do = partial(match_blocks, _context(job, inputs, before.fingerprint, workers=len(devices)))
+            receipts += done_units(devices, do, plans, workspace.matches, progress.advance, clock, pool)
     finally:
         progress.close()
-    heads = {plan.path: BlockHead(before.fingerprint, plan.images, plan.pairs) for plan in plans}
-    job.found_matches = before.with_blocks(heads)
+    if options.part is None:
+        heads = {plan.path: BlockHead(before.fingerprint, plan.images, plan.pairs) for plan in plans}
+        job.found_matches = before.with_blocks(heads)
+    else:
+        job.found_matches = scan_matches(workspace, job.collection, features, inputs)
     workers = min(len(devices), len(plans))
     engines = [f"{workers} workers" if workers > 1 else "", *dict.fromkeys(receipt.engine for receipt in receipts)]
     passed_over = len(before.listed) - len(before.usable)
     left_out = f"{passed_over:,} pairs of images without features passed over" if passed_over else ""
-    notes = [", ".join(filter(None, engines)), left_out]
+    parts = told(options.part, len(job.found_matches.open_pairs), "pairs") if options.part is not None else ""
+    notes = [", ".join(filter(None, engines)), left_out, parts]
     return StageReport(
         "match",
         "pairs",
-        done=len(before.open_pairs),
+        done=total,
         cached=len(before.usable) - len(before.open_pairs),
         seconds=clock.seconds,
         spent=clock.spent,
@@ -134,10 +135,30 @@ def run(job: Job) -> StageReport:
     )
 
 
+def _planned(job: Job, features: FeatureSet, inputs: dict[str, Any]) -> tuple[MatchSet, list[BlockPlan]]:
+    """What is matched, and the blocks that are to be: of a part, its own. The record and the folder are made ready."""
+    workspace, part = job.workspace, job.options.match.part
+    with workspace.locked() if part is not None else nullcontext():
+        before = scan_matches(workspace, job.collection, features, inputs)
+        if not len(before.usable):
+            raise NothingDone(f"{workspace.pairs}: no pair of images that both have features")
+        workspace.write_record("match", inputs)
+        move_aside(before.damaged)
+        if part is None:
+            remove_useless(workspace, before.heads)
+            forget_agreed_pairs(workspace)
+        pairs = before.open_pairs if part is None else agreed_pairs(workspace, features, before)
+    plans = list(plan_blocks(workspace.matches, before.fingerprint, before.names, features, pairs))
+    if part is None:
+        return before, plans
+    return before, [plan for plan in Part.parse(part).share(plans) if plan.path not in before.heads]
+
+
 def _context(job: Job, inputs: Mapping[str, Any], expected: str, workers: int) -> MatchContext:
     """What the workers need to know; `inputs` are those of the fingerprint `expected`."""
     features, options = job.features, job.options.match
-    options = dataclasses.replace(options, match_workers=threads_each(options.match_workers, workers))
+    if options.ray is None:  # an actor sees by itself how many processors it has
+        options = dataclasses.replace(options, match_workers=threads_each(options.match_workers, workers))
     settings = match_settings(options, inputs, features, max(features.counts.values()))
     headers = features.headers(job.collection)
     return MatchContext(features.folder, features.units, headers, expected, options.matcher, settings, workers)
@@ -168,7 +189,7 @@ def match_settings(
 
 
 def remove_useless(workspace: Workspace, useful: Mapping[Path, BlockHead]) -> None:
-    """Deletes files of other options, and damaged ones; files with other names are not ours."""
+    """Deletes files of other options; files with other names are not ours."""
     for path in workspace.matches.glob("*.h5"):
-        if path not in useful and _FILE_NAME.fullmatch(path.name):
+        if path not in useful and BLOCK_FILE.fullmatch(path.name):
             path.unlink()

@@ -28,7 +28,7 @@ from sfm_match.stages.strategies import Sources, Tally, all_pairs
 from sfm_match.store.pairs import read_known_pairs, read_pairs, write_pairs_file
 from sfm_match.store.shard import fingerprint, sha256_of
 
-_WRITTEN = "pairs written"  # entry of the workspace's record
+_WRITTEN = "pairs written"  # entry of the workspace's record: `Workspace.note_written` makes it
 _ADDED = "pairs added"  # entry of the last second round
 
 
@@ -74,8 +74,8 @@ def run(job: Job) -> StageReport:
     detail = f"{strategy}: {reason}" if reason else strategy
     inputs = fingerprint(_inputs(sources, options))
     before = workspace.read_record().get(_WRITTEN)
-    if before is not None and before["inputs"] == inputs and _is(workspace.pairs, before["sha256"]):
-        return StageReport("pairs", "pairs", 0, before["count"], detail=detail, facts={"strategy": strategy})
+    if before is not None and before.get("inputs") == inputs and _is(workspace.pairs, before.get("sha256")):
+        return StageReport("pairs", "pairs", 0, before.get("count", 0), detail=detail, facts={"strategy": strategy})
     if not kept:
         workspace.added_pairs.unlink(missing_ok=True)
     tally = Tally()
@@ -86,7 +86,7 @@ def run(job: Job) -> StageReport:
     except NothingDone as error:
         raise NothingDone(f"--strategy {strategy}: {error}") from error
     workspace.write_record("pairs", recorded)
-    workspace.write_record(_WRITTEN, {"inputs": inputs, "count": count, "sha256": sha256_of(workspace.pairs)})
+    workspace.note_written(workspace.pairs, inputs=inputs, count=count)
     facts: dict[str, Any] = {"strategy": strategy}
     if chosen.prune:
         facts["candidates"] = tally.candidates
@@ -124,7 +124,7 @@ def _add_pairs(job: Job) -> StageReport:
     )
     inputs = fingerprint([*_inputs(sources, options), database])
     facts = {"strategy": options.strategy}
-    if workspace.read_record().get(_ADDED) == inputs:
+    if workspace.read_record().get(_ADDED, {}).get("inputs") == inputs:
         return StageReport("pairs", "pairs", 0, len(listed), detail=detail, facts=facts)
     try:
         proposed = np.concatenate([np.empty((0, 2), np.int32), *all_pairs(sources, tally)])
@@ -141,16 +141,19 @@ def _append(sources: Sources, listed: NDArray[np.int64], fresh: Block) -> None:
     """Brings pairs into `pairs.txt`, and into the file from which they come back when it is made anew."""
     workspace, names = sources.job.workspace, sources.names
     before = workspace.read_record().get(_WRITTEN, {})
-    ours = "sha256" in before and _is(workspace.pairs, before["sha256"])  # not changed by hand
+    ours = _is(workspace.pairs, before.get("sha256"))  # not changed by hand
+    workspace.tell_if_changed(workspace.added_pairs)
     earlier = read_known_pairs(workspace.added_pairs, names)
     write_pairs_file(workspace.added_pairs, names, [earlier.astype(np.int32), fresh])
+    workspace.note_written(workspace.added_pairs)
     count = write_pairs_file(workspace.pairs, names, [listed.astype(np.int32), fresh])
     if ours:
-        workspace.write_record(_WRITTEN, {**before, "count": count, "sha256": sha256_of(workspace.pairs)})
+        workspace.note_written(workspace.pairs, **{**before, "count": count})
 
 
 def _with_added(blocks: Iterator[Block], sources: Sources) -> Iterator[Block]:
     """A list that is made anew, and the pairs of second rounds."""
+    sources.job.workspace.tell_if_changed(sources.job.workspace.added_pairs)
     added = read_known_pairs(sources.job.workspace.added_pairs, sources.names).astype(np.int32)
     whole = "exhaustive" in sources.options.parts() and not sources.options.prune
     return union(len(sources.names), [blocks, iter([added])]) if len(added) and not whole else blocks
@@ -184,5 +187,5 @@ def _inputs_of(options: PairsOptions) -> dict[str, Any]:
     return inputs
 
 
-def _is(path: Path, digest: str) -> bool:
-    return path.exists() and sha256_of(path) == digest
+def _is(path: Path, digest: str | None) -> bool:
+    return digest is not None and path.is_file() and sha256_of(path) == digest

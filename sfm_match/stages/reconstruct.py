@@ -3,7 +3,8 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from sfm_match.images.files import Header
 from sfm_match.job.progress import Clock, StageReport
 from sfm_match.job.workspace import Workspace
 from sfm_match.options.stages import ReconstructOptions
+from sfm_match.signals import removed_if_stopped
 from sfm_match.stages.base import Job
 from sfm_match.store.shard import commit, fingerprint, remove_leftovers, temporary_name, write_text
 
@@ -95,9 +97,7 @@ def run(job: Job) -> StageReport:
     if not collection.folder.is_dir():
         raise NothingDone(f"{collection.folder}: the images are gone; the mapper reads the points' colours from them")
     headers = {name: collection.usable[name] for name in image_names(workspace.database)}
-    temporary = workspace.folder / temporary_name("sparse")
-    temporary.mkdir()
-    try:
+    with _unfinished(workspace) as temporary:
         if known is not None:
             mapped = triangulate(workspace.database, collection.folder, options, temporary, clock)
         else:
@@ -105,7 +105,8 @@ def run(job: Job) -> StageReport:
             mapped = _mapped(job, headers, temporary, clock, standing)
         with clock.on("write"):
             outside = _outside(workspace, collection, mapped, options)
-            write_reasons(workspace.unregistered, {name: f"{kind}: {text}" for name, (kind, text) in outside.items()})
+            table = {name: f"{kind}: {text}" for name, (kind, text) in outside.items()}
+            write_reasons(workspace, workspace.unregistered, table)
             if not mapped.models:
                 raise NothingDone(_no_model(workspace, counts, options))
             colour_points(mapped.models, collection.folder)
@@ -126,9 +127,19 @@ def run(job: Job) -> StageReport:
             if workspace.sparse.exists():
                 workspace.sparse.rename(workspace.folder / temporary_name("sparse", "old"))
             commit(temporary, workspace.sparse)
-    finally:
-        remove_leftovers(workspace.folder)
     return _report(outcome, counts, options, len(collection.records), clock, computed=True, edited=edited)
+
+
+@contextmanager
+def _unfinished(workspace: Workspace) -> Iterator[Path]:
+    """An empty folder, to be renamed to `sparse`, or not to stay."""
+    temporary = workspace.folder / temporary_name("sparse")
+    temporary.mkdir()
+    with removed_if_stopped(temporary):
+        try:
+            yield temporary
+        finally:
+            remove_leftovers(workspace.folder)
 
 
 def _mapped(

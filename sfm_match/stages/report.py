@@ -1,9 +1,12 @@
 """`report.html`: how the job went, to look at. Made at the end of a run, and of any workspace, finished or not."""
 
+from sfm_match.job.log import LOGGER
 from sfm_match.job.progress import Clock, StageReport
 from sfm_match.job.workspace import Workspace
-from sfm_match.reporting.page import refuse_foreign, up_to_date, write_report
+from sfm_match.reporting.page import made_here, refuse_foreign, up_to_date, write_report
 from sfm_match.stages.base import Job
+
+LAST = "reconstruct"  # the stage that comes before the report
 
 
 def check(job: Job) -> None:
@@ -22,6 +25,22 @@ def run(job: Job) -> StageReport:
     if not job.overwrite and up_to_date(job.workspace):
         return StageReport("report", "images", 0, status(job), facts={"path": str(job.workspace.report)})
     return make(job.workspace, replace=job.overwrite)
+
+
+def refresh(job: Job, stage: str) -> None:
+    """After a single stage: a page that shows what was before is made again, or, where more stages are to come, named.
+
+    Args:
+        job: the stage's.
+        stage: that ran.
+    """
+    path = job.workspace.report
+    if not made_here(path) or up_to_date(job.workspace):
+        return
+    if stage == LAST:
+        make(job.workspace)
+    else:
+        LOGGER.info("%s shows what was before; `sfm-match report` makes it again", path)
 
 
 def make(workspace: Workspace, *, replace: bool = False) -> StageReport:

@@ -5,10 +5,11 @@ database, an export, a report - goes through `iter_features` and `iter_matches`.
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +18,15 @@ from sfm_match.errors import NothingDone
 from sfm_match.features.extractor import ROTATIONS
 from sfm_match.images.collection import Collection
 from sfm_match.images.files import Header
+from sfm_match.job.log import LOGGER
 from sfm_match.job.workspace import Workspace
 from sfm_match.store.features import Features, UnitIndex, read_features, read_index, unit_path
-from sfm_match.store.matches import BlockHead, Matches, read_head, read_matches
+from sfm_match.store.matches import BLOCK_FILE, BlockHead, Matches, read_head, read_matches
 from sfm_match.store.pairs import read_pairs
-from sfm_match.store.shard import ShardError, fingerprint
+from sfm_match.store.shard import ShardError, fingerprint, set_aside
 
 NamedFeatures = tuple[str, Features]
+S = TypeVar("S", "FeatureSet", "MatchSet")
 NamedMatches = tuple[str, str, Matches]
 
 
@@ -40,6 +43,8 @@ class FeatureSet:
     open_units: dict[int, list[str]] = field(default_factory=dict)  # without a file that is up to date
     retry_units: dict[int, list[str]] = field(default_factory=dict)  # with an image that another try may cure
     heads: Mapping[int, UnitIndex] = field(default_factory=dict)  # of the files that are up to date
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # width and height of images, raw pixels
+    damaged: Sequence[ShardError] = ()  # files that cannot be used; their units are open
 
     @property
     def fingerprint(self) -> str:
@@ -63,20 +68,24 @@ class FeatureSet:
 
 
 def scan_features(workspace: Workspace, collection: Collection, inputs: Mapping[str, Any]) -> FeatureSet:
-    """Reads the head of every unit's file. A file of other inputs, or that cannot be read, counts as absent."""
-    heads = {}
+    """Reads the head of every unit's file. A file of other inputs, or that is damaged, counts as absent."""
+    heads, damaged = {}, []
     for unit in collection.units():
         path = unit_path(workspace.features, unit)
         try:
             if path.exists():
                 heads[unit] = read_index(path)
-        except ShardError:
-            continue
-    return feature_set(workspace, collection, inputs, heads)
+        except ShardError as error:
+            damaged.append(error)
+    return feature_set(workspace, collection, inputs, heads, damaged)
 
 
 def feature_set(
-    workspace: Workspace, collection: Collection, inputs: Mapping[str, Any], heads: Mapping[int, UnitIndex]
+    workspace: Workspace,
+    collection: Collection,
+    inputs: Mapping[str, Any],
+    heads: Mapping[int, UnitIndex],
+    damaged: Sequence[ShardError] = (),
 ) -> FeatureSet:
     """What these files hold of the collection.
 
@@ -85,6 +94,7 @@ def feature_set(
         collection: its images.
         inputs: of the features' fingerprint.
         heads: of files, by unit.
+        damaged: files that cannot be used.
     """
     counts: dict[str, int] = {}
     units: dict[str, int] = {}
@@ -110,8 +120,35 @@ def feature_set(
             else:
                 failed[name] = head.failed[name]
     described = {name: signatures[name] for name in counts}
-    folder = workspace.features
-    return FeatureSet(folder, inputs, counts, units, described, failed, open_units, retry_units, current)
+    sizes = {name: (header.width, header.height) for name, header in collection.usable.items()}
+    return FeatureSet(
+        workspace.features,
+        inputs,
+        counts,
+        units,
+        described,
+        failed,
+        open_units,
+        retry_units,
+        current,
+        sizes,
+        damaged,
+    )
+
+
+def whole(found: S) -> S:
+    """The features or matches themselves. Raises ShardError where a file is damaged."""
+    if found.damaged:
+        raise found.damaged[0]
+    return found
+
+
+def move_aside(damaged: Iterable[ShardError]) -> None:
+    """Takes damaged files out of the way, with a line each, so that they are made again. The workspace is locked."""
+    for error in damaged:
+        with suppress(FileNotFoundError):
+            aside = set_aside(error.path)
+            LOGGER.warning("%s: damaged (%s); moved to %s and made again", error.path, error.reason, aside.name)
 
 
 def recorded_features(workspace: Workspace, collection: Collection) -> FeatureSet:
@@ -123,8 +160,8 @@ def recorded_features(workspace: Workspace, collection: Collection) -> FeatureSe
 
 
 def all_extracted(workspace: Workspace, features: FeatureSet) -> FeatureSet:
-    """The features themselves. Raises NothingDone where some units are still open."""
-    if features.open_units:
+    """The features themselves. Raises ShardError or NothingDone where some units are damaged or still open."""
+    if whole(features).open_units:
         missing = sum(map(len, features.open_units.values()))
         raise NothingDone(f"{workspace.folder}: {missing} images are not extracted; run `sfm-match extract` again")
     return features
@@ -144,7 +181,8 @@ def iter_features(
         ShardError: a file cannot be read.
     """
     for unit, mine in features.by_unit(features.units if names is None else names).items():
-        yield from read_features(unit_path(features.folder, unit), mine, descriptors=descriptors).items()
+        path = unit_path(features.folder, unit)
+        yield from read_features(path, mine, descriptors=descriptors, sizes=features.sizes).items()
 
 
 @dataclass(frozen=True)
@@ -158,17 +196,18 @@ class MatchSet:
     usable: NDArray[np.int64]  # (Q, 2) those of which both images have features
     open_pairs: NDArray[np.int64]  # (R, 2) those without matches
     heads: Mapping[Path, BlockHead]  # of the files that are up to date
+    damaged: Sequence[ShardError] = ()  # files that cannot be used
 
     def with_blocks(self, heads: Mapping[Path, BlockHead]) -> "MatchSet":
         """The same when the open pairs are matched, in these files."""
         none = np.empty((0, 2), np.int64)
-        return dataclasses.replace(self, open_pairs=none, heads={**self.heads, **heads})
+        return dataclasses.replace(self, open_pairs=none, heads={**self.heads, **heads}, damaged=())
 
 
 def scan_matches(
     workspace: Workspace, collection: Collection, features: FeatureSet, inputs: Mapping[str, Any]
 ) -> MatchSet:
-    """Compares `pairs.txt` with the files of matches. A file of other inputs, or that cannot be read, is absent.
+    """Compares `pairs.txt` with the files of matches. A file of other inputs, or that is damaged, is absent.
 
     Raises:
         NothingDone, UsageError: there are no pairs, or they are those of other images.
@@ -179,18 +218,20 @@ def scan_matches(
     has_features = np.array([name in features.counts for name in names])
     usable = listed[has_features[listed].all(axis=1)]
     rank = {name: i for i, name in enumerate(names)}
-    heads = {}
+    heads, damaged = {}, []
     for path in sorted(workspace.matches.glob("*.h5")):
         try:
             head = read_head(path)
-        except ShardError:
+        except ShardError as error:
+            if BLOCK_FILE.fullmatch(path.name):  # others are not ours
+                damaged.append(error)
             continue
         if head.fingerprint == expected:
             heads[path] = head
     codes = [head.pair_codes(rank, features.signatures) for head in heads.values()]
     matched = np.concatenate([np.empty(0, np.int64), *codes])
     open_pairs = usable[~np.isin(usable @ (len(names), 1), matched)]
-    return MatchSet(inputs, expected, names, listed, usable, open_pairs, heads)
+    return MatchSet(inputs, expected, names, listed, usable, open_pairs, heads, damaged)
 
 
 def recorded_matches(workspace: Workspace, collection: Collection, features: FeatureSet) -> MatchSet:
@@ -202,11 +243,17 @@ def recorded_matches(workspace: Workspace, collection: Collection, features: Fea
 
 
 def all_matched(workspace: Workspace, matches: MatchSet) -> MatchSet:
-    """The matches themselves. Raises NothingDone where some pairs are still to be matched."""
-    if len(matches.open_pairs):
+    """The matches themselves. Raises ShardError or NothingDone where some are damaged or still to be matched."""
+    if len(whole(matches).open_pairs):
         left = len(matches.open_pairs)
         raise NothingDone(f"{workspace.folder}: {left:,} pairs are not matched; run `sfm-match match`")
     return matches
+
+
+def read_pairs_of(path: Path, head: BlockHead, features: FeatureSet) -> list[Matches]:
+    """Of each pair of a file: no match is of a keypoint that the features do not have. Raises ShardError."""
+    current = {name for name, was in head.images.items() if features.signatures.get(name) == was}
+    return read_matches(path, {name: features.counts[name] for name in current})
 
 
 def iter_matches(matches: MatchSet, features: FeatureSet) -> Iterator[NamedMatches]:
@@ -221,7 +268,7 @@ def iter_matches(matches: MatchSet, features: FeatureSet) -> Iterator[NamedMatch
         codes = head.pair_codes(rank, features.signatures)
         # not np.isin, which would sort all pairs again for each file
         places = np.searchsorted(listed, codes).clip(max=len(listed) - 1)
-        found = read_matches(path)
+        found = read_pairs_of(path, head, features)
         names = list(head.images)
         for number in np.flatnonzero(listed[places] == codes):
             i, j = head.pairs[number]

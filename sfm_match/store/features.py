@@ -1,14 +1,18 @@
 """Features of a unit of images, packed: one dataset for all images, offsets between them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from sfm_match.store.shard import open_shard, read_strings, write_shard
+from sfm_match.store.shard import UNCHECKED, check_bytes, open_shard, read_strings, write_shard
+from sfm_match.store.validation import check_datasets, check_finite, check_keypoints, check_names, check_offsets
+
+COMMAND = "extract"  # makes these files
 
 
 @dataclass(frozen=True)
@@ -79,29 +83,79 @@ def write_unit(path: Path, result: UnitResult, fingerprint: str, dimension: int)
     write_shard(path, arrays, {"fingerprint": fingerprint, "convention": "COLMAP: first pixel's centre is 0.5, 0.5"})
 
 
+def check_unit(path: Path, sizes: Mapping[str, tuple[int, int]]) -> None:
+    """Reads and validates all of a unit's file; `sizes` as in `read_features`. Raises ShardError."""
+    check_bytes(path, COMMAND)
+    read_features(path, sizes=sizes)
+
+
 def read_index(path: Path) -> UnitIndex:
-    with open_shard(path) as file:
-        counts = np.diff(file["offsets"][()]).tolist()
-        names, failed = read_strings(file, "names"), read_strings(file, "failed_names")
-        retry = {name for name, again in zip(failed, file["failed_retry"][()], strict=True) if again}
-        return UnitIndex(
-            str(file.attrs["fingerprint"]),
-            dict(zip(names, counts, strict=True)),
-            dict(zip(failed, read_strings(file, "failed_reasons"), strict=True)),
-            dict(zip((*names, *failed), read_strings(file, "signatures"), strict=True)),
-            retry,
-        )
+    """Raises ShardError where the file is damaged."""
+    with open_shard(path, COMMAND, unchecked=True) as file:
+        return _validated(file)[0]
 
 
-def read_features(path: Path, names: Sequence[str] | None = None, *, descriptors: bool = True) -> dict[str, Features]:
-    """Features of some of a unit's images (all without `names`); descriptors can be left on the disk."""
-    with open_shard(path) as file:
-        rows = {name: row for row, name in enumerate(read_strings(file, "names"))}
-        offsets = file["offsets"][()]
+def read_features(
+    path: Path,
+    names: Sequence[str] | None = None,
+    *,
+    descriptors: bool = True,
+    sizes: Mapping[str, tuple[int, int]] | None = None,
+) -> dict[str, Features]:
+    """Features of some of a unit's images (all without `names`).
+
+    Args:
+        path: of the unit's file.
+        names: of the images.
+        descriptors: they can be left on the disk.
+        sizes: width and height of images, pixels: their keypoints are within.
+
+    Raises:
+        ShardError: the file is damaged, or has no features of one of the images.
+    """
+    with open_shard(path, COMMAND, unchecked=True) as file:
+        index, offsets = _validated(file)
+        rows = {name: row for row, name in enumerate(index.counts)}
         width = file["descriptors"].shape[1]
         features = {}
         for name in names if names is not None else rows:
+            if name not in rows:
+                raise ValueError(f"no features of {name} in it")
             part = slice(offsets[rows[name]], offsets[rows[name] + 1])
             described = file["descriptors"][part] if descriptors else np.empty((0, width), np.float16)
-            features[name] = Features(file["keypoints"][part], file["scores"][part], described)
+            features[name] = one = Features(file["keypoints"][part], file["scores"][part], described)
+            check_keypoints(name, one.keypoints, (sizes or {}).get(name))
+            check_finite(f"scores of {name}", one.scores)
+            if file.attrs["schema"] == UNCHECKED:  # of others the checksums vouch for them; they are most of the file
+                check_finite(f"descriptors of {name}", described)
         return features
+
+
+def _validated(file: h5py.File) -> tuple[UnitIndex, NDArray[np.int64]]:
+    """The head of a unit's file, and the (I + 1,) first keypoints of its images. Raises ValueError."""
+    images, failures = len(file["names"]), len(file["failed_names"])
+    total = len(file["keypoints"])
+    strings = {"names": images, "failed_names": failures, "failed_reasons": failures, "signatures": images + failures}
+    check_datasets(
+        file,
+        {
+            **{name: ("string", (count,)) for name, count in strings.items()},
+            "offsets": ("int64", (images + 1,)),
+            "keypoints": ("float32", (total, 2)),
+            "scores": ("float32", (total,)),
+            "descriptors": ("float16", (total, None)),
+            "failed_retry": ("uint8", (failures,)),
+        },
+    )
+    names, failed = read_strings(file, "names"), read_strings(file, "failed_names")
+    check_names([*names, *failed])
+    offsets: NDArray[np.int64] = file["offsets"][()]
+    check_offsets(offsets, total)
+    index = UnitIndex(
+        str(file.attrs["fingerprint"]),
+        dict(zip(names, np.diff(offsets).tolist(), strict=True)),
+        dict(zip(failed, read_strings(file, "failed_reasons"), strict=True)),
+        dict(zip((*names, *failed), read_strings(file, "signatures"), strict=True)),
+        {name for name, again in zip(failed, file["failed_retry"][()], strict=True) if again},
+    )
+    return index, offsets

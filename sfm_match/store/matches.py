@@ -1,15 +1,29 @@
 """Matches of a block of pairs, packed: one dataset for all pairs, offsets between them."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from sfm_match.store.shard import open_shard, read_strings, write_shard
+from sfm_match.store.shard import check_bytes, open_shard, read_strings, write_shard
+from sfm_match.store.validation import (
+    check_datasets,
+    check_indices,
+    check_names,
+    check_offsets,
+    check_pairs,
+    check_probabilities,
+)
+
+BLOCK_FILE = re.compile(r"\d{5,}-\d{5,}-[0-9a-f]{8}\.h5")  # names of these files: `stages.pair_blocks` gives them
+COMMAND = "match"  # makes these files
+_ANY = 1 << 32  # keypoints of an image of which it is not known how many it has
 
 
 @dataclass(frozen=True)
@@ -60,21 +74,62 @@ def write_block(path: Path, block: PairBlock) -> None:
     write_shard(path, arrays, {"fingerprint": block.fingerprint})
 
 
+def check_block(path: Path, counts: Mapping[str, int] | None = None) -> None:
+    """Reads and validates all of a file; `counts` as in `read_matches`. Raises ShardError."""
+    check_bytes(path, COMMAND)
+    read_matches(path, counts)
+
+
 def read_head(path: Path) -> BlockHead:
-    """Raises ShardError where the file cannot be read."""
-    with open_shard(path) as file:
-        images = dict(zip(read_strings(file, "names"), read_strings(file, "signatures"), strict=True))
-        return BlockHead(str(file.attrs["fingerprint"]), images, file["pairs"][()])
+    """Raises ShardError where the file is damaged."""
+    with open_shard(path, COMMAND, unchecked=True) as file:
+        return _validated(file)[0]
 
 
-def read_matches(path: Path) -> list[Matches]:
-    """Of each pair of a file, in the order of its head's `pairs`. Raises ShardError where it cannot be read."""
-    with open_shard(path) as file:
+def read_matches(path: Path, counts: Mapping[str, int] | None = None) -> list[Matches]:
+    """Of each pair of a file, in the order of its head's `pairs`.
+
+    Args:
+        path: of the file.
+        counts: keypoints of images whose features were matched: none that does not exist is in a match.
+
+    Raises:
+        ShardError: the file is damaged.
+    """
+    with open_shard(path, COMMAND, unchecked=True) as file:
+        head, offsets = _validated(file)
         indices, scores = file["matches"][()], file["scores"][()]
-        return [Matches(indices[a:b], scores[a:b]) for a, b in pairwise(file["offsets"][()].tolist())]
+        check_probabilities(scores)
+        if counts is not None:
+            existing = np.array([counts.get(name, _ANY) for name in head.images], np.int64)
+            check_indices(indices, offsets, existing[head.pairs])
+        return [Matches(indices[a:b], scores[a:b]) for a, b in pairwise(offsets.tolist())]
 
 
 def read_block(path: Path) -> PairBlock:
-    """Head and matches. Raises ShardError where the file cannot be read."""
+    """Head and matches. Raises ShardError where the file is damaged."""
     head = read_head(path)
     return PairBlock(head.fingerprint, head.images, head.pairs, read_matches(path))
+
+
+def _validated(file: h5py.File) -> tuple[BlockHead, NDArray[np.int64]]:
+    """The head of a file, and the (P + 1,) first matches of its pairs. Raises ValueError."""
+    images, count, total = len(file["names"]), len(file["pairs"]), len(file["matches"])
+    check_datasets(
+        file,
+        {
+            "names": ("string", (images,)),
+            "signatures": ("string", (images,)),
+            "pairs": ("int32", (count, 2)),
+            "offsets": ("int64", (count + 1,)),
+            "matches": ("uint32", (total, 2)),
+            "scores": ("float16", (total,)),
+        },
+    )
+    names = read_strings(file, "names")
+    check_names(names)
+    pairs, offsets = file["pairs"][()], file["offsets"][()]
+    check_pairs(pairs, names)
+    check_offsets(offsets, total)
+    signatures = dict(zip(names, read_strings(file, "signatures"), strict=True))
+    return BlockHead(str(file.attrs["fingerprint"]), signatures, pairs), offsets

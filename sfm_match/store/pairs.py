@@ -11,6 +11,8 @@ from pairs import Block
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.store.shard import replacing
 
+_CURE = "run `sfm-match pairs` again"
+
 
 def write_pairs_file(path: Path, names: Sequence[str], blocks: Iterable[Block]) -> int:
     """Writes pairs as they come. Returns how many; without any, an earlier file is left alone.
@@ -50,6 +52,15 @@ def read_known_pairs(path: Path, names: Sequence[str]) -> NDArray[np.int64]:
 
 
 def _parsed(path: Path, names: Sequence[str], *, strict: bool) -> NDArray[np.int64]:
+    try:
+        return _lines(path, names, strict=strict)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}; {_CURE}") from error
+    except UnicodeError as error:
+        raise UsageError(f"{path}: not text in UTF-8; {_CURE}") from error
+
+
+def _lines(path: Path, names: Sequence[str], *, strict: bool) -> NDArray[np.int64]:
     index = {name: i for i, name in enumerate(names)}
     flat = array("i")  # 8 bytes a pair
     with path.open(encoding="utf-8", newline="\n") as file:
@@ -59,7 +70,6 @@ def _parsed(path: Path, names: Sequence[str], *, strict: bool) -> NDArray[np.int
                 flat.extend((index[first], index[second]))
             except (ValueError, KeyError):
                 if strict:
-                    hint = "not two images of this collection; run `sfm-match pairs` again"
-                    raise UsageError(f"{path}, line {number}: {hint}") from None
+                    raise UsageError(f"{path}, line {number}: not two images of this collection; {_CURE}") from None
     pairs = np.sort(np.frombuffer(flat, np.int32).astype(np.int64).reshape(-1, 2), axis=1)
     return np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)  # a file changed by hand may say things twice

@@ -7,13 +7,14 @@ result; measured with HDF5, appending to an open file loses all of it at a kill.
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import os
 import re
 import shutil
 import socket
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfm_match.errors import SfmMatchError
+from sfm_match.signals import removed_if_stopped
+from sfm_match.store.checked_file import CheckedFile, DamagedFile, head_of, is_plain
 
-SCHEMA = 2  # of features and matches files
+SCHEMA = 3  # of features and matches files
+UNCHECKED = 2  # the schema before there were checksums
+DAMAGED = ".damaged"  # ends the name of what could not be read
 TEMPORARY = ".tmp-"  # in the name of what is not finished; deleted when a workspace is opened
 _LEFTOVER = re.compile(
-    r"(images\.json|pairs(-added)?\.txt|(failed|unregistered)\.csv|(sfm-match|stages)\.json|report\.html|sparse|[\d-]+(-\w+)?\.h5)\.tmp-[\w.-]+"
+    r"(images\.json|pairs(-added)?\.txt|(failed|unregistered)\.csv|(sfm-match|stages)\.json|report\.html|thumbnails\.zip|sparse|[\d-]+(-\w+)?\.h5)\.tmp-[\w.-]+"
 )
+
+# what h5py raises where a file does not hold what it should
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, IndexError, OverflowError)
 
 
 class ShardError(SfmMatchError):
-    """A result file that cannot be read."""
+    """A result file that is damaged, or of another version. Its stage makes it again, once it is out of the way."""
+
+    def __init__(self, path: Path, reason: str, command: str) -> None:
+        super().__init__(path, reason, command)  # so that it can be pickled, for a worker process
+        self.path, self.reason, self.command = path, reason, command
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}: damaged ({self.reason}); `sfm-match doctor --repair` moves it aside, then "
+            f"`sfm-match {self.command}` makes it again"
+        )
 
 
 def fingerprint(inputs: Any) -> str:
@@ -47,19 +65,25 @@ def sha256_of(path: Path) -> str:
 
 def temporary_name(name: str, what: str = "") -> str:
     """Of what is to become `name`. No other process has it, on this machine or on another that shares the disk."""
+    return f"{name}{TEMPORARY}{_writer(os.getpid())}{what or uuid.uuid4().hex[:8]}"
+
+
+def _writer(pid: int) -> str:
+    """In the temporary names of a process of this machine."""
     host = re.sub(r"[^\w.-]", "_", socket.gethostname())
-    return f"{name}{TEMPORARY}{host}-{os.getpid()}-{what or uuid.uuid4().hex[:8]}"
+    return f"{host}-{pid}-"
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path; when the block ends well, that file durably becomes `path`."""
     temporary = path.with_name(temporary_name(path.name))
-    try:
-        yield temporary
-        commit(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with removed_if_stopped(temporary):
+        try:
+            yield temporary
+            commit(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def commit(temporary: Path, path: Path) -> None:
@@ -82,15 +106,32 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def set_aside(path: Path) -> Path:
+    """Renames a damaged file or folder to `NAME.damaged`, or `NAME.damaged-2` and so on. Returns where it is."""
+    names = itertools.chain([f"{path.name}{DAMAGED}"], (f"{path.name}{DAMAGED}-{n}" for n in itertools.count(2)))
+    aside = next(place for name in names if not os.path.lexists(place := path.with_name(name)))
+    path.rename(aside)
+    return aside
+
+
 def write_text(path: Path, text: str) -> None:
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Deletes what killed writers left. The caller holds the workspace's lock, so no writer is alive."""
+def remove_leftovers(folder: Path, writers: Iterable[int] | None = None) -> None:
+    """Deletes what killed writers left.
+
+    Args:
+        folder: where they wrote.
+        writers: processes of this machine that have ended; None: all, since the caller holds the workspace's lock and
+            no writer is alive.
+    """
+    ours = None if writers is None else tuple(f"{TEMPORARY}{_writer(pid)}" for pid in writers)
     for leftover in folder.glob(f"*{TEMPORARY}*"):
         if not _LEFTOVER.fullmatch(leftover.name):  # not ours
+            continue
+        if ours is not None and not any(mark in leftover.name for mark in ours):
             continue
         if leftover.is_dir():
             shutil.rmtree(leftover)
@@ -111,29 +152,62 @@ def write_shard(path: Path, arrays: Mapping[str, NDArray[Any] | list[str]], attr
                 file.create_dataset(name, data=np.array(values, dtype=object), dtype=h5py.string_dtype())
             else:
                 file.create_dataset(name, data=values)
-    with replacing(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+    content = buffer.getbuffer()
+    with replacing(path) as temporary, temporary.open("wb") as out:
+        out.write(head_of(content))
+        out.write(content)
 
 
 @contextlib.contextmanager
-def open_shard(path: Path) -> Iterator[h5py.File]:
-    """Opens a shard for reading.
+def open_shard(path: Path, command: str, *, unchecked: bool = False) -> Iterator[h5py.File]:
+    """Opens a shard for reading; every byte that is read is checked.
+
+    Args:
+        path: of the file.
+        command: that makes it again.
+        unchecked: take a file of before there were checksums, too: the caller validates what it reads.
 
     Raises:
-        ShardError: it cannot be read, or another version of the program wrote it.
+        ShardError: it is damaged, it does not hold what was asked for, or another version of the program wrote it.
     """
+    checked: CheckedFile | None = None
     try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise ShardError(f"{path}: not readable as HDF5; delete it, then run again: it is made anew") from error
-    with file:
-        schema = file.attrs.get("schema")
-        if schema != SCHEMA:
-            raise ShardError(f"{path}: schema {schema}, this version reads {SCHEMA}; run with --overwrite")
-        try:
+        checked = None if unchecked and is_plain(path) else CheckedFile(path)
+        schema = UNCHECKED if checked is None else SCHEMA
+        with h5py.File(checked or path, "r") as file:
+            if file.attrs.get("schema") != schema:
+                raise ValueError(f"schema {file.attrs.get('schema')}, this version reads {schema}")
             yield file
-        except (KeyError, OSError) as error:
-            raise ShardError(f"{path}: damaged ({error}); delete it, then run again: it is made anew") from error
+    except FileNotFoundError:
+        raise ShardError(path, "it is not there any more", command) from None
+    except PermissionError as error:
+        raise SfmMatchError(f"{path}: {error.strerror}") from error
+    except _DAMAGE as error:
+        told = "not readable as HDF5" if isinstance(error, OSError) else str(error)  # HDF5 says it at length
+        raise ShardError(path, (checked and checked.damage) or told, command) from error
+    finally:
+        if checked is not None:
+            checked.close()
+
+
+def check_bytes(path: Path, command: str) -> None:
+    """Reads a whole file that has checksums. Raises ShardError where one byte is not as it was written."""
+    try:
+        if not is_plain(path):
+            with contextlib.closing(CheckedFile(path)) as file:
+                file.check_all()
+    except (OSError, DamagedFile) as error:
+        raise ShardError(path, str(error), command) from error
+
+
+def damaged_beside(error: ShardError) -> Iterator[ShardError]:
+    """The other files of a damaged one's folder that are damaged, too."""
+    for path in sorted(error.path.parent.glob("*.h5")):
+        if path != error.path:
+            try:
+                check_bytes(path, error.command)
+            except ShardError as other:
+                yield other
 
 
 def read_strings(file: h5py.File, name: str) -> list[str]:

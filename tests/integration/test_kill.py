@@ -48,7 +48,8 @@ WHILE_MAPPING = """
 import os, signal, pycolmap
 call = pycolmap.incremental_mapping
 def killing(*arguments, **options):
-    return call(*arguments, **options, next_image_callback=lambda: os.kill(os.getpid(), signal.SIGKILL))
+    options["next_image_callback"] = lambda: os.kill(os.getpid(), signal.SIGKILL)
+    return call(*arguments, **options)
 pycolmap.incremental_mapping = killing
 """
 

@@ -112,6 +112,33 @@ def test_hostile_names_are_shown_as_they_are(page: Page, tmp_path: Path) -> None
 
 
 @needs_browser
+def test_an_image_of_another_model_before_the_model_is_in_sight(page: Page, tmp_path: Path) -> None:
+    """On a telephone, the model is below: nothing is drawn of it until it is in sight."""
+    data, path = content(large_facts(6), "now"), tmp_path / "report.html"
+    data["models"].append({**data["models"][0], "images": [3]})
+    data["images"]["model"][3] = 1
+    path.write_text(page_of(data, "0"), encoding="utf-8")
+    page.open(path, width=390, height=500)
+    page.evaluate("select(2)")
+    page.evaluate("select(3)")
+    page.until("viewer.model?.images.length === 1")
+    assert page.evaluate("document.getElementById('which').value") == "1"
+
+
+@needs_browser
+def test_on_a_telephone_the_selected_image_comes_in_sight(finished: Path, page: Page) -> None:
+    """There it has no column of its own: it is between the model and the table."""
+    page.open(finished / "report.html", width=390, height=844)
+    page.evaluate("document.documentElement.style.scrollBehavior = 'auto'")
+    top = "((name) => document.querySelector(name).getBoundingClientRect().top)"
+    assert page.evaluate(f"{top}('#model') < {top}('aside') && {top}('aside') < {top}('#images')")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.evaluate("document.querySelector('#images tbody tr:last-child button').scrollIntoView()")
+    page.evaluate("document.querySelector('#images tbody tr:last-child button').click()")
+    page.until(f"Math.abs({top}('aside')) < 100")
+
+
+@needs_browser
 @pytest.mark.parametrize("broken", ["images.json", "database.db"])
 def test_a_broken_workspace(workspace: Path, page: Page, broken: str) -> None:
     (workspace / broken).write_bytes(b"garbage")

@@ -10,7 +10,7 @@ import pytest
 
 import sfm_match
 from sfm_match.errors import UsageError
-from sfm_match.job import executor
+from sfm_match.job import executor, worker_processes
 
 SMALL: dict[str, Any] = {"size": 384, "max_keypoints": 400}
 
@@ -47,8 +47,9 @@ def test_a_worker_killed_in_the_middle(
     monkeypatch.setattr("sfm_match.images.collection.UNIT_SIZE", 1)
     sfm_match.extract(rendered, tmp_path / "one", **SMALL)
     started: list[Any] = []
+    killed: list[int] = []
     given: Counter[int] = Counter()
-    start, give = executor._Worker.__init__, executor._Coordinator._give
+    start, give = worker_processes.WorkerProcess.__init__, executor._Coordinator._give
 
     def noting(worker: Any, *arguments: Any) -> None:
         start(worker, *arguments)
@@ -58,11 +59,12 @@ def test_a_worker_killed_in_the_middle(
         held = len(worker.holding)
         give(coordinator, worker)
         given[id(worker)] += len(worker.holding) > held
-        if given[id(worker)] == 2 and len(started) == 2:  # the first to have a second unit
+        if given[id(worker)] == 2 and not killed:  # the first to have a second unit
+            killed.append(worker.process.pid)
             os.kill(worker.process.pid, signal.SIGKILL)
             worker.process.join()  # so that it asks for no third one
 
-    monkeypatch.setattr(executor._Worker, "__init__", noting)
+    monkeypatch.setattr(worker_processes.WorkerProcess, "__init__", noting)
     monkeypatch.setattr(executor._Coordinator, "_give", giving)
     report = sfm_match.extract(rendered, tmp_path / "two", devices="cpu,cpu", **SMALL)
     assert len(started) == 3

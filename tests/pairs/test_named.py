@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from pairs import PairsError
+from pairs.listed import listed
 from pairs.named import chosen
 
 NAMES = ["#top.jpg", "day/a b.jpg", "day/a.jpg", "night/c, d.jpg", "night/ü.jpg"]
@@ -44,3 +45,29 @@ def test_what_is_wrong_is_said(path: Path) -> None:
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(PairsError, match="not UTF-8"):
         chosen(NAMES, None, path)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"a.jpg " * 100_000, "line 1: more than 10,000 characters"),
+        (b"a.jpg b.jpg\n\x00\x01\x02", "line 2: a zero byte"),
+        (b"\x89PNG\r\n\x1a\n", "not UTF-8"),
+        (b"a.jpg \x1b[31mred.jpg", r"'\\x1b\[31mred.jpg'"),
+        (b"a.jpg " + b"x" * 9000, "names are not in the collection"),
+        (b"q " * 4000, "does not split into two known names"),
+    ],
+)
+def test_lists_that_are_none(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "l.txt"
+    path.write_bytes(content)
+    with pytest.raises(PairsError, match=said) as error:
+        list(listed(path, ["a.jpg", "b.jpg"]))
+    assert len(str(error.value)) < 300 + len(str(path)) and str(error.value).isprintable()
+
+
+def test_a_list_of_names_that_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "l.txt"
+    path.write_bytes(b"a.jpg " * 100_000)
+    with pytest.raises(PairsError, match="line 1: more than 10,000 characters"):
+        chosen(["a.jpg"], None, path)

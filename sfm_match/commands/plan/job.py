@@ -21,6 +21,7 @@ from sfm_match.images.videos import Sampling
 from sfm_match.job.concurrency import AHEAD
 from sfm_match.job.workspace import Workspace
 from sfm_match.models import Model
+from sfm_match.options.arguments import checked
 from sfm_match.options.keywords import RunKeywords
 from sfm_match.options.pairs import PairsOptions
 from sfm_match.options.run import run_options
@@ -29,6 +30,7 @@ from sfm_match.refine.keypoints import PARTNERS
 from sfm_match.runtime.devices import choose, devices_of
 from sfm_match.runtime.gpus import gpus
 from sfm_match.runtime.planning import WORKERS, assumed_free
+from sfm_match.signals import removed_if_stopped
 from sfm_match.stages.base import STAGES, Job
 from sfm_match.stages.feature_cache import KEPT
 from sfm_match.stages.match_blocks import BLOCK
@@ -100,6 +102,7 @@ class Plan:
         return lines
 
 
+@checked
 def plan(
     images: StrPath,
     workspace: StrPath = "workspace",
@@ -128,7 +131,7 @@ def plan(
     place = Workspace(Path(workspace), overwrite=overwrite)  # not opened: that would make it, and lock it
     place.read_record()  # refuses another version's, as opening does
     sampling = Sampling(every.extract.fps, every.extract.frames)
-    with tempfile.TemporaryDirectory(prefix="sfm-match-plan-") as frames:  # of videos
+    with tempfile.TemporaryDirectory(prefix="sfm-match-plan-") as frames, removed_if_stopped(Path(frames)):  # of videos
         collection = preview_collection(
             place, Path(images), every.extract.masks, sampling, Path(frames), overwrite=overwrite
         )

@@ -19,6 +19,7 @@ from sfm_match.errors import NothingDone
 from sfm_match.job.progress import StageReport
 from sfm_match.options.run import RunOptions
 from sfm_match.refine.keypoints import UNIT
+from sfm_match.signals import removed_if_stopped
 
 PHOTOGRAPHS = 6  # half of them neighbours by name, which are likely to match
 
@@ -55,7 +56,7 @@ def measure(folder: Path, names: Sequence[str], options: RunOptions) -> Measured
     Raises:
         UsageError, NothingDone: as `run` would, where the model or the device is not there.
     """
-    with tempfile.TemporaryDirectory(prefix="sfm-match-plan-") as place:
+    with tempfile.TemporaryDirectory(prefix="sfm-match-plan-") as place, removed_if_stopped(Path(place)):
         photographs, workspace = Path(place) / "images", Path(place) / "workspace"
         photographs.mkdir()
         for number, name in enumerate(sample_of(names)):

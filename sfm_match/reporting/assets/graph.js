@@ -175,5 +175,5 @@ function matrix() {
   const width = Math.min(544, Math.max(cells, 220));
   canvas.style.width = `min(100%, ${width}px)`;
   return section("matrix", "Pair matrix", el("p", {}, verdicts ? `${verdicts}.` : "Pairs were not judged."),
-    el("p", { class: "legend" }, ...scale("few inliers", `${number(most)} inliers`), "; grey: rejected"), canvas, told);
+    el("p", { class: "legend" }, ...(most > 1 ? [...scale("few inliers", `${number(most)} inliers`), "; "] : []), "grey: rejected"), canvas, told);
 }

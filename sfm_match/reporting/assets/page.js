@@ -44,7 +44,12 @@ function cuts() {
   return DATA.cuts.length ? section("cuts", "What is not shown as a whole", el("ul", {}, ...DATA.cuts.map((cut) => el("li", {}, cut)))) : null;
 }
 
-document.title = `${DATA.about.workspace.split("/").pop()} – sfm-match report`;
-document.getElementById("about").textContent = `${DATA.about.workspace}, ${DATA.about.made}`;
+const workspace = DATA.about.workspace.split("/").pop(); // the whole path is among the settings
+document.title = `${workspace} – sfm-match report`;
+document.getElementById("about").textContent = `${workspace}, ${DATA.about.made}`;
 const parts = [verdictOf(), adviceOf(), models(), IMAGES.name.length ? imageTable() : null, matchGraph(), matrix(), histograms(), residuals(), gps(), times(), failures(), settings(), cuts()];
 document.getElementById("main").replaceChildren(el("div", { class: "column" }, ...parts.filter(Boolean)), IMAGES.name.length ? detail() : "");
+if (IMAGES.name.length) onSelect(() => { // in one column, the selected image may be out of sight
+  const panel = document.querySelector("aside"), { top, bottom } = panel.getBoundingClientRect();
+  if (matchMedia("(max-width: 70rem)").matches && (bottom < 60 || top > innerHeight - 60)) panel.scrollIntoView();
+});

@@ -210,15 +210,15 @@ function models() {
   });
   onSelect((image) => {
     const own = IMAGES.model[image];
-    if (own >= 0 && own !== shown && !viewer.model.images.includes(image)) { which.value = String(own); show(own); }
-    viewer.paint();
+    if (own >= 0 && own !== shown && !viewer.model?.images.includes(image)) { which.value = String(own); show(own); }
+    if (viewer.model) viewer.paint();
   });
   window.viewer = viewer; // for tests, and for the curious
   whenSeen(canvas, () => (viewer.model ? viewer.render() : show(0)));
   return section("model", DATA.models.length > 1 ? "Models" : "Model",
     el("div", { class: "bar" }, DATA.models.length > 1 ? el("label", { for: "which" }, "Model") : null, DATA.models.length > 1 ? which : null,
       el("button", { type: "button", click: () => viewer.look(false) }, "Reset the view"), el("button", { type: "button", click: () => viewer.look(true) }, "From above"),
-      el("button", { type: "button", click: () => step(-1) }, "Previous camera"), el("button", { type: "button", click: () => step(1) }, "Next camera"), el("label", { for: "size" }, "Points"), size),
+      el("button", { type: "button", click: () => step(-1) }, "Previous camera"), el("button", { type: "button", click: () => step(1) }, "Next camera"), el("label", { for: "size" }, "Points", size)),
     canvas, el("p", { class: "legend" }, "Cameras by reprojection error: ", ...scale(`${number(ERRORS[0], 2)} px`, `${number(ERRORS[1], 2)} px`), "; the selected one is pink"), facts);
 }
 

@@ -132,7 +132,7 @@ def test_bad_files_are_listed_and_the_job_goes_on(command: str, rendered: Path, 
             "of `reconstruct` are incremental, global",
         ),
         (["run", "--images", "EMPTY", "--config", "/nowhere.yaml"], 2, "/nowhere.yaml"),
-        (["demo", "--views", "2"], 2, "accepted are 4 and more"),
+        (["demo", "--views", "2"], 2, "--views 2: must be at least 4 and at most 10,000"),
     ],
 )
 def test_wrong_use_is_one_line(tmp_path: Path, arguments: list[str], status: int, message: str) -> None:
@@ -203,7 +203,7 @@ def test_interrupt_keeps_what_is_done_and_says_how_to_go_on(
         patch.setattr(os, "replace", stop)
         result = sfm_match(*options)
     assert result.returncode == 130
-    assert "completed work is kept, the same command resumes where it stopped" in result.stderr
+    assert "interrupted; run the same command again to resume" in result.stderr
     again = sfm_match(*options)
     assert "nothing to do, 6 images up to date" in again.stdout, again.stderr
 

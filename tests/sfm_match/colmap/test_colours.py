@@ -1,4 +1,4 @@
-"""Points that only AVIF images show get the colours that COLMAP gives to those of the same photographs as JPEGs."""
+"""Points that COLMAP leaves black get the colours that it gives to others of the same photographs."""
 
 from pathlib import Path
 
@@ -8,14 +8,17 @@ import pytest
 from PIL import Image, features
 
 from sfm_match.colmap.colours import colour_points
+from sfm_match.images.files import decode
 
 
-@pytest.mark.skipif(not features.check("avif"), reason="Pillow has no AVIF here")
-def test_black_points(finished: Path, rendered: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", [".jpg", ".avif"])
+def test_black_points(finished: Path, rendered: Path, tmp_path: Path, suffix: str) -> None:
+    if suffix == ".avif" and not features.check("avif"):
+        pytest.skip("Pillow has no AVIF here")
     model = pycolmap.Reconstruction(str(finished / "sparse" / "0"))
     by_colmap = {number: point.color.astype(int) for number, point in model.points3D.items()}
     for image in model.images.values():
-        path = (tmp_path / image.name).with_suffix(".avif")
+        path = (tmp_path / image.name).with_suffix(suffix)
         Image.open(rendered / image.name).save(path, quality=100, subsampling="4:4:4")
         image.name = path.name
     known, *others = list(model.points3D)
@@ -28,3 +31,24 @@ def test_black_points(finished: Path, rendered: Path, tmp_path: Path) -> None:
     off = [np.abs(model.points3D[number].color - by_colmap[number]).max() for number in others]
     assert np.median(off) <= 6  # COLMAP interpolates between pixels, and sees one photograph more
     assert np.percentile(off, 90) <= 40
+
+
+def test_no_point_of_a_job_is_black(finished: Path, rendered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """COLMAP colours points as it places images, and finds more of them later. As few images as will do are read."""
+    model = pycolmap.Reconstruction(str(finished / "sparse" / "0"))
+    assert all(point.color.any() for point in model.points3D.values())
+    read: list[str] = []
+
+    def noted(path: Path, least: tuple[int, int]) -> np.ndarray:
+        read.append(path.name)
+        return decode(path, least)
+
+    monkeypatch.setattr("sfm_match.colmap.colours.decode", noted)
+    colour_points([model], rendered)
+    assert not read
+    shown = next(image for image in model.images.values() if image.num_points3D)
+    for point in shown.get_observation_points2D():
+        model.points3D[point.point3D_id].color = np.zeros(3, np.uint8)
+    colour_points([model], rendered)
+    assert read == [shown.name]
+    assert all(point.color.any() for point in model.points3D.values())

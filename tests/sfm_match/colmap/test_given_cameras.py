@@ -54,10 +54,12 @@ def test_images_of_one_pattern_and_size_share_a_camera() -> None:
         ("drone/*: {model: PINHOL}", "drone/\\*: PINHOL: accepted are .*did you mean 'PINHOLE'"),
         ("drone/*: {model: PINHOLE, params: [1, 2]}", "drone/\\*: PINHOLE takes 4 numbers .*found 2"),
         ("drone/*: {model: PINHOLE, params: [1, 2, x, 4]}", "params must be a list of numbers"),
-        ("drone/*: {model: PINHOLE, params: [1, 2, .nan, 4]}", "params must be a list of numbers"),
+        ("drone/*: {model: PINHOLE, params: [1, 2, .nan, 4]}", "params: must be finite numbers"),
         ("drone/*: {params: abc}", "params must be a list of numbers"),
         ("tablet/*: {model: PINHOLE}", "tablet/\\*: no image has such a name"),
-        ("{", "while parsing"),
+        ("{", "line 1: "),
+        ("drone/*: {model: PINHOLE, params: [9, 0, 3, 4]}", "focal lengths must be above 0"),
+        ("a: &a 1\nb: *a", "line 1: anchors"),
     ],
 )
 def test_wrong_files_are_refused(tmp_path: Path, text: str, said: str) -> None:

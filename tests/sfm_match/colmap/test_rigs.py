@@ -73,6 +73,14 @@ def test_a_rig_comes_out_as_one(known: bool, pairs_of_views: Path, tmp_path: Pat
         ("nothing", "must be COLMAP's JSON"),
         ("[]", "no rig in it"),
         (json.dumps([{"cameras": [LEFT, {"image_prefix": "middle/"}]}]), "no image has the prefix middle/"),
+        ("[" * 100_000, "must be COLMAP's JSON"),  # COLMAP's reader overflows its stack
+        (json.dumps({"cameras": [LEFT]}), "Expected `array`"),
+        (json.dumps([{"cameras": [LEFT | {"cam_from_rig_rotation": [1, 0, 0]}]}]), "rotation must be 4 finite"),
+        ('[{"cameras": [{"image_prefix": "l", "cam_from_rig_translation": [1, 1e999, 0]}]}]', "rig.json: "),
+        (
+            json.dumps([{"cameras": [LEFT | {"camera_model_name": "PINHOLE", "camera_params": [1, 2]}]}]),
+            "left/: PINHOLE takes 4",
+        ),
         (json.dumps([{"cameras": [RIGHT]}]), ": Rig must have one reference sensor"),
     ],
 )

@@ -87,3 +87,13 @@ def test_the_command_line_says_what_comes_next(panoramas: Path, tmp_path: Path) 
     assert said.returncode == 1  # a file was left out
     assert "2 panoramas, 12 pictures; 1 files left out (c.jpg: 640 x 480 pixels" in said.stdout
     assert f"next: sfm-match run --images {tmp_path / 'faces'} --rig-config" in said.stdout
+
+
+def test_rigs_of_other_pictures_are_kept(panoramas: Path, tmp_path: Path) -> None:
+    out = tmp_path / "cubes"
+    out.mkdir()
+    for text in ("mine", '[{"cameras": [{"image_prefix": "left/"}]}]', "[" * 100_000):
+        (out / "rig.json").write_text(text)
+        with pytest.raises(UsageError, match=r"rig.json is of other pictures"):
+            sfm_match.cubemap(panoramas, out)
+        assert (out / "rig.json").read_text() == text

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from jobs import sfm_match as command
 import sfm_match
 from sfm_match import doctor
 from sfm_match.errors import NothingDone
+from sfm_match.job.workspace import Workspace
 from sfm_match.runtime.gpus import gpus
 
 
@@ -54,12 +56,84 @@ def test_a_workspace(rendered: Path, tmp_path: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:2000])
     health = doctor(work)
     assert health.trouble
-    assert states(health)["damaged"] == f"{shard}: run again with --repair; the next run makes it anew"
+    told = states(health)["damaged"]
+    assert told.startswith(f"{shard}: it has 2,000 bytes, and was written with ")
+    assert told.endswith("; --repair moves it aside, the next run makes it again")
     assert command("doctor", "--workspace", work).returncode == 1
     done = command("doctor", "--workspace", work, "--repair", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["trouble"] is False
     assert not shard.exists()
+    assert shard.with_name("00000.h5.damaged").stat().st_size == 2000
     with pytest.raises(NothingDone, match="no such folder"):
         doctor(tmp_path / "absent")
     assert sfm_match.extract(rendered, work, size=256, max_keypoints=100).done == 6
+
+
+@pytest.fixture(scope="module")
+def finished(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with models."""
+    work = tmp_path_factory.mktemp("doctor") / "work"
+    sfm_match.run(rendered, work, report=False, size=256, max_keypoints=300)
+    return work
+
+
+def snapshot(work: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in work.rglob("*") if path.is_file()}
+
+
+def test_a_whole_workspace(finished: Path) -> None:
+    before = snapshot(finished)
+    with Workspace(finished):  # a job is running
+        health = doctor(finished)
+    assert not health.trouble, health.lines()
+    found = states(health)
+    assert found["images.json"] == "6 images"
+    assert found["features"] == "1 files, 0 damaged"
+    assert found["pairs.txt"] == "15 pairs"
+    assert found["database.db"].startswith("6 images, ")
+    assert found["sparse"].endswith(" files")
+    assert snapshot(finished) == before
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sfm-match.json",
+        "images.json",
+        "pairs.txt",
+        "failed.csv",
+        "stages.json",
+        "database.db",
+        "sparse/0/points3D.bin",
+        "sparse/sfm-match.json",
+    ],
+)
+def test_each_damaged_file_is_named_and_made_again(finished: Path, rendered: Path, tmp_path: Path, name: str) -> None:
+    work = Path(shutil.copytree(finished, tmp_path / "work"))
+    (work / name).write_bytes(b"\xff\0garbage" * 1000)
+    with_damage = snapshot(work)
+    health = doctor(work)
+    assert health.trouble
+    assert snapshot(work) == with_damage
+    told = [finding.state for finding in health.findings if finding.trouble]
+    assert any(str(work / name) in state for state in told), told
+    assert all("\n" not in state for state in told)
+    mended = doctor(work, repair=True)
+    assert not mended.trouble, mended.lines()
+    kept = [content for path, content in snapshot(work).items() if ".damaged" in path]
+    assert with_damage[str(work / name)] in kept
+    assert sfm_match.run(rendered, work, report=False, size=256, max_keypoints=300)[-1].facts["registered"] == 6
+    assert not doctor(work).trouble
+
+
+def test_a_list_that_was_edited_is_said_and_stays_valid(finished: Path, tmp_path: Path) -> None:
+    work = Path(shutil.copytree(finished, tmp_path / "work"))
+    lines = (work / "pairs.txt").read_text().splitlines(keepends=True)
+    (work / "pairs.txt").write_text("".join(lines[:-1]))
+    health = doctor(work)
+    assert not health.trouble
+    assert states(health)["pairs.txt"] == "14 pairs; changed since it was written, and taken as it is"
+    done = command("match", "--workspace", work)
+    assert done.returncode == 0
+    assert f"{work / 'pairs.txt'}: changed since it was written; it is taken as it is" in done.stderr

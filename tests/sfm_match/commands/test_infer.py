@@ -1,5 +1,6 @@
 """Two images: matches lie on the true epipolar lines, and the picture shows them."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from jobs import sfm_match as command
 from PIL import Image
 
 import sfm_match
-from sfm_match.errors import NothingDone
+from sfm_match.errors import NothingDone, UsageError
 from sfm_match.images.coordinates import plan_geometry
 
 
@@ -28,7 +29,7 @@ def test_matches_obey_the_true_cameras(rendered: Path, tmp_path: Path) -> None:
     assert (distance[result.inliers] < 5).mean() > 0.95
     picture = cv2.imread(str(tmp_path / "viz.png"))
     assert picture is not None
-    assert picture.shape == (720, 1920, 3)
+    assert picture.shape == (720 + 68, 1920, 3)  # two lines of text below
 
 
 def test_command_prints_a_line_or_json(rendered: Path) -> None:
@@ -73,3 +74,34 @@ def test_pictures_that_lie_on_their_side(turns: int, rendered: Path, tmp_path: P
         width = 960 if (turns - done) % 2 else 720
         stood = np.stack((width - stood[:, 1], stood[:, 0]), axis=1)
     assert np.median(epipolar_distance(found.points_a, stood, 5, 6)[found.inliers]) < 1
+
+
+@pytest.mark.parametrize(
+    ("viz", "said"),
+    [
+        ("a.jpg", "a.jpg: that is an input of this command"),
+        ("link.jpg", "link.jpg: that is an input"),
+        ("mine.png", "it is there; add --overwrite"),
+        ("x.xyz", "must be a name that ends in .png, "),
+        ("x", "must be a name that ends in .png, "),
+        ("nowhere/x.png", "no such folder as"),
+        ("folder.png", "that is a folder"),
+    ],
+)
+def test_no_file_is_overwritten(rendered: Path, tmp_path: Path, viz: str, said: str) -> None:
+    shutil.copy(rendered / "view05.jpg", tmp_path / "a.jpg")
+    (tmp_path / "link.jpg").hardlink_to(tmp_path / "a.jpg")
+    (tmp_path / "mine.png").write_text("mine")
+    (tmp_path / "folder.png").mkdir()
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    overwrite = "input" in said
+    with pytest.raises(UsageError, match=said):
+        sfm_match.infer(tmp_path / "a.jpg", rendered / "view06.jpg", tmp_path / viz, overwrite=overwrite)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+def test_overwriting_is_said(rendered: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_text("mine")
+    a, b = rendered / "view05.jpg", rendered / "view06.jpg"
+    sfm_match.infer(a, b, tmp_path / "x.png", overwrite=True, max_keypoints=50, size=320)
+    assert cv2.imread(str(tmp_path / "x.png")) is not None

@@ -20,6 +20,7 @@ from sfm_match.commands import localizer
 from sfm_match.commands.scene import HEIGHT, WIDTH, Rectangle, View, cameras, intrinsics, render
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.options.keywords import LocalizeKeywords
+from sfm_match.store.records import sealed
 
 NEW = {"between.jpg": cameras(31)[13], "further.jpg": cameras(16)[10]}  # between two views; beside the last one
 ROOT = Path(__file__).parents[3]
@@ -169,7 +170,7 @@ def test_a_model_of_other_features(workspace: Path, rendered: Path, queries: Pat
 def test_features_that_this_program_does_not_make(workspace: Path, queries: Path) -> None:
     record = json.loads((workspace / "sfm-match.json").read_text())
     record["extract"]["descriptor"] = "of an earlier version"
-    (workspace / "sfm-match.json").write_text(json.dumps(record))
+    (workspace / "sfm-match.json").write_text(json.dumps(sealed(record)))
     with pytest.raises(UsageError, match="queries cannot be described as the workspace's images were: descriptor was"):
         sfm_match.localize(queries / "between.jpg", workspace)
 

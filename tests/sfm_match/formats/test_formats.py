@@ -75,3 +75,57 @@ def test_what_cannot_be_written(work: Path, rendered: Path, tmp_path: Path) -> N
     for name in FORMATS:
         with pytest.raises(NothingDone, match="; run `sfm-match"):
             sfm_match.convert(begun, to=name, out=tmp_path / "out")
+
+
+EVIL = [
+    "../../evil.jpg",
+    "/tmp/evil.jpg",
+    "..\\..\\evil.jpg",
+    "C:\\evil.jpg",
+    "a\nb.jpg",
+    "a/../../evil.jpg",
+    "\x1b[2J.jpg",
+]
+
+
+@pytest.mark.parametrize("name", EVIL)
+@pytest.mark.parametrize("format_", FORMATS)
+def test_names_do_not_leave_the_folder(format_: str, name: str, workspace: Path, tmp_path: Path) -> None:
+    """Those of a model that somebody else wrote: it is refused, or nothing comes to be outside."""
+    model = pycolmap.Reconstruction(str(workspace / "sparse" / "0"))
+    model.images[min(model.images)].name = name
+    model.write(str(workspace / "sparse" / "0"))
+    out = tmp_path / "deep" / "out"
+    before = {path for path in tmp_path.rglob("*") if workspace not in path.parents}
+    try:
+        written = sfm_match.convert(workspace, to=format_, out=out)
+    except (UsageError, NothingDone) as error:
+        assert str(error).isprintable() or "\n" in name
+        assert not any(out.rglob("*"))
+    else:
+        assert format_ in ("hloc", "ply", "bundler")  # without the model's names, or with names as text only
+        assert all(path.resolve().is_relative_to(out.resolve()) for path in written)
+        if format_ == "bundler":
+            assert name in (out / "list.txt").read_text(encoding="utf-8").splitlines()
+    after = {path for path in tmp_path.rglob("*") if workspace not in path.parents}
+    assert all(path == out.parent or path.is_relative_to(out) for path in after - before)
+    assert not Path("/tmp/evil.jpg").exists()
+
+
+def test_files_that_are_there_are_kept(work: Path, tmp_path: Path) -> None:
+    for format_, name in (("hloc", "pairs.txt"), ("bundler", "list.txt"), ("ply", "points.ply")):
+        (tmp_path / name).write_text("mine")
+        with pytest.raises(UsageError, match=rf"{name} is there already; add --overwrite"):
+            sfm_match.convert(work, to=format_, out=tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == [name]
+        assert (tmp_path / name).read_text() == "mine"
+        files = sfm_match.convert(work, to=format_, out=tmp_path, overwrite=True)
+        assert tmp_path / name in files and (tmp_path / name).read_bytes() != b"mine"
+        for file in files:
+            file.unlink()
+    (tmp_path / "sparse").mkdir()
+    with pytest.raises(UsageError, match="sparse is there already; remove it"):
+        sfm_match.convert(work, to="colmap-text", out=tmp_path, overwrite=True)
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="that is a file; must be a folder"):
+        sfm_match.convert(work, to="ply", out=tmp_path / "file")

@@ -10,29 +10,57 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 
+from sfm_match.images.collection import refresh_collection
 from sfm_match.images.exif import focal_from_exif, location_from_exif, read_directory
 from sfm_match.images.files import read_header
+from sfm_match.job.workspace import Workspace
 
 
 def test_focal_from_35_mm_equivalent() -> None:
-    assert focal_from_exif({0xA405: 36}, 4000, 3000) == 4000
-    assert focal_from_exif({0xA405: 36}, 3000, 4000) == 4000
+    assert focal_from_exif({0xA405: 36}, 4000, 3000)[0] == 4000
+    assert focal_from_exif({0xA405: 36}, 3000, 4000)[0] == 4000
 
 
 def test_focal_from_sensor_survives_resizing_and_turning() -> None:
     # 20 mm lens, sensor of 36 x 27 mm
     exif = {0x920A: 20.0, 0xA20E: 4000 / (36 / 25.4), 0xA210: 2, 0xA002: 4000, 0xA003: 3000}
-    assert focal_from_exif(exif, 4000, 3000) == pytest.approx(4000 * 20 / 36)
-    assert focal_from_exif(exif, 1000, 750) == pytest.approx(1000 * 20 / 36)
-    assert focal_from_exif({**exif, 0xA002: 3000, 0xA003: 4000}, 3000, 4000) == pytest.approx(4000 * 20 / 36)
-    assert focal_from_exif({k: v for k, v in exif.items() if k < 0xA000 or k > 0xA100}, 4000, 3000) == pytest.approx(
+    assert focal_from_exif(exif, 4000, 3000)[0] == pytest.approx(4000 * 20 / 36)
+    assert focal_from_exif(exif, 1000, 750)[0] == pytest.approx(1000 * 20 / 36)
+    assert focal_from_exif({**exif, 0xA002: 3000, 0xA003: 4000}, 3000, 4000)[0] == pytest.approx(4000 * 20 / 36)
+    assert focal_from_exif({k: v for k, v in exif.items() if k < 0xA000 or k > 0xA100}, 4000, 3000)[0] == pytest.approx(
         4000 * 20 / 36
     )
 
 
 @pytest.mark.parametrize("exif", [{}, {0xA405: 0}, {0x920A: 20.0}, {0x920A: "x", 0xA20E: 0}])
 def test_focal_unknown(exif: dict) -> None:
-    assert focal_from_exif(exif, 100, 100) is None
+    assert focal_from_exif(exif, 100, 100) == (None, "")
+
+
+@pytest.mark.parametrize("equivalent", [1, 5, 3500, 65535, -50, float("nan"), float("inf"), IFDRational(1, 0)])
+def test_focal_lengths_that_no_lens_has_are_dropped_and_named(equivalent: object) -> None:
+    focal, dropped = focal_from_exif({0xA405: equivalent}, 4000, 3000)
+    assert focal is None
+    assert "focal length of" in dropped and "6 to 3,000 mm" in dropped
+
+
+def test_the_other_way_to_tell_a_focal_length_is_taken() -> None:
+    exif = {0xA405: 65535, 0x920A: 20.0, 0xA20E: 4000 / (36 / 25.4), 0xA210: 2}
+    focal, dropped = focal_from_exif(exif, 4000, 3000)
+    assert focal == pytest.approx(4000 * 20 / 36)
+    assert "65535 mm" in dropped
+
+
+def test_what_is_dropped_is_named_in_the_header_and_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0xA405] = 65535
+    exif.get_ifd(0x8825).update(gps((133.0, 30.0, 36.0), (70.0, 15.0, 0.0)))
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.jpg", exif=exif)
+    header = read_header(tmp_path / "a.jpg")
+    assert (header.focal, header.location) == (None, None)
+    assert "65535 mm" in header.dropped and "-133.51, -70.25 degrees" in header.dropped
+    refresh_collection(Workspace(tmp_path / "work"), tmp_path, None)
+    assert "EXIF values of 1 images are not used: a.jpg: its EXIF says a focal length of 65535 mm" in caplog.text
 
 
 def gps(latitude: object, longitude: object, **more: object) -> dict:
@@ -63,7 +91,7 @@ def test_gps_of_a_file(tmp_path: Path) -> None:
     ],
 )
 def test_gps_that_may_be_damaged(found: dict, expected: tuple | None) -> None:
-    assert location_from_exif(found) == expected
+    assert location_from_exif(found)[0] == expected
 
 
 HEADS = (b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08")  # of either byte order, the directory right behind

@@ -1,6 +1,7 @@
 """Formats, headers and what is refused."""
 
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -187,3 +188,48 @@ def test_mask_of_another_aspect_is_refused(tmp_path: Path) -> None:
     assert read_mask(tmp_path / "m.png", (400, 400)).min() == 255
     with pytest.raises(ImageError, match="100 x 100 pixels for an image of 400 x 300"):
         read_mask(tmp_path / "m.png", (400, 300))
+
+
+def test_float_pixels_that_are_no_numbers_do_not_change_the_others(tmp_path: Path) -> None:
+    grey = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(64, 64)
+    Image.fromarray(grey).save(tmp_path / "whole.tif")
+    expected = decode(tmp_path / "whole.tif")
+    grey[0, :3] = np.nan, np.inf, -np.inf
+    Image.fromarray(grey).save(tmp_path / "holed.tif")
+    found = decode(tmp_path / "holed.tif")
+    assert found[0, :3, 0].tolist() == [0, 255, 0]
+    assert np.array_equal(found[1:], expected[1:]) and len(np.unique(found)) > 250
+
+
+def png_of_zeros(path: Path, width: int, height: int) -> Path:
+    """A PNG of one bit a pixel, whose file is a thousandth of what it decodes to."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b""))
+    return path
+
+
+def test_the_limit_of_pixels_is_that_of_images_and_masks(tmp_path: Path) -> None:
+    path = png_of_zeros(tmp_path / "m.png", 40_000, 30_000)
+    for read in (lambda: read_header(path), lambda: decode(path), lambda: read_mask(path, (4000, 3000))):
+        with pytest.raises(ImageError, match=r"40000 x 30000 pixels; at most 2\^30"):
+            read()
+
+
+def test_pictures_of_other_kinds_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.jpg")
+    for name in ("b.gif", "c.NEF", "d.nef", "notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    assert [file.name for file in scan(tmp_path)] == ["a.jpg"]
+    assert "passed over 1 .gif, 2 .nef: not read; convert" in caplog.text
+
+
+def test_names_with_control_characters_are_not_used(tmp_path: Path) -> None:
+    for name in ("a\x1b[31m.jpg", "b\u2028.jpg", "c\x85.jpg", "d\u3000e.jpg"):
+        Image.new("RGB", (64, 48)).save(tmp_path / name)
+    found = scan(tmp_path)
+    assert [file.name for file in found if file.error is None] == ["d\u3000e.jpg"]
+    assert all(file.name.isprintable() for file in found if file.error is not None)

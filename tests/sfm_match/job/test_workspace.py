@@ -10,6 +10,7 @@ from PIL import Image
 import sfm_match
 from sfm_match.errors import UsageError
 from sfm_match.job.workspace import SCHEMA, RecordError, Workspace, WorkspaceBusy
+from sfm_match.store.records import sealed
 
 FACTS = {"size": 1024, "border": 4, "subpixel": True, "masks": None, "detector.onnx": "0abc"}
 
@@ -41,13 +42,14 @@ def test_the_record_has_a_schema(tmp_path: Path) -> None:
         place.write_record("extract", FACTS)
         place.write_record("match", {"match_threshold": 0.1})
         written = json.loads((tmp_path / "sfm-match.json").read_text())
-    assert written == {"schema": SCHEMA, "extract": FACTS, "match": {"match_threshold": 0.1}}
+    assert written == sealed({"schema": SCHEMA, "extract": FACTS, "match": {"match_threshold": 0.1}})
 
 
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ("{", "sfm-match.json: damaged; choose another --workspace, or begin anew with"),
+        ("{", r"sfm-match.json: damaged \(.*\); .*; or choose another --workspace, or begin anew with"),
+        ('{"schema": 1, "extract": 3.5}', r"sfm-match.json: damaged \(Expected `int \| object`, got `float`"),
         ("[]", "sfm-match.json: damaged"),
         ('{"extract": {}}', r"another version of sfm-match \(schema unknown, this one reads \d+\); choose another"),
         ('{"schema": 99}', r"another version of sfm-match \(schema 99, .* `sfm-match extract --overwrite`"),
@@ -73,7 +75,8 @@ def test_beginning_anew_keeps_results_apart(tmp_path: Path) -> None:
     with Workspace(tmp_path, overwrite=True) as place:
         place.write_record("extract", FACTS)
         place.write_record("made by", {})
-    assert json.loads((tmp_path / "sfm-match.json").read_text()) == {"schema": SCHEMA, "extract": FACTS, "made by": {}}
+    expected = sealed({"schema": SCHEMA, "extract": FACTS, "made by": {}})
+    assert json.loads((tmp_path / "sfm-match.json").read_text()) == expected
     kept = {path.name for path in (tmp_path / "earlier-1").iterdir()}
     assert kept == {"pairs.txt", "pairs-added.txt", "database.db", "database.db-wal", "unregistered.csv", "sparse"}
     assert {path.name for path in tmp_path.iterdir()} == {"sfm-match.json", "notes.txt", ".lock", "earlier-1"}

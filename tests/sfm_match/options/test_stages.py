@@ -1,10 +1,13 @@
 import dataclasses
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from sfm_match.errors import UsageError
-from sfm_match.options.base import Options, about, aliases_of, fields_of
+from sfm_match.options.base import Options, about, aliases_of, fields_of, flag
+from sfm_match.options.job_file import read_job
 from sfm_match.options.pairs import PairsOptions
 from sfm_match.options.stages import (
     GROUPS,
@@ -12,7 +15,6 @@ from sfm_match.options.stages import (
     ImportOptions,
     MatchOptions,
     ReconstructOptions,
-    read_job,
 )
 
 
@@ -20,7 +22,7 @@ from sfm_match.options.stages import (
     ("make", "message"),
     [
         (lambda: ExtractOptions(device="cud"), r"--device cud: accepted values are auto, cpu, cuda, tensorrt.*'cuda'"),
-        (lambda: ExtractOptions(size=10), "--size 10: must be at least 64 pixels"),
+        (lambda: ExtractOptions(size=10), "--size 10: must be at least 64 and at most 65,536 pixels"),
         (lambda: ExtractOptions(batch="few"), "--batch few: must be auto, or a whole number"),
         (lambda: ExtractOptions(masks=Path("/nowhere")), "no such folder"),
         (lambda: PairsOptions(strategy="list"), "--match-list-path"),
@@ -51,7 +53,8 @@ def test_names_are_one_option_each() -> None:
     for f in every:
         facts = f.type, f.default, about(f)
         assert known.setdefault(f.name, facts) == facts
-    assert [name for name in known if sum(name == f.name for f in every) > 1] == ["device", "devices", "weights_dir"]
+    shared = [name for name in known if sum(name == f.name for f in every) > 1]
+    assert shared == ["device", "devices", "ray", "part", "weights_dir"]
 
 
 @pytest.mark.parametrize(
@@ -71,14 +74,14 @@ def test_earlier_names(command: str, groups: list[type[Options]], aliases: dict[
 @pytest.mark.parametrize(
     ("command", "groups", "absent"),
     [
-        ("run", GROUPS, {"dummy_network", "repair_pairs"}),
-        ("plan", GROUPS, {"dummy_network", "repair_pairs"}),
+        ("run", GROUPS, {"dummy_network", "part", "repair_pairs"}),
+        ("plan", GROUPS, {"dummy_network", "part", "repair_pairs"}),
         (
             "infer",
             [ExtractOptions, MatchOptions],
             {
                 *("dummy_network", "masks", "workers", "match_workers", "devices", "reduced_decode", "fps", "frames"),
-                *("matcher", "matcher_weights", "tile", "tile_overlap"),
+                *("matcher", "matcher_weights", "part", "ray", "tile", "tile_overlap"),
             },
         ),
         (
@@ -86,7 +89,7 @@ def test_earlier_names(command: str, groups: list[type[Options]], aliases: dict[
             [ExtractOptions],
             {
                 *("dummy_network", "masks", "workers", "device", "devices", "reduced_decode", "decoder", "border"),
-                *("detection_threshold", "all_keypoints", "fps", "frames"),
+                *("detection_threshold", "all_keypoints", "fps", "frames", "part", "ray"),
             },
         ),
         ("extract", [ExtractOptions], set()),
@@ -137,10 +140,18 @@ def test_job_file(tmp_path: Path) -> None:
         ("images: null", "images: expected Path, found None"),
         ("overwrite: 1", "overwrite: expected bool, found 1"),
         ("strategy: 3", "strategy: expected str, found 3"),
-        ("pairs: [1]\nstrategy: list", "--config .*--pairs 1, --strategy list: two names of one option"),
+        (
+            "pairs: sequential\nstrategy: list",
+            "--config .*--pairs sequential, --strategy list: two names of one option",
+        ),
         ("dummy_network: true", "unknown option 'dummy_network'"),
         ("- a", "expected `option: value` lines"),
-        ("a: [", "--config"),
+        ("a: [", "--config .*job.yaml: line 1: "),
+        ("size: 10", r"--config .*job.yaml: size 10: must be at least 64"),
+        ("batch: few", r"--config .*job.yaml: batch few: must be auto"),
+        ("seed: 2147483648", "seed 2147483648: must be at least 0 and at most 2,147,483,647"),
+        ("camera_params: [.nan, 1, 2, 3]", "camera_params nan,1,2,3: must be finite"),
+        ("images: ''", "images: empty"),
     ],
 )
 def test_job_file_errors(tmp_path: Path, text: str, message: str) -> None:
@@ -158,3 +169,48 @@ def test_empty_job_file(tmp_path: Path) -> None:
 def test_what_is_not_verified_is_neither_judged_nor_adjusted() -> None:
     assert ImportOptions().inputs()["adjust_keypoints"] is True
     assert ImportOptions(verify=False).inputs() == ImportOptions(verify=False, adjust_keypoints=False).inputs()
+
+
+BOUNDED: list[tuple[type[Options], str, Any]] = [
+    (ReconstructOptions, "seed", 1 << 31),
+    (ReconstructOptions, "min_model_size", 1 << 31),
+    (ReconstructOptions, "mapper_threads", 100_000),
+    (PairsOptions, "overlap", 10**20),
+    (ExtractOptions, "size", 10**5000),
+    (ExtractOptions, "workers", 10**6),
+    (ExtractOptions, "device", "cuda:" + "9" * 5000),
+    (ExtractOptions, "batch", "9" * 5000),
+    (MatchOptions, "match_threshold", float("nan")),
+    (MatchOptions, "match_threshold", 10**400),
+    (ImportOptions, "camera_params", "nan,1,2,3"),
+    (ImportOptions, "camera_params", "inf,1,2,3"),
+    (ImportOptions, "camera_params", "0,1,2,3"),
+    (ImportOptions, "camera_params", [-5, 1, 2, 3]),
+    (ImportOptions, "camera_params", "1e300,1,2,3"),
+    (ImportOptions, "cameras", "x" * 5000),
+    (ExtractOptions, "masks", "a\0b"),
+    (ExtractOptions, "masks", ""),
+    (ExtractOptions, "model", "x" * 100_000),
+    (ExtractOptions, "precision", "\x1b[31mred\n" * 1000),
+]
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "value"), BOUNDED, ids=[f"{name} {number}" for number, (_, name, _) in enumerate(BOUNDED)]
+)
+def test_every_value_has_bounds_and_its_line(group: type[Options], name: str, value: Any) -> None:
+    with pytest.raises(UsageError) as error:
+        group(**{name: value})
+    text = str(error.value)
+    assert text.startswith(flag(name)) and len(text) < 500 and text.isprintable(), text
+
+
+def test_numbers_of_numpy_and_paths_of_any_kind(tmp_path: Path) -> None:
+    class Named:
+        def __fspath__(self) -> bytes:
+            return bytes(tmp_path)
+
+    made = ExtractOptions(size=np.int32(512), masks=Named(), subpixel=np.bool_(False))  # type: ignore[arg-type]
+    assert (made.size, made.masks, made.subpixel) == (512, tmp_path, False)
+    given = ImportOptions(camera_params=np.array((900.0, 640, 360, 0)))  # type: ignore[arg-type]
+    assert given.intrinsics == (900, 640, 360, 0)

@@ -16,7 +16,7 @@ from jobs import sfm_match as command
 import sfm_match
 from sfm_match.colmap.queries import MOST_IMAGES
 from sfm_match.errors import NothingDone, UsageError
-from sfm_match.options.stages import read_job
+from sfm_match.options.job_file import read_job
 from sfm_match.refine import keypoints as adjustment
 from sfm_match.stages import import_ as database
 

@@ -89,4 +89,6 @@ def test_a_stage_that_could_do_nothing_and_a_job_on_its_way(facts: Facts) -> Non
     assert f"run --images {facts.folder}" in texts(facts)
     facts.stages = {"reconstruct": {"error": "no model: nothing in common", "at": "now"}}
     assert (verdict(facts).level, verdict(facts).lines[0]) == (BAD, "no model: nothing in common")
+    facts.stages["reconstruct"]["error"] = f"some/where/{facts.workspace.name}: no model: nothing in common"
+    assert verdict(facts).lines[0] == "no model: nothing in common"  # the page is sent to others
     assert "run --images" not in texts(facts)

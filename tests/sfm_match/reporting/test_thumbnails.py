@@ -1,13 +1,16 @@
 """Pictures are upright, small, and within their budget."""
 
 import base64
+import os
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 from PIL import Image
 
-from sfm_match.images.files import read_header
+from sfm_match.images.files import Header, read_header
+from sfm_match.reporting import thumbnails as module
 from sfm_match.reporting.thumbnails import side_of, thumbnails
 
 
@@ -36,10 +39,74 @@ def test_a_small_budget(tmp_path: Path) -> None:
     for name in names:
         cv2.imwrite(str(tmp_path / name), noise)
     headers = {name: read_header(tmp_path / name) for name in names}
-    made = thumbnails(tmp_path, headers, 9_000)
+    made = thumbnails(tmp_path, headers, budget=7_000)
     assert made.left_out == 8 - len(made.pictures) > 0  # noise is larger than photographs
-    assert sum(len(base64.b64decode(picture)) for picture in made.pictures.values()) <= 9_000
+    assert sum(len(base64.b64decode(picture)) for picture in made.pictures.values()) <= 7_000
 
 
 def test_sides() -> None:
-    assert [side_of(count, 16_000_000) for count in (1, 11, 100, 5000, 10**6)] == [640, 640, 640, 119, 64]
+    assert [side_of(count, 16_000_000) for count in (1, 11, 100, 5000, 10**6)] == [640, 640, 640, 100, 64]
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> dict[str, Header]:
+    """Three, in `tmp_path`."""
+    for number, name in enumerate(["a.jpg", "b\n<>.jpg", "c.jpg"]):
+        cv2.imwrite(str(tmp_path / name), np.full((90, 120, 3), 40 * number, np.uint8))
+    return {path.name: read_header(path) for path in sorted(tmp_path.glob("*.jpg"))}
+
+
+@pytest.fixture
+def decoded_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Of the photographs that were read."""
+    names: list[str] = []
+    real = module._thumbnail
+
+    def noted(folder: Path, name: str, header: Header, *, side: int) -> bytes | None:
+        names.append(name)
+        return real(folder, name, header, side=side)
+
+    monkeypatch.setattr(module, "_thumbnail", noted)
+    return names
+
+
+def test_photographs_that_did_not_change_are_not_read_again(
+    photographs: dict[str, Header], tmp_path: Path, decoded_names: list[str]
+) -> None:
+    kept = tmp_path / "thumbnails.zip"
+    first = thumbnails(tmp_path, photographs, kept)
+    assert len(decoded_names) == 3
+    decoded_names.clear()
+    assert thumbnails(tmp_path, photographs, kept) == first
+    assert not decoded_names
+    cv2.imwrite(str(tmp_path / "c.jpg"), np.full((90, 120, 3), 200, np.uint8))
+    again = thumbnails(tmp_path, photographs, kept)
+    assert decoded_names == ["c.jpg"]
+    assert int(decoded(again.pictures["c.jpg"])[45, 60, 0]) == pytest.approx(200, abs=3)
+    assert {name for name in first.pictures if first.pictures[name] != again.pictures[name]} == {"c.jpg"}
+
+
+def test_damage_and_lies_are_made_again(
+    photographs: dict[str, Header], tmp_path: Path, decoded_names: list[str]
+) -> None:
+    kept = tmp_path / "thumbnails.zip"
+    right, whole = thumbnails(tmp_path, photographs, kept), kept.read_bytes()
+    random = np.random.default_rng(0)
+    for _ in range(100):
+        spoilt = bytearray(whole)
+        spoilt[random.integers(len(whole))] ^= 1 << random.integers(8)
+        kept.write_bytes(spoilt)
+        assert thumbnails(tmp_path, photographs, kept) == right
+    for garbage in (b"", b"PK", whole[:-30], os.urandom(1000)):
+        kept.write_bytes(garbage)
+        decoded_names.clear()
+        assert thumbnails(tmp_path, photographs, kept) == right
+        assert len(decoded_names) == 3
+    assert kept.read_bytes() == whole
+
+
+def test_where_it_cannot_be_kept(photographs: dict[str, Header], tmp_path: Path) -> None:
+    kept = tmp_path / "thumbnails.zip"
+    kept.mkdir()
+    assert len(thumbnails(tmp_path, photographs, kept).pictures) == 3
+    assert not list(tmp_path.glob("*.tmp-*"))

@@ -1,5 +1,6 @@
 """The report at the end of a run: of a finished one, of one that gives no model, of none."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from jobs import sfm_match as command
 
 import sfm_match
 from sfm_match.errors import NothingDone, UsageError
+from sfm_match.job.workspace import Workspace
+from sfm_match.reporting.page import up_to_date
 
 
 @pytest.fixture
@@ -58,7 +61,7 @@ def test_somebody_elses_page_is_refused_before_the_job(strangers: Path, tmp_path
     assert {path.name for path in work.iterdir()} <= {"report.html", ".lock"}
 
 
-def test_the_command(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[str] = []
     monkeypatch.setattr("webbrowser.open", shown.append)
     done = command("report", "--workspace", workspace, "--open")
@@ -66,3 +69,41 @@ def test_the_command(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "6 of 6 images are registered, in one model." in done.stdout
     assert shown == [(workspace / "report.html").as_uri()]
     assert command("report", "--workspace", workspace / "none").returncode == 3
+    pictures: list[Any] = [
+        "--pair",
+        "view04.jpg",
+        "view05.jpg",
+        "--out",
+        tmp_path / "a.png",
+        "--png",
+        tmp_path / "b.jpg",
+    ]
+    drawn = command("report", "--workspace", workspace, *pictures)
+    assert (drawn.returncode, drawn.stdout.split()) == (0, [str(tmp_path / "a.png"), str(tmp_path / "b.jpg")])
+    again = command("report", "--workspace", workspace, *pictures)
+    assert (again.returncode, again.stderr.count("\n")) == (2, 1)
+    told = json.loads(command("report", "--workspace", workspace, *pictures, "--overwrite", "--json").stdout)
+    assert told["pictures"] == drawn.stdout.split()
+
+
+def test_after_a_single_stage_it_is_not_of_before(
+    workspace: Path, rendered: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    report = workspace / "report.html"
+    page = report.read_bytes()
+    sfm_match.reconstruct(workspace)
+    assert report.read_bytes() == page
+    sfm_match.reconstruct(workspace, min_model_size=2, seed=3, overwrite=True)
+    assert report.read_bytes() != page
+    assert up_to_date(Workspace(workspace))
+    sfm_match.pairs(workspace, strategy="sequential", overlap=1, overwrite=True)
+    assert "shows what was before" in caplog.text
+    assert not up_to_date(Workspace(workspace))
+    report.write_text("mine")
+    caplog.clear()
+    sfm_match.match(workspace)
+    assert report.read_text() == "mine"
+    report.unlink()
+    sfm_match.extract(rendered, workspace, size=320, max_keypoints=400)
+    assert not report.exists()
+    assert not caplog.text

@@ -1,0 +1,50 @@
+"""What processes that do parts of one stage agree on, so that together they leave what one process would.
+
+The units of extraction are on record in `images.json`. Blocks of pairs are planned from the pairs that are open, and
+those are fewer once another part has written its first block: so the first part to begin writes them down.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfm_match.images.collection import Collection, write_failed
+from sfm_match.job.workspace import Workspace
+from sfm_match.stages.state import FeatureSet, MatchSet, scan_features
+from sfm_match.store.shard import fingerprint, open_shard, sha256_of, write_shard
+
+_AGREED = "match-{}.h5"  # in the folder of parts
+
+
+def agreed_pairs(workspace: Workspace, features: FeatureSet, found: MatchSet) -> NDArray[np.int64]:
+    """(P, 2) the pairs that were open when the first part began, places in the names. The caller holds the lock.
+
+    Raises:
+        ShardError: what it wrote down cannot be read.
+    """
+    told = [found.fingerprint, found.names, sorted(features.signatures.items()), sha256_of(workspace.pairs)]
+    path = workspace.parts / _AGREED.format(fingerprint(told))
+    if not path.exists():
+        write_shard(path, {"pairs": found.open_pairs.astype(np.int32)}, {})
+    with open_shard(path, "match") as file:
+        pairs: NDArray[np.int64] = file["pairs"][()].astype(np.int64)
+    return pairs
+
+
+def forget_agreed_pairs(workspace: Workspace) -> None:
+    """The caller has the workspace alone."""
+    for path in workspace.parts.glob(_AGREED.format("*")):
+        path.unlink()
+
+
+def features_of_all_parts(workspace: Workspace, collection: Collection, inputs: dict[str, object]) -> FeatureSet:
+    """What all parts have done so far. `failed.csv` is written: the last part to write it knows the most."""
+    while True:
+        found = scan_features(workspace, collection, inputs)
+        write_failed(workspace, found.failed)
+        if scan_features(workspace, collection, inputs).open_units == found.open_units:
+            return found
+
+
+def told(part: str, left: int, unit: str) -> str:
+    """What a part says at its end: whether others have still to do theirs."""
+    return f"part {part}; " + (f"{left:,} {unit} of other parts are open" if left else "every part is done")

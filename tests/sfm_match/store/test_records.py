@@ -1,0 +1,130 @@
+"""Records: of the right types and as they were written, or a line that says what is not."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sfm_match.errors import SfmMatchError
+from sfm_match.images.collection import Collection, ImageRecord
+from sfm_match.images.files import Header
+from sfm_match.images.sources import Source
+from sfm_match.job.stage_record import read_stages
+from sfm_match.job.workspace import Workspace
+from sfm_match.store.records import DamagedRecord, OtherSchema, read_json, sealed
+
+HEADER = Header(640, 480, 6, "Nikon", 812.5, (48.1, 11.5, None))
+
+
+@dataclass(frozen=True)
+class Point:
+    x: float
+    name: str = ""
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b'{"x": "1"}', r"damaged \(Expected `float`, got `str` - at `\$\.x`\); mend it"),
+        (b"{", r"damaged \(Input data was truncated\)"),
+        (b"[]", r"damaged \(Expected `object`, got `array`\)"),
+        (b"\xff\xfe", r"damaged \("),
+        (b'{"x": 1, "name": "\xff"}', r"damaged \("),
+        (b'{"x": 1, "name": "\\ud800"}', r"damaged \("),
+        (b'{"x": 1e999}', r"damaged \("),
+        (b"[" * 100_000, r"damaged \("),
+        (b'{"x":' * 100_000, r"damaged \("),
+        (b'{"x": 1, "checksum": "0123456789abcdef"}', r"damaged \(it is not as it was written\)"),
+        (b'{"x": 1, "checksum": null}', r"damaged \(it is not as it was written\)"),
+    ],
+)
+def test_one_line(tmp_path: Path, content: bytes, reason: str) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(DamagedRecord, match=r"a\.json: " + reason) as caught:
+        read_json(tmp_path / "a.json", Point, "mend it")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(DamagedRecord, match="Is a directory; mend it"):
+        read_json(tmp_path, Point, "mend it")
+
+
+def test_schemas(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    for content, found in (('{"schema": 4}', "4"), ("{}", "unknown"), ('{"schema": "x"}', "unknown")):
+        path.write_text(content)
+        with pytest.raises(OtherSchema, match=rf"another version of sfm-match \(schema {found}, this one reads 3\)"):
+            read_json(path, Point, "mend it", 3)
+
+
+def test_what_is_sealed_is_read_and_folders_may_change(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(sealed({"x": 0.1 + 0.2, "name": "ü/\t", "folder": "/a"})).replace('"/a"', '"/b"'))
+    assert read_json(path, Point, "mend it") == Point(0.1 + 0.2, "ü/\t")
+
+
+def written(folder: Path) -> Workspace:
+    place = Workspace(folder)
+    good, bad = ImageRecord("ü/a.jpg", "5:7", 0, HEADER, None), ImageRecord("b.jpg", "1:1", None, None, "not an image")
+    absent = ImageRecord("c.jpg", "5:7", 0, HEADER, None)
+    Collection(Source(folder, folder), None, [good, bad], [absent], 1).save(place)
+    place.write_record("extract", {"size": 1024, "model": "dedode-nano"})
+    return place
+
+
+@settings(max_examples=300)
+@given(images=st.booleans(), at=st.integers(0, 10**6), bit=st.integers(0, 7))
+def test_a_flipped_bit_is_harmless_or_noticed(
+    tmp_path_factory: pytest.TempPathFactory, images: bool, at: int, bit: int
+) -> None:
+    place = written(tmp_path_factory.mktemp("w"))
+    whole = Collection.load(place).records, place.read_record()
+    path = place.collection if images else place.record
+    content = bytearray(path.read_bytes())
+    content[at % len(content)] ^= 1 << bit
+    path.write_bytes(content)
+    try:
+        found = Collection.load(place).records, place.read_record()
+    except SfmMatchError as error:
+        assert len(str(error).splitlines()) == 1
+        assert str(path) in str(error) or str(place.folder) in str(error)
+    else:
+        assert found == whole
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda stored: stored["images"][1]["header"].update(width=10**12), "a.jpg has 1000000000000 x 480 pixels"),
+        (lambda stored: stored["images"][1]["header"].update(width="640"), r"Expected `int`, got `str` - at `.*width`"),
+        (lambda stored: stored["images"][1]["header"].update(height=0), "has 640 x 0 pixels"),
+        (lambda stored: stored["images"][1]["header"].update(orientation=9), "has orientation 9"),
+        (lambda stored: stored["images"][1].update(unit=1), "is in unit 1 of 1"),
+        (lambda stored: stored["images"][1].update(name="../../x.jpg"), "is no name of an image"),
+        (lambda stored: stored["images"][1].update(name="/x.jpg"), "is no name of an image"),
+        (lambda stored: stored["images"][1].update(name="b.jpg"), "an image is there twice"),
+        (lambda stored: stored["images"][1].pop("header"), "missing required field `header`"),
+        (lambda stored: stored.update(images=5), "Expected `array`"),
+    ],
+)
+def test_images_that_cannot_be(tmp_path: Path, change: Callable[[dict], None], reason: str) -> None:
+    place = written(tmp_path)
+    stored = json.loads(place.collection.read_text())
+    del stored["checksum"]  # as earlier commits wrote it
+    place.collection.write_text(json.dumps(stored))
+    assert Collection.load(place).usable == {"ü/a.jpg": HEADER}
+    change(stored)
+    place.collection.write_text(json.dumps(stored))
+    with pytest.raises(DamagedRecord, match=rf"images\.json: damaged \(.*{reason}.*`sfm-match doctor --repair`"):
+        Collection.load(place)
+
+
+def test_the_times_of_stages(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "stages.json").write_text(json.dumps(sealed({"match": {"error": "no pair"}})).replace("no", "na"))
+    assert read_stages(Workspace(tmp_path)) == {}
+    assert "stages.json: damaged (it is not as it was written); the times of earlier stages" in caplog.text
