@@ -219,28 +219,16 @@ READERS: dict[str, Callable[[Path], list[str]]] = {
     "covisibility": lambda f: small_job.command(
         "pairs", f, "--strategy", "covisibility", "--reference-model", f / "model", "--overwrite"
     ),
-    "growth": lambda f: small_job.run(f, _more(f)),
 }
 
 
-def _more(folder: Path) -> Path:
-    """A photograph has come since."""
-    photos = small_job.photos(folder, 4)
-    shutil.copy2(sorted(photos.iterdir())[0], photos / "more.jpg")
-    record = folder / "work" / "images.json"
-    if record.exists():
-        record.write_text(record.read_text().replace(str(small_job.base() / "images"), str(photos)))
-    return photos
+GIVEN = ("known poses", "poses", "covisibility")  # read a model that an option names
 
 
 def _model(damage: Damage, reader: str, folder: Path) -> list[str]:
     work = small_job.work(folder)
     shutil.copytree(work / "sparse" / "0", folder / "model")
-    damage(
-        folder / "model"
-        if "model" in str(READERS[reader](folder)[-3:]) and reader in ("known poses", "poses", "covisibility")
-        else work / "sparse" / "0"
-    )
+    damage(folder / "model" if reader in GIVEN else work / "sparse" / "0")
     return READERS[reader](folder)
 
 

@@ -13,17 +13,7 @@ CASES = collected.cases(range(1))
 KINDS = sorted({case.kind for case in CASES})
 SLOW_KINDS = {"during a run", "full disk", "memory", "two processes"}  # seconds each: not in the sample
 # Kinds with faults that are being mended: their cases run in `scripts/hostile_campaign.py` only. To be emptied.
-OPEN = {
-    "databases",
-    "damaged stores",
-    "during a run",
-    "full disk",
-    "hloc",
-    "lying stores",
-    "model.toml",
-    "models",
-    "names",
-} | {"commands", "options", "pictures", "python", "records", "rigs", "streams", "yaml"}
+OPEN = {"databases", "full disk", "hloc", "model.toml", "models", "python", "records", "yaml"}
 
 
 @pytest.fixture(scope="module", autouse=True)
