@@ -158,7 +158,7 @@ def test_a_redo_that_fails_costs_its_image_alone(error: EngineError, batch: Load
 def test_no_batch_has_tensors_that_engines_refuse(tmp_path: Path) -> None:
     runtime = OrtRuntime("cpu", tmp_path, on_device=True)
     buckets = Counter({(1024, 512): 1, (512, 1024): 1})  # one engine serves both, and is built for 1024 x 1024
-    network = DeDoDeExtractor(find_model("dedode-nano"), ExtractOptions(batch="4096"), buckets, runtime)
+    network = DeDoDeExtractor(find_model("dedode-nano"), ExtractOptions(batch="1024"), buckets, runtime)
     largest = FAMILY["dedode-nano"].largest_tensor(1024 * 1024)
     assert network.batch * largest < 2**31 <= (network.batch + 1) * largest
     assert network.served[0].largest == (network.batch, 1024, 1024)
