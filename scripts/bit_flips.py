@@ -1,9 +1,10 @@
 """Flips single bits in the files of a finished job, one a job, and looks what becomes of it.
 
-    python scripts/bit_flips.py [--flips 10000 --seed 0 --workers 2 --out results.jsonl] [--only 'matches/*']
+    python scripts/bit_flips.py [--flips 10000 --seed 0 --workers 2 --out results.jsonl] [--only 'matches/*'] [--quick]
 
 Every flip has a copy of the workspace. What later stages made of the file is deleted there, so that they read it, and
-the job runs again. Results are lines of JSON, by number: the same command goes on where an earlier one ended.
+the job runs again; with --quick, only after what `doctor` does not name. Results are lines of JSON, by number: the same
+command goes on where an earlier one ended.
 
 outcome | means
 ---|---
@@ -91,7 +92,7 @@ def flip(path: Path, place: int, bit: int) -> None:
     path.write_bytes(content)
 
 
-def one(base: Base, folder: Path, number: int, seed: int, only: str) -> dict[str, Any]:
+def one(base: Base, folder: Path, number: int, seed: int, only: str, *, quick: bool = False) -> dict[str, Any]:
     """The row of one flip: one of the numbers of a campaign, which chooses file, byte and bit."""
     dice = random.Random(f"{seed} {number}")
     files = [name for name in base.files if fnmatch(name, only)]
@@ -107,9 +108,19 @@ def one(base: Base, folder: Path, number: int, seed: int, only: str) -> dict[str
     workspace = job.copied(base.workspace, folder / f"flip{number}")
     flip(workspace / name, place, bit)
     row = {"number": number, "seed": seed, "file": name, "byte": place, "bit": bit}
-    row |= judged(base, workspace, name, thorough=number % EACH == 0)
+    row |= named(workspace) if quick else {}
+    if "outcome" not in row:
+        row |= judged(base, workspace, name, thorough=number % EACH == 0)
     shutil.rmtree(workspace)
     return row
+
+
+def named(workspace: Path) -> dict[str, Any]:
+    """The outcome where `doctor` names the file, or falls over it; nothing where it does not."""
+    ended = isolated.run(["doctor", "--workspace", workspace])
+    if ended.fault():
+        return {"outcome": ended.fault().split(" (")[0], "said": _shortened(ended)}
+    return {"outcome": "found"} if ended.statuses[0] else {}
 
 
 def judged(base: Base, workspace: Path, name: str, *, thorough: bool) -> dict[str, Any]:
@@ -189,7 +200,7 @@ def _kind(name: str) -> str:
 
 
 def campaign(
-    flips: int, seed: int, workers: int, out: Path | None, folder: Path, only: str = "*"
+    flips: int, seed: int, workers: int, out: Path | None, folder: Path, only: str = "*", *, quick: bool = False
 ) -> list[dict[str, Any]]:
     """Rows of the flips; those that `out` holds are not done again."""
     base = Base(job.finished(folder / "base", VIEWS, WIDTH))
@@ -198,7 +209,7 @@ def campaign(
     known, lock = {row["number"] for row in rows}, threading.Lock()
 
     def work(number: int) -> None:
-        row = one(base, folder, number, seed, only)
+        row = one(base, folder, number, seed, only, quick=quick)
         with lock:
             rows.append(row)
             if out is not None:
@@ -215,11 +226,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2, help="jobs side by side")
     parser.add_argument("--only", default="*", help="pattern of the files")
+    parser.add_argument("--quick", action="store_true", help="what `doctor` names is found, and the job is not run")
     parser.add_argument("--out", type=Path, help="rows as lines of JSON")
     chosen = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        rows = campaign(chosen.flips, chosen.seed, chosen.workers, chosen.out, Path(folder), chosen.only)
+        place = Path(folder)
+        rows = campaign(chosen.flips, chosen.seed, chosen.workers, chosen.out, place, chosen.only, quick=chosen.quick)
     print(table(rows))
     print(f"\n{len(rows)} flips in {time.monotonic() - began:.0f} s")
     bad = [row for row in rows if row["outcome"] in BAD]
