@@ -17,9 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfm_match.colmap import queries
+from sfm_match.colmap.database_check import check_database
+from sfm_match.colmap.model_check import load
 from sfm_match.errors import NothingDone, UsageError, nearest, quoted
 from sfm_match.images.collection import Collection, read_failed, read_reasons
 from sfm_match.images.files import Header
+from sfm_match.job.log import LOGGER
 from sfm_match.job.workspace import Workspace
 from sfm_match.options.arguments import checked
 from sfm_match.stages.state import (
@@ -36,6 +39,8 @@ from sfm_match.stages.state import (
 )
 from sfm_match.store.features import Features
 from sfm_match.store.matches import Matches
+from sfm_match.store.model_record import changed, read_model_record
+from sfm_match.store.records import DamagedRecord
 
 if TYPE_CHECKING:
     import pycolmap
@@ -188,11 +193,16 @@ class Results:
 
     @cached_property
     def models(self) -> "list[pycolmap.Reconstruction]":
-        """The models of `sparse`, the one with the most images first; none where no model was earned."""
-        import pycolmap
+        """The models of `sparse`, the one with the most images first; none where no model was earned.
 
-        folders = (path for path in self.workspace.sparse.glob("*") if path.name.isdecimal())
-        return [pycolmap.Reconstruction(str(path)) for path in sorted(folders, key=lambda path: int(path.name))]
+        Raises:
+            SfmMatchError: files are damaged. Of those that were changed to something that can be, a warning tells.
+        """
+        sparse = self.workspace.sparse
+        folders = [path for path in sparse.glob("*") if path.name.isdecimal()]
+        if folders:
+            _tell_if_changed(sparse)
+        return [load(path) for path in sorted(folders, key=lambda path: int(path.name))]
 
     @property
     def model(self) -> "pycolmap.Reconstruction":
@@ -216,6 +226,7 @@ class Results:
     def _database(self) -> Path:
         if queries.read_record(self.workspace.database, "inputs") is None:
             raise NothingDone(f"{self.workspace.folder}: no database yet; run `sfm-match import` first")
+        check_database(self.workspace.database)
         return self.workspace.database
 
     @cached_property
@@ -251,3 +262,14 @@ class Results:
 def open_workspace(workspace: str | Path = "workspace") -> Results:
     """`sfm_match.open`: what a job left, for reading. Raises NothingDone where there is no job."""
     return Results(workspace)
+
+
+def _tell_if_changed(sparse: Path) -> None:
+    """A line where models are not as `reconstruct` wrote them."""
+    try:
+        names = changed(sparse, read_model_record(sparse).get("files", {}))
+    except DamagedRecord as error:
+        LOGGER.warning("%s; the models are taken as they are", error.reason)
+        return
+    if names:
+        LOGGER.warning("%s: not as `sfm-match reconstruct` wrote it; taken as it is", sparse / names[0])

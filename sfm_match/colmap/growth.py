@@ -16,10 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfm_match.colmap.queries import (
-    CONTENT,
     MOST_IMAGES,
     PAIRS,
-    content_digest,
+    is_edited,
     open_for_reading,
     read_record,
     write_records,
@@ -55,7 +54,7 @@ def earlier_of(database: Path, settings: str) -> Earlier | None:
     inputs = read_record(database, "inputs")
     if inputs is None or read_record(database, SETTINGS) != settings:
         return None
-    return Earlier(database, inputs) if read_record(database, CONTENT) == content_digest(database) else None
+    return None if is_edited(database) else Earlier(database, inputs)
 
 
 def write_signatures(connection: sqlite3.Connection, signatures: Mapping[str, str]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sfm_match.colmap import hush_colmap
+from sfm_match.colmap.model_check import DamagedModel, load
 from sfm_match.errors import UsageError
 from sfm_match.store.shard import sha256_of
 
@@ -63,12 +63,7 @@ def read_model(folder: Path, option: str = "--reference-model") -> "pycolmap.Rec
     Raises:
         UsageError: no model is there; it names the option that did.
     """
-    import pycolmap
-
-    hush_colmap()
     try:
-        return pycolmap.Reconstruction(str(folder))
-    except (RuntimeError, ValueError) as error:
-        raise UsageError(
-            f"{option} {folder}: no COLMAP model to be read there (cameras, images, points3D; .bin or .txt)"
-        ) from error
+        return load(folder)
+    except DamagedModel as error:
+        raise UsageError(f"{option} {error}") from error

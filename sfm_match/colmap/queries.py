@@ -2,31 +2,38 @@
 
 import hashlib
 import itertools
+import os
 import sqlite3
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sfm_match.errors import UsageError
+from sfm_match.errors import SfmMatchError, UsageError
 
 TABLE = "sfm_match"  # ours, beside COLMAP's; COLMAP reads past it
 PAIRS = "sfm_match_pairs"  # ours, too: what was seen of each pair (`verification`)
 CONTENT = "content"  # key in it: `content_digest` as import left the database
-_DIGESTED = {  # table -> what a model depends on; of what is large, how much there is
-    "rigs": "*",
-    "rig_sensors": "*",
-    "cameras": "*",
-    "frames": "*",
-    "frame_data": "*",
-    "images": "*",
-    "pose_priors": "*",
-    "keypoints": "image_id, rows",
-    "two_view_geometries": "pair_id, rows",
+_COLUMNS = {  # table -> all that COLMAP and we read of it
+    "rigs": "rig_id, ref_sensor_id, ref_sensor_type",
+    "rig_sensors": "rig_id, sensor_id, sensor_type, sensor_from_rig",
+    "cameras": "camera_id, model, width, height, params, prior_focal_length",
+    "frames": "frame_id, rig_id",
+    "frame_data": "frame_id, data_id, sensor_id, sensor_type",
+    "images": "image_id, name, camera_id",
+    "pose_priors": "pose_prior_id, corr_data_id, corr_sensor_id, corr_sensor_type, position, position_covariance, "
+    "gravity, coordinate_system",
+    "keypoints": "image_id, rows, cols, data",
+    "matches": "pair_id, rows, cols, data",
+    "two_view_geometries": "pair_id, rows, cols, data, config, F, E, H, qvec, tvec, camera1, camera2",
 }
+_OWN = (TABLE, PAIRS, "sfm_match_images")
+_LONG = 64  # characters of a digest; those of before were shorter and knew of large tables only how much there is
+_BEFORE = {"keypoints": "image_id, rows", "two_view_geometries": "pair_id, rows"}
 MOST_IMAGES = 2147483647  # COLMAP's pair_id = this * first image_id + second image_id
 
 
@@ -43,16 +50,13 @@ class Counts:
 
 
 def read_record(path: Path, key: str) -> str | None:
-    """A value of our own table, or None where there is no such database, table or key."""
+    """A value of our own table, or None where there is no such database, table or key. Raises DatabaseError."""
     if not path.exists():
         return None
-    connection = open_for_reading(path)
-    try:
+    with reading(path) as connection:
+        if not _has(connection, TABLE):
+            return None
         row = connection.execute(f"SELECT value FROM {TABLE} WHERE key = ?", (key,)).fetchone()
-    except sqlite3.DatabaseError:
-        return None
-    finally:
-        connection.close()
     return str(row[0]) if row else None
 
 
@@ -63,54 +67,153 @@ def write_records(connection: sqlite3.Connection, notes: Mapping[str, str]) -> N
 
 
 def content_digest(path: Path) -> str:
-    """Of cameras, rigs, frames, images, priors, and the numbers of keypoints and inliers: whoever edits one shows."""
+    """Of all that a model or a report depends on: whoever edits something shows, and so does a flipped bit.
+
+    In the form of the one that is on record, so that both can be compared. It reads the whole file, once a process as
+    long as the file stays as it is.
+
+    Raises:
+        DatabaseError: it is damaged, or in use.
+    """
+    recorded = read_record(path, CONTENT)
+    return _digest(path, file_state(path), len(recorded or "") in (0, _LONG))
+
+
+def is_edited(path: Path) -> bool:
+    """Whether a database is not as `import` left it. Raises DatabaseError where it is damaged, or in use."""
+    return content_digest(path) != read_record(path, CONTENT)
+
+
+def file_state(path: Path) -> tuple[int, ...]:
+    """What changes with a file's content, also where that is in the write-ahead log."""
+    wal = Path(f"{path}-wal")
+    seen = [path.stat(), *([wal.stat()] if wal.exists() else [])]
+    return tuple(value for one in seen for value in (one.st_ino, one.st_size, one.st_mtime_ns))
+
+
+@lru_cache(8)
+def _digest(path: Path, _: tuple[int, ...], full: bool) -> str:
     digest = hashlib.sha256()
-    with closing(open_for_reading(path)) as connection:
-        for table, columns in _DIGESTED.items():
-            digest.update(table.encode())
-            for row in connection.execute(f"SELECT {columns} FROM {table} ORDER BY 1, 2"):
-                digest.update(repr(row).encode())
+    with reading(path) as connection:
+        if full:
+            for table in (*_COLUMNS, *(one for one in _OWN if _has(connection, one))):
+                digest.update(table.encode())
+                where = f"WHERE key <> '{CONTENT}'" if table == TABLE else ""
+                columns = _COLUMNS.get(table, "*")
+                for row in connection.execute(f"SELECT {columns} FROM {table} {where} ORDER BY 1, 2"):
+                    digest.update(repr([len(one) if isinstance(one, bytes) else one for one in row]).encode())
+                    for one in row:
+                        if isinstance(one, bytes):
+                            digest.update(one)
+            return digest.hexdigest()
+        for table in _COLUMNS:
+            if table != "matches":
+                digest.update(table.encode())
+                for row in connection.execute(f"SELECT {_BEFORE.get(table, '*')} FROM {table} ORDER BY 1, 2"):
+                    digest.update(repr(row).encode())
     return digest.hexdigest()[:16]
 
 
-def damage(path: Path) -> str | None:
-    """What is wrong with a database, in words; None where SQLite finds nothing."""
+def seal(path: Path) -> None:
+    """Ends the writing of a database: all is in the one file, with the digest of its content on record.
+
+    The write-ahead log is switched off: a reader without the right to write would leave files beside the database.
+    """
+    digest = _digest(path, file_state(path), True)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        write_records(connection, {CONTENT: digest})
+    switch_log_off(path)
+
+
+def switch_log_off(path: Path) -> None:
+    """Brings all into the one file; COLMAP switches its write-ahead log on whenever it opens a database."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=DELETE")
+    remove_journals(path)
+
+
+def remove_journals(path: Path) -> None:
+    """Of a database that is replaced, or that nobody has open: SQLite would apply them to another one."""
+    for suffix in ("-journal", "-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+
+class DatabaseError(SfmMatchError):
+    """A database that cannot be read."""
+
+
+class DamagedDatabase(DatabaseError):
+    """Of what it holds, something cannot be; `reason` says what."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.reason = " ".join(reason.split())
+        super().__init__(
+            f"{path}: damaged ({self.reason}); run `sfm-match import`, which moves it aside and builds it again"
+        )
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that cannot write; what SQLite raises becomes a line.
+
+    Raises:
+        DatabaseError: it is damaged, in use, or cannot be opened.
+    """
     try:
         with closing(open_for_reading(path)) as connection:
-            (told,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-            return None if told == "ok" else " ".join(str(told).split())
+            yield connection
     except sqlite3.Error as error:
-        return str(error)
+        raise as_database_error(path, error) from error
+
+
+def as_database_error(path: Path, error: Exception) -> DatabaseError:
+    """What SQLite or COLMAP raised, with the file's name and what to do."""
+    code = getattr(error, "sqlite_errorcode", None)
+    primary = code & 0xFF if code is not None else None
+    if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return DatabaseError(f"{path}: another program is writing to it; close that one and run the same command again")
+    if primary in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+        return DatabaseError(f"{path}: {error} (a full disk?); completed work is kept, the same command resumes")
+    if primary in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_AUTH):
+        return DatabaseError(f"{path}: cannot be opened ({error}); look at the rights to it and to its folder")
+    return DamagedDatabase(path, str(error))
+
+
+def _has(connection: sqlite3.Connection, table: str) -> bool:
+    return connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone() is not None
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a database has one of our tables. Raises DatabaseError."""
+    with reading(path) as connection:
+        return any(_has(connection, one) for one in _OWN)
 
 
 def open_for_reading(path: Path) -> sqlite3.Connection:
-    """A connection that cannot write."""
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    """A connection that cannot write; on read-only media, too, where SQLite cannot make the files that a log needs."""
+    wal = Path(f"{path}-wal")
+    alone = not os.access(path.parent, os.W_OK) and not (wal.exists() and wal.stat().st_size)
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if alone else ''}", uri=True)
 
 
 def count(path: Path) -> Counts:
-    """Images, and pairs of them, in a database."""
-    connection = open_for_reading(path)
+    """Images, and pairs of them, in a database. Raises DatabaseError."""
+    with reading(path) as connection:
 
-    def one(query: str) -> int:
-        return int(connection.execute(query).fetchone()[0])
+        def one(query: str) -> int:
+            return int(connection.execute(query).fetchone()[0])
 
-    try:
-        judged = one(f"SELECT COUNT(*) FROM sqlite_master WHERE name = '{PAIRS}'") and one(
-            f"SELECT COUNT(*) FROM {PAIRS}"
-        )
+        judged = one(f"SELECT COUNT(*) FROM {PAIRS}") if _has(connection, PAIRS) else 0
         return Counts(
             one("SELECT COUNT(*) FROM images"),
             judged or one("SELECT COUNT(*) FROM matches WHERE rows > 0"),
             one("SELECT COUNT(*) FROM two_view_geometries WHERE rows > 0"),
         )
-    finally:
-        connection.close()
 
 
 def image_names(path: Path) -> list[str]:
     """Of the images in a database, in order."""
-    with closing(open_for_reading(path)) as connection:
+    with reading(path) as connection:
         return [name for (name,) in connection.execute("SELECT name FROM images ORDER BY name")]
 
 
@@ -122,7 +225,7 @@ def verified_pairs(path: Path, names: Sequence[str]) -> NDArray[np.int64]:
 def verified_inliers(path: Path, names: Sequence[str]) -> NDArray[np.int64]:
     """(E, 3) as `verified_pairs`, and the inliers of each pair."""
     index = {name: i for i, name in enumerate(names)}
-    with closing(open_for_reading(path)) as connection:
+    with reading(path) as connection:
         images = connection.execute("SELECT image_id, name FROM images").fetchall()
         rows = connection.execute("SELECT pair_id, rows FROM two_view_geometries WHERE rows > 0").fetchall()
     place = np.full(max((image for image, _ in images), default=0) + 1, -1, np.int64)
@@ -137,7 +240,7 @@ def frames(path: Path, names: Sequence[str]) -> NDArray[np.int64]:
     """(E, 2) places in `names` of images that a rig took at one time: as many pairs as connect each frame."""
     index = {name: i for i, name in enumerate(names)}
     query = "SELECT frame_id, name FROM frame_data JOIN images ON data_id = image_id ORDER BY frame_id, image_id"
-    with closing(open_for_reading(path)) as connection:
+    with reading(path) as connection:
         rows = [(frame, index[name]) for frame, name in connection.execute(query) if name in index]
     pairs = [(a, b) for (frame, a), (other, b) in itertools.pairwise(rows) if frame == other]
     return np.array(pairs, np.int64).reshape(-1, 2)
@@ -149,7 +252,7 @@ def keypoints(path: Path, name: str) -> NDArray[np.float32]:
     Raises:
         UsageError: the image is not in the database.
     """
-    with closing(open_for_reading(path)) as connection:
+    with reading(path) as connection:
         query = "SELECT data, cols FROM keypoints WHERE image_id = ?"
         row = connection.execute(query, (_image_id(connection, path, name),)).fetchone()
     data, columns = row or (b"", 2)
@@ -162,7 +265,7 @@ def inliers(path: Path, first: str, second: str) -> NDArray[np.uint32]:
     Raises:
         UsageError: an image is not in the database.
     """
-    with closing(open_for_reading(path)) as connection:
+    with reading(path) as connection:
         a, b = (_image_id(connection, path, name) for name in (first, second))
         query = "SELECT data FROM two_view_geometries WHERE pair_id = ?"
         row = connection.execute(query, (min(a, b) * MOST_IMAGES + max(a, b),)).fetchone()
@@ -176,9 +279,9 @@ def verdict(path: Path, first: str, second: str) -> str | None:
     Raises:
         UsageError: an image is not in the database.
     """
-    with closing(open_for_reading(path)) as connection:
+    with reading(path) as connection:
         a, b = sorted(_image_id(connection, path, name) for name in (first, second))
-        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (PAIRS,)).fetchone():
+        if not _has(connection, PAIRS):
             return None
         query = f"SELECT verdict FROM {PAIRS} WHERE pair_id = ?"
         row = connection.execute(query, (a * MOST_IMAGES + b,)).fetchone()

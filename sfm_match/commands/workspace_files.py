@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from sfm_match.colmap import queries
+from sfm_match.colmap.database_check import damage
 from sfm_match.errors import SfmMatchError
 from sfm_match.images.collection import Collection, read_table
 from sfm_match.job.stage_record import stages_on_record
 from sfm_match.job.workspace import Workspace
 from sfm_match.store.features import check_unit, read_index
 from sfm_match.store.matches import BLOCK_FILE, check_block, read_head
+from sfm_match.store.model_record import NAME, changed, read_model_record
 from sfm_match.store.pairs import read_pairs
-from sfm_match.store.records import DamagedRecord, read_json
-from sfm_match.store.shard import DAMAGED, ShardError, sha256_of
+from sfm_match.store.records import DamagedRecord
+from sfm_match.store.shard import DAMAGED, ShardError
 
 Record = Mapping[str, Any] | None
 
@@ -135,7 +137,7 @@ def _database(place: Workspace, known: Record) -> Iterator[Check]:
     if not path.exists():
         return
     journals = tuple(path.with_name(path.name + end) for end in ("-journal", "-wal", "-shm"))
-    wrong = queries.damage(path)
+    wrong = damage(path)
     if wrong is not None:
         ours = known is None or "import" in known  # else somebody else's may be there
         yield Check(path.name, f"{path}: {wrong}", True, (path, *journals), ours=ours)
@@ -143,36 +145,24 @@ def _database(place: Workspace, known: Record) -> Iterator[Check]:
         yield Check(path.name, f"{path}: not made by sfm-match", True)
     else:
         counts = queries.count(path)
-        edited = queries.content_digest(path) != queries.read_record(path, queries.CONTENT)
-        said = "; changed since import, and taken as it is" if edited else ""
+        said = "; changed since import, and taken as it is" if queries.is_edited(path) else ""
         yield Check(path.name, f"{counts.images:,} images, {counts.verified:,} verified pairs{said}")
-
-
-@dataclass(frozen=True)
-class _Summary:
-    files: dict[str, int | str]  # below sparse: bytes, or the SHA-256
 
 
 def _models(place: Workspace) -> Iterator[Check]:
     sparse = place.sparse
-    summary = sparse / "sfm-match.json"
-    if not summary.exists():
-        if sparse.exists():
-            yield Check(sparse.name, f"{sparse}: not made by sfm-match, or {summary.name} is gone", True)
+    if not sparse.exists():
         return
     try:
-        files = read_json(summary, _Summary, "").files
-    except SfmMatchError as error:
-        yield Check(sparse.name, str(error).removesuffix("; "), True, (sparse,), ours=True)
+        files = read_model_record(sparse).get("files", {})
+    except DamagedRecord as error:
+        yield Check(sparse.name, error.reason, True, (sparse,), ours=True)
         return
-    wrong = [str(sparse / name) for name, known in sorted(files.items()) if not _is(sparse / name, known)]
+    if not files:
+        yield Check(sparse.name, f"{sparse}: not made by sfm-match, or {NAME} is gone", True)
+        return
+    wrong = [str(sparse / name) for name in changed(sparse, files)]
     if wrong:
         yield Check(sparse.name, f"{', '.join(wrong)}: not as written", True, (sparse,), ours=True)
     else:
         yield Check(sparse.name, f"{len(files)} files")
-
-
-def _is(path: Path, known: int | str) -> bool:
-    if not path.is_file():
-        return False
-    return path.stat().st_size == known if isinstance(known, int) else sha256_of(path) == known

@@ -1,7 +1,6 @@
 """What a workspace holds, read without a lock: each part for itself, so that a broken one leaves the others."""
 
 import io
-import json
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from sfm_match.colmap.database_check import check_database
 from sfm_match.colmap.queries import read_record
 from sfm_match.errors import NothingDone, SfmMatchError
 from sfm_match.images.files import Header
@@ -20,6 +20,7 @@ from sfm_match.reporting.matching import Drawn, Matching, read_drawn, read_match
 from sfm_match.reporting.models import Measured, measure
 from sfm_match.reporting.thumbnails import Thumbnails, thumbnails
 from sfm_match.results import Results
+from sfm_match.store.model_record import changed, read_model_record
 from sfm_match.store.regular import open_regular
 
 if TYPE_CHECKING:
@@ -120,7 +121,8 @@ def read_facts(workspace: Workspace) -> Facts:
         _read_unfinished(facts, results, read)
     if workspace.sparse.exists():
         facts.summary = read("sparse", lambda: read_summary(workspace)) or {}
-        facts.measured = read("sparse", lambda: _measured(facts, results))
+        if facts.summary:
+            facts.measured = read("sparse", lambda: _measured(facts, results))
     kept = workspace.thumbnails
     facts.thumbnails = read("photographs", lambda: thumbnails(results.image_folder, facts.headers, kept))
     return facts
@@ -154,14 +156,19 @@ def _read_database(facts: Facts, workspace: Workspace, read: _Reader) -> None:
     database = workspace.database
     if not database.exists():
         return
-    if read_record(database, "inputs") is None:
-        facts.problems.append(f"{database.name} is damaged, or sfm-match did not make it")
-        return
-    matching = read(database.name, lambda: read_matching(database, facts.names))
+    matching = read(database.name, lambda: _believed(database, facts.names))
     if matching is not None:
         facts.matching, facts.keypoints = matching, matching.keypoints
         headers, accepted = facts.headers, matching.accepted
         facts.drawn = read(database.name, lambda: read_drawn(database, facts.names, headers, accepted))
+
+
+def _believed(database: Path, names: list[str]) -> Matching:
+    """Raises SfmMatchError where the database is damaged, or sfm-match did not make it."""
+    if read_record(database, "inputs") is None:
+        raise SfmMatchError("it is damaged, or sfm-match did not make it")
+    check_database(database)
+    return read_matching(database, names)
 
 
 def _read_unfinished(facts: Facts, results: Results, read: _Reader) -> None:
@@ -176,8 +183,8 @@ def _read_unfinished(facts: Facts, results: Results, read: _Reader) -> None:
 
 def read_summary(workspace: Workspace) -> dict[str, Any]:
     """`sparse/sfm-match.json`. Raises what reading a damaged file raises."""
-    stored = json.loads((workspace.sparse / "sfm-match.json").read_text(encoding="utf-8"))
-    if not isinstance(stored, dict) or not all(one.keys() >= _OF_A_MODEL for one in stored.get("models", [])):
+    stored = read_model_record(workspace.sparse)
+    if not all(one.keys() >= _OF_A_MODEL for one in stored.get("models", [])):
         raise ValueError("sparse/sfm-match.json is not as it was written")
     return stored
 
@@ -190,10 +197,8 @@ def read_models(results: Results, summary: dict[str, Any]) -> "list[pycolmap.Rec
         SfmMatchError: a file is not as it was written: of garbage, pycolmap may ask for all memory there is.
     """
     sparse = results.workspace.sparse
-    for name, size in summary.get("files", {}).items():
-        path = sparse / name
-        if not path.exists() or path.stat().st_size != size:
-            raise SfmMatchError(f"{name} is not as it was written")
+    for name in changed(sparse, summary.get("files", {})):
+        raise SfmMatchError(f"{name} is not as it was written")
     return results.earned_models()
 
 

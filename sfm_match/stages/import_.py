@@ -8,7 +8,7 @@ are adjusted (`refine.keypoints`), which resumes where it stopped, too.
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,26 @@ from sfm_match.colmap.assigned import NOTHING_ASSIGNED, read_assigned
 from sfm_match.colmap.assigned import RECORD as CAMERAS
 from sfm_match.colmap.cameras import GIVEN, CameraPlan, check_camera_model, plan_cameras
 from sfm_match.colmap.database import write_images
+from sfm_match.colmap.database_check import check_database
 from sfm_match.colmap.given_cameras import read_given_cameras
 from sfm_match.colmap.growth import SETTINGS, TAKEN, Earlier, earlier_of, take_over, write_signatures
-from sfm_match.colmap.queries import CONTENT, content_digest, count, read_record, write_records
+from sfm_match.colmap.queries import (
+    DamagedDatabase,
+    DatabaseError,
+    as_database_error,
+    count,
+    is_edited,
+    is_ours,
+    read_record,
+    remove_journals,
+    seal,
+    write_records,
+)
 from sfm_match.colmap.rigs import RECORD as RIGS_WITHOUT_PLACES
 from sfm_match.colmap.rigs import apply_rigs, has_places, read_rigs, rig_cameras
 from sfm_match.colmap.verification import How, verdicts, verify_pairs
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError
+from sfm_match.job.log import LOGGER
 from sfm_match.job.progress import Clock, StageReport
 from sfm_match.job.workspace import Workspace
 from sfm_match.matching.acceptance import Verdict
@@ -31,7 +44,7 @@ from sfm_match.options.stages import ImportOptions
 from sfm_match.refine.keypoints import adjust_keypoints, adjusted_before, clear
 from sfm_match.stages.base import Job
 from sfm_match.stages.state import iter_features, iter_matches
-from sfm_match.store.shard import commit, fingerprint, sha256_of
+from sfm_match.store.shard import commit, fingerprint, set_aside, sha256_of
 
 _BUILT = "built from"  # record of a database that is not finished: its images and what it grew from are there
 ALGORITHM = 4  # raise it when the same matches and options come to give another database
@@ -41,7 +54,8 @@ def check(job: Job) -> None:
     """Raises UsageError for a database of other options or of somebody else, and for cameras that cannot be."""
     options, workspace = job.options.import_, job.workspace
     workspace.check("import", options.inputs(), overwrite=job.overwrite)
-    _refuse_foreign_database(workspace, overwrite=job.overwrite)
+    if not job.overwrite:
+        _refuse_foreign_database(workspace)
     if options.camera_model != ImportOptions.camera_model or options.camera_params is not None:
         check_camera_model(options)
     if options.rig_config is not None:
@@ -55,7 +69,9 @@ def check(job: Job) -> None:
 def status(job: Job) -> int:
     """Pairs of the database."""
     database = job.workspace.database
-    return count(database).pairs if read_record(database, "inputs") is not None else 0
+    with suppress(DatabaseError):  # a damaged one is built again
+        return count(database).pairs if read_record(database, "inputs") is not None else 0
+    return 0
 
 
 def run(job: Job) -> StageReport:
@@ -71,7 +87,9 @@ def run(job: Job) -> StageReport:
     workspace.check("import", inputs, overwrite=job.overwrite)
     pairs = sha256_of(workspace.pairs)
     digest = fingerprint([inputs, matches.fingerprint, pairs, sorted(features.signatures.items()), ALGORITHM])
-    _refuse_foreign_database(workspace, overwrite=job.overwrite)
+    if not job.overwrite:
+        _refuse_foreign_database(workspace)
+    _move_aside_if_damaged(workspace)
     if not job.overwrite and read_record(workspace.database, "inputs") == digest:
         workspace.write_record("import", inputs)
         return _report(workspace.database, options, clock, computed=False)
@@ -87,7 +105,7 @@ def run(job: Job) -> StageReport:
         _build(job, partial, Origin(digest, settings, earlier), clock)
     # before the rename: a database is never there without its options on record
     workspace.write_record("import", inputs)
-    _remove_journals(workspace.database)  # of a database that is replaced: SQLite would apply them to the new one
+    remove_journals(workspace.database)  # of a database that is replaced: SQLite would apply them to the new one
     commit(partial, workspace.database)
     clear(workspace.aligned)
     return _report(workspace.database, options, clock, computed=True)
@@ -110,9 +128,9 @@ class Origin:
 def _build(job: Job, partial: Path, origin: Origin, clock: Clock) -> None:
     """Everything that a killed import left is taken up where it stopped."""
     options, features, matches = job.options.import_, job.features, job.matches
-    if read_record(partial, _BUILT) != origin.recorded:
+    if _built_from(partial) != origin.recorded:
         partial.unlink(missing_ok=True)
-        _remove_journals(partial)
+        remove_journals(partial)
         check_camera_model(options)
         cameras = _cameras(job)
         keypoints = ((name, one.keypoints) for name, one in iter_features(features, descriptors=False))
@@ -150,9 +168,14 @@ def _build(job: Job, partial: Path, origin: Origin, clock: Clock) -> None:
                 progress=job.progress,
                 earlier=origin.earlier,
             )
-    with closing(sqlite3.connect(partial)) as connection, connection:
-        write_records(connection, {CONTENT: content_digest(partial)})
-    _checkpoint(partial)
+    seal(partial)
+
+
+def _built_from(partial: Path) -> str | None:
+    """What a killed import left is of; None where it left nothing that can be read."""
+    with suppress(DamagedDatabase):
+        return read_record(partial, _BUILT)
+    return None
 
 
 def _write_rigs(database: Path, options: ImportOptions, names: Iterable[str]) -> dict[str, str]:
@@ -181,38 +204,45 @@ def _recorded(options: ImportOptions) -> str:
     return json.dumps(options.inputs())
 
 
-def _refuse_foreign_database(workspace: Workspace, *, overwrite: bool) -> None:
+def _refuse_foreign_database(workspace: Workspace) -> None:
     """Raises UsageError where somebody else's database is in the place of ours."""
-    if not overwrite and workspace.database.exists() and read_record(workspace.database, "inputs") is None:
+    database = workspace.database
+    if not database.exists():
+        return
+    try:
+        ours = is_ours(database)
+    except DamagedDatabase:
+        ours = "import" in workspace.read_record()
+    if not ours:
         raise UsageError(
-            f"{workspace.database}: not made by sfm-match; choose another --workspace, or add --overwrite to replace it"
+            f"{database}: not made by sfm-match; choose another --workspace, or add --overwrite to replace it"
         )
+
+
+def _move_aside_if_damaged(workspace: Workspace) -> None:
+    """So that it is built again. Raises DatabaseError where it is in use, or of a newer COLMAP."""
+    database = workspace.database
+    if not database.exists():
+        return
+    try:
+        check_database(database)
+        if read_record(database, "inputs") is None:
+            raise DamagedDatabase(database, "its records are gone")
+    except DamagedDatabase as error:
+        aside = set_aside(database)
+        remove_journals(database)
+        LOGGER.warning("%s: damaged (%s); moved to %s and built again", database, error.reason, aside.name)
 
 
 @contextmanager
 def _database_errors(path: Path) -> Iterator[None]:
-    """pycolmap's RuntimeError (a full disk, mostly) in a line."""
+    """What pycolmap and SQLite raise (a full disk, mostly) in a line."""
     try:
         yield
-    except (RuntimeError, sqlite3.Error) as error:
+    except sqlite3.Error as error:
+        raise as_database_error(path, error) from error
+    except RuntimeError as error:
         raise SfmMatchError(f"{path}: {error} (a full disk?)") from error
-
-
-def _checkpoint(database: Path) -> None:
-    """Brings all into the one file that is renamed: a killed process leaves part of it in the write-ahead log.
-
-    The log is switched off, too: a reader without the right to write would leave files beside the database. COLMAP
-    switches it on again when it writes.
-    """
-    connection = sqlite3.connect(database)
-    connection.execute("PRAGMA journal_mode=DELETE")
-    connection.close()
-    _remove_journals(database)
-
-
-def _remove_journals(database: Path) -> None:
-    for suffix in ("-journal", "-wal", "-shm"):
-        Path(f"{database}{suffix}").unlink(missing_ok=True)
 
 
 def _report(database: Path, options: ImportOptions, clock: Clock, *, computed: bool) -> StageReport:
@@ -228,7 +258,7 @@ def _report(database: Path, options: ImportOptions, clock: Clock, *, computed: b
     if adjusted is not None:
         detail += f", {adjusted.line()}"
         facts["adjusted"] = asdict(adjusted)
-    if not computed and content_digest(database) != read_record(database, CONTENT):
+    if not computed and is_edited(database):
         detail += "; database.db was changed since, and stays so until --overwrite builds it anew"
     taken = int(read_record(database, TAKEN) or 0) if computed else counts.pairs
     return StageReport(

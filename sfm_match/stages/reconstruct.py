@@ -2,25 +2,39 @@
 
 import json
 import shutil
+import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from sfm_match.colmap.cameras import all_given
 from sfm_match.colmap.colours import colour_points
+from sfm_match.colmap.database_check import check_database
 from sfm_match.colmap.georeference import georeference, reference_of
 from sfm_match.colmap.growth import FROM, brought_up_to
 from sfm_match.colmap.known_poses import UNKNOWN, triangulate
 from sfm_match.colmap.mapper import ALGORITHM, Mapped, components, map_components, registered
+from sfm_match.colmap.model_check import load
 from sfm_match.colmap.model_io import digests
 from sfm_match.colmap.plausibility import judge
-from sfm_match.colmap.queries import CONTENT, Counts, content_digest, count, image_names, read_record
+from sfm_match.colmap.queries import (
+    Counts,
+    DatabaseError,
+    as_database_error,
+    content_digest,
+    count,
+    image_names,
+    read_record,
+    switch_log_off,
+)
 from sfm_match.colmap.rigs import recorded_rigs, with_places_of
 from sfm_match.colmap.unregistered import reasons
-from sfm_match.errors import NothingDone, UsageError
+from sfm_match.errors import NothingDone, quoted
 from sfm_match.images.collection import Collection, read_failed, write_reasons
 from sfm_match.images.files import Header
 from sfm_match.job.progress import Clock, StageReport
@@ -28,13 +42,16 @@ from sfm_match.job.workspace import Workspace
 from sfm_match.options.stages import ReconstructOptions
 from sfm_match.signals import removed_if_stopped
 from sfm_match.stages.base import Job
+from sfm_match.stages.earlier_models import move_aside_if_damaged, read_summary, refuse_foreign_models
+from sfm_match.store.model_record import NAME as _SUMMARY
+from sfm_match.store.model_record import changed, digests_below
+from sfm_match.store.records import sealed
 from sfm_match.store.shard import commit, fingerprint, remove_leftovers, temporary_name, write_text
 
 if TYPE_CHECKING:
     import pycolmap
 
 _REFERENCE = "reference_lla.json"  # in the folder of a model that is georeferenced: OpenSfM's name and content
-_SUMMARY = "sfm-match.json"  # in sparse/: what it was made from, and the numbers
 _SHOWN = 4  # folders of a model, models of a job, kinds of reasons
 
 
@@ -65,12 +82,12 @@ class Outcome:
 def check(job: Job) -> None:
     """Raises UsageError for models of other options or of somebody else."""
     job.workspace.check("reconstruct", job.options.reconstruct.inputs(), overwrite=job.overwrite)
-    _refuse_foreign_models(job.workspace, overwrite=job.overwrite)
+    refuse_foreign_models(job.workspace, overwrite=job.overwrite)
 
 
 def status(job: Job) -> int:
     """Images that an earlier run registered."""
-    return int(_read_summary(job.workspace.sparse).get("registered", 0))
+    return int(read_summary(job.workspace.sparse).get("registered", 0))
 
 
 def run(job: Job) -> StageReport:
@@ -85,24 +102,28 @@ def run(job: Job) -> StageReport:
     if inputs is None:
         raise NothingDone(f"{workspace.folder}: no database yet; run `sfm-match import` first")
     check(job)
+    edited = check_database(workspace.database)
     content = content_digest(workspace.database)
-    edited = content != read_record(workspace.database, CONTENT)
     known = options.known_poses
     digest = fingerprint([options.inputs(), inputs, content, digests(known) if known is not None else {}, ALGORITHM])
     counts = count(workspace.database)
+    if not job.overwrite:
+        move_aside_if_damaged(workspace)
     outcome = None if job.overwrite else _read_outcome(workspace.sparse, digest)
     if outcome is not None:
         workspace.write_record("reconstruct", options.inputs())
         return _report(outcome, counts, options, len(collection.records), clock, computed=False, edited=edited)
     if not collection.folder.is_dir():
         raise NothingDone(f"{collection.folder}: the images are gone; the mapper reads the points' colours from them")
-    headers = {name: collection.usable[name] for name in image_names(workspace.database)}
+    headers = _headers(workspace.database, collection)
+    _check_writable(workspace.database)
     with _unfinished(workspace) as temporary:
-        if known is not None:
-            mapped = triangulate(workspace.database, collection.folder, options, temporary, clock)
-        else:
-            standing = [] if job.overwrite or edited else _standing(workspace, options)
-            mapped = _mapped(job, headers, temporary, clock, standing)
+        with _colmap_errors(workspace.database):
+            if known is not None:
+                mapped = triangulate(workspace.database, collection.folder, options, temporary, clock)
+            else:
+                standing = [] if job.overwrite or edited else _standing(workspace, options)
+                mapped = _mapped(job, headers, temporary, clock, standing)
         with clock.on("write"):
             outside = _outside(workspace, collection, mapped, options)
             table = {name: f"{kind}: {text}" for name, (kind, text) in outside.items()}
@@ -119,10 +140,10 @@ def run(job: Job) -> StageReport:
                 "inputs": digest,
                 "database": inputs,
                 "options": options.inputs(),
-                "files": _sizes(temporary),
+                "files": digests_below(temporary),
                 **asdict(outcome),
             }
-            write_text(temporary / _SUMMARY, json.dumps(summary))
+            write_text(temporary / _SUMMARY, json.dumps(sealed(summary)))
             workspace.write_record("reconstruct", options.inputs())
             if workspace.sparse.exists():
                 workspace.sparse.rename(workspace.folder / temporary_name("sparse", "old"))
@@ -140,6 +161,8 @@ def _unfinished(workspace: Workspace) -> Iterator[Path]:
             yield temporary
         finally:
             remove_leftovers(workspace.folder)
+            with suppress(sqlite3.Error):  # another program has it open
+                switch_log_off(workspace.database)
 
 
 def _mapped(
@@ -161,14 +184,12 @@ def _mapped(
 
 def _standing(workspace: Workspace, options: ReconstructOptions) -> list["pycolmap.Reconstruction"]:
     """The models of an earlier run, if they are of the database that this one grew from, and of the same options."""
-    import pycolmap
-
-    summary = _read_summary(workspace.sparse)
+    summary = read_summary(workspace.sparse)
     if summary.get("database") != read_record(workspace.database, FROM) or summary.get("options") != options.inputs():
         return []
-    if not _whole(workspace.sparse, summary):
+    if changed(workspace.sparse, summary.get("files", {})):
         return []
-    models = [pycolmap.Reconstruction(str(workspace.sparse / str(n))) for n in range(len(summary["models"]))]
+    models = [load(workspace.sparse / str(n)) for n in range(len(summary["models"]))]
     return [model for one in models if (model := brought_up_to(one, workspace.database)) is not None]
 
 
@@ -201,29 +222,36 @@ def _no_model(workspace: Workspace, counts: Counts, options: ReconstructOptions)
     return f"{workspace.folder}: {why} (each image's reason: {workspace.unregistered.name})"
 
 
-def _refuse_foreign_models(workspace: Workspace, *, overwrite: bool) -> None:
-    """Raises UsageError where `sparse/` holds what sfm-match did not write: it would be replaced as a whole."""
-    sparse = workspace.sparse
-    if overwrite or not sparse.exists():
-        return
-    recorded = _read_summary(sparse).get("files", {})
-    found = _sizes(sparse)
-    strange = [name for name, size in found.items() if recorded.get(name) != size and name != _SUMMARY]
-    if strange:
-        raise UsageError(
-            f"{sparse / strange[0]}: not written by sfm-match, and {sparse} is replaced as a whole; "
-            "move it, choose another --workspace, or add --overwrite"
+def _headers(database: Path, collection: Collection) -> dict[str, Header]:
+    """Of the images in the database."""
+    names = image_names(database)
+    strange = next((name for name in names if name not in collection.usable), None)
+    if strange is not None:
+        raise NothingDone(
+            f"{database}: image {quoted(strange)} is not one of {collection.folder}; "
+            "run `sfm-match import --overwrite`, which builds it anew"
         )
+    return {name: collection.usable[name] for name in names}
 
 
-def _sizes(sparse: Path) -> dict[str, int]:
-    """Every file below, and its size in bytes: what is edited or added shows."""
-    return {p.relative_to(sparse).as_posix(): p.stat().st_size for p in sorted(sparse.rglob("*")) if p.is_file()}
+def _check_writable(database: Path) -> None:
+    """COLMAP opens a database for writing. Raises DatabaseError where it cannot."""
+    try:
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.rollback()
+    except sqlite3.Error as error:
+        raise as_database_error(database, error) from error
 
 
-def _whole(sparse: Path, summary: Mapping[str, Any]) -> bool:
-    """Whether all files that a summary names are there as they were written."""
-    return bool(summary.get("files", {}).items() <= _sizes(sparse).items())
+@contextmanager
+def _colmap_errors(database: Path) -> Iterator[None]:
+    """What COLMAP raises, in a line."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise DatabaseError(f"{database}: COLMAP cannot map it ({said})") from error
 
 
 def _write(mapped: Mapped, folder: Path, headers: dict[str, Header], *, given: bool, align: bool) -> list[ModelSummary]:
@@ -268,22 +296,15 @@ def described(names: Iterable[str], everyone: Iterable[str]) -> str:
     return ", ".join(shown) + (f" and {len(parts) - _SHOWN} more folders" if len(parts) > _SHOWN else "")
 
 
-def _read_summary(sparse: Path) -> dict[str, Any]:
-    """The content of sparse/sfm-match.json; nothing where it cannot be read."""
-    try:
-        stored: dict[str, Any] = json.loads((sparse / _SUMMARY).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return stored
-
-
 def _read_outcome(sparse: Path, digest: str) -> Outcome | None:
-    """What an earlier run gave, when it is of these inputs and all its files are there."""
-    stored = _read_summary(sparse)
-    if stored.get("inputs") != digest or not _whole(sparse, stored):
+    """What an earlier run gave, when it is of these inputs and all its files are as it wrote them."""
+    stored = read_summary(sparse)
+    if stored.get("inputs") != digest or changed(sparse, stored["files"]):
         return None
-    models = [ModelSummary(**model) for model in stored["models"]]
-    return Outcome(models, stored["registered"], stored["unregistered"])
+    try:
+        return msgspec.convert(stored, Outcome)
+    except msgspec.ValidationError:
+        return None
 
 
 def _placed(model: ModelSummary) -> str:

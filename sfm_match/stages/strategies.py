@@ -18,6 +18,7 @@ from pairs.named import chosen
 from pairs.prune import Scored, above, best, scored
 from pairs.spatial import east_north_up
 from pairs.union import union
+from sfm_match.colmap.database_check import check_database
 from sfm_match.colmap.model_io import read_observations, read_poses
 from sfm_match.colmap.queries import read_record, verified_pairs
 from sfm_match.errors import NothingDone
@@ -126,7 +127,10 @@ class Sources:
         Raises:
             NothingDone: there is no database with verified pairs.
         """
-        inputs = read_record(self.job.workspace.database, "inputs")
+        database = self.job.workspace.database
+        inputs = read_record(database, "inputs")
+        if inputs is not None:
+            check_database(database)
         if inputs is None or not len(self.verified):
             raise NothingDone(
                 f"{self.job.workspace.folder}: no verified pairs yet; --strategy {self.options.strategy} "
