@@ -27,6 +27,7 @@ from sfm_match.colmap.queries import (
     read_record,
     reading,
 )
+from sfm_match.job.log import LOGGER
 
 _OLDEST = 4_020_000  # COLMAP 4.2, as its databases have it: sfm-match never had an older one
 _LARGEST = 1 << 24  # pixels of a side
@@ -40,18 +41,29 @@ def check_database(path: Path) -> bool:
     """Looks at a database that sfm-match made, once a process as long as the file stays as it is.
 
     Returns:
-        Whether it was changed since `import`, to something that can be.
+        Whether it was changed since `import`, to something that can be; a warning says so, too.
 
     Raises:
         DatabaseError: it is damaged, of a newer COLMAP, in use, or cannot be opened.
     """
-    return _checked(path, file_state(path))
+    state = file_state(path)
+    edited = _checked(path, state)
+    if edited:
+        _tell(path, state)
+    return edited
+
+
+@lru_cache(8)
+def _tell(path: Path, _: tuple[int, ...]) -> None:
+    LOGGER.warning(
+        "%s: changed since import; it is taken as it is (`sfm-match import --overwrite` builds it anew)", path
+    )
 
 
 def damage(path: Path) -> str | None:
     """What is wrong with a database, in words; None where nothing is."""
     try:
-        check_database(path)
+        _checked(path, file_state(path))
     except DamagedDatabase as error:
         return error.reason
     except DatabaseError as error:
