@@ -138,6 +138,8 @@ def _nonsense(connection: sqlite3.Connection) -> Iterator[str]:
         side = max(cameras[images[number]])
         if not (np.isfinite(points).all() and (np.abs(points[:, :2]) <= 2 * side).all()):
             yield f"keypoints of image {number} are far outside it"
+        if len(points) > 1 and not np.ptp(points[:, :2], axis=0).any():  # of which the mapper finds no end
+            yield f"all keypoints of image {number} are in one place"
     if any(number not in keypoints for number in images):
         yield "an image has no keypoints"
     known = _Known(cameras, images, keypoints)
