@@ -281,9 +281,13 @@ def test_models_of_the_users_own_beside_ours_are_not_replaced(work: Path) -> Non
             sfm_match.reconstruct(work, **options)
     shutil.rmtree(work / "sparse" / "aligned")
     assert sfm_match.reconstruct(work).done == 0
-    (work / "sparse" / "0" / "points3D.bin").write_bytes(b"edited")
+    path = work / "sparse" / "0" / "points3D.bin"
+    edited = bytearray(path.read_bytes())
+    edited[20] ^= 1  # a coordinate
+    path.write_bytes(edited)
     with pytest.raises(UsageError, match=r"points3D.bin: not written by sfm-match"):
         sfm_match.reconstruct(work)
+    assert path.read_bytes() == edited
 
 
 def test_a_model_that_went_away_is_made_again(work: Path) -> None:

@@ -1,5 +1,9 @@
 """pycolmap's synthetic scene as features and matches in our store: import and mapping must find its cameras."""
 
+import json
+import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +12,15 @@ import pytest
 from PIL import Image
 
 from sfm_match import import_, reconstruct
-from sfm_match.errors import UsageError
+from sfm_match import open as open_results
+from sfm_match.colmap.queries import DamagedDatabase
+from sfm_match.errors import SfmMatchError, UsageError
 from sfm_match.images.collection import refresh_collection
 from sfm_match.job.workspace import Workspace
 from sfm_match.stages.state import scan_features
 from sfm_match.store.features import Features, UnitResult, write_unit
 from sfm_match.store.matches import Matches, PairBlock, write_block
-from sfm_match.store.shard import fingerprint, write_text
+from sfm_match.store.shard import fingerprint, sha256_of, write_text
 
 EXTRACT, MATCH = {"model": "synthetic", "size": 1024}, {"threshold": 0.1}
 
@@ -186,6 +192,58 @@ def test_an_edited_database_is_noticed(synthetic: tuple[Path, pycolmap.Reconstru
     assert "stays so until --overwrite" in kept.detail
     assert import_(work, **cameras, overwrite=True).done == 66
     assert not reconstruct(work).facts["database_changed"]
+
+
+def test_a_damaged_database_is_moved_aside_and_built_again(
+    synthetic: tuple[Path, pycolmap.Reconstruction, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    work = Path(shutil.copytree(synthetic[0], tmp_path / "work"))
+    import_(work, camera_mode="single", overwrite=True)
+    whole = (work / "database.db").read_bytes()
+    with closing(sqlite3.connect(work / "database.db")) as connection, connection:
+        connection.execute("UPDATE keypoints SET data = zeroblob(8)")
+    with pytest.raises(DamagedDatabase, match=r"database\.db: damaged \(.*\); run `sfm-match import`"):
+        reconstruct(work, overwrite=True)
+    assert import_(work, camera_mode="single").done == 66
+    assert (work / "database.db.damaged").exists()
+    assert "moved to database.db.damaged and built again" in caplog.text
+    (work / "database.db").write_bytes(whole[: len(whole) // 2])
+    assert import_(work, camera_mode="single").done == 66
+    assert (work / "database.db.damaged-2").stat().st_size == len(whole) // 2
+
+
+def test_the_mapper_leaves_one_file(synthetic: tuple[Path, pycolmap.Reconstruction, str], tmp_path: Path) -> None:
+    work = Path(shutil.copytree(synthetic[0], tmp_path / "work"))
+    import_(work, camera_mode="single", overwrite=True)
+    reconstruct(work, overwrite=True)
+    assert [path.name for path in work.glob("database*")] == ["database.db"]
+    assert (work / "database.db").read_bytes()[18:20] == b"\1\1"  # no write-ahead log: read-only media can be read
+
+
+def test_damaged_models_are_mapped_again_and_edited_ones_stay(
+    synthetic: tuple[Path, pycolmap.Reconstruction, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    work = Path(shutil.copytree(synthetic[0], tmp_path / "work"))
+    import_(work, camera_mode="single", overwrite=True)
+    reconstruct(work, overwrite=True)
+    points, record = work / "sparse" / "0" / "points3D.bin", work / "sparse" / "sfm-match.json"
+    whole, written = points.read_bytes(), record.read_text()
+    assert json.loads(written)["files"]["0/points3D.bin"] == sha256_of(points)
+    for damaged, content in ((points, whole[:-1]), (points, b"edited"), (record, written.replace("12", "13", 1))):
+        damaged.write_bytes(content if isinstance(content, bytes) else content.encode())
+        assert reconstruct(work).done == 12
+        assert points.read_bytes() == whole
+    assert len(list(work.glob("sparse.damaged*"))) == 3
+    assert caplog.text.count("mapped again") == 3
+    points.write_bytes(whole[:20] + bytes([whole[20] ^ 1]) + whole[21:])  # a coordinate
+    caplog.clear()
+    with pytest.raises(UsageError, match=r"points3D.bin: not written by sfm-match"):
+        reconstruct(work)
+    assert open_results(work).model.num_points3D() > 250
+    assert "points3D.bin: not as `sfm-match reconstruct` wrote it; taken as it is" in caplog.text
+    points.write_bytes(whole[:-1])
+    with pytest.raises(SfmMatchError, match=r"no COLMAP model to be read there \(points3D.bin is damaged\)"):
+        _ = open_results(work).model
 
 
 def test_overwrite_always_computes(synthetic: tuple[Path, pycolmap.Reconstruction, str]) -> None:
