@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfm_match.colmap import hush_colmap
-from sfm_match.colmap.mapper import Mapped, incremental_options
+from sfm_match.colmap.mapper import Mapped
+from sfm_match.colmap.mapper_options import incremental_options
 from sfm_match.colmap.model_io import read_model
 from sfm_match.errors import UsageError
 from sfm_match.job.progress import Clock

@@ -8,9 +8,10 @@ lacks many images or lies far from GPS, the mapper runs again, more carefully, w
 seed, and the best counts.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,9 @@ import numpy as np
 from pairs.graph import Graph
 from sfm_match.colmap import hush_colmap
 from sfm_match.colmap.cameras import all_given, given_cameras, read_cameras
+from sfm_match.colmap.exif_doubt import camera_of, contradictions, doubted, headers_without, without_focals
 from sfm_match.colmap.georeference import position_priors, reference_of
+from sfm_match.colmap.mapper_options import CAREFUL, FAST, Pace, global_options, incremental_options
 from sfm_match.colmap.plausibility import LEAST_JUDGED, far_from_exif, far_from_gps, keep_earned
 from sfm_match.colmap.queries import frames, verified_inliers
 from sfm_match.colmap.robust_bundle_adjustment import refine_robustly, spread
@@ -30,27 +33,12 @@ from sfm_match.options.stages import ReconstructOptions
 if TYPE_CHECKING:
     import pycolmap
 
-ALGORITHM = 4  # raise it when the same database and options come to give other models
+ALGORITHM = 5  # raise it when the same database and options come to give other models
 TRIES = 3  # with other seeds, where images are missing, a place fell apart, or EXIF or GPS contradict
 _ENOUGH = 0.9  # of the images that could be registered
 _EXPLAINED = 0.99  # of the inliers of accepted pairs, which lie between images of one model
-# Relative change of the cost, and number of iterations, that end an adjustment while a model grows that the robust
-# refinement ends (COLMAP 0 and 50; 0 and 25). On the scenes with truth the poses come out the same (AUC@1 degree within
-# 0.0006) in half to a fifth of the time.
-_GLOBAL, _LOCAL = (1e-4, 20), (1e-3, 10)
 _WORTH = 1.1  # deviation of the residuals with EXIF's focal length over that without, from which EXIF is wrong
 _TRIED_IMAGES = 200  # at most; with more a try takes long
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How often a model is adjusted while it grows."""
-
-    growth: float  # all of it, after so many times as many images or points (COLMAP 1.1)
-    refinements: int  # each time, at most (COLMAP 5 of all, 2 of what is new)
-
-
-FAST, CAREFUL = Pace(1.4, 1), Pace(1.2, 2)
 
 
 @dataclass(frozen=True)
@@ -68,6 +56,7 @@ class Mapped:
 
     models: list["pycolmap.Reconstruction"]  # largest first
     dropped: dict[str, int]  # images that saw too few points to count, and how many
+    contradicted: dict[str, str] = field(default_factory=dict)  # images whose EXIF was left out: what it and they say
 
 
 @dataclass(frozen=True)
@@ -77,6 +66,7 @@ class _Try:
     models: list["pycolmap.Reconstruction"]  # largest first
     dropped: dict[str, int]
     plausible: bool  # the first model's focal length is near EXIF's and its places near GPS, or there is none
+    left_out: frozenset[str] = frozenset()  # images whose focal length in EXIF was not used
 
     @property
     def worth(self) -> tuple[float, int]:
@@ -159,12 +149,14 @@ def map_components(
     job = _Job(database, images, headers, options, output, clock, refine, every, constant, progress)
     models: list[pycolmap.Reconstruction] = []
     dropped: dict[str, int] = {}
+    contradicted: dict[str, str] = {}
     for component in components(database, sorted(headers), options.min_model_size):
         best = _map_component(job, component, standing)
         models += best.models
         dropped |= best.dropped
+        contradicted |= contradictions(best.models, headers, best.left_out)
     models.sort(key=lambda model: -model.num_reg_images())
-    return Mapped(_without_repeated(models), dropped)
+    return Mapped(_without_repeated(models), dropped, contradicted)
 
 
 def _without_repeated(models: list["pycolmap.Reconstruction"]) -> list["pycolmap.Reconstruction"]:
@@ -209,7 +201,24 @@ def _map_component(job: _Job, component: Component, standing: Sequence["pycolmap
             if number and (len(component.names) > _TRIED_IMAGES or not best.models):
                 break
             best = max(best, _incremental(job, component, attempt), key=lambda one: one.worth)
+            if number == 0:
+                best = max(best, _without_doubted(job, component, attempt, best), key=lambda one: one.worth)
     return best if best.models else _global(job, component)
+
+
+def _without_doubted(job: _Job, component: Component, attempt: "_Attempt", found: _Try) -> _Try:
+    """Another try, where there are images whose EXIF may be why they are lost, or bend the model."""
+    if job.given or not job.refine or len(component.names) > _TRIED_IMAGES:
+        return found
+    pairs = Counter(name for pair in component.inliers for name in pair)
+    held = {name: camera for name, camera in camera_of(job.database).items() if pairs[name] > 1}
+    cameras = doubted(found.models, held, job.headers) - job.constant
+    if not cameras:
+        return found
+    copy = without_focals(job.database, job.output / f"{len(list(job.output.iterdir()))}.db", cameras)
+    names = frozenset(name for name, camera in held.items() if camera in cameras)
+    other = replace(job, database=copy, headers=headers_without(job.headers, names))
+    return replace(_incremental(other, component, attempt), left_out=names)
 
 
 @dataclass(frozen=True)
@@ -347,50 +356,3 @@ def _refined(job: _Job, model: "pycolmap.Reconstruction", held: bool, with_prior
 
 def _cameras_of_exif(database: Path) -> set[int]:
     return {number for number, camera in read_cameras(database).items() if camera.has_prior_focal_length}
-
-
-def incremental_options(
-    options: ReconstructOptions, refine: bool, pace: Pace | None = None
-) -> "pycolmap.IncrementalPipelineOptions":
-    """COLMAP's, with our seeds, threads and least size.
-
-    Args:
-        options: of the reconstruction.
-        refine: focal lengths and distortion.
-        pace: of a model that the robust refinement ends; None: COLMAP's.
-    """
-    import pycolmap
-
-    pipeline = pycolmap.IncrementalPipelineOptions()
-    pipeline.min_model_size = options.min_model_size
-    pipeline.num_threads = pipeline.mapper.num_threads = options.mapper_threads or -1
-    for part in (pipeline, pipeline.mapper, pipeline.triangulation):
-        part.random_seed = options.seed
-    pipeline.ba_refine_focal_length = pipeline.ba_refine_extra_params = refine
-    pipeline.mapper.abs_pose_refine_focal_length = pipeline.mapper.abs_pose_refine_extra_params = refine
-    if pace is not None:
-        pipeline.ba_global_frames_ratio = pipeline.ba_global_points_ratio = pace.growth
-        pipeline.ba_global_max_refinements = pipeline.ba_local_max_refinements = pace.refinements
-        pipeline.ba_global_function_tolerance, pipeline.ba_global_max_num_iterations = _GLOBAL
-        pipeline.ba_local_function_tolerance, pipeline.ba_local_max_num_iterations = _LOCAL
-    return pipeline
-
-
-def global_options(options: ReconstructOptions, refine: bool) -> "pycolmap.GlobalPipelineOptions":
-    """As `incremental_options`."""
-    import pycolmap
-
-    pipeline = pycolmap.GlobalPipelineOptions()
-    pipeline.min_model_size = options.min_model_size
-    pipeline.num_threads = pipeline.mapper.num_threads = options.mapper_threads or -1
-    for part in (
-        pipeline,
-        pipeline.mapper,
-        pipeline.mapper.rotation_averaging,
-        pipeline.mapper.global_positioning,
-        pipeline.mapper.retriangulation,
-    ):
-        part.random_seed = options.seed
-    pipeline.mapper.bundle_adjustment.refine_focal_length = refine
-    pipeline.mapper.bundle_adjustment.refine_extra_params = refine
-    return pipeline

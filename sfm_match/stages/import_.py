@@ -192,7 +192,10 @@ def _write_rigs(database: Path, options: ImportOptions, names: Iterable[str]) ->
 def _cameras(job: Job) -> list[CameraPlan]:
     """With the numbers of the database that is replaced, unless all is to be made anew."""
     options = job.options.import_
-    before = NOTHING_ASSIGNED if job.overwrite else read_assigned(job.workspace.database, _recorded(options))
+    before = NOTHING_ASSIGNED
+    if not job.overwrite:
+        with suppress(DamagedDatabase):  # it will be moved aside
+            before = read_assigned(job.workspace.database, _recorded(options))
     headers = job.features.headers(job.collection)
     rigs = read_rigs(options.rig_config, headers) if options.rig_config is not None else []
     file, model = options.cameras, options.camera_model

@@ -6,7 +6,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ import msgspec
 from sfm_match.colmap.cameras import all_given
 from sfm_match.colmap.colours import colour_points
 from sfm_match.colmap.database_check import check_database
+from sfm_match.colmap.exif_doubt import headers_without
 from sfm_match.colmap.georeference import georeference, reference_of
 from sfm_match.colmap.growth import FROM, brought_up_to
 from sfm_match.colmap.known_poses import UNKNOWN, triangulate
@@ -77,6 +78,7 @@ class Outcome:
     models: list[ModelSummary]  # largest first
     registered: int  # images in any model
     unregistered: dict[str, int]  # kind of reason -> images
+    contradicted: dict[str, str] = field(default_factory=dict)  # images whose EXIF's focal length was left out
 
 
 def check(job: Job) -> None:
@@ -132,10 +134,12 @@ def run(job: Job) -> StageReport:
                 raise NothingDone(_no_model(workspace, counts, options))
             colour_points(mapped.models, collection.folder)
             given = known is not None or all_given(workspace.database)
+            trusted = headers_without(headers, mapped.contradicted)
             align = options.align_to_gps and known is None
-            models = _write(mapped, temporary, headers, given=given, align=align)
+            models = _write(mapped, temporary, trusted, given=given, align=align)
             inside = set().union(*map(registered, mapped.models))
-            outcome = Outcome(models, len(inside), dict(Counter(kind for kind, _ in outside.values())))
+            kinds = dict(Counter(kind for kind, _ in outside.values()))
+            outcome = Outcome(models, len(inside), kinds, mapped.contradicted)
             summary = {
                 "inputs": digest,
                 "database": inputs,
@@ -337,6 +341,10 @@ def _report(
     parts += [
         f"model {number} is NOT TO BE TRUSTED: {'; '.join(m.odd)}" for number, m in enumerate(outcome.models) if m.odd
     ]
+    if outcome.contradicted:
+        said = [f"{quoted(name)} ({what})" for name, what in sorted(outcome.contradicted.items())]
+        more = f" and {len(said) - _SHOWN} more" if len(said) > _SHOWN else ""
+        parts.append(f"EXIF's focal length contradicts the matches and is not used: {', '.join(said[:_SHOWN])}{more}")
     if outcome.unregistered:
         kinds = ", ".join(f"{number:,} {kind}" for kind, number in outcome.unregistered.items())
         parts.append(f"{sum(outcome.unregistered.values()):,} images in no model ({kinds}): unregistered.csv")
@@ -363,6 +371,7 @@ def _report(
             "models": len(outcome.models),
             "each_model": [asdict(model) for model in outcome.models],
             "unregistered": outcome.unregistered,
+            "contradicted": outcome.contradicted,
             "too_few": too_few,
             "database_changed": edited,
         },

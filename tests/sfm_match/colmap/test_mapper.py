@@ -12,6 +12,7 @@ from jobs import NAMES, accepted_database
 
 from sfm_match.colmap import mapper
 from sfm_match.colmap.mapper import Component, components, map_components
+from sfm_match.colmap.mapper_options import CAREFUL, FAST
 from sfm_match.colmap.plausibility import Kept
 from sfm_match.colmap.queries import MOST_IMAGES
 from sfm_match.colmap.robust_bundle_adjustment import Spread
@@ -83,6 +84,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Runs]:
     monkeypatch.setattr(pycolmap, "incremental_mapping", found.incremental)
     monkeypatch.setattr(pycolmap, "global_mapping", lambda *_, options: {0: Model(list(options.image_names))})
     monkeypatch.setattr(mapper, "_cameras_of_exif", lambda _: {1})
+    monkeypatch.setattr(mapper, "camera_of", lambda _: {})  # no doubts about EXIF
     monkeypatch.setattr(mapper, "keep_earned", lambda model, _: Kept(model, {}))
 
     def far(model: Model, headers: Mapping[str, Header]) -> bool:
@@ -192,9 +194,7 @@ def test_the_first_try_is_fast_where_a_refinement_follows(robust: bool, runs: Ru
     runs.found = {(7, False): [Model(NAMES[:5])], (8, False): [Model(NAMES[:6])], (9, False): [Model(NAMES)]}
     assert mapped(tmp_path, robust=robust) == [NAMES]
     colmaps = pycolmap.IncrementalPipelineOptions().ba_global_frames_ratio
-    assert runs.growth == (
-        [mapper.FAST.growth, mapper.CAREFUL.growth, mapper.CAREFUL.growth] if robust else [colmaps] * 3
-    )
+    assert runs.growth == ([FAST.growth, CAREFUL.growth, CAREFUL.growth] if robust else [colmaps] * 3)
 
 
 def test_a_model_near_exif_is_worth_a_few_images(runs: Runs, tmp_path: Path) -> None:

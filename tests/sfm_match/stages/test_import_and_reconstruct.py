@@ -13,10 +13,14 @@ from PIL import Image
 
 from sfm_match import import_, reconstruct
 from sfm_match import open as open_results
+from sfm_match.colmap.mapper import map_components
 from sfm_match.colmap.queries import DamagedDatabase
 from sfm_match.errors import SfmMatchError, UsageError
 from sfm_match.images.collection import refresh_collection
+from sfm_match.images.files import Header
+from sfm_match.job.progress import Clock
 from sfm_match.job.workspace import Workspace
+from sfm_match.options.stages import ReconstructOptions
 from sfm_match.stages.state import scan_features
 from sfm_match.store.features import Features, UnitResult, write_unit
 from sfm_match.store.matches import Matches, PairBlock, write_block
@@ -244,6 +248,34 @@ def test_damaged_models_are_mapped_again_and_edited_ones_stay(
     points.write_bytes(whole[:-1])
     with pytest.raises(SfmMatchError, match=r"no COLMAP model to be read there \(points3D.bin is damaged\)"):
         _ = open_results(work).model
+
+
+@pytest.mark.parametrize("wrong", [0.2, 2.0])
+def test_one_wrong_focal_length_in_exif_is_left_out(
+    wrong: float, synthetic: tuple[Path, pycolmap.Reconstruction, str], tmp_path: Path
+) -> None:
+    work = Path(shutil.copytree(synthetic[0], tmp_path / "work"))
+    import_(work, camera_mode="per-image", overwrite=True)
+    database = pycolmap.Database.open(str(work / "database.db"))
+    true = next(iter(synthetic[1].cameras.values())).mean_focal_length()
+    names = {image.camera_id: image.name for image in database.read_all_images()}
+    headers = {}
+    for camera in database.read_all_cameras():
+        focal = true * (wrong if camera.camera_id == 3 else 1.0)
+        camera.params, camera.has_prior_focal_length = [focal, *camera.params[1:]], True
+        database.update_camera(camera)
+        headers[names[camera.camera_id]] = Header(camera.width, camera.height, focal=focal)
+    database.close()
+    (tmp_path / "out").mkdir()
+    options = ReconstructOptions(mapper_threads=1)
+    mapped = map_components(
+        work / "database.db", synthetic[0].parent / "images", headers, options, tmp_path / "out", Clock()
+    )
+    (model,) = mapped.models
+    assert model.num_reg_images() == 12
+    assert list(mapped.contradicted) == [names[3]]
+    focals = [camera.mean_focal_length() / true for camera in model.cameras.values()]
+    np.testing.assert_allclose(focals, 1.0, atol=0.05)
 
 
 def test_overwrite_always_computes(synthetic: tuple[Path, pycolmap.Reconstruction, str]) -> None:
