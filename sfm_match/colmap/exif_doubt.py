@@ -49,6 +49,18 @@ def deviations_of(models: Iterable["pycolmap.Reconstruction"], headers: Mapping[
     }
 
 
+def agreeing(
+    models: Sequence["pycolmap.Reconstruction"],
+    others: Sequence["pycolmap.Reconstruction"],
+    headers: Mapping[str, Header],
+    names: Iterable[str],
+) -> frozenset[str]:
+    """Which of some images have about the same focal length in both."""
+    one, other = deviations_of(models, headers), deviations_of(others, headers)
+    both = set(names) & one.keys() & other.keys()
+    return frozenset(name for name in both if abs((1 + one[name]) / (1 + other[name]) - 1) <= MAX_FOCAL_DEVIATION)
+
+
 def contradictions(
     models: Sequence["pycolmap.Reconstruction"], headers: Mapping[str, Header], left_out: Iterable[str]
 ) -> dict[str, str]:

@@ -20,7 +20,7 @@ import numpy as np
 from pairs.graph import Graph
 from sfm_match.colmap import hush_colmap
 from sfm_match.colmap.cameras import all_given, given_cameras, read_cameras
-from sfm_match.colmap.exif_doubt import camera_of, contradictions, doubted, headers_without, without_focals
+from sfm_match.colmap.exif_doubt import agreeing, camera_of, contradictions, doubted, headers_without, without_focals
 from sfm_match.colmap.georeference import position_priors, reference_of
 from sfm_match.colmap.mapper_options import CAREFUL, FAST, Pace, global_options, incremental_options
 from sfm_match.colmap.plausibility import LEAST_JUDGED, far_from_exif, far_from_gps, keep_earned
@@ -202,12 +202,15 @@ def _map_component(job: _Job, component: Component, standing: Sequence["pycolmap
                 break
             best = max(best, _incremental(job, component, attempt), key=lambda one: one.worth)
             if number == 0:
-                best = max(best, _without_doubted(job, component, attempt, best), key=lambda one: one.worth)
+                best = _without_doubted(job, component, attempt, best)
     return best if best.models else _global(job, component)
 
 
 def _without_doubted(job: _Job, component: Component, attempt: "_Attempt", found: _Try) -> _Try:
-    """Another try, where there are images whose EXIF may be why they are lost, or bend the model."""
+    """The better of what was found and another try, where EXIF may be why images are lost, or bend the model.
+
+    Focal lengths on which both agree, against EXIF, are EXIF's fault, too.
+    """
     if job.given or not job.refine or len(component.names) > _TRIED_IMAGES:
         return found
     pairs = Counter(name for pair in component.inliers for name in pair)
@@ -218,7 +221,10 @@ def _without_doubted(job: _Job, component: Component, attempt: "_Attempt", found
     copy = without_focals(job.database, job.output / f"{len(list(job.output.iterdir()))}.db", cameras)
     names = frozenset(name for name, camera in held.items() if camera in cameras)
     other = replace(job, database=copy, headers=headers_without(job.headers, names))
-    return replace(_incremental(other, component, attempt), left_out=names)
+    tried = _incremental(other, component, attempt)
+    if tried.worth > found.worth:
+        return replace(tried, left_out=names)
+    return replace(found, left_out=agreeing(found.models, tried.models, job.headers, names))
 
 
 @dataclass(frozen=True)

@@ -250,7 +250,7 @@ def test_damaged_models_are_mapped_again_and_edited_ones_stay(
         _ = open_results(work).model
 
 
-@pytest.mark.parametrize("wrong", [0.2, 2.0])
+@pytest.mark.parametrize("wrong", [0.2, 2.0, 4.0])
 def test_one_wrong_focal_length_in_exif_is_left_out(
     wrong: float, synthetic: tuple[Path, pycolmap.Reconstruction, str], tmp_path: Path
 ) -> None:
