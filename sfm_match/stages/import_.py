@@ -35,7 +35,8 @@ from sfm_match.colmap.queries import (
 from sfm_match.colmap.rigs import RECORD as RIGS_WITHOUT_PLACES
 from sfm_match.colmap.rigs import apply_rigs, has_places, read_rigs, rig_cameras
 from sfm_match.colmap.verification import How, verdicts, verify_pairs
-from sfm_match.errors import NothingDone, SfmMatchError, UsageError
+from sfm_match.errors import NothingDone, SfmMatchError, UsageError, quoted
+from sfm_match.images.files import signature_of
 from sfm_match.job.log import LOGGER
 from sfm_match.job.progress import Clock, StageReport
 from sfm_match.job.workspace import Workspace
@@ -98,6 +99,7 @@ def run(job: Job) -> StageReport:
             f"{job.collection.folder}: the images are gone; keypoints are adjusted by them "
             "(--no-adjust-keypoints does not)"
         )
+    _tell_of_changed_images(job)
     partial = workspace.database.with_name(workspace.database.name + ".partial")
     settings = fingerprint([inputs, matches.fingerprint, ALGORITHM])
     earlier = None if job.overwrite or not options.verify else earlier_of(workspace.database, settings)
@@ -109,6 +111,26 @@ def run(job: Job) -> StageReport:
     commit(partial, workspace.database)
     clear(workspace.aligned)
     return _report(workspace.database, options, clock, computed=True)
+
+
+def _tell_of_changed_images(job: Job) -> None:
+    """A line where photographs are not those whose features were made: keypoints are adjusted by them."""
+    folder = job.collection.folder
+    if not folder.is_dir():
+        return
+    found = {name: signature_of(folder / name) for name in job.features.signatures}
+    changed = [name for name, was in job.features.signatures.items() if not was.startswith(found[name])]
+    if changed:
+        gone = sum(not (folder / name).exists() for name in changed)
+        more = f" and {len(changed) - 1:,} more" if len(changed) > 1 else ""
+        LOGGER.warning(
+            "%s: %s%s changed since their features were made (%d deleted); `sfm-match run --images %s` looks again",
+            folder,
+            quoted(changed[0]),
+            more,
+            gone,
+            quoted(folder),
+        )
 
 
 @dataclass(frozen=True)

@@ -216,6 +216,23 @@ def test_a_damaged_database_is_moved_aside_and_built_again(
     assert (work / "database.db.damaged-2").stat().st_size == len(whole) // 2
 
 
+def test_photographs_that_changed_since_extract_are_named(
+    synthetic: tuple[Path, pycolmap.Reconstruction, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    work = Path(shutil.copytree(synthetic[0], tmp_path / "work"))
+    images = Path(shutil.copytree(synthetic[0].parent / "images", tmp_path / "images"))
+    record = json.loads((work / "images.json").read_text())
+    record |= {"folder": str(images), "source": str(images)}
+    (work / "images.json").write_text(json.dumps(record))
+    import_(work, camera_mode="single", overwrite=True)
+    assert "changed since" not in caplog.text
+    first, second, *_ = sorted(images.iterdir())
+    first.write_bytes(second.read_bytes() + b"\0")
+    second.unlink()
+    import_(work, camera_mode="single", overwrite=True)
+    assert f"{first.name} and 1 more changed since their features were made (1 deleted)" in caplog.text
+
+
 def test_the_mapper_leaves_one_file(synthetic: tuple[Path, pycolmap.Reconstruction, str], tmp_path: Path) -> None:
     work = Path(shutil.copytree(synthetic[0], tmp_path / "work"))
     import_(work, camera_mode="single", overwrite=True)
