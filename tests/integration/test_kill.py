@@ -41,8 +41,8 @@ def killing(*arguments):
 v._write = killing
 """
 AT_CHECKPOINT = """
-import os, signal, sfm_match.stages.import_ as d
-d.NAME = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+import os, signal, sfm_match.colmap.queries as d
+d.switch_log_off = lambda _: os.kill(os.getpid(), signal.SIGKILL)
 """
 WHILE_MAPPING = """
 import os, signal, pycolmap

@@ -306,8 +306,8 @@ def test_mapping_of_ones_own_does_not_stop_a_run_without_mapper(work: Path, phot
 def test_killed_before_the_write_ahead_log_is_in_the_database(photos: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
     options = ["run", "--images", photos, "--workspace", work, *SMALL, "--no-verify", "--mapper", "none"]
-    kill = "import os, signal\nimport sfm_match.stages.import_ as d\n"
-    kill += "d.NAME = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+    kill = "import os, signal\nimport sfm_match.colmap.queries as d\n"
+    kill += "d.switch_log_off = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
     assert process(*options, before=kill).returncode == -9
     assert command(*options).returncode == 0
     assert "nothing to do" in command(*options).stdout.splitlines()[3]
