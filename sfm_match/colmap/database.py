@@ -1,18 +1,17 @@
 """What COLMAP reads of `database.db` before any matches: cameras, rigs, frames, images, GPS, keypoints."""
 
+import sqlite3
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sfm_match.colmap import hush_colmap
 from sfm_match.colmap.cameras import CameraPlan
 from sfm_match.colmap.georeference import down
 from sfm_match.images.files import Header
-
-if TYPE_CHECKING:
-    import pycolmap
 
 
 def write_images(
@@ -31,54 +30,47 @@ def write_images(
     """
     import pycolmap
 
-    database = pycolmap.Database.open(str(path))
-    try:
-        with pycolmap.DatabaseTransaction(database):
-            ids: dict[str, int] = {}
-            for plan in cameras:
-                _write_camera(database, plan, headers)
-                ids |= plan.images
-            for name, points in keypoints:
-                database.write_keypoints(ids[name], points)
-    finally:
-        database.close()
+    hush_colmap()
+    pycolmap.Database.open(str(path)).close()  # makes the tables
+    # not by pycolmap, which ends the process where the disk is full
+    with closing(sqlite3.connect(path)) as connection, connection:
+        ids: dict[str, int] = {}
+        for plan in cameras:
+            _write_camera(connection, plan, headers)
+            ids |= plan.images
+        for name, points in keypoints:
+            row = (ids[name], *points.shape, np.ascontiguousarray(points, np.float32).tobytes())
+            connection.execute("INSERT INTO keypoints (image_id, rows, cols, data) VALUES (?, ?, ?, ?)", row)
 
 
-def _write_camera(database: "pycolmap.Database", plan: CameraPlan, headers: Mapping[str, Header]) -> None:
+def _write_camera(connection: sqlite3.Connection, plan: CameraPlan, headers: Mapping[str, Header]) -> None:
     """Writes a camera, its rig, its images and their frames, which have their images' numbers."""
     import pycolmap
 
     camera = pycolmap.Camera.create_from_model_name(1, plan.model, plan.focal, plan.width, plan.height)
-    if plan.params is not None:
-        camera.params = list(plan.params)
-    camera.has_prior_focal_length = plan.known_focal
-    camera.camera_id = plan.number
-    database.write_camera(camera, use_camera_id=True)
-    rig = pycolmap.Rig()
-    rig.rig_id = plan.number
-    rig.add_ref_sensor(pycolmap.sensor_t(pycolmap.SensorType.CAMERA, plan.number))
-    database.write_rig(rig, use_rig_id=True)
+    params = np.array(camera.params if plan.params is None else plan.params, np.float64).tobytes()
+    sensor = (plan.number, int(pycolmap.SensorType.CAMERA))
+    row = (plan.number, int(camera.model), plan.width, plan.height, params, int(plan.known_focal))
+    connection.execute("INSERT INTO cameras VALUES (?, ?, ?, ?, ?, ?)", row)
+    connection.execute("INSERT INTO rigs VALUES (?, ?, ?)", (plan.number, *sensor))
     for name, number in plan.images.items():
-        image = pycolmap.Image(name=name, camera_id=plan.number)
-        image.image_id = number
-        database.write_image(image, use_image_id=True)
-        frame = pycolmap.Frame()
-        frame.frame_id, frame.rig_id = number, plan.number
-        frame.add_data_id(image.data_id)
-        database.write_frame(frame, use_frame_id=True)
-        _write_pose_prior(database, image, headers[name])
+        connection.execute("INSERT INTO images VALUES (?, ?, ?)", (number, name, plan.number))
+        connection.execute("INSERT INTO frames VALUES (?, ?)", (number, plan.number))
+        connection.execute("INSERT INTO frame_data VALUES (?, ?, ?, ?)", (number, number, *sensor))
+        _write_pose_prior(connection, (number, *sensor), headers[name])
 
 
-def _write_pose_prior(database: "pycolmap.Database", image: "pycolmap.Image", header: Header) -> None:
+def _write_pose_prior(connection: sqlite3.Connection, data: tuple[int, int, int], header: Header) -> None:
     """What COLMAP's own import writes of an image with GPS. No covariance: EXIF tells none."""
     import pycolmap
 
     if header.location is None:
         return
-    prior = pycolmap.PosePrior()
-    prior.corr_data_id = image.data_id
-    prior.coordinate_system = pycolmap.PosePriorCoordinateSystem.WGS84
     latitude, longitude, altitude = header.location
-    prior.position = np.array([latitude, longitude, 0.0 if altitude is None else altitude])
-    prior.gravity = down(header.orientation)
-    database.write_pose_prior(prior)
+    position = np.array([latitude, longitude, 0.0 if altitude is None else altitude], np.float64)
+    gravity = np.asarray(down(header.orientation), np.float64)
+    blobs = [one.tobytes() for one in (position, np.full(9, np.nan), gravity)]
+    columns = "corr_data_id, corr_sensor_id, corr_sensor_type, position, position_covariance, gravity"
+    system = int(pycolmap.PosePriorCoordinateSystem.WGS84)
+    query = f"INSERT INTO pose_priors ({columns}, coordinate_system) VALUES (?, ?, ?, ?, ?, ?, ?)"
+    connection.execute(query, (*data, *blobs, system))
