@@ -1,9 +1,12 @@
 """What is written of images before any matches, beside what COLMAP's own import writes."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pycolmap
+import pytest
 from PIL import Image
 
 from sfm_match.colmap.cameras import plan_cameras
@@ -53,3 +56,28 @@ def test_pose_priors_are_those_of_colmap(tmp_path: Path) -> None:
     ours, theirs = priors(tmp_path / "ours.db"), priors(tmp_path / "colmap.db")
     assert sorted(theirs) == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
     assert ours == theirs
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a limit of file sizes stands in for a full disk")
+@pytest.mark.parametrize("kilobytes", [180, 250])
+def test_a_full_disk_is_an_error_and_no_end_of_the_process(kilobytes: int, tmp_path: Path) -> None:
+    """pycolmap's transactions end it by SIGABRT."""
+    script = f"""
+import resource, sqlite3, sys
+import numpy as np
+from sfm_match.colmap.cameras import plan_cameras
+from sfm_match.colmap.database import write_images
+from sfm_match.images.files import Header
+from sfm_match.options.stages import ImportOptions
+from pathlib import Path
+headers = {{f"{{number}}.jpg": Header(640, 480) for number in range(9)}}
+keypoints = ((name, np.zeros((5000, 2), np.float32)) for name in headers)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({kilobytes} * 1024,) * 2)
+try:
+    write_images(Path(sys.argv[1]), plan_cameras(headers, ImportOptions()), keypoints, headers)
+except sqlite3.Error as error:
+    print("told:", error)
+"""
+    command = [sys.executable, "-c", script, str(tmp_path / "a.db")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (ended.returncode, ended.stdout.partition(":")[0]) == (0, "told"), ended.stderr
