@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sfm_match.colmap import queries
+from sfm_match.colmap import hush_colmap, queries
 from sfm_match.errors import NothingDone, UsageError, nearest, quoted
 from sfm_match.images.collection import Collection, read_failed, read_reasons
 from sfm_match.images.files import Header
@@ -191,6 +191,7 @@ class Results:
         """The models of `sparse`, the one with the most images first; none where no model was earned."""
         import pycolmap
 
+        hush_colmap()
         folders = (path for path in self.workspace.sparse.glob("*") if path.name.isdecimal())
         return [pycolmap.Reconstruction(str(path)) for path in sorted(folders, key=lambda path: int(path.name))]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from sfm_match.colmap import hush_colmap
 from sfm_match.colmap.cameras import CameraPlan
 from sfm_match.colmap.georeference import down
 from sfm_match.images.files import Header
@@ -31,6 +32,7 @@ def write_images(
     """
     import pycolmap
 
+    hush_colmap()
     database = pycolmap.Database.open(str(path))
     try:
         with pycolmap.DatabaseTransaction(database):

@@ -82,6 +82,7 @@ class Workspace:
         self.report = folder / "report.html"
         self.thumbnails = folder / "thumbnails.zip"  # small photographs of the report
         self.record = folder / "sfm-match.json"
+        self.colmap_log = folder / "colmap.log"  # what COLMAP says of itself
         self.parts = folder / "parts"  # which processes work on parts of a stage, and on which
         self._lock = FileLock(folder / ".lock")
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
+from sfm_match.colmap import log_colmap_to
 from sfm_match.errors import NothingDone
 from sfm_match.images.collection import Collection
 from sfm_match.job.progress import OnProgress, Progress, StageReport
@@ -158,6 +159,7 @@ def run_stage(name: str, job: Job) -> StageReport:
     Raises:
         DamagedInput: a file of an earlier stage is damaged; it is out of the way.
     """
+    log_colmap_to(job.workspace.colmap_log)
     if job.workspace.shared:
         return stage(name).run(job)
     try:

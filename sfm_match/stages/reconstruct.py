@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sfm_match.colmap import hush_colmap
 from sfm_match.colmap.cameras import all_given
 from sfm_match.colmap.colours import colour_points
 from sfm_match.colmap.georeference import georeference, reference_of
@@ -163,6 +164,7 @@ def _standing(workspace: Workspace, options: ReconstructOptions) -> list["pycolm
     """The models of an earlier run, if they are of the database that this one grew from, and of the same options."""
     import pycolmap
 
+    hush_colmap()
     summary = _read_summary(workspace.sparse)
     if summary.get("database") != read_record(workspace.database, FROM) or summary.get("options") != options.inputs():
         return []
