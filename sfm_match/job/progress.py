@@ -19,6 +19,17 @@ OnProgress = Callable[[str, int, int], None]  # a stage or a part of one, how ma
 MakeProgress = Callable[[str, int, str], "Progress"]  # of what, how many, in which unit
 
 
+class _Bar(tqdm):  # type: ignore[type-arg]
+    """Its rate, of which the time left is told, is that of the plain lines: tqdm's own follows each batch."""
+
+    rate_of_late: float | None = None
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        shown = dict(super().format_dict)
+        return {**shown, "rate": self.rate_of_late or shown["rate"]}
+
+
 class Progress:
     """One line a stage: a bar on a terminal, a plain line every 10 s on a pipe. Any thread may advance it."""
 
@@ -28,7 +39,7 @@ class Progress:
         terminal = sys.stderr.isatty()
         self._plain = not terminal and not quiet
         quiet = quiet or not total
-        self._bar = tqdm(
+        self._bar = _Bar(
             total=total, desc=stage, unit=f" {unit}", disable=not terminal or quiet, leave=False, dynamic_ncols=True
         )
         self._stage, self._unit, self._total, self._on_progress = stage, unit, total, on_progress
@@ -43,12 +54,13 @@ class Progress:
 
     def _advance(self, count: int) -> None:
         self._done += count
+        now = time.monotonic()
+        self._bar.rate_of_late = self._rate(now)
         self._bar.update(count)
         if self._on_progress is not None:
             self._on_progress(self._stage, self._done, self._total)
-        now = time.monotonic()
         if self._plain and now - self._said >= PIPE_SECONDS:
-            rate = self._rate(now)
+            rate = self._bar.rate_of_late
             left = f"{(self._total - self._done) / rate:.0f} s left" if rate else "time left unknown"
             line = f"{self._stage} {self._done:,}/{self._total:,} {self._unit}, {rate:.1f}/s, {left}"
             print(line, file=sys.stderr, flush=True)

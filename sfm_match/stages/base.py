@@ -162,12 +162,13 @@ def run_stage(name: str, job: Job) -> StageReport:
     log_colmap_to(job.workspace.colmap_log)
     if job.workspace.shared:
         return stage(name).run(job)
-    try:
-        report = stage(name).run(job)
-    except NothingDone as error:
-        record_failure(job.workspace, name, error)
-        raise
-    except ShardError as error:
-        raise job.moved_aside(error) from error
-    record_stage(job.workspace, report)
+    with job.workspace.not_deleted(name):
+        try:
+            report = stage(name).run(job)
+        except NothingDone as error:
+            record_failure(job.workspace, name, error)
+            raise
+        except ShardError as error:
+            raise job.moved_aside(error) from error
+        record_stage(job.workspace, report)
     return report
