@@ -20,6 +20,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
+import numpy as np
+
 SECONDS = 3.0  # in which a command has to end
 LINE = "sfm-match: interrupted; run the same command again to resume"
 SIGNALS = ("INT", "TERM", "HUP", "INT twice")
@@ -44,7 +47,27 @@ PATCH = """
         return original(*arguments, **keywords)
     module.{function} = reached
 """
-HALF = re.compile(r".*\.tmp-.*|database\.db-.*|\.view.*")
+# Of a file of weights: the second half comes late.
+SERVER = """
+    import http.server, threading, time
+    class Slow(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", "200000")
+            self.end_headers()
+            self.wfile.write(bytes(100000))
+            time.sleep(5)
+            self.wfile.write(bytes(100000))
+        def log_message(self, *_):
+            pass
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    from sfm_match.models import zoo
+    name = next(iter(zoo.LIGHTGLUE))
+    file = zoo.WeightsFile("local.pth", f"http://127.0.0.1:{server.server_port}/local.pth", None)
+    zoo.PUBLISHED[name] = (file,)
+"""
+HALF = re.compile(r".*\.tmp-.*|\.view.*")
 RUN = ["run", "--images", "{images}", "--workspace", "{work}"]
 OF_JOB = ["--workspace", "{work}"]
 
@@ -58,6 +81,7 @@ class Place:
     function: str
     nth: int = 1  # call of it
     again: bool = True  # whether the command is run again
+    before: str = ""  # lines of Python that it needs
 
 
 RECONSTRUCT = ["reconstruct", *OF_JOB, "--overwrite"]
@@ -80,6 +104,16 @@ PLACES = {
     "report alone": Place(["report", *OF_JOB], "sfm_match.stages.report", "write_report"),
     "localize": Place(["localize", "{images}", *OF_JOB], "sfm_match.commands.localize", "_localization"),
     "infer": Place(["infer", "{first}", "{second}"], "sfm_match.runtime.ort", "OrtSession.run"),
+    "infer --viz": Place(
+        ["infer", "{first}", "{second}", "--viz", "{work}-out/a.png"], "pycolmap", "Bitmap.from_array"
+    ),
+    "cubemap": Place(["cubemap", "--images", "{panoramas}", "--out", "{work}-cube"], "cv2", "imencode", 3),
+    "download": Place(
+        ["models", "download", "lightglue-dedode-b", "--weights-dir", "{work}-weights", "--trust-unknown"],
+        "requests.models",
+        "Response.iter_content",
+        before=SERVER,
+    ),
     "bench": Place(["bench"], "sfm_match.runtime.ort", "OrtSession.run", again=False),  # it takes minutes
     "demo": Place(["demo", "--workspace", "{work}-demo", "--views", "5"], "cv2", "imwrite", 2),
     "plan": Place(["plan", "--images", "{images}", "--workspace", "{work}-none"], "pycolmap", "Database.open"),
@@ -103,16 +137,17 @@ class Taken:
 def interrupt(place: Place, sent: str, images: Path, work: Path) -> Taken:
     """Runs the command up to the place, sends a signal, and looks at what comes of it."""
     first, second = sorted(images.iterdir())[:2]
-    names = {"images": images, "work": work, "first": first, "second": second}
+    panoramas = _panoramas(work.with_name("panoramas"))
+    names = {"images": images, "work": work, "first": first, "second": second, "panoramas": panoramas}
     command = [part.format(**names) for part in place.command]
-    shutil.rmtree(f"{work}-demo", ignore_errors=True)
-    shutil.rmtree(f"{work}-out", ignore_errors=True)
+    for end in ("demo", "out", "cube", "weights"):
+        shutil.rmtree(f"{work}-{end}", ignore_errors=True)
     Path(f"{work}-out").mkdir()
     patch = PATCH.format(module=place.module, function=place.function, nth=place.nth)
     temporary = work.parent / "tmp"
     temporary.mkdir(exist_ok=True)
     process: subprocess.Popen[bytes] = subprocess.Popen(
-        [sys.executable, "-c", CALL.format(patch=patch), *command],
+        [sys.executable, "-c", CALL.format(patch=place.before + patch), *command],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         bufsize=0,
@@ -146,11 +181,23 @@ def interrupt(place: Place, sent: str, images: Path, work: Path) -> Taken:
         wrong.append(f"left {half}")
     if place.again:
         again = subprocess.run(
-            [sys.executable, "-c", CALL.format(patch=""), *command], capture_output=True, text=True, check=False
+            [sys.executable, "-c", CALL.format(patch=place.before), *command],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if again.returncode:
             wrong.append(f"then status {again.returncode}: {again.stderr.strip()}")
     return Taken(seconds, wrong)
+
+
+def _panoramas(folder: Path) -> Path:
+    """Two of noise."""
+    if not folder.exists():
+        folder.mkdir()
+        for name in ("a.jpg", "b.jpg"):
+            cv2.imwrite(str(folder / name), np.random.default_rng(0).integers(0, 256, (1024, 2048, 3), np.uint8))
+    return folder
 
 
 def _heed_signals() -> None:

@@ -68,7 +68,7 @@ def _process_state() -> Iterator[None]:
         os.chdir(folder)
         cv2.setNumThreads(threads)
         pycolmap.logging.minloglevel = level
-        colmap._quiet = True
+        colmap._shown = colmap._kept = False
 
 
 @contextmanager

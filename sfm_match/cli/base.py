@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand
 
 from sfm_match import signals
-from sfm_match.colmap import let_colmap_speak
+from sfm_match.colmap import keep_colmap_log
 from sfm_match.errors import SfmMatchError, printable
 from sfm_match.job.log import show_all, show_on_stderr
 from sfm_match.options.base import Options, about, aliases_of, fields_of, flag, resolve_aliases
@@ -130,8 +130,7 @@ def with_options(*groups: type[Options]) -> Callable[[Callable[..., Any]], Calla
         def call(verbose: bool, **arguments: Any) -> None:
             show_on_stderr()
             show_all(verbose)
-            if verbose:
-                let_colmap_speak()
+            keep_colmap_log(shown=verbose)
             given = {key: value for key, value in arguments.items() if key not in names and value is not None}
             try:
                 options = (arguments.get("config") or {}) | resolve_aliases(given, fields)

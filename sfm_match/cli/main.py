@@ -24,6 +24,7 @@ from sfm_match.cli.base import (
     with_options,
 )
 from sfm_match.cli.config import Config
+from sfm_match.cli.lines import after_run, after_stage, fitted
 from sfm_match.cli.streams import output_lost, prepare_streams
 from sfm_match.errors import NothingDone, UsageError, printable, quoted
 from sfm_match.formats import FORMATS, SOURCES
@@ -77,7 +78,14 @@ def _without_command(
 
 
 def _show(report: "StageReport", as_json: bool) -> None:
-    print(json.dumps(report.as_json()) if as_json else report.line(verbose=asked_for_all()), flush=True)
+    print(json.dumps(report.as_json()) if as_json else fitted(report.lines(verbose=asked_for_all())), flush=True)
+
+
+def _end(report: "StageReport", workspace: Path, as_json: bool, *, whole: bool = True) -> None:
+    """Of a stage that ran alone: its lines, and, where it is whole, what comes next."""
+    _show(report, as_json)
+    if whole and not as_json:
+        print(after_stage(report, workspace), flush=True)
 
 
 @app.command(cls=GroupedCommand)
@@ -93,7 +101,7 @@ def extract(
     from sfm_match import api
 
     report = api.extract(images, workspace, overwrite=overwrite, quiet=False, **options)
-    _show(report, as_json)
+    _end(report, workspace, as_json, whole=not (options.get("part") or options.get("dummy_network")))
     return report.failed > 0
 
 
@@ -109,7 +117,7 @@ def pairs(
     """Which images to match: writes pairs.txt."""
     from sfm_match import api
 
-    _show(api.pairs(workspace, images, overwrite=overwrite, quiet=False, **options), as_json)
+    _end(api.pairs(workspace, images, overwrite=overwrite, quiet=False, **options), workspace, as_json)
 
 
 @app.command(cls=GroupedCommand)
@@ -123,7 +131,8 @@ def match(
     """Matches of every pair of pairs.txt."""
     from sfm_match import api
 
-    _show(api.match(workspace, overwrite=overwrite, quiet=False, **options), as_json)
+    report = api.match(workspace, overwrite=overwrite, quiet=False, **options)
+    _end(report, workspace, as_json, whole=not options.get("part"))
 
 
 @app.command(name="import", cls=GroupedCommand)
@@ -137,7 +146,7 @@ def import_(
     """Builds database.db and verifies the geometry of every pair."""
     from sfm_match import api
 
-    _show(api.import_(workspace, overwrite=overwrite, quiet=False, **options), as_json)
+    _end(api.import_(workspace, overwrite=overwrite, quiet=False, **options), workspace, as_json)
 
 
 @app.command(cls=GroupedCommand)
@@ -152,7 +161,7 @@ def reconstruct(
     from sfm_match import api
 
     report = api.reconstruct(workspace, overwrite=overwrite, quiet=False, **options)
-    _show(report, as_json)
+    _end(report, workspace, as_json)
     return bool(report.facts["too_few"])
 
 
@@ -212,10 +221,10 @@ def run(
         **options,
     )
     if not as_json:
-        computed = any(one.done for one in reports)
-        seconds = sum(one.seconds for one in reports)
-        place = workspace / "report.html" if report else workspace
-        print(f"done in {seconds:.1f} s: {place}" if computed else f"up to date: {place}")
+        *cures, last = after_run(reports, workspace)
+        for cure in cures:
+            print(fitted([cure]))
+        print(last, flush=True)
     return reports[0].failed > 0 or reports[-1].facts.get("too_few", False)
 
 

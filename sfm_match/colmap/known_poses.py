@@ -8,6 +8,7 @@ from sfm_match.colmap.mapper import Mapped
 from sfm_match.colmap.mapper_options import incremental_options
 from sfm_match.colmap.model_io import read_model
 from sfm_match.errors import UsageError
+from sfm_match.job.log import LOGGER
 from sfm_match.job.progress import Clock
 from sfm_match.options.stages import ReconstructOptions
 
@@ -35,6 +36,7 @@ def triangulate(database: Path, images: Path, options: ReconstructOptions, outpu
     hush_colmap()
     posed = _posed(database, read_model(_folder(options), "--known-poses"), _folder(options))
     pipeline = incremental_options(options, refine=False)
+    LOGGER.info("triangulation over %d images; COLMAP does not tell how far it is", posed.num_reg_images())
     with clock.on("triangulate"):
         model = pycolmap.triangulate_points(posed, str(database), str(images), str(output), True, pipeline, False)
     return Mapped([model], {})

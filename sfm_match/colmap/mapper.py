@@ -27,6 +27,7 @@ from sfm_match.colmap.plausibility import LEAST_JUDGED, far_from_exif, far_from_
 from sfm_match.colmap.queries import frames, verified_inliers
 from sfm_match.colmap.robust_bundle_adjustment import refine_robustly, spread
 from sfm_match.images.files import Header
+from sfm_match.job.log import LOGGER
 from sfm_match.job.progress import Clock, MakeProgress, no_progress
 from sfm_match.options.stages import ReconstructOptions
 
@@ -309,6 +310,7 @@ def _global(job: _Job, component: Component) -> _Try:
     pycolmap.set_random_seed(job.options.seed)
     options = global_options(job.options, job.refine)
     options.image_names = component.names
+    LOGGER.info("global mapping of %d images; COLMAP does not tell how far it is", len(component.names))
     with job.clock.on("map"):
         found = pycolmap.global_mapping(str(job.database), str(job.images), str(job.output), options=options)
     return _finished(job, list(found.values()))

@@ -53,6 +53,8 @@ def checks(place: Workspace) -> Iterator[Check]:
     yield from _file(place, known, place.stages, lambda _: len(stages_on_record(place)), "stages")
     yield from _database(place, known)
     yield from _models(place)
+    if place.colmap_log.is_file():
+        yield Check(place.colmap_log.name, f"{place.colmap_log.stat().st_size:,} bytes, what COLMAP says of itself")
     aside = sorted(path.name for path in place.folder.rglob(f"*{DAMAGED}*"))
     if aside:
         yield Check("set aside", f"{', '.join(aside[:4])}{' ...' * (len(aside) > 4)}; of no use any more")

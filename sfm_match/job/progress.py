@@ -12,10 +12,22 @@ from typing import Any
 from tqdm import tqdm
 
 _RECENT_SECONDS = 20.0  # of which the rate is taken, or half of the time so far
+_RATED_SECONDS = 0.1  # of a stage that has a rate worth reading
 PIPE_SECONDS = 10.0  # between lines where no terminal shows a bar
 
 OnProgress = Callable[[str, int, int], None]  # a stage or a part of one, how many are done, of how many
 MakeProgress = Callable[[str, int, str], "Progress"]  # of what, how many, in which unit
+
+
+class _Bar(tqdm):  # type: ignore[type-arg]
+    """Its rate, of which the time left is told, is that of the plain lines: tqdm's own follows each batch."""
+
+    rate_of_late: float | None = None
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        shown = dict(super().format_dict)
+        return {**shown, "rate": self.rate_of_late or shown["rate"]}
 
 
 class Progress:
@@ -26,7 +38,8 @@ class Progress:
     ) -> None:
         terminal = sys.stderr.isatty()
         self._plain = not terminal and not quiet
-        self._bar = tqdm(
+        quiet = quiet or not total
+        self._bar = _Bar(
             total=total, desc=stage, unit=f" {unit}", disable=not terminal or quiet, leave=False, dynamic_ncols=True
         )
         self._stage, self._unit, self._total, self._on_progress = stage, unit, total, on_progress
@@ -41,12 +54,13 @@ class Progress:
 
     def _advance(self, count: int) -> None:
         self._done += count
+        now = time.monotonic()
+        self._bar.rate_of_late = self._rate(now)
         self._bar.update(count)
         if self._on_progress is not None:
             self._on_progress(self._stage, self._done, self._total)
-        now = time.monotonic()
         if self._plain and now - self._said >= PIPE_SECONDS:
-            rate = self._rate(now)
+            rate = self._bar.rate_of_late
             left = f"{(self._total - self._done) / rate:.0f} s left" if rate else "time left unknown"
             line = f"{self._stage} {self._done:,}/{self._total:,} {self._unit}, {rate:.1f}/s, {left}"
             print(line, file=sys.stderr, flush=True)
@@ -117,30 +131,43 @@ class StageReport:
     spent: dict[str, float] = field(default_factory=dict)  # activity -> seconds, of the stage's own thread
     detail: str = ""  # one more fact, in words
     facts: dict[str, Any] = field(default_factory=dict)  # numbers for --json
+    told: list[str] = field(default_factory=list)  # the detail in lines, for people; empty: it is short
 
     def line(self, *, verbose: bool = False) -> str:
         """`import 55 pairs, 1.3 s, 43.4/s; 11 images, 54 pairs accepted`, and, where asked for, what took the time."""
+        limit = self._limit() if verbose else ""
+        return "; ".join(filter(None, (self._head(), self.detail))) + (f" — {limit}" if limit else "")
+
+    def lines(self, *, verbose: bool = False) -> list[str]:
+        """As `line`, a line a thing: the result first."""
+        first, *others = self.told or [self.detail]
+        return ["; ".join(filter(None, (self._head(), first))), *others, *filter(None, [self._limit()] * verbose)]
+
+    def _head(self) -> str:
         parts = [f"{self.stage} {self.done:,} {self.unit}"]
         if self.done:
             parts.append(f"{self.seconds:.1f} s")
-            parts.append(f"{self.done / max(self.seconds, 1e-9):.1f}/s")
+            if self.seconds >= _RATED_SECONDS:
+                parts.append(f"{self.done / self.seconds:.1f}/s")
         elif self.cached:
             parts = [f"{self.stage}: nothing to do"]
         if self.cached:
             parts.append(f"{self.cached:,} {self.unit} up to date")
         if self.failed:
             parts.append(f"{self.failed:,} failed (failed.csv)")
-        text = ", ".join(parts)
-        text = f"{text}; {self.detail}" if self.detail else text
-        if verbose and self.done and self.spent and self.seconds > 0:
-            shares = {k: v / self.seconds for k, v in sorted(self.spent.items(), key=lambda kv: -kv[1])}
-            shown = ", ".join(f"{name} {share:.0%}" for name, share in shares.items() if share >= 0.005)
-            text += f" — {shown}: {next(iter(shares))} is the limit"
-        return text
+        return ", ".join(parts)
+
+    def _limit(self) -> str:
+        """What took the time."""
+        if not (self.done and self.spent and self.seconds > 0):
+            return ""
+        shares = {k: v / self.seconds for k, v in sorted(self.spent.items(), key=lambda kv: -kv[1])}
+        shown = ", ".join(f"{name} {share:.0%}" for name, share in shares.items() if share >= 0.005)
+        return f"{shown}: {next(iter(shares))} is the limit"
 
     def as_json(self) -> dict[str, Any]:
         """The fields and the facts; `standing` is the earlier name of `cached`, for scripts that read it."""
-        fields = {name: value for name, value in asdict(self).items() if name != "facts"}
+        fields = {name: value for name, value in asdict(self).items() if name not in ("facts", "told")}
         return {**fields, "standing": self.cached, **self.facts}
 
     @property

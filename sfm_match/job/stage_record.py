@@ -15,7 +15,7 @@ from sfm_match.store.records import DamagedRecord, read_json, sealed
 from sfm_match.store.shard import write_text
 
 ERROR = "error"  # key of a stage that could not do its work: its message
-_LEFT_OUT = ("facts", "stage")  # results are recorded where they are
+_LEFT_OUT = ("facts", "told", "stage")  # results are recorded where they are
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
-from sfm_match.errors import SfmMatchError, UsageError
+from sfm_match.errors import NothingDone, SfmMatchError, UsageError
 from sfm_match.job.log import LOGGER
 from sfm_match.job.presence import others_present, present
 from sfm_match.options.base import flag
@@ -82,6 +82,7 @@ class Workspace:
         self.report = folder / "report.html"
         self.thumbnails = folder / "thumbnails.zip"  # small photographs of the report
         self.record = folder / "sfm-match.json"
+        self.colmap_log = folder / "colmap.log"  # what COLMAP says of itself
         self.parts = folder / "parts"  # which processes work on parts of a stage, and on which
         self._lock = FileLock(folder / ".lock")
 
@@ -157,6 +158,26 @@ class Workspace:
     def locked(self) -> bool:
         """Whether this process works here, and may write."""
         return self._lock.is_locked or self._at_work
+
+    @contextlib.contextmanager
+    def not_deleted(self, stage: str) -> Iterator[None]:
+        """For the time that a stage runs. Raises NothingDone, whatever it comes to, where the folder was deleted."""
+        try:
+            yield
+        except Exception as error:
+            if self._deleted:
+                raise NothingDone(self._lost(stage)) from error
+            raise
+        if self._deleted:
+            raise NothingDone(self._lost(stage))
+
+    @property
+    def _deleted(self) -> bool:
+        """While it is locked, the lock's file is there, unless somebody deleted it with all that is beside it."""
+        return self._lock.is_locked and not Path(self._lock.lock_file).exists()
+
+    def _lost(self, stage: str) -> str:
+        return f"{self.folder}: deleted while {stage} ran, with all that was done; run again to begin anew"
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

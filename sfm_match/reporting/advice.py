@@ -17,7 +17,7 @@ FEW_KEYPOINTS = 200  # of an image: COLMAP registers an image by 30 points, and 
 LARGE_ERROR = 1.5  # pixels, the mean of a model
 FEW_REGISTERED = 0.9  # share of the images
 _WEAK_BRIDGE = 50  # inliers
-_CURES = {  # kind of reason in unregistered.csv -> what to try
+CURES = {  # kind of reason in unregistered.csv -> what to try
     "not usable": "The files cannot be read or are too small: see the failures below.",
     "no accepted pair": "Little overlap or texture: try --size 1600 --max-keypoints 8192; for pictures on their sides "
     "or from a drone, --turns; or take photographs in between.",
@@ -117,7 +117,7 @@ def _outside(facts: Facts) -> Iterator[Advice]:
     kinds = Counter(reason.partition(":")[0] for reason in facts.unregistered.values())
     for kind, number in kinds.most_common():
         images = f"{number:,} image{'s' if number > 1 else ''}"
-        yield Advice(f"{images} in no model, {kind}. {_CURES.get(kind, '')}".strip())
+        yield Advice(f"{images} in no model, {kind}. {CURES.get(kind, '')}".strip())
 
 
 def _graph(facts: Facts) -> Iterator[Advice]:

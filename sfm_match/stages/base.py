@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
+from sfm_match.colmap import log_colmap_to
 from sfm_match.errors import NothingDone
 from sfm_match.images.collection import Collection
 from sfm_match.job.progress import OnProgress, Progress, StageReport
@@ -158,14 +159,16 @@ def run_stage(name: str, job: Job) -> StageReport:
     Raises:
         DamagedInput: a file of an earlier stage is damaged; it is out of the way.
     """
+    log_colmap_to(job.workspace.colmap_log)
     if job.workspace.shared:
         return stage(name).run(job)
-    try:
-        report = stage(name).run(job)
-    except NothingDone as error:
-        record_failure(job.workspace, name, error)
-        raise
-    except ShardError as error:
-        raise job.moved_aside(error) from error
-    record_stage(job.workspace, report)
+    with job.workspace.not_deleted(name):
+        try:
+            report = stage(name).run(job)
+        except NothingDone as error:
+            record_failure(job.workspace, name, error)
+            raise
+        except ShardError as error:
+            raise job.moved_aside(error) from error
+        record_stage(job.workspace, report)
     return report

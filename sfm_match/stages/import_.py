@@ -274,17 +274,21 @@ def _report(database: Path, options: ImportOptions, clock: Clock, *, computed: b
     counts, adjusted = count(database), adjusted_before(database)
     detail = f"{counts.images:,} images, " + (f"{counts.verified:,} verified" if options.verify else "not verified")
     facts: dict[str, Any] = counts.numbers()
-    judged = verdicts(database)
+    judged, told = verdicts(database), [detail]
     if judged:
         facts["verdicts"] = judged
         detail = f"{counts.images:,} images, {judged.get(Verdict.ACCEPTED, 0):,} pairs accepted"
-        others = ", ".join(f"{number:,} {why}" for why, number in judged.items() if why != Verdict.ACCEPTED)
-        detail += f" (rejected: {others})" if others else ""
+        others = {why: f"{number:,} {why}" for why, number in judged.items() if why != Verdict.ACCEPTED}
+        told = [detail, *([f"rejected: {'; '.join(others.values())}"] if others else [])]
+        detail += f" (rejected: {', '.join(others.values())})" if others else ""
     if adjusted is not None:
         detail += f", {adjusted.line()}"
+        told += [adjusted.line()] if adjusted.keypoints else []
         facts["adjusted"] = asdict(adjusted)
     if not computed and is_edited(database):
-        detail += "; database.db was changed since, and stays so until --overwrite builds it anew"
+        changed = "database.db was changed since, and stays so until --overwrite builds it anew"
+        detail += f"; {changed}"
+        told.append(changed)
     taken = int(read_record(database, TAKEN) or 0) if computed else counts.pairs
     return StageReport(
         "import",
@@ -295,4 +299,5 @@ def _report(database: Path, options: ImportOptions, clock: Clock, *, computed: b
         spent=clock.spent,
         detail=detail,
         facts=facts,
+        told=told,
     )

@@ -44,6 +44,7 @@ from sfm_match.options.stages import ReconstructOptions
 from sfm_match.signals import removed_if_stopped
 from sfm_match.stages.base import Job
 from sfm_match.stages.earlier_models import move_aside_if_damaged, read_summary, refuse_foreign_models
+from sfm_match.stages.model_lines import model_lines, placed
 from sfm_match.store.model_record import NAME as _SUMMARY
 from sfm_match.store.model_record import changed, digests_below
 from sfm_match.store.records import sealed
@@ -311,12 +312,6 @@ def _read_outcome(sparse: Path, digest: str) -> Outcome | None:
         return None
 
 
-def _placed(model: ModelSummary) -> str:
-    """In which axes it is, and how far from GPS."""
-    axes = "in metres east, north, up" if model.georeference is not None else "in the mapper's axes"
-    return f"{axes}, {model.gps}"
-
-
 def _report(
     outcome: Outcome,
     counts: Counts,
@@ -337,23 +332,27 @@ def _report(
         parts[0] += " in the first model"
         more = f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else ""
         parts.append(f"{len(every)} models: {'; '.join(every[:_SHOWN])}{more}")
-    parts += [f"model {number}: {_placed(one)}" for number, one in enumerate(outcome.models) if one.gps]
+    parts += [f"model {number}: {placed(one)}" for number, one in enumerate(outcome.models) if one.gps]
     parts += [
         f"model {number} is NOT TO BE TRUSTED: {'; '.join(m.odd)}" for number, m in enumerate(outcome.models) if m.odd
     ]
-    if outcome.contradicted:
-        said = [f"{quoted(name)} ({what})" for name, what in sorted(outcome.contradicted.items())]
-        more = f" and {len(said) - _SHOWN} more" if len(said) > _SHOWN else ""
-        parts.append(f"EXIF's focal length contradicts the matches and is not used: {', '.join(said[:_SHOWN])}{more}")
     if outcome.unregistered:
         kinds = ", ".join(f"{number:,} {kind}" for kind, number in outcome.unregistered.items())
         parts.append(f"{sum(outcome.unregistered.values()):,} images in no model ({kinds}): unregistered.csv")
+    told = list(model_lines(outcome.models, outcome.registered, counts.images, outcome.unregistered))
+    more_said = []
+    if outcome.contradicted:
+        said = [f"{quoted(name)} ({what})" for name, what in sorted(outcome.contradicted.items())]
+        more = f" and {len(said) - _SHOWN} more" if len(said) > _SHOWN else ""
+        more_said.append(
+            f"EXIF's focal length contradicts the matches and is not used: {', '.join(said[:_SHOWN])}{more}"
+        )
     if edited:
-        parts.append("database.db was changed since import, and the model is that of the changed one")
+        more_said.append("database.db was changed since import, and the model is that of the changed one")
     too_few = outcome.registered < options.min_registered * images
     if too_few:
         share = outcome.registered / images
-        parts.append(
+        more_said.append(
             f"{share:.0%} of the images are registered, fewer than --min-registered {options.min_registered:g}"
         )
     return StageReport(
@@ -363,7 +362,8 @@ def _report(
         cached=0 if computed else outcome.registered,
         seconds=clock.seconds,
         spent=clock.spent,
-        detail="; ".join(parts),
+        detail="; ".join(parts + more_said),
+        told=told + more_said,
         facts={
             **asdict(best),
             "registered": outcome.registered,

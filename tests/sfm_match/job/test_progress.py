@@ -42,3 +42,23 @@ def test_the_mapper_tells_how_many_images_it_has_registered(workspace: Path) -> 
     assert registered[0] == 2
     assert registered[:5] == [2, 3, 4, 5, 6]
     assert ("refine", 1, 1) in told
+
+
+def test_lines_for_people_do_not_change_what_is_for_scripts() -> None:
+    report = StageReport("import", "pairs", done=15, seconds=0.01, detail="6 images, long", told=["6 images", "long"])
+    assert report.lines() == ["import 15 pairs, 0.0 s; 6 images", "long"]
+    assert report.line() == "import 15 pairs, 0.0 s; 6 images, long"
+    assert report.as_json()["detail"] == "6 images, long"
+    assert "told" not in report.as_json()
+
+
+def test_the_bar_tells_the_rate_of_the_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half is there at once, then one comes a second: tqdm's own rate is far off for a long time."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    shown = Progress("match", 1000, "pairs")
+    shown.advance(500)
+    for _ in range(60):
+        now[0] += 1.0
+        shown.advance(1)
+    assert shown._bar.format_dict["rate"] == pytest.approx(1.0, rel=0.2)

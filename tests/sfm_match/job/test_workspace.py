@@ -1,6 +1,7 @@
 """The workspace's lock and record."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 
 import sfm_match
-from sfm_match.errors import UsageError
+from sfm_match.errors import NothingDone, UsageError
 from sfm_match.job.workspace import SCHEMA, RecordError, Workspace, WorkspaceBusy
 from sfm_match.store.records import sealed
 
@@ -122,3 +123,15 @@ def test_a_file_is_no_workspace(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="--workspace"), Workspace(tmp_path / "file"):
         pass
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_folder_that_is_deleted_under_a_stage_is_said_so(tmp_path: Path, fails: bool) -> None:
+    place = tmp_path / "job"
+    with Workspace(place) as workspace:
+        with pytest.raises(ValueError, match="of its own"), workspace.not_deleted("match"):
+            raise ValueError("of its own")
+        with pytest.raises(NothingDone, match="job: deleted while match ran"), workspace.not_deleted("match"):
+            shutil.rmtree(place)
+            if fails:
+                raise ValueError("of another library")
