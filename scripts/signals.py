@@ -145,7 +145,8 @@ def interrupt(place: Place, sent: str, images: Path, work: Path) -> Taken:
     Path(f"{work}-out").mkdir()
     patch = PATCH.format(module=place.module, function=place.function, nth=place.nth)
     temporary = work.parent / "tmp"
-    temporary.mkdir(exist_ok=True)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
     process: subprocess.Popen[bytes] = subprocess.Popen(
         [sys.executable, "-c", CALL.format(patch=place.before + patch), *command],
         stdout=subprocess.DEVNULL,

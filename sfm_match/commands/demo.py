@@ -103,8 +103,11 @@ def _render_all(views: list[View], folder: Path) -> int:
             for view, image in zip(missing, pool.map(lambda v: render(v, planes), missing), strict=True):
                 partial = folder / f".{view.name}"
                 with removed_if_stopped(partial):
-                    cv2.imwrite(str(partial), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
-                    partial.replace(folder / view.name)
+                    try:
+                        cv2.imwrite(str(partial), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+                        partial.replace(folder / view.name)
+                    finally:
+                        partial.unlink(missing_ok=True)
         write_text(marker, json.dumps(scene))
     return len(missing)
 
