@@ -119,8 +119,8 @@ PLACES = {
     "plan": Place(["plan", "--images", "{images}", "--workspace", "{work}-none"], "pycolmap", "Database.open"),
     "convert": Place(
         ["convert", *OF_JOB, "--to", "nerfstudio", "--out", "{work}-out"],
-        "sfm_match.formats.photographs",
-        "cv2.imwrite",
+        "sfm_match.formats.nerfstudio",
+        "copy_photograph",
     ),
 }
 FRESH = {name for name, place in PLACES.items() if "run" in place.command}
