@@ -12,8 +12,6 @@ from hostile.case import Case, Verdict, judged
 CASES = collected.cases(range(1))
 KINDS = sorted({case.kind for case in CASES})
 SLOW_KINDS = {"during a run", "full disk", "memory", "two processes"}  # seconds each: not in the sample
-# Kinds with faults that are being mended: their cases run in `scripts/hostile_campaign.py` only. To be emptied.
-OPEN = {"databases", "full disk", "hloc", "model.toml", "models", "python", "records", "yaml"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -32,13 +30,13 @@ def faults(cases: list[Case]) -> list[Verdict]:
 
 def test_a_sample_of_hostile_cases() -> None:
     dice = random.Random(19)
-    kinds = [kind for kind in KINDS if kind not in SLOW_KINDS | OPEN]
+    kinds = [kind for kind in KINDS if kind not in SLOW_KINDS]
     sample = [dice.choice([case for case in CASES if case.kind == kind]) for kind in kinds]
     assert not faults(sample)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in OPEN])
+@pytest.mark.parametrize("kind", KINDS)
 def test_hostile_cases(kind: str) -> None:
     assert not faults([case for case in CASES if case.kind == kind])
 
