@@ -67,7 +67,7 @@ SERVER = """
     file = zoo.WeightsFile("local.pth", f"http://127.0.0.1:{server.server_port}/local.pth", None)
     zoo.PUBLISHED[name] = (file,)
 """
-HALF = re.compile(r".*\.tmp-.*|\.view.*")
+HALF = re.compile(r".*\.tmp-.*|\.view.*|database\.db-.*")
 RUN = ["run", "--images", "{images}", "--workspace", "{work}"]
 OF_JOB = ["--workspace", "{work}"]
 
