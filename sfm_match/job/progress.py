@@ -7,9 +7,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any
-
-from tqdm import tqdm
 
 _RECENT_SECONDS = 20.0  # of which the rate is taken, or half of the time so far
 _RATED_SECONDS = 0.1  # of a stage that has a rate worth reading
@@ -19,15 +18,22 @@ OnProgress = Callable[[str, int, int], None]  # a stage or a part of one, how ma
 MakeProgress = Callable[[str, int, str], "Progress"]  # of what, how many, in which unit
 
 
-class _Bar(tqdm):  # type: ignore[type-arg]
-    """Its rate, of which the time left is told, is that of the plain lines: tqdm's own follows each batch."""
+@cache
+def _bar_class() -> Any:
+    """tqdm's, made where one is shown: a machine of the GPU check may lack tqdm."""
+    from tqdm import tqdm
 
-    rate_of_late: float | None = None
+    class Bar(tqdm):  # type: ignore[type-arg]
+        """Its rate, of which the time left is told, is that of the plain lines: tqdm's own follows each batch."""
 
-    @property
-    def format_dict(self) -> dict[str, Any]:
-        shown = dict(super().format_dict)
-        return {**shown, "rate": self.rate_of_late or shown["rate"]}
+        rate_of_late: float | None = None
+
+        @property
+        def format_dict(self) -> dict[str, Any]:
+            shown = dict(super().format_dict)
+            return {**shown, "rate": self.rate_of_late or shown["rate"]}
+
+    return Bar
 
 
 class Progress:
@@ -39,7 +45,7 @@ class Progress:
         terminal = sys.stderr.isatty()
         self._plain = not terminal and not quiet
         quiet = quiet or not total
-        self._bar = _Bar(
+        self._bar = _bar_class()(
             total=total, desc=stage, unit=f" {unit}", disable=not terminal or quiet, leave=False, dynamic_ncols=True
         )
         self._stage, self._unit, self._total, self._on_progress = stage, unit, total, on_progress
