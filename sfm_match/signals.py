@@ -29,6 +29,8 @@ _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP
 _BLOCKED = {signal.SIGTERM} if hasattr(signal, "pthread_sigmask") else set[signal.Signals]()
 _unfinished: dict[object, Callable[[], None]] = {}  # what removes it
 _watch: "_Watch | None" = None
+_saying = threading.Lock()
+_SAY_SECONDS = 0.5
 
 
 class Interrupted(KeyboardInterrupt):
@@ -85,11 +87,19 @@ def receive_blocked() -> None:
 
 
 def say() -> None:
-    """The line about it, once. Not by `print`, whose lock another thread may hold."""
-    if _watch is None or not _watch.said:
+    """The line about it, once. Not by `print`, whose lock another thread may hold.
+
+    Whoever comes second waits until it is written, but not for a terminal that takes nothing: it ends the process then.
+    """
+    held = _saying.acquire(timeout=_SAY_SECONDS)
+    try:
+        if _watch is None or not _watch.said:
+            _write(f"sfm-match: {LINE}\n".encode())
         if _watch is not None:
             _watch.said = True
-        _write(f"sfm-match: {LINE}\n".encode())
+    finally:
+        if held:
+            _saying.release()
 
 
 class _Watch:
