@@ -5,7 +5,6 @@ a geometry is estimated, and judged by what chance would give. The database then
 whole; those of all pairs are in `matches/`, and what was seen of each pair in the table `sfm_match_pairs`.
 """
 
-import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
@@ -22,6 +21,7 @@ from sfm_match.colmap.cameras import read_cameras
 from sfm_match.colmap.queries import MOST_IMAGES, PAIRS, open_for_reading, read_record, write_records
 from sfm_match.colmap.two_view import Configuration, TwoView, estimate_two_view, rays, transferred
 from sfm_match.job.concurrency import WorkerThreads
+from sfm_match.job.cores import cores
 from sfm_match.matching.acceptance import (
     SIGNIFICANT,
     FirstLook,
@@ -170,7 +170,7 @@ def _each(
             else:
                 yield keypoints.pair(first, second, found.indices), found.scores
 
-    for _, judged in WorkerThreads(os.cpu_count() or 1).each(open_pairs(), judge):
+    for _, judged in WorkerThreads(cores()).each(open_pairs(), judge):
         yield judged
 
 

@@ -14,6 +14,7 @@ import cv2
 from sfm_match.errors import NothingDone, UsageError, quoted
 from sfm_match.images.files import Header, ImageError, decode, read_headers, scan
 from sfm_match.images.panoramas import FACES, Cube, Lookup, cut, is_panorama
+from sfm_match.job.cores import cores
 from sfm_match.job.progress import OnProgress, Progress
 from sfm_match.options.arguments import checked
 from sfm_match.store.shard import replacing, write_text
@@ -85,7 +86,7 @@ def cubemap(
 
     cv2.setNumThreads(1)  # the threads are here
     try:
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             reasons = dict(zip(good, pool.map(write, good), strict=True))
     finally:
         progress.close()

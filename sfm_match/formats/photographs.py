@@ -4,7 +4,6 @@ COLMAP works on the pixels as they are stored, before EXIF orientation. Some rea
 do not. What is written here has no orientation, so that all of them see the pixels that the model was made from.
 """
 
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterable
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError, quoted
 from sfm_match.images.files import ImageError, decode, find_mask, is_heif, is_writable, read_header, read_mask
+from sfm_match.job.cores import cores
 from sfm_match.results import Results
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ Pixels = NDArray[np.uint8]
 
 def for_each_image(work: Callable[["pycolmap.Image"], None], images: Iterable["pycolmap.Image"]) -> None:
     """Calls `work` for many images, in threads. Raises the first error."""
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for _ in pool.map(work, images):
             pass
 

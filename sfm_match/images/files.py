@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from sfm_match.errors import NothingDone, UsageError, quoted
 from sfm_match.images.coordinates import ImageGeometry, plan_geometry, undo_orientation, upright_size
 from sfm_match.images.exif import details_of, focal_from_exif, gps_of, location_from_exif
+from sfm_match.job.cores import cores
 from sfm_match.job.log import LOGGER
 
 _HEIC, _AVIF = {".heic", ".heif"}, {".avif"}
@@ -188,7 +189,7 @@ def read_headers(folder: Path, names: list[str]) -> list[Header | ImageError]:
         except ImageError as error:
             return error
 
-    with ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1))) as pool:
+    with ThreadPoolExecutor(min(16, 4 * cores())) as pool:
         return list(pool.map(read, names))
 
 

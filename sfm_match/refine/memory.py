@@ -1,11 +1,11 @@
 """How many photographs adjustment holds, and works on side by side: what counts where they are large."""
 
 import math
-import os
 from collections.abc import Iterable
 
 from sfm_match.images.coordinates import ImageGeometry
 from sfm_match.job.concurrency import machine_memory
+from sfm_match.job.cores import cores
 from sfm_match.runtime.planning import images_at_once
 
 _ASSUMED = 8 << 30  # bytes of a machine that does not tell
@@ -28,5 +28,5 @@ def pairs_at_once(geometries: Iterable[ImageGeometry]) -> int:
     Each decodes a photograph (Pillow takes 4 bytes a pixel, we 3) and has two of them in float32.
     """
     sizes = (7 * math.prod(one.raw_size) + 2 * 4 * seen_bytes(one) for one in geometries)
-    cores = os.cpu_count() or 1
-    return images_at_once(cores, max(sizes, default=1), cores, machine_memory())
+    at_once = cores()
+    return images_at_once(at_once, max(sizes, default=1), at_once, machine_memory())

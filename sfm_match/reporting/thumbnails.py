@@ -7,7 +7,6 @@ They are in a zip file, which has a checksum for each; what cannot be read is ma
 import base64
 import contextlib
 import io
-import os
 import struct
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ import cv2
 from sfm_match.images.coordinates import orient
 from sfm_match.images.files import Header, ImageError, decode, signature_of
 from sfm_match.images.loader import resize
+from sfm_match.job.cores import cores
 from sfm_match.reporting.packing import THUMBNAIL_BYTES
 from sfm_match.store.shard import replacing
 
@@ -57,7 +57,7 @@ def thumbnails(
     keys = dict(_keys(folder, headers, side))
     known = _read(kept, keys) if kept is not None else {}
     fresh = [name for name in keys if name not in known]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         made = list(pool.map(lambda name: _thumbnail(folder, name, headers[name], side=side), fresh))
     found = known | {name: jpeg for name, jpeg in zip(fresh, made, strict=True) if jpeg is not None}
     if kept is not None and len(found) > len(known):

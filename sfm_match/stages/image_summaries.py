@@ -1,7 +1,6 @@
 """What strategies look at instead of all features: one vector an image, or a few keypoints of each."""
 
 import math
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from threadpoolctl import threadpool_limits
 from pairs.prune import KEYPOINTS, KeypointSubsets, relative, spread
 from pairs.vlad import Codebook, sample_of
 from sfm_match.images.collection import UNIT_SIZE
+from sfm_match.job.cores import cores
 from sfm_match.stages.state import FeatureSet, iter_features
 from sfm_match.store.features import Features
 
@@ -47,7 +47,7 @@ def vectors_of(features: FeatureSet, names: Sequence[str], codebook: Codebook) -
         vectors[place[name]] = [codebook.vlad(one) for one in turned]
 
     described = _read(features, [name for name in names if name in features.counts], _PER_VECTOR)
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # products are small
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(cores()) as pool:  # products are small
         while some := list(islice(described, UNIT_SIZE)):  # not all at once: they would all be in memory
             list(pool.map(fill, some))
     return vectors

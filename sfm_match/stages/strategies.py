@@ -3,7 +3,6 @@
 import dataclasses
 import importlib
 import inspect
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +21,7 @@ from sfm_match.colmap.database_check import check_database
 from sfm_match.colmap.model_io import read_observations, read_poses
 from sfm_match.colmap.queries import read_record, verified_pairs
 from sfm_match.errors import NothingDone
+from sfm_match.job.cores import cores
 from sfm_match.options.pairs import LOOP_DETECTION, STRATEGIES, PairsOptions, Strategy
 from sfm_match.stages.base import Job
 from sfm_match.stages.image_summaries import image_vectors, keypoint_subsets
@@ -219,7 +219,7 @@ def all_pairs(sources: Sources, tally: Tally) -> Iterator[Block]:
 
 
 def _pruned(blocks: Iterator[Block], sources: Sources, tally: Tally) -> Iterator[Block]:
-    options, count, workers = sources.options, sources.count, os.cpu_count() or 1
+    options, count, workers = sources.options, sources.count, cores()
     features = sources.features
     subsets = keypoint_subsets(sources.job.workspace.folder, features, sources.names)
     every = "exhaustive" in options.parts()  # alone takes long

@@ -1,6 +1,5 @@
 """What a stage costs here: the first stages of a job over a few of the photographs, in a temporary folder."""
 
-import os
 import shutil
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from pairs.exhaustive import exhaustive
 from pairs.prune import KEYPOINTS, KeypointSubsets, scored
 from sfm_match import api
 from sfm_match.errors import NothingDone
+from sfm_match.job.cores import cores
 from sfm_match.job.progress import StageReport
 from sfm_match.options.run import RunOptions
 from sfm_match.refine.keypoints import UNIT
@@ -95,8 +95,8 @@ def _measured(reports: dict[str, StageReport], workspace: Path) -> Measured:
     features = _size(workspace / "features") // images
     imported = reports.get("import")
     aligned = imported.facts.get("adjusted", {}).get("pairs", 0) if imported is not None else 0
-    cores = os.cpu_count() or 1
-    busy = min(cores, -(-aligned // UNIT)) / cores  # of them, with these few units
+    at_once = cores()
+    busy = min(at_once, -(-aligned // UNIT)) / at_once  # of them, with these few units
     return Measured(
         each("extract", "load"),
         each("match", "plan"),
@@ -121,7 +121,7 @@ def _seconds_per_score(width: int) -> float:
     sketches = KeypointSubsets(descriptors, places, np.full(count, KEYPOINTS))
     start = time.perf_counter()
     with threadpool_limits(1, "blas"):
-        pairs = sum(len(block) for block, _ in scored(exhaustive(count), sketches, os.cpu_count() or 1))
+        pairs = sum(len(block) for block, _ in scored(exhaustive(count), sketches, cores()))
     return (time.perf_counter() - start) / pairs
 
 

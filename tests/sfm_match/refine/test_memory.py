@@ -30,7 +30,7 @@ def test_by_the_memory(
     raw: tuple[int, int], size: int, machine: int | None, kept: int, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "machine_memory", lambda: machine)
-    monkeypatch.setattr("os.cpu_count", lambda: 16)
+    monkeypatch.setattr("sfm_match.refine.memory.cores", lambda: 16)
     geometries = [plan_geometry((640, 480), 1, size, 1), plan_geometry(raw, 1, size, 1)]
     assert memory.photographs_kept(geometries, 96) == kept
     assert memory.pairs_at_once(geometries) == at_once
