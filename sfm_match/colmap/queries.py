@@ -134,8 +134,13 @@ def switch_log_off(path: Path) -> None:
 
 def remove_journals(path: Path) -> None:
     """Of a database that is replaced, or that nobody has open: SQLite would apply them to another one."""
-    for suffix in ("-journal", "-wal", "-shm"):
-        Path(f"{path}{suffix}").unlink(missing_ok=True)
+    for journal in journals(path):
+        journal.unlink(missing_ok=True)
+
+
+def journals(path: Path) -> list[Path]:
+    """The files that SQLite keeps beside a database, there or not."""
+    return [Path(f"{path}{suffix}") for suffix in ("-journal", "-wal", "-shm")]
 
 
 class DatabaseError(SfmMatchError):
@@ -162,7 +167,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
     try:
         with closing(open_for_reading(path)) as connection:
             yield connection
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter as sqlite3 quotes a text that is not UTF-8
         raise as_database_error(path, error) from error
 
 

@@ -138,11 +138,10 @@ def _database(place: Workspace, known: Record) -> Iterator[Check]:
     path = place.database
     if not path.exists():
         return
-    journals = tuple(path.with_name(path.name + end) for end in ("-journal", "-wal", "-shm"))
     wrong = damage(path)
     if wrong is not None:
         ours = known is None or "import" in known  # else somebody else's may be there
-        yield Check(path.name, f"{path}: {wrong}", True, (path, *journals), ours=ours)
+        yield Check(path.name, f"{path}: {wrong}", True, (path, *queries.journals(path)), ours=ours)
     elif queries.read_record(path, "inputs") is None:
         yield Check(path.name, f"{path}: not made by sfm-match", True)
     else:

@@ -146,7 +146,14 @@ def _text(path: Path) -> None:
     path.write_text("no database\n" * 99)
 
 
-@pytest.mark.parametrize("broken", [_half, _text])
+def _schema(path: Path) -> None:
+    """SQLite's line about it quotes what is no UTF-8, and then sqlite3 raises none of its own errors."""
+    content = path.read_bytes()
+    assert b"frame_data   (" in content
+    path.write_bytes(content.replace(b"frame_data   (", b"frame_data   \xa8"))
+
+
+@pytest.mark.parametrize("broken", [_half, _text, _schema])
 def test_what_sqlite_cannot_read_is_damaged(database: Path, broken: Callable[[Path], None]) -> None:
     broken(database)
     with pytest.raises(DamagedDatabase):
