@@ -4,6 +4,7 @@ msgspec checks types (also those of dataclasses). Where a flipped bit would chan
 checksum of themselves.
 """
 
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from sfm_match.store.shard import fingerprint
 
 T = TypeVar("T")
 LARGEST = 1 << 30  # bytes; of a million images, `images.json` has some 400 MB
+_OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 CHECKSUM = "checksum"  # key of a record that carries one
 # a workspace may be moved, and people bring these up to date; a wrong one is known by what is not there
 _MAY_CHANGE = ("folder", "source", "masks")
@@ -59,6 +61,7 @@ def read_json(path: Path, kind: type[T], cure: str, schema: int | None = None) -
 
     Raises:
         FileNotFoundError: there is none.
+        OSError: this process may open no more files, or has no memory; the record may be whole.
         OtherSchema: it is of another one.
         DamagedRecord: it cannot be read, is not JSON in UTF-8, holds something else, or is not as it was written where
             it carries a checksum; the line names the field.
@@ -75,6 +78,8 @@ def read_json(path: Path, kind: type[T], cure: str, schema: int | None = None) -
     except FileNotFoundError:
         raise
     except OSError as error:
+        if error.errno in _OF_THE_PROCESS:
+            raise
         raise DamagedRecord(f"{path}: {error.strerror}", cure) from error
     except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
         raise DamagedRecord(f"{path}: damaged ({' '.join(str(error).split())})", cure) from error

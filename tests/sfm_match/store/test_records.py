@@ -1,5 +1,6 @@
 """Records: of the right types and as they were written, or a line that says what is not."""
 
+import errno
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -52,6 +53,17 @@ def test_one_line(tmp_path: Path, content: bytes, reason: str) -> None:
 def test_a_folder(tmp_path: Path) -> None:
     with pytest.raises(DamagedRecord, match="Is a directory; mend it"):
         read_json(tmp_path, Point, "mend it")
+
+
+def test_a_process_that_may_open_no_more_files_says_nothing_of_the_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("sfm_match.store.records.read_regular", refused)
+    with pytest.raises(OSError, match="Too many open files"):
+        read_json(tmp_path / "a.json", Point, "mend it")
 
 
 def test_schemas(tmp_path: Path) -> None:
