@@ -4,7 +4,7 @@
 
 Every flip has a copy of the workspace. What later stages made of the file is deleted there, so that they read it, and
 the job runs again; with --quick, only after what `doctor` does not name. Results are lines of JSON, by number: the same
-command goes on where an earlier one ended.
+command resumes where an earlier one ended.
 
 outcome | means
 ---|---

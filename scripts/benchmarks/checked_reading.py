@@ -18,25 +18,11 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from units import IMAGES, random_unit
 
-from sfm_match.store.features import Features, UnitResult, read_features, write_unit
+from sfm_match.store.features import Features, read_features, write_unit
 
-IMAGES = 64
 KINDS = {"dedode-nano, 2,048 keypoints": (2048, 64), "DeDoDe-B, 4,096 keypoints": (4096, 256)}
-
-
-def unit(keypoints: int, dimension: int) -> UnitResult:
-    """64 images' features, of random numbers."""
-    rng = np.random.default_rng(0)
-    features = {
-        f"{i:02d}.jpg": Features(
-            rng.random((keypoints, 2), np.float32),
-            rng.random(keypoints, np.float32),
-            rng.random((keypoints, dimension), np.float32).astype(np.float16),
-        )
-        for i in range(IMAGES)
-    }
-    return UnitResult(features, {}, dict.fromkeys(features, "1:1"))
 
 
 def bare(path: Path, names: Sequence[str], *, descriptors: bool) -> list[Features]:
@@ -71,7 +57,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.work) as folder:
         for kind, shape in KINDS.items():
             checked, plain = Path(folder, "checked.h5"), Path(folder, "plain.h5")
-            result = unit(*shape)
+            result = random_unit(*shape)
             write_unit(checked, result, "f", shape[1])
             content = checked.read_bytes()
             plain.write_bytes(content[content.index(b"\x89HDF") :])

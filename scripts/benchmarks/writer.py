@@ -15,26 +15,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
+from units import IMAGES, random_unit
 
 from sfm_match.job.concurrency import in_background
-from sfm_match.store.features import Features, UnitResult, unit_path, write_unit
+from sfm_match.store.features import unit_path, write_unit
 
-IMAGES, KEYPOINTS, DIMENSION = 64, 4096, 256
-
-
-def unit() -> UnitResult:
-    """64 images' features, of random numbers."""
-    rng = np.random.default_rng(0)
-    features = {
-        f"{i:02d}.jpg": Features(
-            rng.random((KEYPOINTS, 2), np.float32),
-            rng.random(KEYPOINTS, np.float32),
-            rng.random((KEYPOINTS, DIMENSION), np.float32).astype(np.float16),
-        )
-        for i in range(IMAGES)
-    }
-    return UnitResult(features, {}, dict.fromkeys(features, "1:1"))
+KEYPOINTS, DIMENSION = 4096, 256
 
 
 def main() -> None:
@@ -47,7 +33,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, help="markdown file")
     options = parser.parse_args()
-    result = unit()
+    result = random_unit(KEYPOINTS, DIMENSION)
     seconds: dict[str, list[float]] = {"in turn": [], "in the background": []}
 
     with tempfile.TemporaryDirectory(dir=options.work) as folder:

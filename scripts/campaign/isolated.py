@@ -223,7 +223,7 @@ def _status_of_python(code: str) -> int:
 
 
 def written(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
-    """Results as lines of JSON, appended: what stands survives the end of a campaign."""
+    """Results as lines of JSON, appended: those that are there survive the end of a campaign."""
     with path.open("a", encoding="utf-8") as file:
         file.writelines(json.dumps(one) + "\n" for one in results)
 

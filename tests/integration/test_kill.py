@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from campaign.job import UNITS
 from conftest import SMALL
 from evaluate_poses import pair_errors, read_model
 from jobs import sfm_match, sfm_match_process, stored
@@ -65,14 +66,6 @@ KILLS = {
 }
 
 
-# Units this small make several files of a few images.
-UNITS = {
-    "sfm_match.images.collection.UNIT_SIZE": 2,
-    "sfm_match.stages.pair_blocks.UNIT_SIZE": 2,
-    "sfm_match.stages.image_summaries.UNIT_SIZE": 2,
-    "sfm_match.stages.match_blocks.BLOCK": 1,
-    "sfm_match.refine.keypoints.UNIT": 4,
-}
 SMALL_UNITS = "".join(f"import {name.rpartition('.')[0]}; {name} = {value}\n" for name, value in UNITS.items())
 
 
