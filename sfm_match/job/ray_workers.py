@@ -18,14 +18,15 @@ from sfm_match.job.log import LOGGER
 from sfm_match.job.worker_processes import serve
 
 KNOWN = "auto"  # as an address: the cluster that Ray knows of (RAY_ADDRESS), or a new one on this machine
+_CORES = 1  # of an actor
 _PATIENCE = 10.0  # seconds after which an actor that has nothing to say says so
 
 
 class _Actor:
     """Lives in a process of Ray's. Its methods are called at the same time as one another."""
 
-    def __init__(self, work: Any, device: str, cores: int) -> None:
-        os.environ[VARIABLE] = str(cores)
+    def __init__(self, work: Any, device: str) -> None:
+        os.environ[VARIABLE] = str(_CORES)
         self._given: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._said: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         threading.Thread(target=serve, args=(work, device, self._say, self._given.get), daemon=True).start()
@@ -56,8 +57,8 @@ class RayWorker:
         self.holding: deque[Any] = deque()
         self.cause = "its process or its machine is gone"
         # restarts are the coordinator's: it knows which units are done
-        actor = ray.remote(_Actor).options(num_cpus=1, num_gpus=gpus, max_concurrency=2, max_restarts=0)
-        self._actor = actor.remote(work, device, 1)
+        actor = ray.remote(_Actor).options(num_cpus=_CORES, num_gpus=gpus, max_concurrency=2, max_restarts=0)
+        self._actor = actor.remote(work, device)
         self.next = self._actor.said.remote()
 
     def give(self, unit: Any) -> None:

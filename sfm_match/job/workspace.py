@@ -66,7 +66,7 @@ class Workspace:
         self._overwrite = overwrite
         self._part = part
         self._held = contextlib.ExitStack()
-        self._at_work = False  # on its part
+        self._at_work = False
         self.collection = folder / "images.json"
         self.images = folder / "images"  # where videos are: their frames, and links to the photographs
         self.features = folder / "features"
@@ -128,6 +128,7 @@ class Workspace:
                     f"{', ...' if len(others) > 2 else ''}); wait for them or stop them"
                 )
             self._held = entering.pop_all()
+            self._at_work = True
 
     def unlock(self) -> None:
         """Gives the folder back."""
@@ -157,7 +158,7 @@ class Workspace:
     @property
     def locked(self) -> bool:
         """Whether this process works here, and may write."""
-        return self._lock.is_locked or self._at_work
+        return self._at_work
 
     @contextlib.contextmanager
     def not_deleted(self, stage: str) -> Iterator[None]:

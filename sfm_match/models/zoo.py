@@ -10,6 +10,7 @@ from urllib.parse import urljoin, urlsplit
 from exports.registry import FAMILY, LIGHTGLUE, WeightsFile
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError, quoted
 from sfm_match.models.model import BUILT_IN, check_name
+from sfm_match.store.records import DamagedRecord, read_json
 from sfm_match.store.shard import sha256_of, write_text
 
 _TIMEOUT = 30.0  # seconds without a byte
@@ -201,8 +202,8 @@ class _Resuming:
 
 def _seen(folder: Path) -> dict[str, str]:
     try:
-        return dict(json.loads((folder / _SEEN).read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+        return read_json(folder / _SEEN, dict[str, str], "")
+    except (FileNotFoundError, DamagedRecord):
         return {}
 
 

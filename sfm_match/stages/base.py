@@ -153,8 +153,7 @@ def stage(name: str) -> StageModule:
 
 
 def run_stage(name: str, job: Job) -> StageReport:
-    """Runs a stage, and records what it did, or why it could do nothing; not of a part, which is not
-    the stage.
+    """Runs a stage, and records what it did, or why it could do nothing; not of a part, which is not the stage.
 
     Raises:
         DamagedInput: a file of an earlier stage is damaged; it is out of the way.
