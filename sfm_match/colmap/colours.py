@@ -1,6 +1,8 @@
-"""Colours of points that COLMAP leaves black: those that it finds after the last image is placed, and in HEIC and AVIF.
+"""Colours of points.
 
-It looks for colours as it places an image, and reads neither of these formats.
+COLMAP reads every photograph whole for them as it places its image, leaves those points black that it finds later, and
+reads neither HEIC nor AVIF. As few photographs as show all points will do, and large JPEGs are decoded at a part of
+their size.
 """
 
 import heapq
