@@ -5,6 +5,7 @@ a geometry is estimated, and judged by what chance would give. The database then
 whole; those of all pairs are in `matches/`, and what was seen of each pair in the table `sfm_match_pairs`.
 """
 
+import math
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
@@ -48,9 +49,10 @@ _COLUMNS = (
 _IMAGES = 192  # whose keypoints are held; tiles bring pairs of at most 64 images together
 _AT_ONCE = 256  # pairs that are written together; a kill costs no more
 
-# what `_work` tells; measured on eight scenes
-_ARRANGED_SHARE = 0.25  # of the pairs with too few strong matches whose geometry is estimated all the same
-_MATCH_WORK, _SAMPLES_WORK, _FEW_STRONG = 0.018, 40, 30
+# what `_work` tells, fitted to the pairs of eight scenes
+_ARRANGED_SHARE = 0.2  # of the pairs with too few strong matches whose geometry is estimated all the same
+_GEOMETRY_WORK, _MATCH_WORK = 7.0, 0.012
+_SAMPLES_WORK, _ESSENTIAL_WORK, _FEW_STRONG = 50.0, 230.0, 13.0
 
 NamedMatches = tuple[str, str, Matches]
 Scores = NDArray[np.floating]
@@ -204,7 +206,7 @@ def _work(scores: Scores, pair: tuple[int, int], cameras: Mapping[int, "pycolmap
     """Of a pair of camera_ids, as far as the scores tell beforehand, in first looks (0.3 ms on one processor).
 
     Most pairs cost no more. A geometry takes the more samples the fewer matches are right; where both focal lengths are
-    known, an essential matrix takes three times as long as the others.
+    known, those of an essential matrix come on top, which take long.
     """
     if not how.verify:
         return 1.0
@@ -213,7 +215,8 @@ def _work(scores: Scores, pair: tuple[int, int], cameras: Mapping[int, "pycolmap
     if strong >= 2 * LEAST_STRONG or how.accept_all:
         share = 1.0
     known = all(cameras[one].has_prior_focal_length for one in pair)
-    return 1 + share * (_MATCH_WORK * len(scores) + _SAMPLES_WORK * (1 + 3 * known) / (1 + strong / _FEW_STRONG))
+    samples = (_SAMPLES_WORK + _ESSENTIAL_WORK * known) * math.exp(-strong / _FEW_STRONG)
+    return 1 + share * (_GEOMETRY_WORK * (1 + known) + _MATCH_WORK * len(scores) + samples)
 
 
 def _judge(matched: _Matched, *, how: How, cameras: Mapping[int, "pycolmap.Camera"]) -> _Judged:

@@ -107,13 +107,17 @@ class Progress:
             line = f"{self._stage} {self._done:,}/{self._total:,} {self._unit}, {rate:.1f}/s, {left}"
             print(line, file=sys.stderr, flush=True)
             self._said = now
-        if now - self._recent[-1][0] >= 1.0:
+        if len(self._recent) == 1 or now - self._recent[-1][0] >= 1.0:
             self._recent.append((now, self._done, self._worked))
 
     def _rates(self, now: float) -> tuple[float, float]:
-        """Units and work a second, of late: what an earlier run had done comes at once, the first results come late."""
-        oldest = now - max(_RECENT_SECONDS, (now - self._started) / 2)
-        while len(self._recent) > 2 and self._recent[1][0] <= oldest:
+        """Units and work a second, of late: the first results come late, and at once what an earlier run had done."""
+        half = (now - self._started) / 2
+        oldest = now - max(_RECENT_SECONDS, half)
+        while len(self._recent) > 1:
+            begun = self._recent[0][0] > self._started
+            if self._recent[1][0] > (oldest if begun else now - half):
+                break
             self._recent.popleft()
         since, done, worked = self._recent[0]
         seconds = max(now - since, 1e-9)

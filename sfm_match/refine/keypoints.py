@@ -40,7 +40,7 @@ _MOST_KEPT = 3 * _BLOCK  # photographs in memory
 PARTNERS = 6  # pairs of an image that are aligned, those with most matches: the time grows with the images
 _LEAST = 15  # verified matches of a pair that is aligned
 # work of a pair and of reading a photograph, in matches that are aligned (25 us each on one processor)
-_PAIR_WORK, _PHOTOGRAPH_WORK = 100, 500
+_PAIR_WORK, _PHOTOGRAPH_WORK = 200, 500
 _NO_PAIRS = np.empty(0, np.int64)
 _NOTE = "adjusted"  # in the database
 _UNIT_FILE = re.compile(r"\d{5,}\.h5")
