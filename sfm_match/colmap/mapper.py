@@ -28,7 +28,7 @@ from sfm_match.colmap.queries import frames, verified_inliers
 from sfm_match.colmap.robust_bundle_adjustment import refine_robustly, spread
 from sfm_match.images.files import Header
 from sfm_match.job.log import LOGGER
-from sfm_match.job.progress import Clock, MakeProgress, no_progress
+from sfm_match.job.progress import UNKNOWN, Clock, MakeProgress, no_progress
 from sfm_match.options.stages import ReconstructOptions
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ _ENOUGH = 0.9  # of the images that could be registered
 _EXPLAINED = 0.99  # of the inliers of accepted pairs, which lie between images of one model
 _WORTH = 1.1  # deviation of the residuals with EXIF's focal length over that without, from which EXIF is wrong
 _TRIED_IMAGES = 200  # at most; with more a try takes long
-_GROWTH = 1.3  # the time of the mapper grows with this power of the images it has registered
 
 
 @dataclass(frozen=True)
@@ -291,12 +290,13 @@ def _incremental(
 @contextmanager
 def _registering(job: _Job, images: int) -> Iterator[Callable[[int], None]]:
     """Shows how many images of a component are registered; a mapper that begins again cannot go back on the bar."""
-    shown, done = job.progress("map", images, "images", images**_GROWTH), 0
+    shown, left = job.progress("map", images, "images", UNKNOWN), images
 
     def advance(count: int) -> None:
-        nonlocal done
-        before, done = done, min(done + count, images)
-        shown.advance(done - before, done**_GROWTH - before**_GROWTH)
+        nonlocal left
+        count = min(count, left)
+        left -= count
+        shown.advance(count)
 
     try:
         yield advance
@@ -322,17 +322,18 @@ def _finished(
     """Refined, and with those images alone that the points hold. `held`: focal lengths are EXIF's so far."""
     kept: list[pycolmap.Reconstruction] = []
     dropped: dict[str, int] = {}
-    works = [model.compute_num_observations() for model in models]
-    shown = job.progress("refine", len(models), "models", sum(works))
+    shown = job.progress("refine", len(models), "models", UNKNOWN)
     with job.clock.on("refine"), closing(shown):
-        for model, work in zip(models, works, strict=True):
-            if model.num_reg_images() >= job.options.min_model_size:
-                refined = _refined(job, model, held, with_priors) if job.options.robust_refinement else model
-                earned = keep_earned(refined, job.options.min_model_size)
-                dropped |= earned.dropped
-                if earned.model is not None:
-                    kept.append(earned.model)
-            shown.advance(1, work)
+        for model in models:
+            shown.advance(1)
+            if model.num_reg_images() < job.options.min_model_size:
+                continue
+            if job.options.robust_refinement:
+                model = _refined(job, model, held, with_priors)
+            earned = keep_earned(model, job.options.min_model_size)
+            dropped |= earned.dropped
+            if earned.model is not None:
+                kept.append(earned.model)
     kept.sort(key=lambda model: -model.num_reg_images())
     for model in kept:
         for name in registered(model):
