@@ -1,7 +1,7 @@
 """How right the time left is: what the bars say after 10, 25 and 50 % of a stage's time, over what it then takes.
 
     python scripts/benchmarks/time_left.py IMAGES --times 3
-    python scripts/benchmarks/time_left.py IMAGES --workspace WORKSPACE   # of a finished job: import and reconstruct
+    python scripts/benchmarks/time_left.py IMAGES --workspace WORKSPACE   # whose pairs are matched: import alone
 
 Of several scenes in one folder, where pairs cost most unlike. Seconds are those of processors, which those who share
 the machine do not change; with `--wall` they are those of the clock on the wall.
@@ -93,7 +93,6 @@ def main() -> None:
                 sfm_match.run(chosen.images, Path(folder) / "workspace", report=False)
         else:
             sfm_match.import_(chosen.workspace, overwrite=True)
-            sfm_match.reconstruct(chosen.workspace, overwrite=True)
         jobs.append(list(Recorded.all))
     print(table(jobs))
 
