@@ -1,11 +1,13 @@
-"""Colours of points that COLMAP leaves black: those that it finds after the last image is placed, and in HEIC and AVIF.
+"""Colours of points.
 
-It looks for colours as it places an image, and reads neither of these formats.
+COLMAP reads every photograph whole for them as it places its image, leaves those points black that it finds later, and
+reads neither HEIC nor AVIF. As few photographs as show all points will do, and large JPEGs are decoded at a part of
+their size.
 """
 
 import heapq
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, KeysView
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +19,15 @@ from sfm_match.images.files import ImageError, decode
 if TYPE_CHECKING:
     import pycolmap
 
-_Seen = dict[int, NDArray[np.float64]]  # point3D_id -> (2,) where an image observes it, in shares of its sides
 _LEAST = (480, 480)  # pixels of an image that will do: a large JPEG is decoded smaller then
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """The black points that an image observes."""
+
+    points: NDArray[np.int64]  # (N,) places among the black points
+    shares: NDArray[np.float64]  # (N, 2) where, in shares of its sides
 
 
 def colour_points(models: Iterable["pycolmap.Reconstruction"], folder: Path) -> None:
@@ -29,36 +38,44 @@ def colour_points(models: Iterable["pycolmap.Reconstruction"], folder: Path) -> 
         folder: of the images. One that cannot be read any more is left out.
     """
     for model in models:
-        views = _views(model)
-        colours: dict[int, list[NDArray[np.uint8]]] = defaultdict(list)
-        for name, pixels in _few(views, folder, colours.keys()):
+        black = np.array(sorted(n for n, point in model.points3D.items() if not point.color.any()), np.int64)
+        sums, counts = np.zeros((len(black), 3)), np.zeros(len(black), np.int64)
+        for seen, pixels in _few(_views(model, black), folder, counts):
             size = pixels.shape[1::-1]
-            for number, xy in views[name].items():
-                x, y = np.clip((xy * size).astype(int), 0, np.subtract(size, 1))
-                colours[number].append(pixels[y, x])
-        for number, found in colours.items():
-            model.points3D[number].color = np.mean(found, axis=0).round().astype(np.uint8)
+            x, y = np.clip((seen.shares * size).astype(int), 0, np.subtract(size, 1)).T
+            sums[seen.points] += pixels[y, x]
+            counts[seen.points] += 1
+        means = (sums / np.maximum(counts, 1)[:, None]).round().astype(np.uint8)
+        for place in np.flatnonzero(counts).tolist():
+            model.points3D[int(black[place])].color = means[place]
 
 
-def _views(model: "pycolmap.Reconstruction") -> dict[str, _Seen]:
-    """The black points that each image observes."""
-    views: dict[str, _Seen] = defaultdict(dict)
-    for number, point in model.points3D.items():
-        if not point.color.any():
-            for one in point.track.elements:
-                image = model.images[one.image_id]
-                camera = model.cameras[image.camera_id]
-                views[image.name][number] = image.point2D(one.point2D_idx).xy / (camera.width, camera.height)
+def _views(model: "pycolmap.Reconstruction", black: NDArray[np.int64]) -> dict[str, _Seen]:
+    """Of each image, by its name; (P,) black points."""
+    views = {}
+    for image in model.images.values() if len(black) else ():
+        observed = image.get_observation_points2D()
+        if not observed:
+            continue
+        camera = model.cameras[image.camera_id]
+        points = np.array([one.point3D_id for one in observed], np.int64)
+        shares = np.array([one.xy for one in observed]) / (camera.width, camera.height)
+        place = np.minimum(np.searchsorted(black, points), len(black) - 1)
+        ours = black[place] == points
+        views[image.name] = _Seen(place[ours], shares[ours])
     return views
 
 
-def _few(views: dict[str, _Seen], folder: Path, coloured: KeysView[int]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Images that show all points between them, the one that shows most of those that are left first."""
-    queue = [(-len(seen), name) for name, seen in views.items()]
+def _few(views: dict[str, _Seen], folder: Path, counts: NDArray[np.int64]) -> Iterator[tuple[_Seen, NDArray[np.uint8]]]:
+    """Images that show all points between them, the one that shows most of those that are left first.
+
+    `counts`: (P,) how many images have shown each point so far.
+    """
+    queue = [(-len(seen.points), name) for name, seen in views.items()]
     heapq.heapify(queue)
     while queue:
         name = queue[0][1]
-        left = len(views[name].keys() - coloured)
+        left = int((counts[views[name].points] == 0).sum())
         if left < -queue[0][0]:  # counted before others were read
             heapq.heapreplace(queue, (-left, name))
             continue
@@ -66,6 +83,6 @@ def _few(views: dict[str, _Seen], folder: Path, coloured: KeysView[int]) -> Iter
         if not left:
             return
         try:
-            yield name, decode(folder / name, _LEAST)
+            yield views[name], decode(folder / name, _LEAST)
         except ImageError:
             continue

@@ -3,9 +3,10 @@
 A folder may hold several places and pictures of none. Images that accepted pairs connect are mapped on their own, so
 that none of them is spent on another place's start, and each place has its own model.
 
-A focal length from EXIF holds the model while it grows, and is refined at its end. Where the result says otherwise,
-lacks many images or lies far from GPS, the mapper runs again, more carefully, with GPS or without EXIF and with another
-seed, and the best counts.
+The poses are found with few matches (`thinning`), then all points are (`triangulation`); where an image is missing
+then, the mapper goes on with all matches. A focal length from EXIF holds the model while it grows, and is refined at
+its end. Where the result says otherwise, lacks many images or lies far from GPS, the mapper runs again, more carefully,
+with GPS or without EXIF and with another seed, and the best counts.
 """
 
 from collections import Counter
@@ -15,17 +16,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from pairs.graph import Graph
 from sfm_match.colmap import hush_colmap
 from sfm_match.colmap.cameras import all_given, given_cameras, read_cameras
+from sfm_match.colmap.components import Component, components
 from sfm_match.colmap.exif_doubt import agreeing, camera_of, contradictions, doubted, headers_without, without_focals
 from sfm_match.colmap.georeference import position_priors, reference_of
 from sfm_match.colmap.mapper_options import CAREFUL, FAST, Pace, global_options, incremental_options
 from sfm_match.colmap.plausibility import LEAST_JUDGED, far_from_exif, far_from_gps, keep_earned
-from sfm_match.colmap.queries import frames, verified_inliers
-from sfm_match.colmap.robust_bundle_adjustment import refine_robustly, spread
+from sfm_match.colmap.robust_bundle_adjustment import LAST, ROUGH, TOLERANCES, refine_robustly, spread
+from sfm_match.colmap.thinning import thinned
+from sfm_match.colmap.triangulation import triangulated
 from sfm_match.images.files import Header
 from sfm_match.job.log import LOGGER
 from sfm_match.job.progress import UNKNOWN, Clock, MakeProgress, no_progress
@@ -34,21 +34,12 @@ from sfm_match.options.stages import ReconstructOptions
 if TYPE_CHECKING:
     import pycolmap
 
-ALGORITHM = 5  # raise it when the same database and options come to give other models
+ALGORITHM = 6  # raise it when the same database and options come to give other models
 TRIES = 3  # with other seeds, where images are missing, a place fell apart, or EXIF or GPS contradict
 _ENOUGH = 0.9  # of the images that could be registered
 _EXPLAINED = 0.99  # of the inliers of accepted pairs, which lie between images of one model
 _WORTH = 1.1  # deviation of the residuals with EXIF's focal length over that without, from which EXIF is wrong
 _TRIED_IMAGES = 200  # at most; with more a try takes long
-
-
-@dataclass(frozen=True)
-class Component:
-    """Images that accepted pairs connect."""
-
-    names: list[str]
-    held: int  # images that two accepted pairs or more hold; all where there is none
-    inliers: dict[tuple[str, str], int]  # of each accepted pair
 
 
 @dataclass(frozen=True)
@@ -97,28 +88,6 @@ class _Try:
             and sum(map(len, holding)) == len(inside)
             and (len(holding) == 1 or kept >= _EXPLAINED * sum(component.inliers.values()))
         )
-
-
-def components(database: Path, names: Sequence[str], least: int) -> list[Component]:
-    """Of the accepted pairs of a database and the frames of its rigs, the largest first.
-
-    Args:
-        database: with two-view geometries.
-        names: of its images.
-        least: images of a component.
-    """
-    accepted = verified_inliers(database, names)
-    graph = Graph(len(names), np.concatenate((accepted[:, :2], frames(database, names))))
-    partners = np.bincount(graph.edges.ravel(), minlength=len(names))
-    component = graph.components()
-    found = []
-    for number in np.flatnonzero(np.bincount(component, minlength=1) >= least):
-        members = np.flatnonzero(component == number)
-        held = int((partners[members] >= 2).sum()) or len(members)
-        inside = accepted[component[accepted[:, 0]] == number].tolist()
-        inliers = {(names[i], names[j]): count for i, j, count in inside}
-        found.append(Component([names[i] for i in members.tolist()], held, inliers))
-    return sorted(found, key=lambda one: -len(one.names))
 
 
 def map_components(
@@ -201,10 +170,30 @@ def _map_component(job: _Job, component: Component, standing: Sequence["pycolmap
                 break
             if number and (len(component.names) > _TRIED_IMAGES or not best.models):
                 break
-            best = max(best, _incremental(job, component, attempt), key=lambda one: one.worth)
             if number == 0:
-                best = _without_doubted(job, component, attempt, best)
+                found = _first(job, component, attempt)
+                best = max(best, _without_doubted(job, component, attempt, found), key=_worth)
+            else:
+                best = max(best, _incremental(job, component, attempt), key=_worth)
     return best if best.models else _global(job, component)
+
+
+def _worth(one: _Try) -> tuple[float, int]:
+    return one.worth
+
+
+def _first(job: _Job, component: Component, attempt: "_Attempt") -> _Try:
+    """With few matches; where images are missing then, on with all of them, and at last from the start."""
+    best = _Try([], {}, True)
+    if job.options.robust_refinement:
+        few = thinned(job.database, _next(job, ".db"), set(component.names))
+        if few is not None:
+            best = _incremental(job, component, attempt, few=few)
+            if best.plausible and len(best.models) == 1 and len(registered(best.models[0])) < component.held:
+                best = max(best, _incremental(job, component, attempt, best.models[0]), key=_worth)
+    if best.models and best.is_enough(component):
+        return best
+    return max(best, _incremental(job, component, attempt), key=_worth)
 
 
 def _without_doubted(job: _Job, component: Component, attempt: "_Attempt", found: _Try) -> _Try:
@@ -219,10 +208,10 @@ def _without_doubted(job: _Job, component: Component, attempt: "_Attempt", found
     cameras = doubted(found.models, held, job.headers) - job.constant
     if not cameras:
         return found
-    copy = without_focals(job.database, job.output / f"{len(list(job.output.iterdir()))}.db", cameras)
+    copy = without_focals(job.database, _next(job, ".db"), cameras)
     names = frozenset(name for name, camera in held.items() if camera in cameras)
     other = replace(job, database=copy, headers=headers_without(job.headers, names))
-    tried = _incremental(other, component, attempt)
+    tried = _first(other, component, attempt)
     if tried.worth > found.worth:
         return replace(tried, left_out=names)
     return replace(found, left_out=agreeing(found.models, tried.models, job.headers, names))
@@ -256,10 +245,19 @@ def _attempts(job: _Job, component: Component) -> Iterator[_Attempt]:
         )
 
 
+def _next(job: _Job, suffix: str = "") -> Path:
+    """A path in the mapper's folder that is not there yet."""
+    return job.output / f"{len(list(job.output.iterdir()))}{suffix}"
+
+
 def _incremental(
-    job: _Job, component: Component, attempt: _Attempt, start: "pycolmap.Reconstruction | None" = None
+    job: _Job,
+    component: Component,
+    attempt: _Attempt,
+    start: "pycolmap.Reconstruction | None" = None,
+    few: Path | None = None,
 ) -> _Try:
-    """From a pair of images, or from a model."""
+    """From a pair of images, or from a model. `few`: a database of few matches, with which the poses are found."""
     import pycolmap
 
     pycolmap.set_random_seed(attempt.seed)
@@ -268,7 +266,7 @@ def _incremental(
     options.use_prior_position = options.use_robust_loss_on_prior_position = attempt.priors
     held = _cameras_of_exif(job.database) if attempt.held else set[int]()
     options.constant_cameras = options.mapper.constant_cameras = held | job.constant
-    place = job.output / f"{len(list(job.output.iterdir()))}"
+    place = _next(job)
     place.mkdir()
     if start is not None:
         start.write(str(place))
@@ -276,7 +274,7 @@ def _incremental(
     # called by the mapper in this thread, where Python then acts on signals, too
     with job.clock.on("map"), _registering(job, len(component.names)) as advance:
         found = pycolmap.incremental_mapping(
-            str(job.database),
+            str(few or job.database),
             str(job.images),
             str(place),
             options=options,
@@ -284,7 +282,8 @@ def _incremental(
             initial_image_pair_callback=lambda: advance(2),
             next_image_callback=lambda: advance(1),
         )
-    return _finished(job, list(found.values()), attempt.held, attempt.priors)
+    incomplete = component.names if few is not None else None
+    return _finished(job, list(found.values()), attempt.held, attempt.priors, incomplete)
 
 
 @contextmanager
@@ -317,9 +316,16 @@ def _global(job: _Job, component: Component) -> _Try:
 
 
 def _finished(
-    job: _Job, models: list["pycolmap.Reconstruction"], held: bool = False, with_priors: bool = False
+    job: _Job,
+    models: list["pycolmap.Reconstruction"],
+    held: bool = False,
+    with_priors: bool = False,
+    incomplete: Sequence[str] | None = None,
 ) -> _Try:
-    """Refined, and with those images alone that the points hold. `held`: focal lengths are EXIF's so far."""
+    """Refined, and with those images alone that the points hold.
+
+    `held`: focal lengths are EXIF's so far. `incomplete`: images of which few points were used so far.
+    """
     kept: list[pycolmap.Reconstruction] = []
     dropped: dict[str, int] = {}
     shown = job.progress("refine", len(models), "models", UNKNOWN)
@@ -329,7 +335,7 @@ def _finished(
             if model.num_reg_images() < job.options.min_model_size:
                 continue
             if job.options.robust_refinement:
-                model = _refined(job, model, held, with_priors)
+                model = _refined(job, model, held, with_priors, incomplete)
             earned = keep_earned(model, job.options.min_model_size)
             dropped |= earned.dropped
             if earned.model is not None:
@@ -342,20 +348,39 @@ def _finished(
     return _Try(kept, dropped, not odd)
 
 
-def _refined(job: _Job, model: "pycolmap.Reconstruction", held: bool, with_priors: bool) -> "pycolmap.Reconstruction":
+def _refined(
+    job: _Job,
+    model: "pycolmap.Reconstruction",
+    held: bool,
+    with_priors: bool,
+    incomplete: Sequence[str] | None,
+) -> "pycolmap.Reconstruction":
     """By the robust adjustment. A focal length that then contradicts EXIF must be worth it.
 
     Pictures taken straight ahead hardly say what it is: on lund a focal length 24 % off fits 6 % better.
     """
-    threads = job.options.mapper_threads or -1
     reference = reference_of(job.headers) if with_priors else None
-    priors = position_priors(model, job.headers, reference) if reference is not None else []
-    free = refine_robustly(
-        model, refine_cameras=job.refine, threads=threads, priors=priors, constant_cameras=job.constant
-    )
+
+    def adjusted(
+        model: "pycolmap.Reconstruction", tolerances: Sequence[float], *, free: bool
+    ) -> "pycolmap.Reconstruction":
+        return refine_robustly(
+            model,
+            refine_cameras=free,
+            threads=job.options.mapper_threads or -1,
+            priors=position_priors(model, job.headers, reference) if reference is not None else (),
+            constant_cameras=job.constant,
+            tolerances=tolerances,
+        )
+
+    tolerances: Sequence[float] = TOLERANCES
+    if incomplete is not None:  # points are found by poses: these had better be right
+        rough = adjusted(model, ROUGH, free=job.refine and not held)
+        model, tolerances = triangulated(rough, job.database, incomplete, job.options.seed), LAST
+    free = adjusted(model, tolerances, free=job.refine)
     if not held or not far_from_exif(free, job.headers):
         return free
-    kept = refine_robustly(model, refine_cameras=False, threads=threads, priors=priors)
+    kept = adjusted(model, tolerances, free=False)
     with_exif, without = spread(kept), spread(free)
     if with_exif is None or without is None or with_exif.deviation > _WORTH * without.deviation:
         return free

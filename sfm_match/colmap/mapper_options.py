@@ -39,6 +39,7 @@ def incremental_options(
 
     pipeline = pycolmap.IncrementalPipelineOptions()
     pipeline.min_model_size = options.min_model_size
+    pipeline.extract_colors = False  # `colours` needs fewer photographs, and not whole ones
     pipeline.num_threads = pipeline.mapper.num_threads = options.mapper_threads or -1
     for part in (pipeline, pipeline.mapper, pipeline.triangulation):
         part.random_seed = options.seed

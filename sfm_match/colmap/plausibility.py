@@ -7,9 +7,11 @@ speaks against a model and changes nothing; `keep_earned` takes out the images t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pairs.spatial import east_north_up
 from sfm_match.colmap.georeference import LEAST_LOCATED
@@ -222,7 +224,7 @@ def _judge_parallax(model: "pycolmap.Reconstruction") -> _Found:
         seen = np.array(sorted({element.image_id for element in point.track.elements}))
         rays = np.array([centres[image] for image in seen]) - point.xyz
         rays /= np.maximum(np.linalg.norm(rays, axis=1, keepdims=True), 1e-12)
-        first, second = np.triu_indices(len(seen), 1)
+        first, second = _pairs_of(len(seen))
         between = np.degrees(np.arccos(np.clip((rays[first] * rays[second]).sum(axis=1), -1, 1)))
         if len(between):
             largest.append(float(between.max()))
@@ -240,6 +242,13 @@ def _judge_parallax(model: "pycolmap.Reconstruction") -> _Found:
         f"cameras hardly move: points are seen under {angle:.1f} degrees, "
         f"{share:.0%} of the image pairs show a rotation alone"
     ]
+
+
+@lru_cache(64)
+def _pairs_of(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Two different ones of so many."""
+    first, second = np.triu_indices(count, 1)
+    return first, second
 
 
 def _judge_overlap(images: list["pycolmap.Image"], others: Sequence["pycolmap.Reconstruction"]) -> _Found:

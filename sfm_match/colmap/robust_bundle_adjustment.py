@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 
 # Relative change of the cost at which each round ends. There are two: the scale shrinks once the pull of the outliers
 # is gone. With 1e-6 in both, the scenes with truth have the same poses (AUC@1 degree within 0.0003), three times later.
-_TOLERANCES = (1e-3, 1e-4)
+TOLERANCES = (1e-3, 1e-4)
+# Of a model that was adjusted with few points, before and after the others are found: both scales are near the truth.
+ROUGH, LAST = (1e-3,), (3e-4,)
 GPS_DEVIATION = 5.0  # metres, of a position under the open sky
 Floats = NDArray[np.float64]
 
 _NEAREST = 1e-9  # depth of a point that is in front of its camera
-_IMAGES = 25  # of which the scale is measured
+_IMAGES, _OBSERVATIONS = 25, 8192  # of which the scale is measured, or so
 _LEAST_SCALE = 0.1  # pixels; nothing is known better than that
 _MEDIAN_OF_RAYLEIGH = float(np.sqrt(2 * np.log(2)))  # for a deviation of 1 in x and in y
 # Noise alone has its 90th percentile at 1.82 medians; photographs with near misses were seen at 3.3 to 3.6.
@@ -50,6 +52,7 @@ def refine_robustly(
     threads: int = -1,
     priors: Sequence["pycolmap.PosePrior"] = (),
     constant_cameras: Collection[int] = (),
+    tolerances: Sequence[float] = TOLERANCES,
 ) -> "pycolmap.Reconstruction":
     """Adjusts poses, points and, if asked, focal lengths and distortion; drops what COLMAP would drop.
 
@@ -59,6 +62,7 @@ def refine_robustly(
         threads: of the solver; -1: one per core.
         priors: positions of images, in metres, that hold the model, too, with a robust loss.
         constant_cameras: whose intrinsics stay in any case.
+        tolerances: of each round: relative change of the cost at which it ends.
 
     Returns:
         The adjusted model, or `model` itself where the solver found nothing usable.
@@ -81,7 +85,7 @@ def refine_robustly(
             config.set_constant_cam_intrinsics(number)
     if not priors:
         config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
-    for tolerance in _TOLERANCES:
+    for tolerance in tolerances:
         found = spread(refined)
         if found is None:
             return model
@@ -113,23 +117,24 @@ def _prior_options() -> "pycolmap.PosePriorBundleAdjustmentOptions":
 
 
 def spread(model: "pycolmap.Reconstruction") -> Spread | None:
-    """Measured on 25 images or so. None for a model without observations.
+    """Measured on a sample of the observations. None for a model without observations.
 
     A point of m observations has 2m numbers for its 3 coordinates and takes part of the noise up itself: residuals are
     scaled by sqrt(2m / (2m - 3)).
     """
     registered = [image for image in model.images.values() if image.has_pose]
     chosen = registered[:: max(1, len(registered) // _IMAGES)]
-    distances = np.concatenate([_distances(model, image) for image in chosen] or [np.empty(0)])
+    step = max(1, sum(image.num_points3D for image in chosen) // _OBSERVATIONS)
+    distances = np.concatenate([_distances(model, image, step) for image in chosen] or [np.empty(0)])
     if not len(distances):
         return None
     median, far = np.percentile(distances, (50, 90))
     return Spread(float(median) / _MEDIAN_OF_RAYLEIGH, float(far / max(median, 1e-9)))
 
 
-def _distances(model: "pycolmap.Reconstruction", image: "pycolmap.Image") -> Floats:
-    """Of the observations of an image in front of it from their points, scaled as in `spread`; pixels."""
-    observed = image.get_observation_points2D()
+def _distances(model: "pycolmap.Reconstruction", image: "pycolmap.Image", step: int) -> Floats:
+    """Of each `step`th observation of an image in front of it from its point, scaled as in `spread`; pixels."""
+    observed = image.get_observation_points2D()[::step]
     points = [model.points3D[one.point3D_id] for one in observed]
     if not points:
         return np.empty(0)

@@ -14,12 +14,13 @@ import msgspec
 
 from sfm_match.colmap.cameras import all_given
 from sfm_match.colmap.colours import colour_points
+from sfm_match.colmap.components import components
 from sfm_match.colmap.database_check import check_database
 from sfm_match.colmap.exif_doubt import headers_without
 from sfm_match.colmap.georeference import georeference, reference_of
 from sfm_match.colmap.growth import FROM, brought_up_to
 from sfm_match.colmap.known_poses import UNKNOWN, triangulate
-from sfm_match.colmap.mapper import ALGORITHM, Mapped, components, map_components, registered
+from sfm_match.colmap.mapper import ALGORITHM, Mapped, map_components, registered
 from sfm_match.colmap.model_check import load
 from sfm_match.colmap.model_io import digests
 from sfm_match.colmap.plausibility import judge

@@ -63,12 +63,15 @@ class PairBlock(BlockHead):
 
 def write_block(path: Path, block: PairBlock) -> None:
     counts = np.array([0, *(len(m.indices) for m in block.matches)], np.int64)
+    indices = np.concatenate((np.empty((0, 2), np.uint32), *(m.indices for m in block.matches)))
+    if indices.max(initial=0) <= np.iinfo(np.uint16).max:  # as they mostly are: 6 bytes a match, not 10
+        indices = indices.astype(np.uint16)
     arrays: dict[str, NDArray[Any] | list[str]] = {
         "names": list(block.images),
         "signatures": list(block.images.values()),
         "pairs": block.pairs,
         "offsets": counts.cumsum(),
-        "matches": np.concatenate((np.empty((0, 2), np.uint32), *(m.indices for m in block.matches))),
+        "matches": indices,
         "scores": np.concatenate((np.empty(0, np.float16), *(m.scores for m in block.matches))),
     }
     write_shard(path, arrays, {"fingerprint": block.fingerprint})
@@ -98,7 +101,7 @@ def read_matches(path: Path, counts: Mapping[str, int] | None = None) -> list[Ma
     """
     with open_shard(path, COMMAND, unchecked=True) as file:
         head, offsets = _validated(file)
-        indices, scores = file["matches"][()], file["scores"][()]
+        indices, scores = file["matches"][()].astype(np.uint32, copy=False), file["scores"][()]
         check_probabilities(scores)
         if counts is not None:
             existing = np.array([counts.get(name, _ANY) for name in head.images], np.int64)
@@ -122,7 +125,7 @@ def _validated(file: h5py.File) -> tuple[BlockHead, NDArray[np.int64]]:
             "signatures": ("string", (images,)),
             "pairs": ("int32", (count, 2)),
             "offsets": ("int64", (count + 1,)),
-            "matches": ("uint32", (total, 2)),
+            "matches": ("uint16" if file["matches"].dtype == np.uint16 else "uint32", (total, 2)),
             "scores": ("float16", (total,)),
         },
     )

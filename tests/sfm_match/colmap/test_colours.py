@@ -1,4 +1,4 @@
-"""Points that COLMAP leaves black get the colours that it gives to others of the same photographs."""
+"""Points get the colours that COLMAP would give them."""
 
 from pathlib import Path
 
@@ -16,6 +16,7 @@ def test_black_points(finished: Path, rendered: Path, tmp_path: Path, suffix: st
     if suffix == ".avif" and not features.check("avif"):
         pytest.skip("Pillow has no AVIF here")
     model = pycolmap.Reconstruction(str(finished / "sparse" / "0"))
+    model.extract_colors_for_all_images(str(rendered))
     by_colmap = {number: point.color.astype(int) for number, point in model.points3D.items()}
     for image in model.images.values():
         path = (tmp_path / image.name).with_suffix(suffix)

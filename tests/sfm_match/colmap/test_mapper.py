@@ -11,7 +11,8 @@ import pytest
 from jobs import NAMES, accepted_database
 
 from sfm_match.colmap import mapper
-from sfm_match.colmap.mapper import Component, components, map_components
+from sfm_match.colmap.components import components
+from sfm_match.colmap.mapper import map_components
 from sfm_match.colmap.mapper_options import CAREFUL, FAST
 from sfm_match.colmap.plausibility import Kept
 from sfm_match.colmap.queries import MOST_IMAGES
@@ -19,14 +20,6 @@ from sfm_match.colmap.robust_bundle_adjustment import Spread
 from sfm_match.images.files import Header
 from sfm_match.job.progress import Clock
 from sfm_match.options.stages import ReconstructOptions
-
-
-def test_components_are_of_accepted_pairs_and_large_enough(tmp_path: Path) -> None:
-    path = accepted_database(tmp_path / "a.db", [(0, 1), (0, 2), (1, 2), (2, 3), (4, 5), (6, 7), (7, 8)])
-    found = components(path, NAMES, 3)
-    assert [(one.names, one.held) for one in found] == [(NAMES[:4], 3), (NAMES[6:9], 1)]  # d, g and i hang on one pair
-    assert found[1].inliers == {("g.jpg", "h.jpg"): 100, ("h.jpg", "i.jpg"): 100}
-    assert components(path, NAMES, 2)[-1] == Component(NAMES[4:6], 2, {("e.jpg", "f.jpg"): 100})
 
 
 @dataclass
@@ -48,6 +41,9 @@ class Model:
     def num_points3D(self) -> int:  # noqa: N802 - pycolmap's
         return self.points
 
+    def write(self, _: str) -> None:
+        """Where a mapper is to begin."""
+
 
 @dataclass
 class Image:
@@ -60,22 +56,32 @@ class Runs:
     """What COLMAP's mappers are made to give, and what they were asked for."""
 
     found: dict[tuple[int, bool], list[Model]]  # seed, EXIF held -> models
+    of_few: list[list[Model]] = field(default_factory=list)  # what the first calls give instead
     asked: list[tuple[int, bool]] = field(default_factory=list)
     whole: list[list[str]] = field(default_factory=list)  # images of each call
     priors: list[bool] = field(default_factory=list)  # GPS holds the cameras, in each call
     growth: list[float] = field(default_factory=list)  # after which all is adjusted, in each call
+    databases: list[str] = field(default_factory=list)  # name of each call's
+    begun: list[bool] = field(default_factory=list)  # each call: from a model
 
     def incremental(
-        self, *_: str, options: pycolmap.IncrementalPipelineOptions, input_path: str = "", **_callbacks: object
+        self,
+        database: str,
+        *_: str,
+        options: pycolmap.IncrementalPipelineOptions,
+        input_path: str = "",
+        **_callbacks: object,
     ) -> dict[int, Model]:
-        assert not input_path
+        self.databases.append(Path(database).name)
+        self.begun.append(bool(input_path))
         assert options.random_seed == options.mapper.random_seed
         assert options.constant_cameras == options.mapper.constant_cameras
         self.asked.append((options.random_seed, bool(options.constant_cameras)))
         self.whole.append(options.image_names)
         self.priors.append(options.use_prior_position)
         self.growth.append(options.ba_global_frames_ratio)
-        return dict(enumerate(self.found.get(self.asked[-1], [])))
+        of_few = self.of_few[len(self.asked) - 1 :][:1]
+        return dict(enumerate(of_few[0] if of_few else self.found.get(self.asked[-1], [])))
 
 
 @pytest.fixture
@@ -85,6 +91,8 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Runs]:
     monkeypatch.setattr(pycolmap, "global_mapping", lambda *_, options: {0: Model(list(options.image_names))})
     monkeypatch.setattr(mapper, "_cameras_of_exif", lambda _: {1})
     monkeypatch.setattr(mapper, "camera_of", lambda _: {})  # no doubts about EXIF
+    monkeypatch.setattr(mapper, "thinned", lambda _, copy, __: copy if found.of_few else None)
+    monkeypatch.setattr(mapper, "triangulated", lambda model, *_: model)
     monkeypatch.setattr(mapper, "keep_earned", lambda model, _: Kept(model, {}))
 
     def far(model: Model, headers: Mapping[str, Header]) -> bool:
@@ -195,6 +203,28 @@ def test_the_first_try_is_fast_where_a_refinement_follows(robust: bool, runs: Ru
     assert mapped(tmp_path, robust=robust) == [NAMES]
     colmaps = pycolmap.IncrementalPipelineOptions().ba_global_frames_ratio
     assert runs.growth == ([FAST.growth, CAREFUL.growth, CAREFUL.growth] if robust else [colmaps] * 3)
+
+
+@pytest.mark.parametrize(
+    ("of_few", "expected", "begun", "with_few"),
+    [
+        ([[Model(NAMES)]], 10, [False], [True]),  # all are there
+        ([[Model(NAMES[:9])], [Model(NAMES)]], 10, [False, True], [True, False]),  # it goes on with all matches
+        ([[Model(NAMES[:9])], [Model(NAMES[:9])]], 9, [False, True], [True, False]),  # nearly all will do
+        ([[Model(NAMES[:4])], [Model(NAMES[:5])]], 10, [False, True, False], [True, False, False]),
+        ([[Model(NAMES[:5]), Model(NAMES[4:])]], 10, [False, False], [True, False]),  # it fell apart
+        ([[Model(NAMES, off=True)]], 10, [False, False], [True, False]),  # far from GPS
+        ([[]], 10, [False, False], [True, False]),
+    ],
+)
+def test_few_matches_are_tried_first(
+    of_few: list[list[Model]], expected: int, begun: list[bool], with_few: list[bool], runs: Runs, tmp_path: Path
+) -> None:
+    runs.found, runs.of_few = {(7, False): [Model(NAMES)]}, of_few
+    (found,) = mapped(tmp_path, robust=True)
+    assert len(found) == expected
+    assert runs.begun == begun
+    assert [name != "a.db" for name in runs.databases] == with_few
 
 
 def test_a_model_near_exif_is_worth_a_few_images(runs: Runs, tmp_path: Path) -> None:

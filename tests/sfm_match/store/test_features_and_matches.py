@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from sfm_match.store.features import Features, UnitResult, read_features, read_index, write_unit
 from sfm_match.store.matches import Matches, PairBlock, read_block, read_head, write_block
+from sfm_match.store.shard import open_shard
 
 NAMES = st.lists(
     st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20),
@@ -58,12 +59,12 @@ def test_features_of_some_images_without_descriptors(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read["c"].keypoints, stored["c"].keypoints)
 
 
-@given(counts=st.lists(st.integers(0, 5), max_size=6))
-def test_matches(tmp_path_factory: pytest.TempPathFactory, counts: list[int]) -> None:
+@given(counts=st.lists(st.integers(0, 5), max_size=6), keypoints=st.sampled_from((99, 1 << 16, 1 << 20)))
+def test_matches(tmp_path_factory: pytest.TempPathFactory, counts: list[int], keypoints: int) -> None:
     rng = np.random.default_rng(0)
     images = {f"{i}.jpg": f"{i}:1" for i in range(len(counts) + 1)}
     pairs = np.array([(i, i + 1) for i in range(len(counts))], np.int32).reshape(-1, 2)
-    matches = [Matches(rng.integers(0, 99, (n, 2)).astype(np.uint32), rng.random(n).astype(np.float16)) for n in counts]
+    matches = [Matches(rng.integers(0, keypoints, (n, 2), np.uint32), rng.random(n).astype(np.float16)) for n in counts]
     path = tmp_path_factory.mktemp("m") / "0.h5"
     write_block(path, PairBlock("print", images, pairs, matches))
     tile, head = read_block(path), read_head(path)
@@ -71,5 +72,16 @@ def test_matches(tmp_path_factory: pytest.TempPathFactory, counts: list[int]) ->
     np.testing.assert_array_equal(tile.pairs, pairs)
     assert len(tile.matches) == len(matches)
     for read, written in zip(tile.matches, matches, strict=True):
+        assert read.indices.dtype == np.uint32
         np.testing.assert_array_equal(read.indices, written.indices)
         np.testing.assert_array_equal(read.scores, written.scores)
+
+
+@pytest.mark.parametrize(("largest", "stored"), [(65535, "uint16"), (65536, "uint32")])
+def test_indices_take_two_bytes_where_they_fit(largest: int, stored: str, tmp_path: Path) -> None:
+    one = Matches(np.array([[0, largest]], np.uint32), np.ones(1, np.float16))
+    pairs = np.array([[0, 1]], np.int32)
+    write_block(tmp_path / "0.h5", PairBlock("print", {"a": "1:1", "b": "1:1"}, pairs, [one]))
+    with open_shard(tmp_path / "0.h5", "match") as file:
+        assert file["matches"].dtype == stored
+    assert read_block(tmp_path / "0.h5").matches[0].indices.tolist() == [[0, largest]]

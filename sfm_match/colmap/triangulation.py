@@ -1,0 +1,42 @@
+"""All points that the matches of a database show, once the poses of its images are known."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pycolmap
+
+
+def triangulated(
+    model: "pycolmap.Reconstruction", database: Path, names: Iterable[str], seed: int
+) -> "pycolmap.Reconstruction":
+    """A model with the points of a database that fit its poses, as COLMAP's incremental mapper would find them.
+
+    Args:
+        model: of images of the database; it stays as it is.
+        database: with the same keypoints.
+        names: of the images whose matches count.
+        seed: of the triangulation's random choices.
+
+    Returns:
+        The same poses and intrinsics, the points of `model` where they still fit, and new ones.
+    """
+    import pycolmap
+
+    opened = pycolmap.Database.open(str(database))
+    try:
+        wanted = pycolmap.DatabaseCacheOptions(image_names=set(names))
+        cache = pycolmap.DatabaseCache.create(opened, wanted)
+    finally:
+        opened.close()
+    full = pycolmap.Reconstruction(model)
+    options = pycolmap.IncrementalTriangulatorOptions(random_seed=seed)
+    mapper = pycolmap.IncrementalMapper(cache)
+    mapper.begin_reconstruction(full)
+    for image in sorted(full.reg_image_ids()):
+        mapper.triangulate_image(options, image)
+    mapper.complete_and_merge_tracks(options)
+    mapper.filter_points(pycolmap.IncrementalMapperOptions())
+    mapper.end_reconstruction(False)
+    return full

@@ -1,0 +1,112 @@
+"""The database of few matches with which poses are found."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+import pytest
+
+from sfm_match.colmap.queries import MOST_IMAGES
+from sfm_match.colmap.thinning import PER_PAIR, thinned
+
+IMAGES, KEYPOINTS = 5, 1200
+Pairs = dict[tuple[int, int], set[tuple[int, int]]]
+
+
+def database(path: Path, *, scenes: int = 1) -> Path:
+    """Cameras around points that all of them see, once or more: images 1 ... 5 of the first scene, and so on."""
+    pycolmap.set_random_seed(0)
+    with pycolmap.Database.open(str(path)) as opened:
+        for _ in range(scenes):
+            options = pycolmap.SyntheticDatasetOptions()
+            options.num_rigs, options.num_cameras_per_rig, options.num_frames_per_rig = 1, 1, IMAGES
+            options.num_points3D = KEYPOINTS
+            options.inlier_match_ratio = 1.0
+            pycolmap.synthesize_dataset(options, opened)
+    return path
+
+
+def names_of(path: Path) -> dict[int, str]:
+    with closing(sqlite3.connect(path)) as connection:
+        return dict(connection.execute("SELECT image_id, name FROM images"))
+
+
+def pairs_of(path: Path) -> Pairs:
+    with closing(sqlite3.connect(path)) as connection:
+        rows = connection.execute("SELECT pair_id, rows, data FROM two_view_geometries WHERE rows > 0").fetchall()
+    found = {}
+    for number, count, data in rows:
+        matches = np.frombuffer(data, np.uint32).reshape(-1, 2)
+        assert len(matches) == count
+        found[divmod(number, MOST_IMAGES)] = {(int(a), int(b)) for a, b in matches}
+    return found
+
+
+def weaken(path: Path, pair: tuple[int, int], count: int) -> None:
+    """Leaves a pair few matches."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        number = pair[0] * MOST_IMAGES + pair[1]
+        ((data,),) = connection.execute("SELECT data FROM two_view_geometries WHERE pair_id = ?", (number,))
+        few = np.frombuffer(data, np.uint32).reshape(-1, 2)[-count:]
+        query = "UPDATE two_view_geometries SET rows = ?, data = ? WHERE pair_id = ?"
+        connection.execute(query, (count, few.tobytes(), number))
+
+
+def test_pairs_keep_as_many_as_the_mapper_needs(tmp_path: Path) -> None:
+    path = database(tmp_path / "all.db")
+    weaken(path, (1, 4), 40)
+    every = pairs_of(path)
+    assert min(len(one) for pair, one in every.items() if pair != (1, 4)) > 3 * PER_PAIR
+    copy = thinned(path, tmp_path / "few.db", set(names_of(path).values()))
+    assert copy == tmp_path / "few.db"
+    few = pairs_of(copy)
+    assert few.keys() == every.keys()
+    for pair, matches in few.items():
+        assert matches <= every[pair]
+        assert len(matches) >= min(PER_PAIR, len(every[pair]))
+    assert few[1, 4] == every[1, 4]  # a weak pair stays whole
+    assert sum(map(len, few.values())) < 0.5 * sum(map(len, every.values()))
+
+
+def test_tracks_stay_whole(tmp_path: Path) -> None:
+    """Keypoints that stay are matched with all that stay of their track."""
+    path = database(tmp_path / "all.db")
+    copy = thinned(path, tmp_path / "few.db", set(names_of(path).values()))
+    assert copy is not None
+    every, few = pairs_of(path), pairs_of(copy)
+    staying = {(image, match[side]) for pair, one in few.items() for match in one for side, image in enumerate(pair)}
+    for (a, b), matches in every.items():
+        for i, j in matches - few[a, b]:
+            assert (a, i) not in staying or (b, j) not in staying
+
+
+def test_the_mapper_takes_it(tmp_path: Path) -> None:
+    path = database(tmp_path / "all.db")
+    copy = thinned(path, tmp_path / "few.db", set(names_of(path).values()))
+    (tmp_path / "out").mkdir()
+    found = pycolmap.incremental_mapping(str(copy), str(tmp_path), str(tmp_path / "out"))
+    assert found[0].num_reg_images() == IMAGES
+    assert PER_PAIR / 2 < found[0].num_points3D() < KEYPOINTS / 2
+
+
+def test_only_images_that_are_asked_for(tmp_path: Path) -> None:
+    path = database(tmp_path / "all.db", scenes=2)
+    names = names_of(path)
+    wanted = [1, 2, 4, 5]
+    copy = thinned(path, tmp_path / "few.db", {names[image] for image in wanted})
+    assert copy is not None
+    assert set(pairs_of(copy)) == {(a, b) for a in wanted for b in wanted if a < b}
+    assert names_of(copy) == names  # what is small is there whole
+    with closing(sqlite3.connect(copy)) as connection:
+        assert [image for (image,) in connection.execute("SELECT image_id FROM keypoints ORDER BY 1")] == wanted
+
+
+@pytest.mark.parametrize("left", [40, PER_PAIR])
+def test_where_most_would_stay_there_is_no_copy(left: int, tmp_path: Path) -> None:
+    path = database(tmp_path / "all.db")
+    for pair in pairs_of(path):
+        weaken(path, pair, left)
+    assert thinned(path, tmp_path / "few.db", set(names_of(path).values())) is None
+    assert not (tmp_path / "few.db").exists()
