@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any, Protocol
 
 # Work of which nobody can say how much it is: no time left is better than a wrong one. Of mapping, n^1.3 of n images
-# was the best law, and told 0.6 to 4 times the truth: images may be left out, and the last adjustment is long or short.
+# was the best law, and told 0.9 to 4.4 times the truth: images are left out, or the last adjustment takes long.
 UNKNOWN = math.inf
 _RECENT_SECONDS = 20.0  # of which the rate is taken, or half of the time so far
 _RATED_SECONDS = 0.1  # of a stage that has a rate worth reading
