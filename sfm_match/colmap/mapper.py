@@ -28,7 +28,7 @@ from sfm_match.colmap.thinning import thinned
 from sfm_match.colmap.triangulation import triangulated
 from sfm_match.images.files import Header
 from sfm_match.job.log import LOGGER
-from sfm_match.job.progress import Clock, MakeProgress, no_progress
+from sfm_match.job.progress import UNKNOWN, Clock, MakeProgress, no_progress
 from sfm_match.options.stages import ReconstructOptions
 
 if TYPE_CHECKING:
@@ -289,7 +289,7 @@ def _incremental(
 @contextmanager
 def _registering(job: _Job, images: int) -> Iterator[Callable[[int], None]]:
     """Shows how many images of a component are registered; a mapper that begins again cannot go back on the bar."""
-    shown, left = job.progress("map", images, "images"), images
+    shown, left = job.progress("map", images, "images", UNKNOWN), images
 
     def advance(count: int) -> None:
         nonlocal left
@@ -328,7 +328,7 @@ def _finished(
     """
     kept: list[pycolmap.Reconstruction] = []
     dropped: dict[str, int] = {}
-    shown = job.progress("refine", len(models), "models")
+    shown = job.progress("refine", len(models), "models", UNKNOWN)
     with job.clock.on("refine"), closing(shown):
         for model in models:
             shown.advance(1)

@@ -1,5 +1,6 @@
 """What a running stage shows, and what it says when it ends."""
 
+import math
 import sys
 import threading
 import time
@@ -8,14 +9,29 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
+# Work of which nobody can say how much it is: no time left is better than a wrong one. Of mapping, n^1.3 of n images
+# was the best law, and told 0.9 to 4.4 times the truth: images are left out, or the last adjustment takes long.
+UNKNOWN = math.inf
 _RECENT_SECONDS = 20.0  # of which the rate is taken, or half of the time so far
 _RATED_SECONDS = 0.1  # of a stage that has a rate worth reading
 PIPE_SECONDS = 10.0  # between lines where no terminal shows a bar
+_BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{left}, {rate_fmt}]"  # tqdm's own, with another time left
 
 OnProgress = Callable[[str, int, int], None]  # a stage or a part of one, how many are done, of how many
-MakeProgress = Callable[[str, int, str], "Progress"]  # of what, how many, in which unit
+
+
+class Advance(Protocol):
+    """`Progress.advance`."""
+
+    def __call__(self, count: int, work: float | None = None, /) -> None: ...
+
+
+class MakeProgress(Protocol):
+    """Of what, how many, in which unit, and how much work they are (`Progress`)."""
+
+    def __call__(self, what: str, total: int, unit: str, work: float | None = None, /) -> "Progress": ...
 
 
 @cache
@@ -24,71 +40,104 @@ def _bar_class() -> Any:
     from tqdm import tqdm
 
     class Bar(tqdm):  # type: ignore[type-arg]
-        """Its rate, of which the time left is told, is that of the plain lines: tqdm's own follows each batch."""
+        """Its rate and time left are those of the plain lines: tqdm's own follow each batch."""
 
         rate_of_late: float | None = None
+        seconds_left: float | None = None
 
         @property
         def format_dict(self) -> dict[str, Any]:
             shown = dict(super().format_dict)
-            return {**shown, "rate": self.rate_of_late or shown["rate"]}
+            left = "?" if self.seconds_left is None else tqdm.format_interval(self.seconds_left)
+            return {**shown, "rate": self.rate_of_late or shown["rate"], "left": left}
 
     return Bar
 
 
 class Progress:
-    """One line a stage: a bar on a terminal, a plain line every 10 s on a pipe. Any thread may advance it."""
+    """One line a stage: a bar on a terminal, a plain line every 10 s on a pipe. Any thread may advance it.
+
+    People count in images and pairs; the time left is told by work, of which some images and pairs are more.
+    """
 
     def __init__(
-        self, stage: str, total: int, unit: str, *, quiet: bool = False, on_progress: OnProgress | None = None
+        self,
+        stage: str,
+        total: int,
+        unit: str,
+        work: float | None = None,
+        *,
+        quiet: bool = False,
+        on_progress: OnProgress | None = None,
     ) -> None:
+        """Of `total` units, which are `work` together, in any measure of what costs alike; None: they cost alike.
+
+        With `UNKNOWN` work, no time left is told.
+        """
         terminal = sys.stderr.isatty()
         self._plain = not terminal and not quiet
         quiet = quiet or not total
         self._bar = _bar_class()(
-            total=total, desc=stage, unit=f" {unit}", disable=not terminal or quiet, leave=False, dynamic_ncols=True
+            total=total,
+            desc=stage,
+            unit=f" {unit}",
+            disable=not terminal or quiet,
+            leave=False,
+            dynamic_ncols=True,
+            bar_format=_BAR,
         )
         self._stage, self._unit, self._total, self._on_progress = stage, unit, total, on_progress
-        self._done, self._started = 0, time.monotonic()
+        self._work = total if work is None else work
+        self._done, self._worked, self._started = 0, 0.0, time.monotonic()
         self._said = self._started
-        self._recent = deque([(self._started, 0)])  # (when, how many were done), one a second at most
+        self._recent = deque([(self._started, 0, 0.0)])  # when, how many were done, how much work; one a second at most
         self._one_at_a_time = threading.Lock()
+        self.seconds_left: float | None = None  # as last told; None: nobody knows
 
-    def advance(self, count: int) -> None:
+    def advance(self, count: int, work: float | None = None, /) -> None:
+        """By units, which were `work` together; None: as many as they are."""
         with self._one_at_a_time:
-            self._advance(count)
+            self._advance(count, count if work is None else work)
 
-    def _advance(self, count: int) -> None:
+    def _advance(self, count: int, work: float) -> None:
         self._done += count
+        self._worked += work
         now = time.monotonic()
-        self._bar.rate_of_late = self._rate(now)
+        rate, speed = self._rates(now)
+        left = max(self._work - self._worked, 0.0)
+        self.seconds_left = left / speed if speed and left != UNKNOWN else None
+        self._bar.rate_of_late, self._bar.seconds_left = rate, self.seconds_left
         self._bar.update(count)
         if self._on_progress is not None:
             self._on_progress(self._stage, self._done, self._total)
         if self._plain and now - self._said >= PIPE_SECONDS:
-            rate = self._bar.rate_of_late
-            left = f"{(self._total - self._done) / rate:.0f} s left" if rate else "time left unknown"
-            line = f"{self._stage} {self._done:,}/{self._total:,} {self._unit}, {rate:.1f}/s, {left}"
+            ends = "time left unknown" if self.seconds_left is None else f"{self.seconds_left:.0f} s left"
+            line = f"{self._stage} {self._done:,}/{self._total:,} {self._unit}, {rate:.1f}/s, {ends}"
             print(line, file=sys.stderr, flush=True)
             self._said = now
-        if now - self._recent[-1][0] >= 1.0:
-            self._recent.append((now, self._done))
+        if len(self._recent) == 1 or now - self._recent[-1][0] >= 1.0:
+            self._recent.append((now, self._done, self._worked))
 
-    def _rate(self, now: float) -> float:
-        """Of late: what an earlier run had done comes at once, and the first results come late."""
-        oldest = now - max(_RECENT_SECONDS, (now - self._started) / 2)
-        while len(self._recent) > 2 and self._recent[1][0] <= oldest:
+    def _rates(self, now: float) -> tuple[float, float]:
+        """Units and work a second, of late: the first results come late, and at once what an earlier run had done."""
+        half = (now - self._started) / 2
+        oldest = now - max(_RECENT_SECONDS, half)
+        while len(self._recent) > 1:
+            begun = self._recent[0][0] > self._started
+            if self._recent[1][0] > (oldest if begun else now - half):
+                break
             self._recent.popleft()
-        since, done = self._recent[0]
-        return (self._done - done) / max(now - since, 1e-9)
+        since, done, worked = self._recent[0]
+        seconds = max(now - since, 1e-9)
+        return (self._done - done) / seconds, (self._worked - worked) / seconds
 
     def close(self) -> None:
         self._bar.close()
 
 
-def no_progress(what: str, total: int, unit: str) -> Progress:
+def no_progress(what: str, total: int, unit: str, work: float | None = None, /) -> Progress:
     """A `MakeProgress` that shows nothing."""
-    return Progress(what, total, unit, quiet=True)
+    return Progress(what, total, unit, work, quiet=True)
 
 
 class Clock:

@@ -39,6 +39,8 @@ _BLOCK = 32  # images: pairs between two blocks follow one another
 _MOST_KEPT = 3 * _BLOCK  # photographs in memory
 PARTNERS = 6  # pairs of an image that are aligned, those with most matches: the time grows with the images
 _LEAST = 15  # verified matches of a pair that is aligned
+# work of a pair and of reading a photograph, in matches that are aligned (25 us each on one processor)
+_PAIR_WORK, _PHOTOGRAPH_WORK = 200, 500
 _NO_PAIRS = np.empty(0, np.int64)
 _NOTE = "adjusted"  # in the database
 _UNIT_FILE = re.compile(r"\d{5,}\.h5")
@@ -132,8 +134,11 @@ def _align_all(
     paths = [place / f"{number:05d}.h5" for number in range(len(units))]
     expected = [fingerprint([digest, pairs.tolist(), ALGORITHM]) for pairs in units]
     found = [_read(path, mark) for path, mark in zip(paths, expected, strict=True)]
-    progress = make_progress("adjust", sum(map(len, units)), "pairs")
-    progress.advance(sum(len(pairs) for pairs, one in zip(units, found, strict=True) if one is not None))
+    works = source.works(units)
+    progress = make_progress("adjust", sum(map(len, units)), "pairs", sum(works))
+    for unit, work, one in zip(units, works, found, strict=True):
+        if one is not None:
+            progress.advance(len(unit), work)
     cv2.setNumThreads(1)  # the threads are here
     workers = WorkerThreads(pairs_at_once(photographs.geometries))
     waiting = ((number, source.load(units[number])) for number, one in enumerate(found) if one is None)
@@ -143,7 +148,7 @@ def _align_all(
                 if whole:  # or another try may find what could not be read now
                     write_shard(paths[number], vars(one), {"fingerprint": expected[number]})
                 found[number] = one
-                progress.advance(len(pairs))
+                progress.advance(len(pairs), works[number])
     finally:
         progress.close()
     return [one for one in found if one is not None]
@@ -194,6 +199,18 @@ class _Source:
             )
             loaded.append((a, b))
         return loaded
+
+    def works(self, units: list[NDArray[np.int64]]) -> list[float]:
+        """Of each unit (P, 2), one after another: matches, and what reads a photograph for the first time."""
+        rows = dict(self._connection.execute("SELECT pair_id, rows FROM two_view_geometries").fetchall())
+        read = set[int]()
+        works: list[float] = []
+        for pairs in units:
+            new = set(pairs.ravel().tolist()) - read
+            read |= new
+            matches = sum(rows[number] for number in (pairs @ (MOST_IMAGES, 1)).tolist())
+            works.append(matches + _PAIR_WORK * len(pairs) + _PHOTOGRAPH_WORK * len(new))
+        return works
 
     def matched(self, pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
         """(count,) keypoints that are inliers of some pairs, (P,) pair_ids."""

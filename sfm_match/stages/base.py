@@ -84,9 +84,9 @@ class Job:
             f"{error.path}: damaged ({error.reason}); moved to {aside.name}: `sfm-match {error.command}` makes it again"
         )
 
-    def progress(self, what: str, total: int, unit: str) -> Progress:
+    def progress(self, what: str, total: int, unit: str, work: float | None = None, /) -> Progress:
         """Of a stage, or of a part of it."""
-        return Progress(what, total, unit, quiet=self.quiet, on_progress=self.on_progress)
+        return Progress(what, total, unit, work, quiet=self.quiet, on_progress=self.on_progress)
 
 
 class StageModule(Protocol):

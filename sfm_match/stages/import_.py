@@ -34,7 +34,7 @@ from sfm_match.colmap.queries import (
 )
 from sfm_match.colmap.rigs import RECORD as RIGS_WITHOUT_PLACES
 from sfm_match.colmap.rigs import apply_rigs, has_places, read_rigs, rig_cameras
-from sfm_match.colmap.verification import How, verdicts, verify_pairs
+from sfm_match.colmap.verification import How, verdicts, verification_work, verify_pairs
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError, quoted
 from sfm_match.images.files import signature_of
 from sfm_match.job.log import LOGGER
@@ -171,12 +171,12 @@ def _build(job: Job, partial: Path, origin: Origin, clock: Clock) -> None:
             with closing(sqlite3.connect(partial)) as connection, connection:
                 write_records(connection, {_BUILT: origin.recorded})
     how = How(options.verify, options.accept_pairs == "all", features.rotations)
-    progress = job.progress("verify" if options.verify else "import", len(matches.usable), "pairs")
-    try:
-        with clock.on("verify" if options.verify else "write"):
+    with clock.on("verify" if options.verify else "write"):
+        work = verification_work(partial, iter_matches(matches, features), how)
+        with closing(
+            job.progress("verify" if options.verify else "import", len(matches.usable), "pairs", work)
+        ) as progress:
             verify_pairs(partial, iter_matches(matches, features), how, progress.advance)
-    finally:
-        progress.close()
     adjusted = adjusted_before(partial) is not None
     if options.verify and options.adjust_keypoints and not adjusted:
         with clock.on("adjust"):

@@ -3,6 +3,8 @@
 import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 from sfm_match.colmap import verification
 from sfm_match.colmap.queries import MOST_IMAGES
 from sfm_match.colmap.two_view import TwoView, estimate_two_view
-from sfm_match.colmap.verification import How, NamedMatches, verdicts, verify_pairs
+from sfm_match.colmap.verification import How, NamedMatches, verdicts, verification_work, verify_pairs
 from sfm_match.matching.acceptance import Verdict
 from sfm_match.store.matches import Matches
 
@@ -58,11 +60,24 @@ def database(made: tuple[Path, list[NamedMatches]], tmp_path: Path) -> tuple[Pat
     return Path(shutil.copy(path, tmp_path)), matches
 
 
+@dataclass
+class Told:
+    """By `verify_pairs`."""
+
+    pairs: int = 0
+    work: float = 0.0
+
+    def __call__(self, count: int, work: float | None = None, /) -> None:
+        assert work is not None
+        self.pairs += count
+        self.work += work
+
+
 def judge(path: Path, matches: Iterable[NamedMatches], *, accept_all: bool = False) -> int:
     """Returns how many pairs were told of."""
-    told: list[int] = []
-    verify_pairs(path, matches, How(accept_all=accept_all), told.append)
-    return sum(told)
+    progress = Told()
+    verify_pairs(path, matches, How(accept_all=accept_all), progress)
+    return progress.pairs
 
 
 def rows_of(path: Path, table: str) -> dict[int, int]:
@@ -177,3 +192,36 @@ def test_resumes_where_it_was_killed(
     assert verdicts(path) == verdicts(undisturbed)
     for table in ("matches", "two_view_geometries"):
         assert contents(path, table) == contents(undisturbed, table)
+
+
+def test_the_work_that_is_told_is_all_of_it(database: tuple[Path, list[NamedMatches]]) -> None:
+    """Of a job that was stopped, too; nothing is left of one that was not."""
+    path, matches = database
+    how, before, after = How(), Told(), Told()
+    work = verification_work(path, matches, how)
+
+    def stopped() -> Iterator[NamedMatches]:
+        yield from matches[:5]
+        raise KeyboardInterrupt
+
+    with suppress(KeyboardInterrupt):
+        verify_pairs(path, stopped(), how, before)
+    assert verification_work(path, matches, how) == work
+    verify_pairs(path, matches, how, after)
+    assert after.pairs == len(matches)
+    assert after.work == pytest.approx(work)
+    assert verification_work(path, matches, how) == 0
+
+
+def test_a_pair_with_few_right_matches_is_the_most_work(made: tuple[Path, list[NamedMatches]]) -> None:
+    """A first look rejects those that have next to none; where all are right, few samples are enough."""
+    path, matches = made
+    first, second, _ = matches[0]
+
+    def work(strong: int, weak: int) -> float:
+        scores = np.repeat([0.9, 0.2], (strong, weak)).astype(np.float16)
+        found = Matches(np.zeros((strong + weak, 2), np.uint32), scores)
+        return verification_work(path, [(first, second, found)], How())
+
+    assert work(2, 98) == 1
+    assert work(2, 98) < work(7, 93) < work(12, 88) > work(80, 20) > 5

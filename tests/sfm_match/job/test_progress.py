@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sfm_match import reconstruct
-from sfm_match.job.progress import Progress, StageReport
+from sfm_match.job.progress import UNKNOWN, Progress, StageReport
 
 
 def test_time_left_is_of_the_rate_of_late(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,3 +62,62 @@ def test_the_bar_tells_the_rate_of_the_plain_lines(monkeypatch: pytest.MonkeyPat
         now[0] += 1.0
         shown.advance(1)
     assert shown._bar.format_dict["rate"] == pytest.approx(1.0, rel=0.2)
+
+
+def test_time_left_is_of_work_and_the_rate_of_what_people_count(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A hundred pairs of a second each, then nine hundred of a hundredth."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    works = [100.0] * 100 + [1.0] * 900
+    shown = Progress("verify", 1000, "pairs", sum(works))
+    assert shown.seconds_left is None
+    for work in works:
+        now[0] += work / 100
+        shown.advance(1, work)
+        assert shown.seconds_left == pytest.approx(109 - now[0], abs=1e-6)
+    assert "verify 10/1,000 pairs, 1.0/s, 99 s left" in capsys.readouterr().err
+
+
+def test_the_bar_tells_the_time_left_of_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    shown = Progress("verify", 4, "pairs", 400.0)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 100.0)
+    assert "0/4 [00:00<?" in str(shown._bar)
+    shown.advance(1, 100.0)
+    assert "1/4" in str(shown._bar)
+    assert "<05:00" in str(shown._bar)
+    shown.close()
+
+
+def test_of_unknown_work_no_time_left_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    shown = Progress("map", 100, "images", UNKNOWN)
+    now[0] = 10.0
+    shown.advance(20)
+    assert capsys.readouterr().err == "map 20/100 images, 2.0/s, time left unknown\n"
+
+
+def test_what_an_earlier_run_had_done_counts_for_no_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does the time before the first result, once it is short against the rest."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    shown = Progress("match", 1000, "pairs")
+    shown.advance(500)
+    for _ in range(5):
+        now[0] += 1.0
+        shown.advance(10)
+        assert shown.seconds_left == pytest.approx(50 - now[0])
+    late = Progress("extract", 100, "images")
+    now[0] += 5.0
+    late.advance(4)
+    assert late.seconds_left == pytest.approx(96 * 5 / 4)
+    for _ in range(5):
+        now[0] += 1.0
+        late.advance(4)
+    assert late.seconds_left == pytest.approx(76 / 4)

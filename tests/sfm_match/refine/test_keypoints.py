@@ -16,8 +16,10 @@ from jobs import sfm_match as command
 import sfm_match
 from sfm_match.colmap.queries import MOST_IMAGES
 from sfm_match.errors import NothingDone, UsageError
+from sfm_match.job.progress import Progress
 from sfm_match.options.job_file import read_job
 from sfm_match.refine import keypoints as adjustment
+from sfm_match.stages import base
 from sfm_match.stages import import_ as database
 
 align = adjustment._align
@@ -142,6 +144,27 @@ def test_files_on_the_way(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (left / "mine.txt").write_text("not ours")
     adjustment.clear(left)
     assert [path.name for path in left.iterdir()] == ["mine.txt"]
+
+
+def test_the_work_that_is_told_is_all_of_it(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The more matches, the more; of units that an earlier run has done, too."""
+    shown: list[Progress] = []
+
+    class Kept(Progress):
+        def __init__(self, *args: Any, **others: Any) -> None:
+            super().__init__(*args, **others)
+            shown.append(self)
+
+    monkeypatch.setattr(base, "Progress", Kept)
+    monkeypatch.setattr(database, "clear", lambda _: None)
+    for _ in range(2):
+        sfm_match.import_(work, overwrite=not shown)
+        (work / "database.db").unlink()
+    assert [one._stage for one in shown] == ["verify", "adjust"] * 2
+    for one in shown:
+        assert one._done == one._total
+        assert one._worked == pytest.approx(one._work)
+        assert one._work > 2 * one._total
 
 
 def test_the_best_pairs_of_each_image(monkeypatch: pytest.MonkeyPatch) -> None:
