@@ -5,12 +5,13 @@
 DATA has `scenes/NAME/images`, and perhaps `K.txt` and `gt_cameras`. `NAME@640` is the scene shrunk to a long side of
 640 pixels. `rendered:N` is the demo's scene, N views from a circle, matched in their order.
 
-Each run is a process of its own, from its start to its end, so that loading counts; ours and COLMAP's by turns. COLMAP
-has its defaults, but for the images' size and where the intrinsics are known. Writes `against_colmap.json`, `.md` and,
-where matplotlib is installed, `.png`.
+Each run is a process of its own, from its start to its end, so that loading counts (bytecode is there, as where pip
+installed a package); ours and COLMAP's by turns. COLMAP has its defaults, but for the images' size and where the
+intrinsics are known. Writes `against_colmap.json`, `.md` and, where matplotlib is installed, `.png`.
 """
 
 import argparse
+import compileall
 import json
 import subprocess
 import sys
@@ -250,6 +251,8 @@ def main() -> None:
 
     from evaluation.conditions import conditions
 
+    for package in ("sfm_match", "pairs", "exports"):
+        compileall.compile_dir(Path(__file__).parents[2] / package, quiet=1)
     rows = []
     head = conditions(options.size, 4096)
     with tempfile.TemporaryDirectory() as place:
