@@ -13,11 +13,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pairs.prune import among_first
 from sfm_match.colmap.queries import MOST_IMAGES
 
-# Matches of a pair, at least, where it has as many. With 50, AUC@1 degree of entry-P10 at 640 pixels falls from .931 to
-# .923; with 100 that of no scene with truth falls by more than .0006.
-PER_PAIR = 100
+# Matches of a pair, at least, where it has as many: of the pairs that are among the best of one of their images, and of
+# the others, which may be all that connects two parts: as many as place an image. With 50 of the best, AUC@1 degree of
+# entry-P10 at 640 pixels falls from .931 to .923; with 100 that of no scene with truth falls by more than .0006.
+PER_PAIR, PER_OTHER = 100, 30
+_BEST = 10  # pairs of an image: those with most matches
 _WORTH_IT = 0.6  # share of the matches that may be left, at most: with more there is little to gain
 _LARGE = ("keypoints", "descriptors", "matches", "two_view_geometries")  # tables that are not copied whole
 _Rows = NDArray[np.int64]
@@ -26,10 +29,10 @@ _Rows = NDArray[np.int64]
 def thinned(database: Path, copy: Path, names: Collection[str]) -> Path | None:
     """A copy of a database, of some images, in which each accepted pair keeps matches of well connected keypoints.
 
-    Of each pair the `PER_PAIR` matches are chosen whose keypoints are matched in most images: they make the longest
-    tracks, and those that a pair chooses are mostly chosen by the other pairs of its images, too. A match stays where
-    both of its keypoints are in a match that is chosen, so that tracks stay whole. A weak pair stays as it is: what was
-    connected is connected.
+    Of each pair, `PER_PAIR` or `PER_OTHER` matches are chosen whose keypoints are matched in most images: they make the
+    longest tracks, and those that a pair chooses are mostly chosen by the other pairs of its images, too. A match stays
+    where both of its keypoints are in a match that is chosen, so that tracks stay whole. A weak pair stays as it is:
+    what was connected is connected.
 
     Args:
         database: as `import` leaves it.
@@ -58,19 +61,28 @@ def _chosen(connection: sqlite3.Connection, ids: Collection[int]) -> dict[int, N
     """Image -> (N,) which of its keypoints are in a chosen match; None where that is not worth it."""
     counts = {image: rows for image, rows in connection.execute("SELECT image_id, rows FROM keypoints") if image in ids}
     partners = {image: np.zeros(rows, np.int32) for image, rows in counts.items()}
-    total = 0
+    found: list[tuple[int, int, int]] = []  # image, image and matches of each pair
     for a, b, matches in _pairs(connection, ids):
-        total += len(matches)
+        found.append((a, b, len(matches)))
         for image, column in ((a, 0), (b, 1)):  # a keypoint is in one match of a pair
             partners[image][matches[:, column]] += 1
     chosen = {image: np.zeros(rows, bool) for image, rows in counts.items()}
-    for a, b, matches in _pairs(connection, ids):
-        if len(matches) > PER_PAIR:
+    for (a, b, matches), most in zip(_pairs(connection, ids), _quotas(np.array(found, np.int64)), strict=True):
+        if len(matches) > most:
             connected = np.minimum(partners[a][matches[:, 0]], partners[b][matches[:, 1]])
-            matches = matches[np.argsort(-connected, kind="stable")[:PER_PAIR]]
+            matches = matches[np.argsort(-connected, kind="stable")[:most]]
         chosen[a][matches[:, 0]] = chosen[b][matches[:, 1]] = True
     kept = sum(int(_kept(chosen, a, b, matches).sum()) for a, b, matches in _pairs(connection, ids))
-    return chosen if kept <= _WORTH_IT * total else None
+    return chosen if kept <= _WORTH_IT * sum(count for *_, count in found) else None
+
+
+def _quotas(found: _Rows) -> list[int]:
+    """How many matches to choose of each pair; (P, 3) image, image and matches."""
+    if not len(found):
+        return []
+    ends = found[:, :2].T.ravel()
+    best = among_first(ends, np.lexsort((-np.tile(found[:, 2], 2), ends)), _BEST)
+    return [PER_PAIR if one else PER_OTHER for one in best.tolist()]
 
 
 def _pairs(connection: sqlite3.Connection, ids: Collection[int]) -> Iterator[tuple[int, int, _Rows]]:

@@ -9,19 +9,19 @@ import pycolmap
 import pytest
 
 from sfm_match.colmap.queries import MOST_IMAGES
-from sfm_match.colmap.thinning import PER_PAIR, thinned
+from sfm_match.colmap.thinning import PER_OTHER, PER_PAIR, thinned
 
 IMAGES, KEYPOINTS = 5, 1200
 Pairs = dict[tuple[int, int], set[tuple[int, int]]]
 
 
-def database(path: Path, *, scenes: int = 1) -> Path:
+def database(path: Path, *, scenes: int = 1, images: int = IMAGES) -> Path:
     """Cameras around points that all of them see, once or more: images 1 ... 5 of the first scene, and so on."""
     pycolmap.set_random_seed(0)
     with pycolmap.Database.open(str(path)) as opened:
         for _ in range(scenes):
             options = pycolmap.SyntheticDatasetOptions()
-            options.num_rigs, options.num_cameras_per_rig, options.num_frames_per_rig = 1, 1, IMAGES
+            options.num_rigs, options.num_cameras_per_rig, options.num_frames_per_rig = 1, 1, images
             options.num_points3D = KEYPOINTS
             options.inlier_match_ratio = 1.0
             pycolmap.synthesize_dataset(options, opened)
@@ -68,6 +68,19 @@ def test_pairs_keep_as_many_as_the_mapper_needs(tmp_path: Path) -> None:
         assert len(matches) >= min(PER_PAIR, len(every[pair]))
     assert few[1, 4] == every[1, 4]  # a weak pair stays whole
     assert sum(map(len, few.values())) < 0.5 * sum(map(len, every.values()))
+
+
+def test_pairs_that_are_not_the_best_of_an_image_keep_enough_to_place_one(tmp_path: Path) -> None:
+    path = database(tmp_path / "all.db", images=14)
+    for pair in list(pairs_of(path))[::2]:
+        weaken(path, pair, 300)
+    copy = thinned(path, tmp_path / "few.db", set(names_of(path).values()))
+    assert copy is not None
+    every, few = pairs_of(path), pairs_of(copy)
+    assert all(len(matches) >= PER_OTHER for matches in few.values())
+    for image in names_of(path):
+        mine = sorted((-len(every[pair]), pair) for pair in every if image in pair)
+        assert all(len(few[pair]) >= PER_PAIR for count, pair in mine[:10] if count < mine[10][0])
 
 
 def test_tracks_stay_whole(tmp_path: Path) -> None:
