@@ -21,7 +21,7 @@ from sfm_match.images.coordinates import ImageGeometry
 from sfm_match.images.loader import resize
 
 Floats = NDArray[np.float32]
-Pyramid = tuple[NDArray[np.uint8], ...]  # (H, W) grey, its half and its quarter
+Pyramid = tuple[NDArray[np.uint8] | Floats, ...]  # (H, W) grey, its half and its quarter
 
 ALGORITHM = 3  # raise it when the same photographs and points come to be aligned otherwise
 # levels of the pyramid, one after another; the second way is for what does not fit after the first
@@ -51,7 +51,7 @@ class _Effort:
 
 
 _FINE = _Effort(cv2.INTER_CUBIC, 7, 0.04)
-_COARSE = _Effort(cv2.INTER_LINEAR, 4, 0.1)  # for the fine level to begin from
+_COARSE = _Effort(cv2.INTER_LINEAR, 6, 0.1)  # for the fine level to begin from
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,10 @@ class Seen:
 
     levels: Pyramid
     scale: Floats  # (2,) its pixels per raw pixel
+
+    def in_floats(self) -> "Seen":
+        """As `align` works with it: made once for several pairs; four times as large."""
+        return Seen(tuple(np.asarray(level, np.float32) for level in self.levels), self.scale)
 
 
 def see(raw: NDArray[np.uint8], geometry: ImageGeometry) -> Seen:
