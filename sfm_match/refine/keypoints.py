@@ -291,8 +291,14 @@ class _Photographs:
 def _align(pairs: list[tuple[_Side, _Side]], photographs: _Photographs) -> tuple[Relations, bool]:
     """What the patches of these pairs say, in pixels of the network; and whether all their photographs were read."""
     found, whole = [], True
+
+    @lru_cache(2)  # pairs that follow one another mostly have an image in common
+    def read(image: int) -> Seen | None:
+        seen = photographs.read(image)
+        return None if seen is None else seen.in_floats()
+
     for a, b in pairs:
-        seen_a, seen_b = photographs.read(a.image), photographs.read(b.image)
+        seen_a, seen_b = read(a.image), read(b.image)
         if seen_a is None or seen_b is None:
             whole = False
             continue

@@ -25,8 +25,8 @@ def photographs_kept(geometries: Iterable[ImageGeometry], most: int) -> int:
 def pairs_at_once(geometries: Iterable[ImageGeometry]) -> int:
     """Pairs of these photographs to align side by side: one a core, as far as a quarter of the memory goes.
 
-    Each decodes a photograph (Pillow takes 4 bytes a pixel, we 3) and has two of them in float32.
+    Each decodes a photograph (Pillow takes 4 bytes a pixel, we 3) and has up to three of them in float32.
     """
-    sizes = (7 * math.prod(one.raw_size) + 2 * 4 * seen_bytes(one) for one in geometries)
+    sizes = (7 * math.prod(one.raw_size) + 3 * 4 * seen_bytes(one) for one in geometries)
     at_once = cores()
     return images_at_once(at_once, max(sizes, default=1), at_once, machine_memory())

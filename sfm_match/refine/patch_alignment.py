@@ -11,6 +11,7 @@ centre of the top-left one is at (0, 0) here.
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
@@ -20,24 +21,37 @@ from sfm_match.images.coordinates import ImageGeometry
 from sfm_match.images.loader import resize
 
 Floats = NDArray[np.float32]
-Pyramid = tuple[NDArray[np.uint8], ...]  # (H, W) grey, its half and its quarter
+Pyramid = tuple[NDArray[np.uint8] | Floats, ...]  # (H, W) grey, its half and its quarter
 
-ALGORITHM = 2  # raise it when the same photographs and points come to be aligned otherwise
+ALGORITHM = 3  # raise it when the same photographs and points come to be aligned otherwise
 # levels of the pyramid, one after another; the second way is for what does not fit after the first
 _WAYS = ((1, 0), (2, 1, 0))
 _RADIUS = 5  # pixels of a patch each way, at every level
 _FARTHEST = 6.0  # pixels that a point may move; no detector errs by more
 _FARTHEST_AT_A_LEVEL = 3.0  # pixels of that level
 _LEAST_CORRELATION = 0.7  # of patches that show the same
-_ITERATIONS = 6
-_STILL = 0.03  # pixels: a smaller step is a point's last
-_CONVERGED = 0.1  # pixels: the last step of a point that has settled
+_SETTLED = 0.1  # pixels: the last step of a point that has settled
+_DAMPING = np.float32(1e-4)  # of steps where a patch is flat
+_LEAST_CONTRAST = np.float32(1e-3)
 _NEIGHBOURS = 12  # matches that tell an affine map
 _ROUNDS = 5  # of its weights
 _ONE_KD_TREE, _EXACT = 4, -1  # of FLANN
 _STIFFNESS = 9.0  # square pixels: weight of the identity beside them
 _STRETCH = 2.5  # most that an affine map may magnify or shrink
-_AT_ONCE = 2048  # points whose patches are in memory
+_AT_ONCE = 512  # points at once: their patches stay in the cache
+
+
+@dataclass(frozen=True)
+class _Effort:
+    """What a level is worth."""
+
+    interpolation: int
+    iterations: int  # at most
+    still: float  # pixels: a smaller step is a point's last
+
+
+_FINE = _Effort(cv2.INTER_CUBIC, 7, 0.04)
+_COARSE = _Effort(cv2.INTER_LINEAR, 6, 0.1)  # for the fine level to begin from
 
 
 @dataclass(frozen=True)
@@ -56,12 +70,15 @@ class Seen:
     levels: Pyramid
     scale: Floats  # (2,) its pixels per raw pixel
 
+    def in_floats(self) -> "Seen":
+        """As `align` works with it: made once for several pairs; four times as large."""
+        return Seen(tuple(np.asarray(level, np.float32) for level in self.levels), self.scale)
+
 
 def see(raw: NDArray[np.uint8], geometry: ImageGeometry) -> Seen:
     """(H, W, 3) RGB raw pixels, at any scale from the network's up."""
-    small = resize(raw, geometry.raw_network_size, cv2.INTER_AREA)
-    grey = np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8)
-    return Seen(pyramid(grey), geometry.raw_scale)
+    grey = np.asarray(cv2.cvtColor(raw, cv2.COLOR_RGB2GRAY), np.uint8)  # first: then there is less to shrink
+    return Seen(pyramid(resize(grey, geometry.raw_network_size, cv2.INTER_AREA)), geometry.raw_scale)
 
 
 def align_photographs(a: Seen, b: Seen, first: Floats, second: Floats) -> Aligned:
@@ -83,23 +100,26 @@ def align(image_a: Pyramid, image_b: Pyramid, first: Floats, second: Floats) -> 
         first, second: (M, 2) matched points.
     """
     levels_a, levels_b = ([np.asarray(level, np.float32) for level in image] for image in (image_a, image_b))
-    offsets, fits = np.zeros_like(second), np.zeros(len(second), bool)
+    moved, fits = second.copy(), np.zeros(len(second), bool)
     affines = np.empty((len(second), 2, 2), np.float32)
     near = neighbours(first)
     for way in _WAYS:
         tried = np.flatnonzero(~fits)
         for level in way if len(tried) else ():
             # again, now that the points are better known
-            affines[tried] = local_affines(first, second + offsets, near[tried], tried)
+            effort = _COARSE if level else _FINE
+            affines[tried] = local_affines(first, moved, near[tried], tried)
             scale = np.float32(2**level)
             for start in range(0, len(tried), _AT_ONCE):
                 part = tried[start : start + _AT_ONCE]
-                at = (second + offsets)[part] / scale
-                found, good = _fit(levels_a[level], levels_b[level], first[part] / scale, at, affines[part])
-                good &= np.linalg.norm(offsets[part] + found * scale, axis=1) <= _FARTHEST
-                offsets[part[good]] += found[good] * scale
+                found, good = _fit(
+                    levels_a[level], levels_b[level], first[part] / scale, moved[part] / scale, affines[part], effort
+                )
+                there = moved[part] + found * scale
+                good &= np.square(there - second[part]).sum(axis=1) <= _FARTHEST**2
+                moved[part[good]] = there[good]
                 fits[part] |= good
-    return Aligned(offsets, fits, affines)
+    return Aligned(moved - second, fits, affines)
 
 
 def neighbours(points: Floats) -> NDArray[np.int64]:
@@ -123,75 +143,122 @@ def local_affines(first: Floats, second: Floats, near: NDArray[np.int64], rows: 
     Returns:
         (R, 2, 2) second from first: least squares, weighted by 1 / residual; the identity where that makes no sense.
     """
-    x, y = ((points[near] - points[rows, None]).transpose(2, 0, 1) for points in (first, second))  # (2, R, K) each
-    products = [[x[i] * x[j] for j in (0, 1)] for i in (0, 1)], [[x[i] * y[j] for j in (0, 1)] for i in (0, 1)]
-    identity = np.eye(2, dtype=np.float32)
+    maps = np.empty((len(rows), 2, 2), np.float32)
+    for start in range(0, len(rows), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        maps[part] = _local_affines(first, second, near[part], rows[part])
+    return maps
+
+
+def _local_affines(first: Floats, second: Floats, near: NDArray[np.int64], rows: NDArray[np.int64]) -> Floats:
+    near = np.ascontiguousarray(near.T)  # (K, R): sums go over whole rows
+    x, y, u, v = (points[:, axis][near] - points[rows, axis] for points in (first, second) for axis in (0, 1))
+    products = np.stack((x * x, x * y, y * y, x * u, y * u, x * v, y * v))
+    stiffness = np.array((1, 0, 1, 1, 0, 0, 1), np.float32)[:, None] * _STIFFNESS
     weights = np.ones(near.shape, np.float32)
-    transposed = np.broadcast_to(identity, (len(rows), 2, 2))
     for _ in range(_ROUNDS):
-        within, across = (
-            np.array([[np.einsum("rk,rk->r", one, weights) for one in row] for row in product]).transpose(2, 0, 1)
-            + _STIFFNESS * identity
-            for product in products
-        )
-        transposed = _inverse(within) @ across
-        (a, b), (c, d) = transposed.transpose(1, 2, 0)[..., None]
-        weights = 1 / np.maximum(np.hypot(x[0] * a + x[1] * c - y[0], x[0] * b + x[1] * d - y[1]), 1)
-    maps = np.array(transposed.transpose(0, 2, 1), np.float32)
+        xx, xy, yy, xu, yu, xv, yv = np.einsum("pkr,kr->pr", products, weights) + stiffness
+        determinant = xx * yy - xy * xy  # 81 at least
+        a, b = (yy * xu - xy * yu) / determinant, (xx * yu - xy * xu) / determinant
+        c, d = (yy * xv - xy * yv) / determinant, (xx * yv - xy * xv) / determinant
+        weights = 1 / np.sqrt(np.maximum((a * x + b * y - u) ** 2 + (c * x + d * y - v) ** 2, 1))
+    maps = np.stack((a, b, c, d), axis=1).reshape(-1, 2, 2)
     # singular values: their squares have the sum |A|^2 and the product det^2
-    total, determinant = (maps**2).sum(axis=(1, 2)), np.linalg.det(maps)
+    total, determinant = a * a + b * b + c * c + d * d, a * d - b * c
     apart = np.sqrt(np.maximum(total**2 - 4 * determinant**2, 0))
     least = np.sqrt(np.maximum(total - apart, 0) / 2)
-    maps[(np.sqrt((total + apart) / 2) > _STRETCH) | (least < 1 / _STRETCH) | (determinant < 0)] = identity
+    wild = (np.sqrt((total + apart) / 2) > _STRETCH) | (least < 1 / _STRETCH) | (determinant < 0)
+    maps[wild] = np.eye(2, dtype=np.float32)
     return maps
 
 
 def _fit(
-    image_a: Floats, image_b: Floats, first: Floats, second: Floats, affines: Floats
+    image_a: Floats, image_b: Floats, first: Floats, second: Floats, affines: Floats, effort: _Effort
 ) -> tuple[Floats, NDArray[np.bool_]]:
     """(M, 2) offsets of the second points at one level, and whether to believe them (M,)."""
-    side = 2 * _RADIUS + 1
-    patch = _sample(image_a, first, _inverse(affines) @ _grid(_RADIUS + 1)).reshape(-1, side + 2, side + 2)
-    slopes = np.stack((patch[:, 1:-1, 2:] - patch[:, 1:-1, :-2], patch[:, 2:, 1:-1] - patch[:, :-2, 1:-1]), axis=1) / 2
-    grid = _grid(_RADIUS)
-    weights = np.exp(-(grid**2).sum(axis=0) * (2 / _RADIUS**2)).astype(np.float32)
-    weights /= weights.sum()
-    template, contrast = _standardised(patch[:, 1:-1, 1:-1].reshape(-1, side * side), weights)
-    # slopes of the standardised patch: what brightness and contrast explain is taken out
-    slopes = slopes.reshape(-1, 2, side * side) / contrast[:, None, None]
-    slopes -= (slopes @ weights)[..., None]
-    slopes -= ((slopes * template[:, None]) @ weights)[..., None] * template[:, None]
-    weighted = slopes * weights
-    towards = -_inverse(weighted @ slopes.transpose(0, 2, 1) + 1e-4 * np.eye(2, dtype=np.float32)) @ weighted
-
-    offsets, step = np.zeros_like(second), np.zeros_like(second)
-    seen = _standardised(_sample(image_b, second, grid), weights)[0]
-    before = (seen * template) @ weights
+    grid, weights = _grid(_RADIUS), _weights()
+    warped = _inverse(affines).transpose(1, 0, 2) @ _grid(_RADIUS + 1)  # (2, M, K)
+    questions = _questions(_sample(image_a, first.T, warped, effort.interpolation), weights)
+    places = np.ascontiguousarray(second.T)  # (2, M) like all that is by coordinate here: sums go over whole rows
+    last, correlation = np.zeros_like(places), np.zeros(len(second), np.float32)
     moving = np.arange(len(second))
-    for _ in range(_ITERATIONS):
-        wrong = seen[moving] - template[moving]
-        step[moving] = np.einsum("mik,mk->mi", towards[moving], wrong).clip(-1, 1)
-        offsets[moving] += step[moving]
-        seen[moving] = _standardised(_sample(image_b, (second + offsets)[moving], grid), weights)[0]
-        moving = moving[np.abs(step[moving]).max(axis=1) > _STILL]
-        if not len(moving):
+    for number in range(effort.iterations):
+        seen = _sample(image_b, places[:, moving], grid[:, None], effort.interpolation)
+        seen -= (seen @ weights)[:, None]
+        contrast = np.sqrt(np.square(seen) @ weights) + _LEAST_CONTRAST
+        answers = np.einsum("mik,mk->im", questions, seen) / contrast
+        correlation[moving], steps = answers[0], answers[1:].clip(-1, 1)
+        if not number:
+            before = correlation.copy()
+        last[:, moving] = steps
+        places[:, moving] += steps
+        going = np.flatnonzero(np.maximum(*np.abs(steps)) > effort.still)
+        if not len(going):
             break
-    correlation = (seen * template) @ weights
-    near = np.linalg.norm(offsets, axis=1) <= _FARTHEST_AT_A_LEVEL
-    settled = np.linalg.norm(step, axis=1) <= _CONVERGED
-    return offsets, near & settled & (correlation >= np.maximum(before, _LEAST_CORRELATION))
+        if len(going) < len(moving):
+            moving, questions = moving[going], questions[going]
+    offsets = places - second.T
+    near = _within(offsets, _FARTHEST_AT_A_LEVEL) & _within(last, _SETTLED)
+    return offsets.T, near & (correlation >= np.maximum(before, _LEAST_CORRELATION))
 
 
+def _within(vectors: Floats, most: float) -> NDArray[np.bool_]:
+    """(M,) which of (2, M) are no longer."""
+    return np.asarray(vectors[0] ** 2 + vectors[1] ** 2 <= most**2)
+
+
+def _questions(patches: Floats, weights: Floats) -> Floats:
+    """(M, (2r + 3)^2) of the first image -> (M, 3, (2r + 1)^2), to multiply patches of mean 0 and deviation 1 with.
+
+    The first product tells how a patch correlates with the template, the others are the step in x and y.
+    """
+    side = 2 * _RADIUS + 3
+    patches = patches.reshape(-1, side, side)
+    template = patches[:, 1:-1, 1:-1].reshape(len(patches), -1)
+    template -= (template @ weights)[:, None]
+    contrast = np.sqrt(np.square(template) @ weights) + _LEAST_CONTRAST
+    template /= contrast[:, None]
+    questions = np.empty((len(patches), 3, template.shape[1]), np.float32)
+    weighted = np.multiply(template, weights, out=questions[:, 0])
+    slopes = patches[:, 1:-1, 2:] - patches[:, 1:-1, :-2], patches[:, 2:, 1:-1] - patches[:, :-2, 1:-1]
+    x, y = (slope.reshape(template.shape) for slope in slopes)
+    for slope in (x, y):
+        # of the standardised patch; what brightness and contrast explain is taken out
+        slope /= (2 * contrast)[:, None]
+        slope -= (slope @ weights)[:, None]
+        slope -= np.einsum("mk,mk->m", slope, weighted)[:, None] * template
+    xx, xy, yy = np.square(x) @ weights + _DAMPING, (x * y) @ weights, np.square(y) @ weights + _DAMPING
+    determinant = xx * yy - xy**2
+    x *= weights
+    y *= weights
+    xx, xy, yy = (value[:, None] for value in (xx / determinant, xy / determinant, yy / determinant))
+    np.subtract(xy * y, yy * x, out=questions[:, 1])
+    np.subtract(xy * x, xx * y, out=questions[:, 2])
+    return questions
+
+
+@cache
+def _weights() -> Floats:
+    """((2r + 1)^2,) of a patch's pixels: a Gaussian; their sum is 1."""
+    weights = np.exp(-(_grid(_RADIUS) ** 2).sum(axis=0) * (2 / _RADIUS**2))
+    weights = np.asarray(weights / weights.sum(), np.float32)
+    weights.flags.writeable = False  # they are shared
+    return weights
+
+
+@cache
 def _grid(radius: int) -> Floats:
     """(2, (2r + 1)^2) x and y around a centre, row by row."""
     along = np.arange(-radius, radius + 1, dtype=np.float32)
-    return np.stack(np.meshgrid(along, along)).reshape(2, -1)
+    grid = np.stack(np.meshgrid(along, along)).reshape(2, -1)
+    grid.flags.writeable = False  # it is shared
+    return grid
 
 
-def _sample(image: Floats, centres: Floats, around: Floats) -> Floats:
-    """(M, K): cubic interpolation around (M, 2) centres at (2, K), or (M, 2, K), x and y; beyond the edge, the edge."""
-    x, y = (centres[:, axis, None] + around[..., axis, :] for axis in (0, 1))
-    return np.asarray(cv2.remap(image, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE), np.float32)
+def _sample(image: Floats, centres: Floats, around: Floats, interpolation: int) -> Floats:
+    """(M, K) around centres (2, M), x and y, at (2, M, K) or (2, 1, K); beyond the edge, the edge."""
+    x, y = (centre[:, None] + grid for centre, grid in zip(centres, around, strict=True))
+    return np.asarray(cv2.remap(image, x, y, interpolation, borderMode=cv2.BORDER_REPLICATE), np.float32)
 
 
 def _inverse(maps: Floats) -> Floats:
@@ -199,10 +266,3 @@ def _inverse(maps: Floats) -> Floats:
     (a, b), (c, d) = maps.transpose(1, 2, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.stack((d, -b, -c, a), axis=1).reshape(-1, 2, 2) / (a * d - b * c)[:, None, None])
-
-
-def _standardised(patches: Floats, weights: Floats) -> tuple[Floats, Floats]:
-    """(M, K) of mean 0 and deviation 1 under the weights (K,), and the deviations (M,) they had."""
-    patches = patches - (patches @ weights)[:, None]
-    contrast = np.sqrt(patches**2 @ weights) + np.float32(1e-3)
-    return patches / contrast[:, None], contrast

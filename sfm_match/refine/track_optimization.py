@@ -86,29 +86,33 @@ def _settled(relations: Relations, fixed: NDArray[np.bool_], track: Keypoints) -
     A track rests when none of its keypoints (`track` says whose they are) makes a step any more.
     """
     count = len(fixed)
-    moves = np.zeros((count, 2), np.float32)
-    back = np.linalg.inv(relations.affines)
+    moves = np.zeros((2, count), np.float32)  # by coordinate, as all here: sums go over whole rows
+    first, second, offsets = relations.first, relations.second, relations.offsets.T.copy()
+    there = relations.affines.reshape(-1, 4).T.copy()  # (4, E)
+    back = np.linalg.inv(relations.affines).reshape(-1, 4).T.copy()
     for _ in range(_ROUNDS):
-        first, second = relations.first, relations.second
-        ends = np.concatenate((first, second))
-        left = _times(relations.affines, moves[first]) + relations.offsets - moves[second]
-        weights = np.tile(1 / np.maximum(np.hypot(left[:, 0], left[:, 1]), _NOISE), 2)
-        pull = np.concatenate((-_times(back, left), left)) * weights[:, None]
-        total = np.bincount(ends, weights, count)
-        pulled = np.stack([np.bincount(ends, pull[:, axis], count) for axis in (0, 1)], axis=1)
-        steps = np.divide(pulled, total[:, None], out=np.zeros_like(pulled), where=total[:, None] > 0)
-        steps[fixed] = 0
+        left = _times(there, moves[:, first]) + offsets - moves[:, second]
+        weights = 1 / np.maximum(np.sqrt(left[0] ** 2 + left[1] ** 2), _NOISE)
+        total = np.bincount(first, weights, count) + np.bincount(second, weights, count)
+        forth = left * weights
+        pulled = [
+            np.bincount(second, to_second, count) - np.bincount(first, to_first, count)
+            for to_second, to_first in zip(forth, _times(back, forth), strict=True)
+        ]
+        steps = np.divide(pulled, total, out=np.zeros((2, count)), where=total > 0)
+        steps[:, fixed] = 0
         moves += (steps / 2).astype(np.float32)
         moving = np.zeros(count, bool)  # by the number of a track, which is one of a keypoint
-        moving[track[np.abs(steps).max(axis=1) >= _STILL]] = True
+        moving[track[np.maximum(*np.abs(steps)) >= _STILL]] = True
         if not moving.any():
             break
         going = moving[track[first]]
         if going.mean() < _RESTING:
-            relations, back = Relations(*(values[going] for values in vars(relations).values())), back[going]
-    return moves
+            first, second = first[going], second[going]
+            offsets, there, back = offsets[:, going], there[:, going], back[:, going]
+    return moves.T
 
 
 def _times(maps: Floats, vectors: Floats) -> Floats:
-    """(E, 2, 2) times (E, 2)."""
-    return np.asarray(np.einsum("eij,ej->ei", maps, vectors), np.float32)
+    """(4, E), row by row, times (2, E)."""
+    return np.stack((maps[0] * vectors[0] + maps[1] * vectors[1], maps[2] * vectors[0] + maps[3] * vectors[1]))
