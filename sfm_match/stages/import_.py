@@ -48,7 +48,7 @@ from sfm_match.stages.state import iter_features, iter_matches
 from sfm_match.store.shard import commit, fingerprint, set_aside, sha256_of
 
 _BUILT = "built from"  # record of a database that is not finished: its images and what it grew from are there
-ALGORITHM = 4  # raise it when the same matches and options come to give another database
+ALGORITHM = 5  # raise it when the same matches and options come to give another database
 
 
 def check(job: Job) -> None:
