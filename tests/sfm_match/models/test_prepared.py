@@ -173,7 +173,7 @@ def test_published_networks_give_the_published_features(
         long = replace(TINY.descriptor, prototypes=256)  # what half precision rounds away averages out
         small = replace(FAMILY["dedode-l-b"], detector=TINY.detector, descriptor=long)
         monkeypatch.setitem(FAMILY, "dedode-l-b", small)
-        monkeypatch.setattr("exports.command.any_size", lambda *_: Shapes((96, 128)))  # free ones take far longer
+        monkeypatch.setattr("exports.command.padded_size", lambda *_: Shapes((96, 128)))  # free ones take far longer
     model = find_model("dedode-l-b", Weights(folder=tmp_path, random=True))
     networks = random_networks(FAMILY["dedode-l-b"])
     pixels = np.random.default_rng(0).integers(0, 256, (1, 96, 128, 3), np.uint8)
