@@ -156,7 +156,7 @@ class ConvRefiner(nn.Module):
         if context is None:
             x = first(features)
         else:
-            own, below = first.weight.split((features.shape[1], context.shape[1]), dim=1)
+            own, below = first.weight[:, : features.shape[1]], first.weight[:, features.shape[1] :]
             # their interpolation's weights sum to 1: a 1x1 convolution may as well come before it
             x = F.conv2d(features, own, first.bias) + _resize(F.conv2d(context, below), features, whole=whole)
         x = residual = self.block1[1:](x)

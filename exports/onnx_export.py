@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import onnx
+import onnxscript.optimizer
 import torch
 from torch import Tensor, nn
 
@@ -33,6 +34,7 @@ from exports.networks import DeDoDe, Describe, Matcher
 from exports.weights import Networks
 
 OPSET = 20
+_LARGEST_WEIGHT = 1 << 24  # of a 1x1 convolution
 MATCHES = ["matches_A", "matches_B", "batch_ids", "indices", "scores"]
 
 
@@ -206,8 +208,11 @@ def export_module(
             external_data=False,
             verbose=False,
         )
-    # the exporter leaves Python stack traces in the file: they are large, and name the machine's paths
     model = onnx.load(path)
+    if sides > 1:
+        _fold_weights(model)
+        _name_sides(model, sides)
+    # the exporter leaves Python stack traces in the file: they are large, and name the machine's paths
     for node in model.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
@@ -216,3 +221,19 @@ def export_module(
     del model.graph.metadata_props[:]
     onnx.checker.check_model(model)
     onnx.save(model, path)
+
+
+def _fold_weights(model: onnx.ModelProto) -> None:
+    """In place: parts of weights become constants, as engines ask for; the exporter leaves large ones as they are."""
+    onnxscript.optimizer.fold_constants(model, input_size_limit=_LARGEST_WEIGHT, output_size_limit=_LARGEST_WEIGHT)
+    onnxscript.optimizer.remove_unused_nodes(model)
+
+
+def _name_sides(model: onnx.ModelProto, sides: int) -> None:
+    """In place: free sides have their plain names, and the graph says what they are multiples of."""
+    names = {f"{sides}*rows": "height", f"{sides}*columns": "width"}
+    for value in (*model.graph.input, *model.graph.output):
+        for axis in value.type.tensor_type.shape.dim:
+            if axis.dim_param in names:
+                axis.dim_param = names[axis.dim_param]
+                model.graph.doc_string = f"Sides of images are multiples of {sides} pixels."

@@ -28,9 +28,9 @@ def write_onnx(nets: nn.ModuleDict, folder: Path, *, half: bool) -> dict[str, st
     files = {part: folder / f"{part}{'_fp16' if half else ''}.onnx" for part in nets}
     networks = {part: cast(DeDoDe, network) for part, network in nets.items()}
     used = {part: halved(network) if half else network for part, network in networks.items()}
-    sizes = dataclasses.replace(FREE, multiple=FAMILY["dedode-nano"].alignment)
-    export_dense_detector(used["detector"], files["detector"], sizes)
-    export_descriptor(used["descriptor"], files["descriptor"], sizes)
+    for part, export in (("detector", export_dense_detector), ("descriptor", export_descriptor)):
+        network = used[part]
+        export(network, files[part], dataclasses.replace(FREE, multiple=network.config.alignment))
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files.values()}
 
 

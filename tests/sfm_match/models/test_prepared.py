@@ -86,10 +86,10 @@ def export_nothing(_name: str, detector: Path, descriptor: Path, **_: Any) -> li
     return []
 
 
-def test_only_half_files_are_made_anew(
+def test_files_of_another_form_are_made_anew(
     checkpoints: tuple[Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Workspaces and conversions in float32 go on with what they have."""
+    """And only those: each precision has its own."""
     made: list[bool] = []
 
     def empty(*arguments: Any, half: bool, **options: Any) -> list[Any]:
@@ -99,9 +99,9 @@ def test_only_half_files_are_made_anew(
     monkeypatch.setattr("exports.command.export_pipeline", empty)
     single, half = (find_model("dedode-nano", Weights(checkpoints, tmp_path), half=half) for half in (False, True))
     source = sources("dedode-nano", Weights(checkpoints))[1]
-    assert single.detector.parent.name == f"dedode-nano-{fingerprint([source, 'pipeline', 1])}"
-    assert half.detector.parent.name != f"dedode-nano-{fingerprint([source, 'pipeline fp16', 1])}"
-    assert (single.source["form"], half.source["form"]) == ("1", "2")
+    assert single.detector.parent.name == f"dedode-nano-{fingerprint([source, 'pipeline', 2])}"
+    assert half.detector.parent.name == f"dedode-nano-{fingerprint([source, 'pipeline fp16', 3])}"
+    assert (single.source["form"], half.source["form"]) == ("2", "3")
     assert made == [False, True]
 
 
