@@ -32,7 +32,7 @@ class NetworkConfig:
     prototypes: int  # channels of the prediction
     upsample: Literal["bicubic", "bilinear"]  # of the prediction; the context is always bilinear
     shuffle: int = 1  # pixel-shuffle factor of the final prediction
-    smaller: tuple[tuple[int, float], ...] = ()  # predictions at 1/s of the size that are added, each with its weight
+    smaller: tuple[tuple[int, float], ...] = ()  # strided: predictions at 1/s of the size, added with these weights
 
     @property
     def divisor(self) -> int:

@@ -113,7 +113,7 @@ def export_pipeline(
     weights: list[Path] | None = None,
     random_weights: bool = False,
 ) -> list[Exported]:
-    """Writes the two files that the pipeline runs: any batch and size, logits in place of keypoints.
+    """Writes the two files that the pipeline runs: any batch, sizes as it pads them, logits in place of keypoints.
 
     Args:
         model: a name of `FAMILY`.
@@ -124,7 +124,7 @@ def export_pipeline(
     Raises:
         ValueError: an unknown model, weights that do not fit.
     """
-    shapes = any_size(model)
+    shapes = padded_size(model)
     spec, networks, source = _networks(model, weights, random_weights=random_weights, shapes=shapes)
     halves = _halved(networks) if half else None
     used = halves or networks
@@ -146,9 +146,21 @@ def any_size(model: str, num_keypoints: int = Shapes.num_keypoints) -> Shapes:
     Raises:
         ValueError: an unknown model.
     """
-    divisor = _spec(model).divisor
-    side = -(-TRACED // divisor) * divisor
-    return Shapes((side, 2 * side), 2, dynamic_size=True, dynamic_batch=True, num_keypoints=num_keypoints)
+    return _free(_spec(model).divisor, num_keypoints)
+
+
+def padded_size(model: str) -> Shapes:
+    """Of files for any batch, and the sizes to which the pipeline pads images: multiples of the model's alignment.
+
+    Raises:
+        ValueError: an unknown model.
+    """
+    return _free(_spec(model).alignment)
+
+
+def _free(multiple: int, num_keypoints: int = Shapes.num_keypoints) -> Shapes:
+    side = -(-TRACED // multiple) * multiple
+    return Shapes((side, 2 * side), 2, True, True, num_keypoints, multiple)
 
 
 def _spec(model: str) -> ModelSpec:

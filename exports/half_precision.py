@@ -188,15 +188,15 @@ def enlarge_activations(network: DeDoDe, image: Tensor, peak: float = PUBLISHED_
     ]
     peaks: dict[nn.Module, float] = {}
 
-    def record(layer: nn.Module, _given: Any, found: Tensor) -> None:
-        peaks[layer] = max(peaks.get(layer, 0.0), float(found.abs().max()))
+    def record(norm: nn.Module, given: tuple[Tensor]) -> None:
+        peaks[norm] = max(peaks.get(norm, 0.0), float(given[0].abs().max()))
 
-    hooks = [convolution.register_forward_hook(record) for convolution, _ in pairs]
+    hooks = [norm.register_forward_pre_hook(record) for _, norm in pairs]
     network(image)
     for hook in hooks:
         hook.remove()
     for convolution, norm in pairs:
-        factor = peak / peaks[convolution]
+        factor = peak / peaks[norm]
         convolution.weight *= factor
         if convolution.bias is not None:
             convolution.bias *= factor

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from exports.architectures import Level, NetworkConfig
 from exports.dinov2 import DINOv2
+from exports.sampling import sample, sample_rows
 
 
 class VGG19(nn.Module):
@@ -89,13 +90,30 @@ class StridedEncoder(nn.Module):
         )
         self.layers = nn.ModuleList((stage, *coarser))
 
-    def forward(self, image: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) -> feature maps, fine to coarse."""
-        features = []
-        for layer in self.layers:
-            image = layer(image)
-            features.append(image)
+    def forward(self, image: Tensor, scale: int = 1) -> list[Tensor]:
+        """(B, 3, H, W), sides multiples of `scale` -> feature maps of the image at 1/scale, fine to coarse."""
+        first, *others = _flat(self.layers[0])
+        x = first(image) if scale == 1 else _of_means(cast(nn.Conv2d, first), image, scale)
+        for layer in others:
+            x = layer(x)
+        features = [x]
+        for layer in self.layers[1:]:
+            features.append(layer(features[-1]))
         return features
+
+
+def _flat(stage: nn.Module) -> list[nn.Module]:
+    return (
+        [layer for each in stage.children() for layer in _flat(each)] if isinstance(stage, nn.Sequential) else [stage]
+    )
+
+
+def _of_means(convolution: nn.Conv2d, image: Tensor, scale: int) -> Tensor:
+    """A convolution padded by 1, of means over `scale` x `scale` pixels: one larger convolution of the pixels."""
+    out, channels, rows, columns = convolution.weight.shape
+    each = (convolution.weight / scale**2)[:, :, :, None, :, None].expand(-1, -1, -1, scale, -1, scale)
+    weight = each.reshape(out, channels, rows * scale, columns * scale)
+    return F.conv2d(image, weight, convolution.bias, convolution.stride[0] * scale, padding=scale)
 
 
 def _refiner_block(channels_in: int, channels_out: int, kernel: int, groups: int) -> nn.Sequential:
@@ -108,7 +126,14 @@ def _refiner_block(channels_in: int, channels_out: int, kernel: int, groups: int
 
 
 class ConvRefiner(nn.Module):
-    """1x1 in, depthwise 5x5 blocks with one residual around them all, 1x1 out."""
+    """1x1 in, depthwise 5x5 blocks with one residual around them all, 1x1 out.
+
+    Convolutions of 1x1 are linear, pixel by pixel, and so they are applied where that is cheapest: to the encoder's map
+    and to the context each for itself, not to both side by side, and to the context before it is enlarged; to the
+    prediction and the context that come out apart; to samples in place of maps.
+    """
+
+    SHRINK = 1.4  # of the residual's sum
 
     def __init__(self, channels_in: int, hidden: int, channels_out: int, blocks: int) -> None:
         super().__init__()
@@ -116,10 +141,53 @@ class ConvRefiner(nn.Module):
         self.hidden_blocks = nn.Sequential(*(_refiner_block(hidden, hidden, 5, hidden) for _ in range(blocks)))
         self.out_conv = nn.Conv2d(hidden, channels_out, 1)
 
-    def hidden(self, features: Tensor) -> Tensor:
-        """All but the last 1x1 convolution."""
-        x = self.block1(features)
-        return cast(Tensor, (self.hidden_blocks(x) + x) / 1.4)
+    def hidden(self, features: Tensor, context: Tensor | None, *, whole: bool) -> tuple[Tensor, Tensor]:
+        """All that is not linear.
+
+        Args:
+            features: (B, C, h, w) of the encoder.
+            context: (B, D, h', w') from the level below, None at the coarsest.
+            whole: see `_resize`.
+
+        Returns:
+            (B, hidden, h, w) twice: what goes into the last block's 1x1 convolution, and what is added behind it.
+        """
+        first = cast(nn.Conv2d, self.block1[0])
+        if context is None:
+            x = first(features)
+        else:
+            own, below = first.weight[:, : features.shape[1]], first.weight[:, features.shape[1] :]
+            # their interpolation's weights sum to 1: a 1x1 convolution may as well come before it
+            x = F.conv2d(features, own, first.bias) + _resize(F.conv2d(context, below), features, whole=whole)
+        x = residual = self.block1[1:](x)
+        for layer in _flat(self.hidden_blocks)[:-1]:
+            x = layer(x)
+        return x, residual
+
+    def out(self, hidden: tuple[Tensor, Tensor], prototypes: int) -> tuple[Tensor, Tensor | None]:
+        """What `hidden` gave -> the prediction (B, prototypes, h, w), and the context for the next level, if any."""
+        x, residual = hidden
+        x = self._last(x) + residual
+        weight, bias = self.out_conv.weight / self.SHRINK, cast(Tensor, self.out_conv.bias)
+        prediction = F.conv2d(x, weight[:prototypes], bias[:prototypes])
+        context = F.conv2d(x, weight[prototypes:], bias[prototypes:]) if len(weight) > prototypes else None
+        return prediction, context
+
+    def out_of_samples(self, hidden: tuple[Tensor, Tensor], prototypes: int) -> Tensor:
+        """The prediction alone, from samples of the two maps: (B, N, hidden) float32 twice -> (B, N, prototypes)."""
+        x, residual = hidden
+        x = (_linear(self._last, x) + residual) / self.SHRINK
+        return _linear(self.out_conv, x, prototypes)
+
+    @property
+    def _last(self) -> nn.Conv2d:
+        return cast(nn.Conv2d, _flat(self.hidden_blocks)[-1])
+
+
+def _linear(convolution: nn.Conv2d, x: Tensor, channels: int | None = None) -> Tensor:
+    """A 1x1 convolution's first channels for samples (B, N, C) in place of a map, in float32."""
+    weight, bias = convolution.weight[:channels, :, 0, 0], cast(Tensor, convolution.bias)[:channels]
+    return F.linear(x, weight.float(), bias.float())
 
 
 class Decoder(nn.Module):
@@ -141,6 +209,7 @@ class DeDoDe(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
+        self.sides = config.divisor  # pixels: a multiple of it where an export knows that sides are multiples of that
         if config.encoder == "vgg19":
             self.encoder: nn.Module = VGG19()
         elif config.encoder == "vgg19+dinov2":
@@ -161,14 +230,13 @@ class DeDoDe(nn.Module):
         """
         prediction = self._at_one_scale(image)
         for scale, weight in self.config.smaller:
-            smaller = self._at_one_scale(F.avg_pool2d(image, scale))
-            prediction = prediction + weight * _resize(smaller, prediction, "bilinear")
+            prediction = prediction + _resize(weight * self._at_one_scale(image, scale), prediction)
         return prediction
 
-    def _at_one_scale(self, image: Tensor) -> Tensor:
-        coarse, hidden, refiner = self.before_last(image)
-        delta = refiner.out_conv(hidden)[:, : self.config.prototypes]
-        prediction = _resize(coarse, hidden, self.config.upsample) + delta
+    def _at_one_scale(self, image: Tensor, scale: int = 1) -> Tensor:
+        coarse, hidden, refiner = self.before_last(image, scale)
+        prediction, _ = refiner.out(hidden, self.config.prototypes)
+        prediction = prediction + _resize(coarse, hidden[0], self.config.upsample, whole=self._whole(scale))
         return F.pixel_shuffle(prediction, self.config.shuffle) if self.config.shuffle > 1 else prediction
 
     @property
@@ -176,77 +244,79 @@ class DeDoDe(nn.Module):
         """Of the weights: half where the network was halved."""
         return next(self.parameters()).dtype
 
-    def before_last(self, image: Tensor) -> tuple[Tensor, Tensor, "ConvRefiner"]:
-        """All but the last upsampling and the last 1x1 convolution, which widen the map most.
+    def _whole(self, scale: int) -> bool:
+        """Whether every level's map is known to fill the image at 1/scale: none is cut off."""
+        return self.sides % (self.config.divisor * scale) == 0
+
+    def before_last(self, image: Tensor, scale: int = 1) -> tuple[Tensor, tuple[Tensor, Tensor], ConvRefiner]:
+        """All but the last upsampling and the last 1x1 convolutions, which are linear and widen the map most.
 
         Returns:
-            The prediction (B, P, h, w) of the last but one level, the hidden features (B, C, H/s, W/s) of the last one,
-            and its refiner, whose `out_conv` is still to be applied.
+            The prediction (B, P, h, w) of the last but one level, the hidden features (B, C, H/s, W/s) twice of the
+            last one, and its refiner, whose `out` is still to be applied.
         """
         prediction = context = None
-        levels = list(zip(reversed(self.encoder(image)), self.decoder.layers.values(), strict=True))
+        whole = self._whole(scale)
+        maps = self.encoder(image) if scale == 1 else self.encoder(image, scale)
+        levels = list(zip(reversed(maps), self.decoder.layers.values(), strict=True))
         for features, module in levels[:-1]:
             refiner = cast(ConvRefiner, module)
-            out = refiner.out_conv(refiner.hidden(_join(features, context)))
-            delta, context = out.tensor_split((self.config.prototypes,), dim=1)
+            delta, context = refiner.out(refiner.hidden(features, context, whole=whole), self.config.prototypes)
             if prediction is not None:
-                delta = delta + _resize(prediction, features, self.config.upsample)
+                delta = delta + _resize(prediction, features, self.config.upsample, whole=whole)
             prediction = delta
         features, module = levels[-1]
         refiner = cast(ConvRefiner, module)
         if prediction is None:
             raise ValueError("a network needs two decoder levels or more")
-        return prediction, refiner.hidden(_join(features, context)), refiner
+        return prediction, refiner.hidden(features, context, whole=whole), refiner
 
 
-def _resize(x: Tensor, like: Tensor, mode: str) -> Tensor:
-    return F.interpolate(x, size=like.shape[-2:], mode=mode, align_corners=False)
+def _resize(x: Tensor, like: Tensor, mode: str = "bilinear", *, whole: bool = False) -> Tensor:
+    """Enlarged to the size of `like`.
 
-
-def _join(features: Tensor, context: Tensor | None) -> Tensor:
-    """An encoder's map and the context from the level below, brought to its size."""
-    return features if context is None else torch.cat((features, _resize(context, features, "bilinear")), dim=1)
-
-
-def sample(dense: Tensor, keypoints: Tensor) -> Tensor:
-    """A map at keypoints, by bilinear interpolation.
-
-    Args:
-        dense: (B, C, h, w) over the whole image, at any stride.
-        keypoints: (B, N, 2) x, y in [-1, 1], where -1 and 1 are the outer edges of the image (align_corners=False).
-
-    Returns:
-        (B, N, C) float32.
+    Where sizes are `whole`, twice the size is asked for as such, and not by a size that the graph would compute: the
+    result is the same, and ONNX Runtime stays in the layout of its convolutions.
     """
-    at = keypoints[:, None].float()
-    sampled = F.grid_sample(dense.float(), at, mode="bilinear", padding_mode="border", align_corners=False)
-    return sampled[:, :, 0].transpose(1, 2)
+    (height, width), size = x.shape[-2:], like.shape[-2:]
+    if whole and size[0] == 2 * height and size[1] == 2 * width:
+        return F.interpolate(x, scale_factor=2.0, mode=mode, align_corners=False)
+    return F.interpolate(x, size=size, mode=mode, align_corners=False)
 
 
 class Describe(nn.Module):
     """Image and keypoints in, unit descriptors out: the form in which the descriptor is exported.
 
-    Sampling is linear, and so are the last 1x1 convolution and the last upsampling: they are applied to the samples
+    Sampling is linear, and so are the last 1x1 convolutions and the last upsampling: they are applied to the samples
     and not to the map, and the dense map (256 channels at full resolution for the published networks) is never made.
     At pixel centres, where the published detector puts its keypoints, this is the dense result. Between them it differs
-    by the kinks of a twice-interpolated map; nano's last level is coarse enough to stay dense, and exact everywhere.
+    by the kinks of a twice-interpolated map; nano, whose last level is coarser, keeps those and is exact everywhere.
     """
 
     def __init__(self, network: DeDoDe) -> None:
         super().__init__()
         self.network = network
 
+    @property
+    def _by_rows(self) -> bool:
+        """Half precision is for GPUs, which sample well themselves; at full size, maps are too large to turn over."""
+        config = self.network.config
+        before, last = (level.stride for level in config.levels[-2:])
+        small = last > 1 and before == 2 * last and config.upsample == "bilinear"
+        return small and self.network.dtype == torch.float32
+
     def forward(self, image: Tensor, keypoints: Tensor) -> Tensor:
         """(B, 3, H, W), (B, N, 2) in [-1, 1] -> (B, N, D) unit descriptors."""
         config, image = self.network.config, image.to(self.network.dtype)
-        if config.levels[-1].stride > 1:
-            return F.normalize(sample(self.network(image), keypoints), dim=-1)
         coarse, hidden, refiner = self.network.before_last(image)
-        last = refiner.out_conv
-        weight = last.weight[: config.prototypes, :, 0, 0].float()
-        assert last.bias is not None
-        fine = F.linear(sample(hidden, keypoints), weight, last.bias[: config.prototypes].float())
-        return F.normalize(sample(coarse, keypoints) + fine, dim=-1)
+        if self._by_rows:
+            x, residual = (sample_rows(each, keypoints) for each in hidden)
+            prediction = sample_rows(coarse, keypoints, doubled=True)
+        else:
+            if config.levels[-1].stride > 1:
+                coarse = _resize(coarse, hidden[0], config.upsample, whole=True)
+            x, residual, prediction = (sample(each, keypoints) for each in (*hidden, coarse))
+        return F.normalize(prediction + refiner.out_of_samples((x, residual), config.prototypes), dim=-1)
 
 
 class DualSoftmax(nn.Module):

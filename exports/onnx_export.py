@@ -17,20 +17,24 @@ has a row, and a score of 0 where it has no match: the rows with a score are the
 
 import copy
 import logging
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import onnx
+import onnxscript.optimizer
 import torch
 from torch import Tensor, nn
 
+from exports.half_precision import fold_batch_norms
 from exports.keypoints import Detect, Logits
 from exports.networks import DeDoDe, Describe, Matcher
 from exports.weights import Networks
 
 OPSET = 20
+_LARGEST_WEIGHT = 1 << 24  # of a 1x1 convolution
 MATCHES = ["matches_A", "matches_B", "batch_ids", "indices", "scores"]
 
 
@@ -43,6 +47,7 @@ class Shapes:
     dynamic_size: bool = False
     dynamic_batch: bool = False
     num_keypoints: int = 1024
+    multiple: int = 1  # of which free sides are multiples, pixels, as well as of the networks' divisors
 
     def validate(self, divisor: int) -> None:
         """Raises ValueError that names the accepted values."""
@@ -54,9 +59,18 @@ class Shapes:
         if self.batch < 1:
             raise ValueError(f"--batch {self.batch}: accepted are 1 and more")
 
-    def image_axes(self) -> dict[int, str]:
-        axes = {0: "batch"} if self.dynamic_batch else {}
-        return axes | ({2: "height", 3: "width"} if self.dynamic_size else {})
+    def image_axes(self, sides: int) -> dict[int, Any]:
+        """What is free of images whose sides are multiples of `sides`."""
+        axes: dict[int, Any] = dict(self.batch_axis())
+        if self.dynamic_size:
+            axes |= {2: sides * torch.export.Dim("rows"), 3: sides * torch.export.Dim("columns")}
+        return axes
+
+    def sides(self, *networks: DeDoDe) -> int:
+        """What the sides of the networks' images are multiples of, pixels."""
+        if not self.dynamic_size:
+            return math.gcd(*self.size)
+        return math.lcm(self.multiple, *(network.config.divisor for network in networks))
 
     def batch_axis(self) -> dict[int, str]:
         return {0: "batch"} if self.dynamic_batch else {}
@@ -106,19 +120,22 @@ FREE = Shapes((128, 192), dynamic_size=True, dynamic_batch=True)
 
 
 def export_dense_detector(network: DeDoDe, path: Path, shapes: Shapes = FREE) -> None:
-    export_module(Logits(network), {"image": shapes.image()}, {"image": shapes.image_axes()}, ["logits"], path)
+    sides = shapes.sides(network)
+    image, axes = {"image": shapes.image()}, {"image": shapes.image_axes(sides)}
+    export_module(Logits(network), image, axes, ["logits"], path, sides=sides)
 
 
 def export_detector(network: DeDoDe, path: Path, shapes: Shapes) -> None:
-    detect = Detect(network, shapes.num_keypoints)
-    export_module(detect, {"image": shapes.image()}, {"image": shapes.image_axes()}, ["keypoints", "scores"], path)
+    sides, detect = shapes.sides(network), Detect(network, shapes.num_keypoints)
+    image, axes = {"image": shapes.image()}, {"image": shapes.image_axes(sides)}
+    export_module(detect, image, axes, ["keypoints", "scores"], path, sides=sides)
 
 
 def export_descriptor(network: DeDoDe, path: Path, shapes: Shapes = FREE) -> None:
-    image = shapes.image()
+    sides, image = shapes.sides(network), shapes.image()
     inputs = {"image": image, "keypoints": torch.zeros(len(image), 7, 2)}
-    dynamic = {"image": shapes.image_axes(), "keypoints": {**shapes.batch_axis(), 1: "keypoints"}}
-    export_module(Describe(network), inputs, dynamic, ["descriptors"], path)
+    dynamic = {"image": shapes.image_axes(sides), "keypoints": {**shapes.batch_axis(), 1: "keypoints"}}
+    export_module(Describe(network), inputs, dynamic, ["descriptors"], path, sides=sides)
 
 
 def export_matcher(matcher: Matcher, dimension: int, path: Path) -> None:
@@ -137,10 +154,11 @@ def export_end_to_end(networks: Networks, matcher: Matcher, path: Path, shapes: 
     module = EndToEnd(
         Detect(networks.detector, shapes.num_keypoints), Describe(networks.descriptor), PairMatcher(matcher)
     )
-    dynamic: dict[str, Any] = {"images": shapes.image_axes()}
+    sides = shapes.sides(networks.detector, networks.descriptor)
+    dynamic: dict[str, Any] = {"images": shapes.image_axes(sides)}
     if shapes.dynamic_batch:  # A and B in turn: an even number
         dynamic["images"][0] = 2 * torch.export.Dim("pairs", min=1, max=512)
-    export_module(module, {"images": shapes.image(per_item=2)}, dynamic, MATCHES, path)
+    export_module(module, {"images": shapes.image(per_item=2)}, dynamic, MATCHES, path, sides=sides)
 
 
 def export_module(
@@ -151,10 +169,29 @@ def export_module(
     path: Path,
     *,
     positional: bool = False,
+    sides: int = 1,
 ) -> None:
-    """Writes any module as one ONNX file, without the exporter's stack traces, and checks it."""
+    """Writes any module as one ONNX file, without the exporter's stack traces, and checks it.
+
+    The family's convolutions take over the batch norms behind them, and its networks rely on what is said of images.
+
+    Args:
+        module: left as it is.
+        inputs: examples, by name.
+        dynamic: their free axes.
+        outputs: names.
+        path: to write.
+        positional: the inputs' names are not those of the module's arguments.
+        sides: what the sides of images are multiples of, pixels.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    module = cast(Any, copy.deepcopy(module).eval()).to(memory_format=torch.contiguous_format)  # torch's stubs lack it
+    module = copy.deepcopy(module).eval()
+    for network in module.modules():
+        if isinstance(network, DeDoDe):
+            network.sides = sides
+            with torch.no_grad():
+                fold_batch_norms(network)
+    module = cast(Any, module).to(memory_format=torch.contiguous_format)  # torch's stubs lack it
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it names every torchvision operator that is not there
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter's own internals
@@ -171,8 +208,11 @@ def export_module(
             external_data=False,
             verbose=False,
         )
-    # the exporter leaves Python stack traces in the file: they are large, and name the machine's paths
     model = onnx.load(path)
+    if sides > 1:
+        _fold_weights(model)
+        _name_sides(model, sides)
+    # the exporter leaves Python stack traces in the file: they are large, and name the machine's paths
     for node in model.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
@@ -181,3 +221,19 @@ def export_module(
     del model.graph.metadata_props[:]
     onnx.checker.check_model(model)
     onnx.save(model, path)
+
+
+def _fold_weights(model: onnx.ModelProto) -> None:
+    """In place: parts of weights become constants, as engines ask for; the exporter leaves large ones as they are."""
+    onnxscript.optimizer.fold_constants(model, input_size_limit=_LARGEST_WEIGHT, output_size_limit=_LARGEST_WEIGHT)
+    onnxscript.optimizer.remove_unused_nodes(model)
+
+
+def _name_sides(model: onnx.ModelProto, sides: int) -> None:
+    """In place: free sides have their plain names, and the graph says what they are multiples of."""
+    names = {f"{sides}*rows": "height", f"{sides}*columns": "width"}
+    for value in (*model.graph.input, *model.graph.output):
+        for axis in value.type.tensor_type.shape.dim:
+            if axis.dim_param in names:
+                axis.dim_param = names[axis.dim_param]
+                model.graph.doc_string = f"Sides of images are multiples of {sides} pixels."

@@ -6,6 +6,7 @@ torch, in half (`exports.half_precision`).
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -72,7 +73,8 @@ def check_parity(
     """
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     height, width = shapes.size
-    sizes = [(height, width)] + ([(height + divisor, width + 2 * divisor)] if shapes.dynamic_size else [])
+    step = math.lcm(divisor, shapes.multiple)
+    sizes = [(height, width)] + ([(height + step, width + 2 * step)] if shapes.dynamic_size else [])
     generator = torch.Generator().manual_seed(_SEED)
     overlaps, cosines, not_finite = [], [], 0
     for size in sizes:

@@ -5,6 +5,7 @@ python scripts/export_nano.py sfm_match/models/dedode_nano --version N     # of 
 """
 
 import argparse
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import nn
 
 from exports.half_precision import halved
 from exports.networks import DeDoDe
-from exports.onnx_export import export_dense_detector, export_descriptor
+from exports.onnx_export import FREE, export_dense_detector, export_descriptor
 from exports.registry import FAMILY
 
 PACKAGE = Path(__file__).parents[1] / "sfm_match" / "models" / "dedode_nano"
@@ -27,8 +28,9 @@ def write_onnx(nets: nn.ModuleDict, folder: Path, *, half: bool) -> dict[str, st
     files = {part: folder / f"{part}{'_fp16' if half else ''}.onnx" for part in nets}
     networks = {part: cast(DeDoDe, network) for part, network in nets.items()}
     used = {part: halved(network) if half else network for part, network in networks.items()}
-    export_dense_detector(used["detector"], files["detector"])
-    export_descriptor(used["descriptor"], files["descriptor"])
+    for part, export in (("detector", export_dense_detector), ("descriptor", export_descriptor)):
+        network = used[part]
+        export(network, files[part], dataclasses.replace(FREE, multiple=network.config.alignment))
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files.values()}
 
 

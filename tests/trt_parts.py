@@ -7,7 +7,7 @@ from sfm_match.models import find_model
 from sfm_match.runtime import Part
 from sfm_match.runtime.planning import Range
 
-RANGE = [Range((1, 64, 64), (2, 64, 96), (4, 128, 128))]
+RANGE = [Range((1, 64, 64), (2, 64, 128), (4, 128, 128))]
 
 
 def nano(part: str = "detector") -> Part:

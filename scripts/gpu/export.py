@@ -12,7 +12,7 @@ from onnx import TensorProto, numpy_helper
 from onnx.external_data_helper import set_external_data
 from torch import Tensor, nn
 
-from exports.command import any_size
+from exports.command import padded_size
 from exports.half_precision import halved
 from exports.networks import DeDoDe
 from exports.onnx_export import export_dense_detector, export_descriptor
@@ -54,7 +54,7 @@ def export_without_weights(model: str, folder: Path, weights: list[Path]) -> dic
         networks = load_networks(spec, sorted(folder.glob("*.pt")))
     else:
         networks = random_networks(spec)
-    shapes = any_size(model)
+    shapes = padded_size(model)
     files: dict[str, FilePlan] = {}
     for half in (False, True):
         for name, network in _pair(networks).items():

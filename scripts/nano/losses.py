@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from exports.networks import sample
+from exports.sampling import sample
 from nano.views import Views
 
 NEVER = -1e30

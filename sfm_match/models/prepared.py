@@ -20,8 +20,8 @@ from sfm_match.store.shard import TEMPORARY, commit, fingerprint, sha256_of, tem
 if TYPE_CHECKING:
     from exports.command import Exported
 
-FORM = 1  # raise it when equal weights come to give other files
-HALF_FORM = 2  # the same of half-precision files; 2: batch norms are folded before halving
+FORM = 2  # raise it when equal weights come to give other files
+HALF_FORM = 3  # the same of half-precision files
 _DAY = 86400.0  # seconds
 _FOLDER = "onnx"  # within the folder of weights
 

@@ -25,8 +25,9 @@ from exports.architectures import (
 )
 from exports.dinov2 import DINOv2
 from exports.keypoints import Detect, exact_topk
-from exports.networks import DeDoDe, Describe, DualSoftmax, Matcher, sample
+from exports.networks import DeDoDe, Describe, DualSoftmax, Matcher
 from exports.registry import FAMILY
+from exports.sampling import sample
 
 SIZES = [(112, 112), (56, 168)]
 
@@ -194,11 +195,17 @@ def test_nano_is_small() -> None:
     assert count < 1_000_000  # 4 MB of float32
 
 
-def test_sampling_reads_the_centre_of_a_cell() -> None:
-    dense = torch.randn(1, 8, 4, 6)
-    x, y = 2, 1
-    at = torch.tensor([[[(x + 0.5) / 6 * 2 - 1, (y + 0.5) / 4 * 2 - 1]]])
-    torch.testing.assert_close(sample(dense, at)[0, 0], dense[0, :, y, x])
+@pytest.mark.parametrize("half", [False, True])
+@torch.no_grad()
+def test_nano_describes_what_its_dense_map_says_anywhere(half: bool) -> None:
+    """In half precision, which GPUs compute, by another way of sampling."""
+    torch.manual_seed(0)
+    network = DeDoDe(DESCRIPTOR_NANO).eval()
+    randomise(network)
+    image, keypoints = torch.randn(2, 3, 64, 112), torch.rand(2, 300, 2) * 2.2 - 1.1
+    expected = nn.functional.normalize(sample(network(image), keypoints), dim=-1)
+    found = Describe(network.half() if half else network)(image, keypoints)
+    torch.testing.assert_close(found, expected, atol=1e-2 if half else 1e-5, rtol=0)
 
 
 def test_dual_softmax_is_the_product_of_two() -> None:

@@ -10,13 +10,14 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import safetensors.torch
 import torch
 from tiny import TINY, TWO_SCALES
 
 from exports.command import export_onnx
 from exports.half_precision import halved
 from exports.keypoints import Detect
-from exports.networks import Describe, Matcher
+from exports.networks import DeDoDe, Describe, Matcher
 from exports.onnx_export import (
     EndToEnd,
     PairMatcher,
@@ -29,6 +30,7 @@ from exports.onnx_export import (
 )
 from exports.registry import FAMILY, ModelSpec
 from exports.weights import Networks, random_networks
+from sfm_match.models import BUILT_IN
 
 SIZES = [(2, 3, 64, 96), (6, 3, 112, 48)]
 FREE = Shapes((96, 128), dynamic_size=True, dynamic_batch=True, num_keypoints=200)
@@ -165,6 +167,28 @@ def test_end_to_end_equals_the_three_files_and_torch(
 def test_refusals_name_what_is_accepted(shapes: Shapes, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         shapes.validate(16)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["detector", "descriptor"])
+def test_packaged_files_say_what_torch_does_and_suit_a_cpu(name: str) -> None:
+    path = BUILT_IN["dedode-nano"] / f"{name}.onnx"
+    network = DeDoDe(getattr(FAMILY["dedode-nano"], name)).eval()
+    safetensors.torch.load_model(network, str(path.with_suffix(".safetensors")))
+    given = {"image": torch.randn(2, 3, 128, 192)}
+    if name == "descriptor":
+        given["keypoints"] = torch.rand(2, 50, 2) * 2 - 1
+    module = Describe(network) if name == "descriptor" else network
+    (found,) = session(path).run(None, {key: value.numpy() for key, value in given.items()})
+    np.testing.assert_allclose(found, module(**given).numpy(), atol=1e-4)
+
+    graph = onnx.load(path).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    assert graph.doc_string == f"Sides of images are multiples of {network.config.alignment} pixels."
+    assert all(set(node.input[1:]) <= constants for node in graph.node if node.op_type == "Conv")
+    # what enlarges maps says by how much: ONNX Runtime keeps the layout of its convolutions
+    computed = [node for node in graph.node if node.op_type == "Resize" and node.input[2] not in constants]
+    assert len(computed) == len(network.config.smaller)
 
 
 @pytest.mark.parametrize("name", ["detector", "descriptor"])

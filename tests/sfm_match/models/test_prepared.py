@@ -86,10 +86,10 @@ def export_nothing(_name: str, detector: Path, descriptor: Path, **_: Any) -> li
     return []
 
 
-def test_only_half_files_are_made_anew(
+def test_files_of_another_form_are_made_anew(
     checkpoints: tuple[Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Workspaces and conversions in float32 go on with what they have."""
+    """And only those: each precision has its own."""
     made: list[bool] = []
 
     def empty(*arguments: Any, half: bool, **options: Any) -> list[Any]:
@@ -99,9 +99,9 @@ def test_only_half_files_are_made_anew(
     monkeypatch.setattr("exports.command.export_pipeline", empty)
     single, half = (find_model("dedode-nano", Weights(checkpoints, tmp_path), half=half) for half in (False, True))
     source = sources("dedode-nano", Weights(checkpoints))[1]
-    assert single.detector.parent.name == f"dedode-nano-{fingerprint([source, 'pipeline', 1])}"
-    assert half.detector.parent.name != f"dedode-nano-{fingerprint([source, 'pipeline fp16', 1])}"
-    assert (single.source["form"], half.source["form"]) == ("1", "2")
+    assert single.detector.parent.name == f"dedode-nano-{fingerprint([source, 'pipeline', 2])}"
+    assert half.detector.parent.name == f"dedode-nano-{fingerprint([source, 'pipeline fp16', 3])}"
+    assert (single.source["form"], half.source["form"]) == ("2", "3")
     assert made == [False, True]
 
 
@@ -173,7 +173,7 @@ def test_published_networks_give_the_published_features(
         long = replace(TINY.descriptor, prototypes=256)  # what half precision rounds away averages out
         small = replace(FAMILY["dedode-l-b"], detector=TINY.detector, descriptor=long)
         monkeypatch.setitem(FAMILY, "dedode-l-b", small)
-        monkeypatch.setattr("exports.command.any_size", lambda *_: Shapes((96, 128)))  # free ones take far longer
+        monkeypatch.setattr("exports.command.padded_size", lambda *_: Shapes((96, 128)))  # free ones take far longer
     model = find_model("dedode-l-b", Weights(folder=tmp_path, random=True))
     networks = random_networks(FAMILY["dedode-l-b"])
     pixels = np.random.default_rng(0).integers(0, 256, (1, 96, 128, 3), np.uint8)

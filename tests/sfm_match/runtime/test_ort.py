@@ -15,7 +15,7 @@ RANGES = [Range((1, 64, 96), (8, 64, 96), (8, 64, 96)), Range((1, 48, 64), (8, 1
 
 
 def test_values_stay_bound_and_equal_arrays(tmp_path: Path) -> None:
-    model, image = find_model("dedode-nano"), np.random.default_rng(0).normal(size=(2, 3, 64, 96)).astype(np.float32)
+    model, image = find_model("dedode-nano"), np.random.default_rng(0).normal(size=(2, 3, 64, 128)).astype(np.float32)
     plain = OrtRuntime("cpu", tmp_path)
     bound = OrtRuntime("cpu", tmp_path, on_device=True)
     found = []
