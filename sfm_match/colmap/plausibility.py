@@ -5,9 +5,9 @@ four times too long with the distortion to make up for it, or images that a hand
 speaks against a model and changes nothing; `keep_earned` takes out the images that the model does not hold.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -218,18 +218,23 @@ def _judge_parallax(model: "pycolmap.Reconstruction") -> _Found:
     """Angles between the rays of a sample of points."""
     centres = {number: image.projection_center() for number, image in model.images.items() if image.has_pose}
     numbers = sorted(model.points3D)
-    largest, pairs, angles = [], [], []
+    alike: dict[int, list[tuple[list[int], NDArray[np.float64]]]] = defaultdict(list)  # by the length of their tracks
     for number in numbers[:: max(1, -(-len(numbers) // _SAMPLE))]:
         point = model.points3D[number]
-        seen = np.array(sorted({element.image_id for element in point.track.elements}))
-        rays = np.array([centres[image] for image in seen]) - point.xyz
-        rays /= np.maximum(np.linalg.norm(rays, axis=1, keepdims=True), 1e-12)
-        first, second = _pairs_of(len(seen))
-        between = np.degrees(np.arccos(np.clip((rays[first] * rays[second]).sum(axis=1), -1, 1)))
-        if len(between):
-            largest.append(float(between.max()))
-            pairs.append(np.stack((seen[first], seen[second]), axis=1))
-            angles.append(between)
+        seen = sorted({element.image_id for element in point.track.elements})
+        if len(seen) > 1:
+            alike[len(seen)].append((seen, point.xyz))
+    largest, pairs, angles = [], [], []
+    for length, points in alike.items():
+        seen_by = np.array([seen for seen, _ in points])  # (P, length)
+        rays = np.array([[centres[image] for image in seen] for seen, _ in points])
+        rays -= np.array([xyz for _, xyz in points])[:, None]
+        rays /= np.maximum(np.linalg.norm(rays, axis=2, keepdims=True), 1e-12)
+        first, second = np.triu_indices(length, 1)
+        between = np.degrees(np.arccos(np.clip((rays[:, first] * rays[:, second]).sum(axis=2), -1, 1)))
+        largest += between.max(axis=1).tolist()
+        pairs.append(np.stack((seen_by[:, first], seen_by[:, second]), axis=2).reshape(-1, 2))
+        angles.append(between.ravel())
     if not largest:
         return {"triangulation_angle_deg": None, "rotation_pairs": None}, []
     _, pair = np.unique(np.concatenate(pairs), axis=0, return_inverse=True)
@@ -242,13 +247,6 @@ def _judge_parallax(model: "pycolmap.Reconstruction") -> _Found:
         f"cameras hardly move: points are seen under {angle:.1f} degrees, "
         f"{share:.0%} of the image pairs show a rotation alone"
     ]
-
-
-@lru_cache(64)
-def _pairs_of(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Two different ones of so many."""
-    first, second = np.triu_indices(count, 1)
-    return first, second
 
 
 def _judge_overlap(images: list["pycolmap.Image"], others: Sequence["pycolmap.Reconstruction"]) -> _Found:

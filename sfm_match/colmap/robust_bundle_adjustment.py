@@ -25,7 +25,7 @@ GPS_DEVIATION = 5.0  # metres, of a position under the open sky
 Floats = NDArray[np.float64]
 
 _NEAREST = 1e-9  # depth of a point that is in front of its camera
-_IMAGES, _OBSERVATIONS = 25, 8192  # of which the scale is measured, or so
+_IMAGES, _OBSERVATIONS = 25, 4096  # of which the scale is measured, or so
 _LEAST_SCALE = 0.1  # pixels; nothing is known better than that
 _MEDIAN_OF_RAYLEIGH = float(np.sqrt(2 * np.log(2)))  # for a deviation of 1 in x and in y
 # Noise alone has its 90th percentile at 1.82 medians; photographs with near misses were seen at 3.3 to 3.6.

@@ -38,7 +38,7 @@ _ROUNDS = 5  # of its weights
 _ONE_KD_TREE, _EXACT = 4, -1  # of FLANN
 _STIFFNESS = 9.0  # square pixels: weight of the identity beside them
 _STRETCH = 2.5  # most that an affine map may magnify or shrink
-_AT_ONCE = 512  # points at once: their patches stay in the cache
+_AT_ONCE = 2048  # points whose patches are in memory; with fewer, threads wait for one another between numpy calls
 
 
 @dataclass(frozen=True)
