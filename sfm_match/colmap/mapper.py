@@ -23,7 +23,7 @@ from sfm_match.colmap.exif_doubt import agreeing, camera_of, contradictions, dou
 from sfm_match.colmap.georeference import position_priors, reference_of
 from sfm_match.colmap.mapper_options import CAREFUL, FAST, Pace, global_options, incremental_options
 from sfm_match.colmap.plausibility import LEAST_JUDGED, far_from_exif, far_from_gps, keep_earned
-from sfm_match.colmap.robust_bundle_adjustment import LAST, ROUGH, TOLERANCES, refine_robustly, spread
+from sfm_match.colmap.robust_bundle_adjustment import ONE_ROUND, TOLERANCES, refine_robustly, spread
 from sfm_match.colmap.thinning import thinned
 from sfm_match.colmap.triangulation import triangulated
 from sfm_match.images.files import Header
@@ -373,10 +373,10 @@ def _refined(
             tolerances=tolerances,
         )
 
-    tolerances: Sequence[float] = TOLERANCES
+    tolerances: Sequence[float] = TOLERANCES if incomplete is None else ONE_ROUND
     if incomplete is not None:  # points are found by poses: these had better be right
-        rough = adjusted(model, ROUGH, free=job.refine and not held)
-        model, tolerances = triangulated(rough, job.database, incomplete, job.options.seed), LAST
+        rough = adjusted(model, tolerances, free=job.refine and not held)
+        model = triangulated(rough, job.database, incomplete, job.options.seed)
     free = adjusted(model, tolerances, free=job.refine)
     if not held or not far_from_exif(free, job.headers):
         return free
