@@ -21,7 +21,7 @@ from sfm_match.colmap.queries import MOST_IMAGES
 # entry-P10 at 640 pixels falls from .931 to .923; with 100 that of no scene with truth falls by more than .0006.
 PER_PAIR, PER_OTHER = 100, 30
 _BEST = 10  # pairs of an image: those with most matches
-_WORTH_IT = 0.6  # share of the matches that may be left, at most: with more there is little to gain
+_WORTH_IT = 0.4  # share of the matches that may be left, at most: with more there is little to gain
 _LARGE = ("keypoints", "descriptors", "matches", "two_view_geometries")  # tables that are not copied whole
 _Rows = NDArray[np.int64]
 
