@@ -255,6 +255,8 @@ def _colmap_errors(database: Path) -> Iterator[None]:
     """What COLMAP raises, in a line."""
     try:
         yield
+    except sqlite3.Error as error:  # a copy of it that does not fit on the disk
+        raise as_database_error(database, error) from error
     except (RuntimeError, MemoryError) as error:
         said = " ".join(str(error).split()) or type(error).__name__
         raise DatabaseError(f"{database}: COLMAP cannot map it ({said})") from error
