@@ -186,7 +186,7 @@ def _first(job: _Job, component: Component, attempt: "_Attempt") -> _Try:
     """With few matches; where images are missing then, on with all of them, and at last from the start."""
     best = _Try([], {}, True)
     if job.options.robust_refinement:
-        few = thinned(job.database, _next(job, ".db"), set(component.names))
+        few = thinned(job.database, _next(job, ".db"), component.inliers)
         if few is not None:
             best = _incremental(job, component, attempt, few=few)
             if best.plausible and len(best.models) == 1 and len(registered(best.models[0])) < component.held:

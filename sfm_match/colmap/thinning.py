@@ -6,8 +6,9 @@ makes the model as exact as if all had been there from the start.
 """
 
 import sqlite3
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,10 @@ _BEST = 10  # pairs of an image: those with most matches
 _WORTH_IT = 0.4  # share of the matches that may be left, at most: with more there is little to gain
 _LARGE = ("keypoints", "descriptors", "matches", "two_view_geometries")  # tables that are not copied whole
 _Rows = NDArray[np.int64]
+_Chosen = dict[int, NDArray[np.bool_]]  # image -> (N,) which of its keypoints are in a match that is chosen
 
 
-def thinned(database: Path, copy: Path, names: Collection[str]) -> Path | None:
+def thinned(database: Path, copy: Path, inliers: Mapping[tuple[str, str], int]) -> Path | None:
     """A copy of a database, of some images, in which each accepted pair keeps matches of well connected keypoints.
 
     Of each pair, `PER_PAIR` or `PER_OTHER` matches are chosen whose keypoints are matched in most images: they make the
@@ -37,63 +39,79 @@ def thinned(database: Path, copy: Path, names: Collection[str]) -> Path | None:
     Args:
         database: as `import` leaves it.
         copy: path of the new one; no file is there.
-        names: of the images; what lies between them is copied, and all that is small.
+        inliers: accepted pairs of names, and how many matches each has; these are copied, and all that is small.
 
     Returns:
         `copy`, or None, and no file, where it would keep most of the matches.
     """
     with closing(sqlite3.connect(database)) as connection:
-        ids = {image for image, name in connection.execute("SELECT image_id, name FROM images") if name in names}
-        chosen = _chosen(connection, ids)
-        if chosen is None:
+        source = _Source.of(connection, inliers)
+        chosen = _chosen(source)
+        kept = sum(int(_stays(chosen, a, b, matches).sum()) for a, b, matches in source.each())
+        if kept > _WORTH_IT * source.counts.sum():
             return None
         with closing(sqlite3.connect(copy)) as target:
             _copy_small(connection, target)
-            query = "SELECT image_id, rows, cols, data FROM keypoints"
-            rows = (row for row in connection.execute(query) if row[0] in ids)
-            target.executemany("INSERT INTO keypoints (image_id, rows, cols, data) VALUES (?, ?, ?, ?)", rows)
-            _copy_pairs(connection, target, ids, chosen)
+            _copy_pairs(source, target, chosen)
             target.commit()
     return copy
 
 
-def _chosen(connection: sqlite3.Connection, ids: Collection[int]) -> dict[int, NDArray[np.bool_]] | None:
-    """Image -> (N,) which of its keypoints are in a chosen match; None where that is not worth it."""
-    counts = {image: rows for image, rows in connection.execute("SELECT image_id, rows FROM keypoints") if image in ids}
+@dataclass(frozen=True)
+class _Source:
+    """Accepted pairs of a database."""
+
+    connection: sqlite3.Connection
+    pairs: _Rows  # (P, 2) images, the smaller number first
+    counts: _Rows  # (P,) matches
+
+    @classmethod
+    def of(cls, connection: sqlite3.Connection, inliers: Mapping[tuple[str, str], int]) -> "_Source":
+        """Of pairs of names."""
+        query = "SELECT image_id FROM images WHERE name = ?"
+        ids = {name: connection.execute(query, (name,)).fetchone()[0] for pair in inliers for name in pair}
+        pairs = np.array([sorted((ids[a], ids[b])) for a, b in inliers], np.int64).reshape(-1, 2)
+        return cls(connection, pairs, np.array(list(inliers.values()), np.int64))
+
+    def rows(self, columns: str) -> Iterator[tuple[int, int, tuple[object, ...]]]:
+        """Image, image and some columns of each pair."""
+        query = f"SELECT {columns} FROM two_view_geometries WHERE pair_id = ?"
+        for a, b in self.pairs.tolist():
+            yield a, b, self.connection.execute(query, (a * MOST_IMAGES + b,)).fetchone()
+
+    def each(self) -> Iterator[tuple[int, int, _Rows]]:
+        """Image, image and (M, 2) matches of each pair."""
+        for a, b, (data,) in self.rows("data"):
+            yield a, b, _matches(data)
+
+
+def _matches(data: object) -> _Rows:
+    """(M, 2) as COLMAP stores them."""
+    return np.frombuffer(data, np.uint32).reshape(-1, 2).astype(np.int64)  # type: ignore[call-overload, no-any-return]
+
+
+def _chosen(source: _Source) -> _Chosen:
+    """Which keypoints are in the best connected matches of a pair."""
+    query = "SELECT rows FROM keypoints WHERE image_id = ?"
+    counts = {
+        image: source.connection.execute(query, (image,)).fetchone()[0] for image in np.unique(source.pairs).tolist()
+    }
     partners = {image: np.zeros(rows, np.int32) for image, rows in counts.items()}
-    found: list[tuple[int, int, int]] = []  # image, image and matches of each pair
-    for a, b, matches in _pairs(connection, ids):
-        found.append((a, b, len(matches)))
+    for a, b, matches in source.each():
         for image, column in ((a, 0), (b, 1)):  # a keypoint is in one match of a pair
             partners[image][matches[:, column]] += 1
     chosen = {image: np.zeros(rows, bool) for image, rows in counts.items()}
-    for (a, b, matches), most in zip(_pairs(connection, ids), _quotas(np.array(found, np.int64)), strict=True):
+    ends = source.pairs.T.ravel()
+    best = among_first(ends, np.lexsort((-np.tile(source.counts, 2), ends)), _BEST)
+    for (a, b, matches), most in zip(source.each(), np.where(best, PER_PAIR, PER_OTHER).tolist(), strict=True):
         if len(matches) > most:
             connected = np.minimum(partners[a][matches[:, 0]], partners[b][matches[:, 1]])
             matches = matches[np.argsort(-connected, kind="stable")[:most]]
         chosen[a][matches[:, 0]] = chosen[b][matches[:, 1]] = True
-    kept = sum(int(_kept(chosen, a, b, matches).sum()) for a, b, matches in _pairs(connection, ids))
-    return chosen if kept <= _WORTH_IT * sum(count for *_, count in found) else None
+    return chosen
 
 
-def _quotas(found: _Rows) -> list[int]:
-    """How many matches to choose of each pair; (P, 3) image, image and matches."""
-    if not len(found):
-        return []
-    ends = found[:, :2].T.ravel()
-    best = among_first(ends, np.lexsort((-np.tile(found[:, 2], 2), ends)), _BEST)
-    return [PER_PAIR if one else PER_OTHER for one in best.tolist()]
-
-
-def _pairs(connection: sqlite3.Connection, ids: Collection[int]) -> Iterator[tuple[int, int, _Rows]]:
-    """Image, image and (M, 2) matches of the accepted pairs between some images."""
-    for number, data in connection.execute("SELECT pair_id, data FROM two_view_geometries WHERE rows > 0"):
-        a, b = divmod(number, MOST_IMAGES)
-        if a in ids and b in ids:
-            yield a, b, np.frombuffer(data, np.uint32).reshape(-1, 2).astype(np.int64)
-
-
-def _kept(chosen: dict[int, NDArray[np.bool_]], a: int, b: int, matches: _Rows) -> NDArray[np.bool_]:
+def _stays(chosen: _Chosen, a: int, b: int, matches: _Rows) -> NDArray[np.bool_]:
     return np.asarray(chosen[a][matches[:, 0]] & chosen[b][matches[:, 1]], bool)
 
 
@@ -114,19 +132,16 @@ def _copy_small(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
             target.executemany(f'INSERT INTO "{name}" VALUES ({places})', rows)
 
 
-def _copy_pairs(
-    source: sqlite3.Connection, target: sqlite3.Connection, ids: Collection[int], chosen: dict[int, NDArray[np.bool_]]
-) -> None:
-    """Accepted pairs with the matches that stay."""
-    rows = source.execute("SELECT * FROM two_view_geometries WHERE rows > 0")
-    columns = [column[0] for column in rows.description]
-    number_at, rows_at, data_at = (columns.index(name) for name in ("pair_id", "rows", "data"))
-    insert = f"INSERT INTO two_view_geometries VALUES ({', '.join('?' * len(columns))})"
-    for row in rows:
-        a, b = divmod(row[number_at], MOST_IMAGES)
-        if a in ids and b in ids:
-            matches = np.frombuffer(row[data_at], np.uint32).reshape(-1, 2)
-            few = matches[_kept(chosen, a, b, matches.astype(np.int64))]
-            values = list(row)
-            values[rows_at], values[data_at] = len(few), few.tobytes()
-            target.execute(insert, values)
+def _copy_pairs(source: _Source, target: sqlite3.Connection, chosen: _Chosen) -> None:
+    """Keypoints, and accepted pairs with the matches that stay."""
+    columns = "image_id, rows, cols, data"
+    for image in sorted(chosen):
+        query = f"SELECT {columns} FROM keypoints WHERE image_id = ?"
+        row = source.connection.execute(query, (image,)).fetchone()
+        target.execute(f"INSERT INTO keypoints ({columns}) VALUES (?, ?, ?, ?)", row)
+    columns = "pair_id, cols, config, F, E, H, qvec, tvec"
+    for a, b, (data, *rest) in source.rows(f"data, {columns}"):
+        matches = _matches(data)
+        few = matches[_stays(chosen, a, b, matches)].astype(np.uint32)
+        insert = f"INSERT INTO two_view_geometries ({columns}, rows, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        target.execute(insert, (*rest, len(few), few.tobytes()))

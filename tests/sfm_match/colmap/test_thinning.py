@@ -1,6 +1,7 @@
 """The database of few matches with which poses are found."""
 
 import sqlite3
+from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 
@@ -44,6 +45,13 @@ def pairs_of(path: Path) -> Pairs:
     return found
 
 
+def inliers_of(path: Path, images: Collection[int] | None = None) -> dict[tuple[str, str], int]:
+    """Of the pairs between some images, by names; larger numbers first: the order must not matter."""
+    names = names_of(path)
+    pairs = {pair: len(one) for pair, one in pairs_of(path).items() if images is None or {*pair} <= {*images}}
+    return {(names[b], names[a]): count for (a, b), count in pairs.items()}
+
+
 def weaken(path: Path, pair: tuple[int, int], count: int) -> None:
     """Leaves a pair few matches."""
     with closing(sqlite3.connect(path)) as connection, connection:
@@ -59,7 +67,7 @@ def test_pairs_keep_as_many_as_the_mapper_needs(tmp_path: Path) -> None:
     weaken(path, (1, 4), 40)
     every = pairs_of(path)
     assert min(len(one) for pair, one in every.items() if pair != (1, 4)) > 3 * PER_PAIR
-    copy = thinned(path, tmp_path / "few.db", set(names_of(path).values()))
+    copy = thinned(path, tmp_path / "few.db", inliers_of(path))
     assert copy == tmp_path / "few.db"
     few = pairs_of(copy)
     assert few.keys() == every.keys()
@@ -74,7 +82,7 @@ def test_pairs_that_are_not_the_best_of_an_image_keep_enough_to_place_one(tmp_pa
     path = database(tmp_path / "all.db", images=14)
     for pair in list(pairs_of(path))[::2]:
         weaken(path, pair, 300)
-    copy = thinned(path, tmp_path / "few.db", set(names_of(path).values()))
+    copy = thinned(path, tmp_path / "few.db", inliers_of(path))
     assert copy is not None
     every, few = pairs_of(path), pairs_of(copy)
     assert all(len(matches) >= PER_OTHER for matches in few.values())
@@ -86,7 +94,7 @@ def test_pairs_that_are_not_the_best_of_an_image_keep_enough_to_place_one(tmp_pa
 def test_tracks_stay_whole(tmp_path: Path) -> None:
     """Keypoints that stay are matched with all that stay of their track."""
     path = database(tmp_path / "all.db")
-    copy = thinned(path, tmp_path / "few.db", set(names_of(path).values()))
+    copy = thinned(path, tmp_path / "few.db", inliers_of(path))
     assert copy is not None
     every, few = pairs_of(path), pairs_of(copy)
     staying = {(image, match[side]) for pair, one in few.items() for match in one for side, image in enumerate(pair)}
@@ -97,7 +105,7 @@ def test_tracks_stay_whole(tmp_path: Path) -> None:
 
 def test_the_mapper_takes_it(tmp_path: Path) -> None:
     path = database(tmp_path / "all.db")
-    copy = thinned(path, tmp_path / "few.db", set(names_of(path).values()))
+    copy = thinned(path, tmp_path / "few.db", inliers_of(path))
     (tmp_path / "out").mkdir()
     found = pycolmap.incremental_mapping(str(copy), str(tmp_path), str(tmp_path / "out"))
     assert found[0].num_reg_images() == IMAGES
@@ -108,7 +116,7 @@ def test_only_images_that_are_asked_for(tmp_path: Path) -> None:
     path = database(tmp_path / "all.db", scenes=2)
     names = names_of(path)
     wanted = [1, 2, 4, 5]
-    copy = thinned(path, tmp_path / "few.db", {names[image] for image in wanted})
+    copy = thinned(path, tmp_path / "few.db", inliers_of(path, wanted))
     assert copy is not None
     assert set(pairs_of(copy)) == {(a, b) for a in wanted for b in wanted if a < b}
     assert names_of(copy) == names  # what is small is there whole
@@ -121,5 +129,5 @@ def test_where_most_would_stay_there_is_no_copy(left: int, tmp_path: Path) -> No
     path = database(tmp_path / "all.db")
     for pair in pairs_of(path):
         weaken(path, pair, left)
-    assert thinned(path, tmp_path / "few.db", set(names_of(path).values())) is None
+    assert thinned(path, tmp_path / "few.db", inliers_of(path)) is None
     assert not (tmp_path / "few.db").exists()
