@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pairs.prune import among_first
-from sfm_match.colmap.queries import MOST_IMAGES
+from sfm_match.colmap.queries import MOST_IMAGES, TABLE
 
 # Matches of a pair, at least, where it has as many: of the pairs that are among the best of one of their images, and of
 # the others, which may be all that connects two parts: as many as place an image. With 50 of the best, AUC@1 degree of
@@ -69,7 +69,8 @@ class _Source:
     def of(cls, connection: sqlite3.Connection, inliers: Mapping[tuple[str, str], int]) -> "_Source":
         """Of pairs of names."""
         query = "SELECT image_id FROM images WHERE name = ?"
-        ids = {name: connection.execute(query, (name,)).fetchone()[0] for pair in inliers for name in pair}
+        names = {name for pair in inliers for name in pair}
+        ids = {name: connection.execute(query, (name,)).fetchone()[0] for name in names}
         pairs = np.array([sorted((ids[a], ids[b])) for a, b in inliers], np.int64).reshape(-1, 2)
         return cls(connection, pairs, np.array(list(inliers.values()), np.int64))
 
@@ -116,7 +117,7 @@ def _stays(chosen: _Chosen, a: int, b: int, matches: _Rows) -> NDArray[np.bool_]
 
 
 def _copy_small(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
-    """The schema, and all tables but the large ones."""
+    """The schema, and all of COLMAP's tables but the large ones: ours, which it reads past, grow with all pairs."""
     (version,) = source.execute("PRAGMA user_version").fetchone()  # COLMAP's own
     target.execute(f"PRAGMA user_version = {int(version)}")
     target.execute("PRAGMA synchronous = OFF")  # it lives as long as the mapper
@@ -126,7 +127,7 @@ def _copy_small(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
     ).fetchall()
     for kind, name, sql in made:
         target.execute(sql)
-        if kind == "table" and name not in _LARGE:
+        if kind == "table" and name not in _LARGE and not name.startswith(TABLE):
             rows = source.execute(f'SELECT * FROM "{name}"')
             places = ", ".join("?" * len(rows.description))
             target.executemany(f'INSERT INTO "{name}" VALUES ({places})', rows)
