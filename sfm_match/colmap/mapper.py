@@ -185,7 +185,7 @@ def _worth(one: _Try) -> tuple[float, int]:
 def _first(job: _Job, component: Component, attempt: "_Attempt") -> _Try:
     """With few matches; where images are missing then, on with all of them, and at last from the start."""
     best = _Try([], {}, True)
-    if job.options.robust_refinement:
+    if job.options.robust_refinement and len(component.names) > 2:
         few = thinned(job.database, _next(job, ".db"), component.inliers)
         if few is not None:
             best = _incremental(job, component, attempt, few=few)
@@ -263,6 +263,7 @@ def _incremental(
     pycolmap.set_random_seed(attempt.seed)
     options = incremental_options(replace(job.options, seed=attempt.seed), job.refine, attempt.pace)
     options.image_names = component.names
+    options.triangulation.ignore_two_view_tracks = len(component.names) > 2  # of two images there are no others
     options.use_prior_position = options.use_robust_loss_on_prior_position = attempt.priors
     held = _cameras_of_exif(job.database) if attempt.held else set[int]()
     options.constant_cameras = options.mapper.constant_cameras = held | job.constant

@@ -262,3 +262,20 @@ def test_two_places_joined_by_chance_are_not_one_that_fell_apart(tmp_path: Path)
     assert not tried(Model(NAMES[:5]), Model(NAMES[5:8])).is_enough(component)  # two are missing
     (ring,) = components(accepted_database(tmp_path / "c.db", [(i, (i + 1) % 10) for i in range(10)]), NAMES, 3)
     assert not apart.is_enough(ring)  # two of ten pairs are lost
+
+
+def test_two_images_make_a_model_where_that_is_enough(tmp_path: Path) -> None:
+    """All of their tracks are of two views, which COLMAP's mapper passes over where there may be longer ones."""
+    path = tmp_path / "database.db"
+    pycolmap.set_random_seed(0)
+    options = pycolmap.SyntheticDatasetOptions()
+    options.num_rigs, options.num_cameras_per_rig, options.num_frames_per_rig = 1, 1, 2
+    options.num_points3D, options.inlier_match_ratio = 800, 1.0
+    with pycolmap.Database.open(str(path)) as opened:
+        truth = pycolmap.synthesize_dataset(options, opened)
+    headers = {image.name: Header(1024, 768) for image in truth.images.values()}
+    output = tmp_path / "output"
+    output.mkdir()
+    found = map_components(path, tmp_path, headers, ReconstructOptions(min_model_size=2), output, Clock())
+    assert [model.num_reg_images() for model in found.models] == [2]
+    assert found.models[0].num_points3D() > 700  # all points, not those of few matches
