@@ -9,6 +9,7 @@ its end. Where the result says otherwise, lacks many images or lies far from GPS
 with GPS or without EXIF and with another seed, and the best counts.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -189,6 +190,7 @@ def _first(job: _Job, component: Component, attempt: "_Attempt") -> _Try:
         few = thinned(job.database, _next(job, ".db"), component.inliers)
         if few is not None:
             best = _incremental(job, component, attempt, few=few)
+            few.unlink(missing_ok=True)  # of a thousand components each has one
             if best.plausible and len(best.models) == 1 and len(registered(best.models[0])) < component.held:
                 best = max(best, _incremental(job, component, attempt, best.models[0]), key=_worth)
     if best.models and best.is_enough(component):
@@ -247,7 +249,8 @@ def _attempts(job: _Job, component: Component) -> Iterator[_Attempt]:
 
 def _next(job: _Job, suffix: str = "") -> Path:
     """A path in the mapper's folder that is not there yet."""
-    return job.output / f"{len(list(job.output.iterdir()))}{suffix}"
+    paths = (job.output / f"{number}{suffix}" for number in itertools.count())
+    return next(path for path in paths if not path.exists())
 
 
 def _incremental(

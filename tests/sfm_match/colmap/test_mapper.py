@@ -279,3 +279,19 @@ def test_two_images_make_a_model_where_that_is_enough(tmp_path: Path) -> None:
     found = map_components(path, tmp_path, headers, ReconstructOptions(min_model_size=2), output, Clock())
     assert [model.num_reg_images() for model in found.models] == [2]
     assert found.models[0].num_points3D() > 700  # all points, not those of few matches
+
+
+def test_databases_of_few_matches_do_not_pile_up(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Path] = []
+
+    def thinned(_: Path, copy: Path, __: object) -> Path:
+        copy.touch(exist_ok=False)
+        made.append(copy)
+        return copy
+
+    monkeypatch.setattr(mapper, "thinned", thinned)
+    runs.found, runs.of_few = {(7, False): [Model(NAMES[:4])]}, [[Model(NAMES[:4])]]
+    mapped(tmp_path, robust=True)
+    assert made
+    assert not any(path.exists() for path in made)
+    assert len(runs.databases) > 1  # each with a folder of its own
