@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pairs.prune import among_first
-from sfm_match.colmap.queries import MOST_IMAGES, TABLE
+from sfm_match.colmap.queries import MOST_IMAGES
 
 # Matches of a pair, at least, where it has as many: of the pairs that are among the best of one of their images, and of
 # the others, which may be all that connects two parts: as many as place an image. With 50 of the best, AUC@1 degree of
@@ -23,7 +23,9 @@ from sfm_match.colmap.queries import MOST_IMAGES, TABLE
 PER_PAIR, PER_OTHER = 100, 30
 _BEST = 10  # pairs of an image: those with most matches
 _WORTH_IT = 0.4  # share of the matches that may be left, at most: with more there is little to gain
-_LARGE = ("keypoints", "descriptors", "matches", "two_view_geometries")  # tables that are not copied whole
+# COLMAP's tables: ours grow with all pairs, and what else is in a database is nothing to a mapper
+_SMALL = ("rigs", "rig_sensors", "cameras", "frames", "frame_data", "images", "pose_priors")
+_LARGE = ("keypoints", "descriptors", "matches", "two_view_geometries")  # not copied whole
 _Rows = NDArray[np.int64]
 _Chosen = dict[int, NDArray[np.bool_]]  # image -> (N,) which of its keypoints are in a match that is chosen
 
@@ -117,20 +119,21 @@ def _stays(chosen: _Chosen, a: int, b: int, matches: _Rows) -> NDArray[np.bool_]
 
 
 def _copy_small(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
-    """The schema, and all of COLMAP's tables but the large ones: ours, which it reads past, grow with all pairs."""
+    """COLMAP's schema, and its tables but the large ones."""
     (version,) = source.execute("PRAGMA user_version").fetchone()  # COLMAP's own
     target.execute(f"PRAGMA user_version = {int(version)}")
     target.execute("PRAGMA synchronous = OFF")  # it lives as long as the mapper
     made = source.execute(
-        "SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' "
+        "SELECT name, tbl_name, sql FROM sqlite_master WHERE type IN ('table', 'index') AND sql IS NOT NULL "
         "ORDER BY type <> 'table'"
     ).fetchall()
-    for kind, name, sql in made:
-        target.execute(sql)
-        if kind == "table" and name not in _LARGE and not name.startswith(TABLE):
-            rows = source.execute(f'SELECT * FROM "{name}"')
+    for name, table, sql in made:
+        if table in (*_SMALL, *_LARGE):
+            target.execute(sql)
+        if name in _SMALL:
+            rows = source.execute(f"SELECT * FROM {name}")
             places = ", ".join("?" * len(rows.description))
-            target.executemany(f'INSERT INTO "{name}" VALUES ({places})', rows)
+            target.executemany(f"INSERT INTO {name} VALUES ({places})", rows)
 
 
 def _copy_pairs(source: _Source, target: sqlite3.Connection, chosen: _Chosen) -> None:
