@@ -172,7 +172,8 @@ def _build(job: Job, partial: Path, origin: Origin, clock: Clock) -> None:
                 write_records(connection, {_BUILT: origin.recorded})
     how = How(options.verify, options.accept_pairs == "all", features.rotations)
     with clock.on("verify" if options.verify else "write"):
-        work = verification_work(partial, iter_matches(matches, features), how)
+        # without verification all pairs cost alike, and their matches are not read for it
+        work = verification_work(partial, iter_matches(matches, features), how) if how.verify else None
         with closing(
             job.progress("verify" if options.verify else "import", len(matches.usable), "pairs", work)
         ) as progress:

@@ -97,9 +97,14 @@ def test_finds_the_cameras(synthetic: tuple[Path, pycolmap.Reconstruction, str],
     assert counts == (1, 1, 12, 12)
 
 
-def test_keypoints_and_matches_arrive_unchanged(synthetic: tuple[Path, pycolmap.Reconstruction, str]) -> None:
+def test_keypoints_and_matches_arrive_unchanged(
+    synthetic: tuple[Path, pycolmap.Reconstruction, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     work, _, _ = synthetic
+    told: list[Path] = []
+    monkeypatch.setattr("sfm_match.stages.import_.verification_work", lambda path, *_: told.append(path))
     import_(work, verify=False, camera_mode="per-image", overwrite=True)
+    assert not told  # all pairs cost alike: no match is read beforehand
     ours = pycolmap.Database.open(str(work / "database.db"))
     truth = pycolmap.Database.open(str(work.parent / "truth.db"))
     by_name = {image.name: image.image_id for image in truth.read_all_images()}
