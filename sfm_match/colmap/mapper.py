@@ -187,7 +187,8 @@ def _first(job: _Job, component: Component, attempt: "_Attempt") -> _Try:
     """With few matches; where images are missing then, on with all of them, and at last from the start."""
     best = _Try([], {}, True)
     if job.options.robust_refinement and len(component.names) > 2:
-        few = thinned(job.database, _next(job, ".db"), component.inliers)
+        with job.clock.on("map"):
+            few = thinned(job.database, _next(job, ".db"), component.inliers)
         if few is not None:
             best = _incremental(job, component, attempt, few=few)
             few.unlink(missing_ok=True)  # of a thousand components each has one

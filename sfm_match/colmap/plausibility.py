@@ -40,6 +40,7 @@ LEAST_JUDGED = 6  # images; with fewer, one gross tag cannot be told from a wron
 MIN_ANGLE = 1.5  # degrees; the mappers' own filter
 _ROTATION_ANGLE = 0.5  # degrees between the two rays of a point, below which an image pair only rotates
 _SAMPLE = 2000  # points whose angles are measured
+_RAYS = 50  # of a point, at most
 MIN_POINTS = 30  # of an image: COLMAP's abs_pose_min_num_inliers
 MIN_SHARED_POINTS = 15  # of them, seen by three images or more
 MIN_TRACK_LENGTH = 2.1  # mean; at or below, next to nothing but two-view points
@@ -222,6 +223,7 @@ def _judge_parallax(model: "pycolmap.Reconstruction") -> _Found:
     for number in numbers[:: max(1, -(-len(numbers) // _SAMPLE))]:
         point = model.points3D[number]
         seen = sorted({element.image_id for element in point.track.elements})
+        seen = seen[:: -(-len(seen) // _RAYS)]
         if len(seen) > 1:
             alike[len(seen)].append((seen, point.xyz))
     largest, pairs, angles = [], [], []

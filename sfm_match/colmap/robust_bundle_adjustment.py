@@ -35,6 +35,7 @@ _HEAVY_TAIL = 2.5
 _STRICT = 1.0
 _EFFICIENT = 2.385  # deviations, without: 95 % as exact as least squares where there is nothing but noise
 _ITERATIONS = 50
+_AT_ONCE = 750_000  # observations times iterations of a call of the solver: a second or so
 _MAX_ERROR, _MIN_ANGLE = 4.0, 1.5  # pixels, degrees: what COLMAP's mappers keep
 
 
@@ -75,7 +76,9 @@ def refine_robustly(
     options.refine_focal_length = options.refine_extra_params = refine_cameras
     options.print_summary = False
     options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
-    options.ceres.solver_options.max_num_iterations = _ITERATIONS
+    observations = sum(image.num_points3D for image in refined.images.values())
+    at_once = min(max(1, _AT_ONCE // max(observations, 1)), _ITERATIONS)
+    options.ceres.solver_options.max_num_iterations = at_once
     options.ceres.solver_options.num_threads = threads
     config = pycolmap.BundleAdjustmentConfig()
     for image in refined.images.values():
@@ -93,18 +96,42 @@ def refine_robustly(
         width = _STRICT if found.tail > _HEAVY_TAIL else _EFFICIENT
         options.ceres.solver_options.function_tolerance = tolerance
         options.ceres.loss_function_scale = max(_LEAST_SCALE, width * found.deviation)
-        # not pycolmap.bundle_adjustment, which is the same and logs whatever the log level
-        if priors:
-            adjuster = pycolmap.create_pose_prior_bundle_adjuster(
-                options, _prior_options(), config, list(priors), refined
-            )
-        else:
-            adjuster = pycolmap.create_default_bundle_adjuster(options, config, refined)
-        if not adjuster.solve().is_solution_usable():
+        if not _solved(options, config, refined, priors, -(-_ITERATIONS // at_once)):
             return model
     pycolmap.ObservationManager(refined).filter_all_points3D(_MAX_ERROR, _MIN_ANGLE)
     refined.update_point_3d_errors()
     return refined
+
+
+def _solved(
+    options: "pycolmap.BundleAdjustmentOptions",
+    config: "pycolmap.BundleAdjustmentConfig",
+    model: "pycolmap.Reconstruction",
+    priors: Sequence["pycolmap.PosePrior"],
+    calls: int,
+) -> bool:
+    """Whether the solver, called as often as that at most, found something usable.
+
+    Python does nothing during a call, not even act on a signal: each has few iterations, and the next goes on from it.
+    """
+    import pycolmap
+
+    def created() -> "pycolmap.BundleAdjuster":
+        # not pycolmap.bundle_adjustment, which is the same and logs whatever the log level
+        if priors:
+            return pycolmap.create_pose_prior_bundle_adjuster(options, _prior_options(), config, list(priors), model)
+        return pycolmap.create_default_bundle_adjuster(options, config, model)
+
+    adjuster = created()
+    for call in range(calls):
+        if call and priors:  # it moves the model to its own axes when it is made, and back when it has solved
+            adjuster = created()
+        found = adjuster.solve()
+        if not found.is_solution_usable():
+            return False
+        if found.termination_type != pycolmap.BundleAdjustmentTerminationType.NO_CONVERGENCE:
+            break
+    return True
 
 
 def _prior_options() -> "pycolmap.PosePriorBundleAdjustmentOptions":
