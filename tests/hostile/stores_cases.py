@@ -28,7 +28,8 @@ def _set(name: str, change: Callable[[Any], Any], arrays: Arrays) -> None:
 
 
 def _filled(value: float, values: np.ndarray) -> np.ndarray:
-    values = values.copy()
+    wide = values.dtype == np.uint16 and value > np.iinfo(np.uint16).max
+    values = values.astype(np.uint32) if wide else values.copy()  # a file of matches may have either
     with np.errstate(all="ignore"):
         values.reshape(-1)[:: max(1, values.size // 7)] = value
     return values
