@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
@@ -21,7 +22,7 @@ from threadpoolctl import threadpool_limits
 from pairs.graph import Graph
 from pairs.prune import among_first
 from sfm_match.colmap.growth import Earlier, restore_keypoints
-from sfm_match.colmap.queries import MOST_IMAGES, open_for_reading, read_record, write_records
+from sfm_match.colmap.queries import MOST_IMAGES, DamagedDatabase, open_for_reading, read_record, write_records
 from sfm_match.errors import NothingDone
 from sfm_match.images.collection import Collection
 from sfm_match.images.coordinates import ImageGeometry
@@ -62,9 +63,12 @@ class Adjusted:
 
 
 def adjusted_before(database: Path) -> Adjusted | None:
-    """What was done in a database, or None."""
+    """What was done in a database, or None. Raises DamagedDatabase."""
     note = read_record(database, _NOTE)
-    return None if note is None else Adjusted(**json.loads(note))
+    try:
+        return None if note is None else msgspec.json.decode(note, type=Adjusted)
+    except msgspec.MsgspecError as error:
+        raise DamagedDatabase(database, f"{_NOTE}: {error}") from error
 
 
 def adjust_keypoints(

@@ -14,7 +14,7 @@ from jobs import copied_job
 from jobs import sfm_match as command
 
 import sfm_match
-from sfm_match.colmap.queries import MOST_IMAGES
+from sfm_match.colmap.queries import MOST_IMAGES, DamagedDatabase, write_records
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.job.progress import Progress
 from sfm_match.options.job_file import read_job
@@ -186,3 +186,14 @@ def test_on_the_command_line(work: Path, tmp_path: Path) -> None:
     job = tmp_path / "job.yaml"
     job.write_text("images: images\nadjust-keypoints: false\n")
     assert read_job(job)["adjust_keypoints"] is False
+
+
+@pytest.mark.parametrize(
+    "note", ['{"paivs": 3, "keypoints": 1, "median": 0.1, "unreadable": 0}', "{", '{"pairs": "x"}']
+)
+def test_a_note_of_what_was_done_that_is_damaged_is_told(note: str, tmp_path: Path) -> None:
+    """A flipped bit in it was an internal error."""
+    with closing(sqlite3.connect(tmp_path / "a.db")) as connection, connection:
+        write_records(connection, {"adjusted": note})
+    with pytest.raises(DamagedDatabase, match=r"a.db: damaged \(adjusted: "):
+        adjustment.adjusted_before(tmp_path / "a.db")
