@@ -12,6 +12,7 @@ import select
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -51,6 +52,17 @@ def removed_if_stopped(*paths: Path, remove: Callable[[], None] | None = None) -
         yield
     finally:
         del _unfinished[key]
+
+
+@contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """An empty folder that is gone afterwards, also where a second signal comes while it is removed."""
+    path = Path(tempfile.mkdtemp(prefix=prefix))
+    with removed_if_stopped(path):
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Picture files: where they may be written, how, and text in them."""
 
 import bisect
-import tempfile
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from sfm_match.errors import SfmMatchError, UsageError, quoted
 from sfm_match.job.outputs import check_output
-from sfm_match.signals import removed_if_stopped
+from sfm_match.signals import temporary_folder
 from sfm_match.store.shard import replacing
 
 Pixels = NDArray[np.uint8]
@@ -59,8 +58,8 @@ def _as_png(pixels: Pixels) -> bytes:
     """
     import pycolmap
 
-    with tempfile.TemporaryDirectory(prefix="sfm-match-") as folder, removed_if_stopped(Path(folder)):
-        path = Path(folder) / "picture.png"
+    with temporary_folder("sfm-match-") as folder:
+        path = folder / "picture.png"
         if not pycolmap.Bitmap.from_array(np.ascontiguousarray(pixels)).write(str(path)):
             raise SfmMatchError(f"{folder}: a picture cannot be written there (a full disk?)")
         return path.read_bytes()

@@ -1,6 +1,7 @@
 """Signals at the command line; `scripts/signals.py` looks at every stage."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -82,3 +83,22 @@ def test_handlers_are_as_before_afterwards() -> None:
         assert [signal.getsignal(number) for number in every] != before
     assert [signal.getsignal(number) for number in every] == before
     assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_a_temporary_folder_goes_and_is_known_until_it_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second signal ends the process at once, and removes what is known then."""
+    known: list[int] = []
+    remove = shutil.rmtree
+
+    def noted(path: Path, *, ignore_errors: bool) -> None:
+        known.append(len(signals._unfinished))
+        remove(path, ignore_errors=ignore_errors)
+
+    monkeypatch.setattr(shutil, "rmtree", noted)
+    with signals.temporary_folder("sfm-match-test-") as folder:
+        (folder / "file").touch()
+    assert not folder.exists()
+    with pytest.raises(KeyError), signals.temporary_folder("sfm-match-test-") as other:
+        raise KeyError
+    assert not other.exists()
+    assert known == [1, 1]

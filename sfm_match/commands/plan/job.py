@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,7 +29,7 @@ from sfm_match.refine.keypoints import PARTNERS
 from sfm_match.runtime.devices import choose, devices_of
 from sfm_match.runtime.gpus import gpus
 from sfm_match.runtime.planning import WORKERS, assumed_free
-from sfm_match.signals import removed_if_stopped
+from sfm_match.signals import temporary_folder
 from sfm_match.stages.base import STAGES, Job
 from sfm_match.stages.feature_cache import KEPT
 from sfm_match.stages.match_blocks import BLOCK
@@ -131,10 +130,8 @@ def plan(
     place = Workspace(Path(workspace), overwrite=overwrite)  # not opened: that would make it, and lock it
     place.read_record()  # refuses another version's, as opening does
     sampling = Sampling(every.extract.fps, every.extract.frames)
-    with tempfile.TemporaryDirectory(prefix="sfm-match-plan-") as frames, removed_if_stopped(Path(frames)):  # of videos
-        collection = preview_collection(
-            place, Path(images), every.extract.masks, sampling, Path(frames), overwrite=overwrite
-        )
+    with temporary_folder("sfm-match-plan-") as frames:  # of videos
+        collection = preview_collection(place, Path(images), every.extract.masks, sampling, frames, overwrite=overwrite)
         return _planned(Job(place, collection, every, overwrite=overwrite))
 
 

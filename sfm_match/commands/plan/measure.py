@@ -2,7 +2,6 @@
 
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from sfm_match.job.cores import cores
 from sfm_match.job.progress import StageReport
 from sfm_match.options.run import RunOptions
 from sfm_match.refine.keypoints import UNIT
-from sfm_match.signals import removed_if_stopped
+from sfm_match.signals import temporary_folder
 
 PHOTOGRAPHS = 6  # half of them neighbours by name, which are likely to match
 
@@ -56,8 +55,8 @@ def measure(folder: Path, names: Sequence[str], options: RunOptions) -> Measured
     Raises:
         UsageError, NothingDone: as `run` would, where the model or the device is not there.
     """
-    with tempfile.TemporaryDirectory(prefix="sfm-match-plan-") as place, removed_if_stopped(Path(place)):
-        photographs, workspace = Path(place) / "images", Path(place) / "workspace"
+    with temporary_folder("sfm-match-plan-") as place:
+        photographs, workspace = place / "images", place / "workspace"
         photographs.mkdir()
         for number, name in enumerate(sample_of(names)):
             shutil.copyfile(folder / name, photographs / f"{number:03d}{Path(name).suffix}")
