@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sfm_match.colmap.queries import (
     CONTENT,
@@ -24,6 +23,7 @@ from sfm_match.colmap.queries import (
     DatabaseError,
     content_digest,
     file_state,
+    matches_of,
     read_record,
     reading,
 )
@@ -202,7 +202,7 @@ def _of_pairs(connection: sqlite3.Connection, known: _Known) -> Iterator[str]:
                 yield f"{table}: pair {pair} is of images that are not there"
             if not _is_size(data, rows, 2) or columns not in (0, 2):
                 yield f"{table}: pair {pair} has not as many matches as it should"
-            indices: NDArray[np.uint32] = np.frombuffer(data or b"", np.uint32).reshape(-1, 2)
+            indices = matches_of(data)
             if (indices >= (known.keypoints[a], known.keypoints[b])).any():
                 yield f"{table}: pair {pair} has matches of keypoints that are not there"
             if geometry and not (

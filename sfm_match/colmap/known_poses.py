@@ -7,6 +7,7 @@ from sfm_match.colmap import hush_colmap
 from sfm_match.colmap.mapper import Mapped
 from sfm_match.colmap.mapper_options import incremental_options
 from sfm_match.colmap.model_io import read_model
+from sfm_match.colmap.triangulation import loaded
 from sfm_match.errors import UsageError
 from sfm_match.job.log import LOGGER
 from sfm_match.job.progress import Clock
@@ -52,13 +53,8 @@ def _posed(database: Path, known: "pycolmap.Reconstruction", folder: Path) -> "p
     """The database's images, cameras, rigs and frames, with the poses and intrinsics of a model, and no points."""
     import pycolmap
 
-    opened = pycolmap.Database.open(str(database))
-    try:
-        cache = pycolmap.DatabaseCache.create(opened, pycolmap.DatabaseCacheOptions(load_all_images=True))
-    finally:
-        opened.close()
     model = pycolmap.Reconstruction()
-    model.load(cache)
+    model.load(loaded(database, pycolmap.DatabaseCacheOptions(load_all_images=True)))
     with_pose = {image.name: image for image in known.images.values() if image.has_pose}
     taken: dict[int, tuple[str, pycolmap.Camera]] = {}  # camera of the database -> the image it was taken from
     for image in sorted(model.images.values(), key=lambda one: one.name):

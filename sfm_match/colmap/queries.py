@@ -184,6 +184,11 @@ def as_database_error(path: Path, error: Exception) -> DatabaseError:
     return DamagedDatabase(path, str(error))
 
 
+def matches_of(data: bytes | None) -> NDArray[np.uint32]:
+    """(M, 2) keypoints of the first and the second image, as `matches` and `two_view_geometries` hold them."""
+    return np.frombuffer(data or b"", np.uint32).reshape(-1, 2)
+
+
 def _has(connection: sqlite3.Connection, table: str) -> bool:
     return connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone() is not None
 
@@ -274,7 +279,7 @@ def inliers(path: Path, first: str, second: str) -> NDArray[np.uint32]:
         a, b = (_image_id(connection, path, name) for name in (first, second))
         query = "SELECT data FROM two_view_geometries WHERE pair_id = ?"
         row = connection.execute(query, (min(a, b) * MOST_IMAGES + max(a, b),)).fetchone()
-    found = np.frombuffer((row and row[0]) or b"", np.uint32).reshape(-1, 2)
+    found = matches_of(row and row[0])
     return found if a < b else found[:, ::-1]
 
 

@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pairs.prune import among_first
-from sfm_match.colmap.queries import MOST_IMAGES
+from sfm_match.colmap.queries import MOST_IMAGES, matches_of
 
 # Matches of a pair, at least, where it has as many: of the pairs that are among the best of one of their images, and of
 # the others, which may be all that connects two parts: as many as place an image. With 50 of the best, AUC@1 degree of
@@ -76,7 +77,7 @@ class _Source:
         pairs = np.array([sorted((ids[a], ids[b])) for a, b in inliers], np.int64).reshape(-1, 2)
         return cls(connection, pairs, np.array(list(inliers.values()), np.int64))
 
-    def rows(self, columns: str) -> Iterator[tuple[int, int, tuple[object, ...]]]:
+    def rows(self, columns: str) -> Iterator[tuple[int, int, tuple[Any, ...]]]:
         """Image, image and some columns of each pair."""
         query = f"SELECT {columns} FROM two_view_geometries WHERE pair_id = ?"
         for a, b in self.pairs.tolist():
@@ -85,12 +86,7 @@ class _Source:
     def each(self) -> Iterator[tuple[int, int, _Rows]]:
         """Image, image and (M, 2) matches of each pair."""
         for a, b, (data,) in self.rows("data"):
-            yield a, b, _matches(data)
-
-
-def _matches(data: object) -> _Rows:
-    """(M, 2) as COLMAP stores them."""
-    return np.frombuffer(data, np.uint32).reshape(-1, 2).astype(np.int64)  # type: ignore[call-overload, no-any-return]
+            yield a, b, matches_of(data).astype(np.int64)
 
 
 def _chosen(source: _Source) -> _Chosen:
@@ -145,7 +141,7 @@ def _copy_pairs(source: _Source, target: sqlite3.Connection, chosen: _Chosen) ->
         target.execute(f"INSERT INTO keypoints ({columns}) VALUES (?, ?, ?, ?)", row)
     columns = "pair_id, cols, config, F, E, H, qvec, tvec"
     for a, b, (data, *rest) in source.rows(f"data, {columns}"):
-        matches = _matches(data)
-        few = matches[_stays(chosen, a, b, matches)].astype(np.uint32)
+        matches = matches_of(data)
+        few = matches[_stays(chosen, a, b, matches.astype(np.int64))]
         insert = f"INSERT INTO two_view_geometries ({columns}, rows, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         target.execute(insert, (*rest, len(few), few.tobytes()))

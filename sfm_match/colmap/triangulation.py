@@ -24,12 +24,7 @@ def triangulated(
     """
     import pycolmap
 
-    opened = pycolmap.Database.open(str(database))
-    try:
-        wanted = pycolmap.DatabaseCacheOptions(image_names=set(names))
-        cache = pycolmap.DatabaseCache.create(opened, wanted)
-    finally:
-        opened.close()
+    cache = loaded(database, pycolmap.DatabaseCacheOptions(image_names=set(names)))
     full = pycolmap.Reconstruction(model)
     options = pycolmap.IncrementalTriangulatorOptions(random_seed=seed)
     mapper = pycolmap.IncrementalMapper(cache)
@@ -40,3 +35,14 @@ def triangulated(
     mapper.filter_points(pycolmap.IncrementalMapperOptions())
     mapper.end_reconstruction(False)
     return full
+
+
+def loaded(database: Path, options: "pycolmap.DatabaseCacheOptions") -> "pycolmap.DatabaseCache":
+    """What COLMAP's mappers hold of a database in memory."""
+    import pycolmap
+
+    opened = pycolmap.Database.open(str(database))
+    try:
+        return pycolmap.DatabaseCache.create(opened, options)
+    finally:
+        opened.close()

@@ -22,7 +22,14 @@ from threadpoolctl import threadpool_limits
 from pairs.graph import Graph
 from pairs.prune import among_first
 from sfm_match.colmap.growth import Earlier, restore_keypoints
-from sfm_match.colmap.queries import MOST_IMAGES, DamagedDatabase, open_for_reading, read_record, write_records
+from sfm_match.colmap.queries import (
+    MOST_IMAGES,
+    DamagedDatabase,
+    matches_of,
+    open_for_reading,
+    read_record,
+    write_records,
+)
 from sfm_match.errors import NothingDone
 from sfm_match.images.collection import Collection
 from sfm_match.images.coordinates import ImageGeometry
@@ -196,7 +203,7 @@ class _Source:
         for pair in pairs:
             query = "SELECT data FROM two_view_geometries WHERE pair_id = ?"
             ((data,),) = self._connection.execute(query, (int(pair @ (MOST_IMAGES, 1)),))
-            rows = np.frombuffer(data, np.uint32).reshape(-1, 2).astype(np.int64)
+            rows = matches_of(data).astype(np.int64)
             a, b = (
                 _Side(image, self.spans[image].start + rows[:, side], points[image][rows[:, side]])
                 for side, image in enumerate(map(int, pair))
@@ -222,7 +229,7 @@ class _Source:
         for number in pairs.tolist():
             query = "SELECT data FROM two_view_geometries WHERE pair_id = ?"
             ((data,),) = self._connection.execute(query, (number,))
-            rows = np.frombuffer(data, np.uint32).reshape(-1, 2).astype(np.int64)
+            rows = matches_of(data).astype(np.int64)
             for side, image in enumerate(divmod(number, MOST_IMAGES)):
                 found[self.spans[image].start + rows[:, side]] = True
         return found

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pairs.graph import Graph
-from sfm_match.colmap.queries import MOST_IMAGES, PAIRS, open_for_reading
+from sfm_match.colmap.queries import MOST_IMAGES, PAIRS, matches_of, open_for_reading
 from sfm_match.images.coordinates import plan_geometry
 from sfm_match.images.files import Header
 from sfm_match.matching.acceptance import Verdict
@@ -145,7 +145,7 @@ def _chosen_matches(
         a, b = (int(place[end]) for end in divmod(pair, MOST_IMAGES))
         number = row.get(min(a, b) * count + max(a, b))
         if number is not None:
-            indices = np.frombuffer(data, np.uint32).reshape(-1, 2).astype(np.int64)
+            indices = matches_of(data).astype(np.int64)
             indices = indices[spread(len(indices), each)]
             found[number] = (min(a, b), max(a, b), indices if a < b else indices[:, ::-1])
     return found
