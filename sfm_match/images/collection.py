@@ -245,7 +245,8 @@ def refresh_collection(
     if known is not None and source.videos and known.source.named != images and not overwrite:
         raise UsageError(_of_another(images, workspace, known))
     if videos:
-        source = take_frames(source, videos, sampling, masks, progress, overwrite=overwrite)
+        with workspace.one_part_at_a_time():  # the first part takes the frames, the others find them
+            source = take_frames(source, videos, sampling, masks, progress, overwrite=overwrite)
     return _refreshed(workspace, known, source, masks, overwrite=overwrite)
 
 

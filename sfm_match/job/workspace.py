@@ -17,11 +17,11 @@ from sfm_match.options.base import flag
 from sfm_match.options.stages import OPTION_NAMES
 from sfm_match.signals import removed_if_stopped
 from sfm_match.store.records import DamagedRecord, OtherSchema, read_json, sealed
-from sfm_match.store.shard import remove_leftovers, sha256_of, write_text
+from sfm_match.store.shard import TEMPORARY, remove_leftovers, sha256_of, write_text
 
 SCHEMA = 1  # of the record; raise it when the results of earlier versions are no longer what this one would make
 FROM = "from"  # in a stage's inputs: the program whose files they were read from, with `convert --from`
-_LOCK_SECONDS = 120.0  # that a part waits for others that begin at the same time
+_ALONE = ".alone"  # what a process that has the folder for itself says it works on
 ANEW = "choose another --workspace, or begin anew with `sfm-match extract --overwrite` or `run --overwrite`"
 _CURE = (
     "`sfm-match doctor --repair` moves it aside, and the next run with the same options takes up what is there; or "
@@ -92,21 +92,17 @@ class Workspace:
         return self._part is not None
 
     def __enter__(self) -> Self:
-        """Locks the folder. Of a part: only until it has said that it is there.
+        """Takes the folder for itself, or of a part: says that it is there.
 
         Raises:
             WorkspaceBusy: another process works here.
             RecordError: another version of the program worked here.
             UsageError: the folder cannot be made or written.
         """
-        with self._refusals():
-            if self._part is not None:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                with self._lock.acquire(timeout=_LOCK_SECONDS):
-                    self.read_record()
-                    self._held.enter_context(present(self.parts, self._part))
-                self._at_work = True
-                return self  # temporary files that are here may be those of others, who live
+        if self._part is not None:
+            self.read_record()
+            self._join()
+            return self  # temporary files that are here may be those of others, who live
         self.lock()
         try:
             self.read_record()
@@ -118,10 +114,16 @@ class Workspace:
         return self
 
     def lock(self) -> None:
-        """Locks the folder, whatever is in it. Raises WorkspaceBusy or UsageError."""
+        """Takes the folder for itself, whatever is in it. Raises WorkspaceBusy or UsageError.
+
+        Where locks do not reach other machines, each says that it is there before it looks for others: of two that
+        begin at the same time at least one sees the other.
+        """
         with self._refusals(), self._held as entering:
             self.folder.mkdir(parents=True, exist_ok=True)
             entering.enter_context(self._lock.acquire(timeout=0))
+            own = entering.enter_context(present(self.folder, _ALONE))
+            self._refuse_beside(others_present(self.folder, _ALONE, own))
             if others := others_present(self.parts):
                 raise WorkspaceBusy(
                     f"{self.folder}: parts of this job are at work ({', '.join(others[:2])}"
@@ -130,6 +132,21 @@ class Workspace:
             self._held = entering.pop_all()
             self._at_work = True
 
+    def _join(self) -> None:
+        """Does its part beside others. Raises WorkspaceBusy or UsageError."""
+        with self._refusals(), self._held as entering:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            entering.enter_context(present(self.parts, str(self._part)))
+            self._refuse_beside(others_present(self.folder, _ALONE))
+            self._held = entering.pop_all()
+            self._at_work = True
+
+    def _refuse_beside(self, alone: list[str]) -> None:
+        """Raises WorkspaceBusy where a process has the folder for itself."""
+        if alone:
+            where = alone[0].rpartition(TEMPORARY)[2].rpartition("-")[0]  # its machine and process
+            raise WorkspaceBusy(f"{self.folder}: another sfm-match works here ({where}); wait for it or stop it")
+
     def unlock(self) -> None:
         """Gives the folder back."""
         self._at_work = False
@@ -137,13 +154,16 @@ class Workspace:
 
     @contextlib.contextmanager
     def one_part_at_a_time(self) -> Iterator[None]:
-        """For a part: no other part is within such a block at the same time.
-
-        Raises:
-            WorkspaceBusy: another one stays in it.
-        """
-        with self._refusals(), self._lock.acquire(timeout=_LOCK_SECONDS):
+        """Other parts wait, where locks reach them."""
+        if not self.shared:
             yield
+            return
+        with self._refusals():
+            self._lock.acquire()
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     @contextlib.contextmanager
     def _refusals(self) -> Iterator[None]:

@@ -6,7 +6,6 @@ another strategy) make new files beside those that are there. `pair_blocks` plan
 
 import dataclasses
 from collections.abc import Mapping
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -138,7 +137,7 @@ def run(job: Job) -> StageReport:
 def _planned(job: Job, features: FeatureSet, inputs: dict[str, Any]) -> tuple[MatchSet, list[BlockPlan]]:
     """What is matched, and the blocks that are to be: of a part, its own. The record and the folder are made ready."""
     workspace, part = job.workspace, job.options.match.part
-    with workspace.one_part_at_a_time() if part is not None else nullcontext():
+    with workspace.one_part_at_a_time():
         before = scan_matches(workspace, job.collection, features, inputs)
         if not len(before.usable):
             raise NothingDone(f"{workspace.pairs}: no pair of images that both have features")

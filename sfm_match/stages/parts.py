@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from sfm_match.images.collection import Collection, write_failed
 from sfm_match.job.workspace import Workspace
 from sfm_match.stages.state import FeatureSet, MatchSet, scan_features
-from sfm_match.store.shard import fingerprint, open_shard, sha256_of, write_shard
+from sfm_match.store.shard import fingerprint, open_shard, sha256_of, unless_there, write_shard
 
 _AGREED = "match-{}.h5"  # in the folder of parts
 
 
 def agreed_pairs(workspace: Workspace, features: FeatureSet, found: MatchSet) -> NDArray[np.int64]:
-    """(P, 2) the pairs that were open when the first part began, places in the names. The caller holds the lock.
+    """(P, 2) the pairs that were open when the first part began, places in the names.
 
     Raises:
         ShardError: what it wrote down cannot be read.
@@ -24,7 +24,7 @@ def agreed_pairs(workspace: Workspace, features: FeatureSet, found: MatchSet) ->
     told = [found.fingerprint, found.names, sorted(features.signatures.items()), sha256_of(workspace.pairs)]
     path = workspace.parts / _AGREED.format(fingerprint(told))
     if not path.exists():
-        write_shard(path, {"pairs": found.open_pairs.astype(np.int32)}, {})
+        write_shard(path, {"pairs": found.open_pairs.astype(np.int32)}, {}, unless_there)
     with open_shard(path, "match") as file:
         pairs: NDArray[np.int64] = file["pairs"][()].astype(np.int64)
     return pairs

@@ -257,19 +257,22 @@ def read_pairs_of(path: Path, head: BlockHead, features: FeatureSet) -> list[Mat
 
 
 def iter_matches(matches: MatchSet, features: FeatureSet) -> Iterator[NamedMatches]:
-    """The matches of the pairs of `pairs.txt`, file by file: both names, and what was found.
+    """The matches of the pairs of `pairs.txt`, file by file: both names, and what was found; each pair once.
 
     Raises:
         ShardError: a file cannot be read.
     """
     rank = {name: i for i, name in enumerate(matches.names)}
     listed = np.unique(matches.listed @ (len(rank), 1))
+    given = np.zeros(len(listed), bool)
     for path, head in sorted(matches.heads.items()):  # not in the order in which they came
         codes = head.pair_codes(rank, features.signatures)
         # not np.isin, which would sort all pairs again for each file
         places = np.searchsorted(listed, codes).clip(max=len(listed) - 1)
+        wanted = (listed[places] == codes) & ~given[places]  # a part that was taken for dead may match a pair again
+        given[places[wanted]] = True
         found = read_pairs_of(path, head, features)
         names = list(head.images)
-        for number in np.flatnonzero(listed[places] == codes):
+        for number in np.flatnonzero(wanted):
             i, j = head.pairs[number]
             yield names[i], names[j], found[number]

@@ -15,7 +15,9 @@ import re
 import shutil
 import socket
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +77,35 @@ def _writer(pid: int) -> str:
     return f"{_host()}-{pid}-"
 
 
+@cache
 def _host() -> str:
-    return re.sub(r"[^\w.-]", "_", socket.gethostname())
+    """This machine, or this container: several may have one name, and then processes of one number."""
+    name = re.sub(r"[^\w.-]", "_", socket.gethostname())
+    try:
+        # of this start of the machine, and of the processes that see one another
+        start = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+        seen = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:  # another system
+        return name
+    return f"{name}-{fingerprint([start, seen])[:6]}"
+
+
+_WRITER = re.compile(rf".*{TEMPORARY}(?P<host>.+)-(?P<pid>\d+)-\w+")
+
+
+def writer_is_gone(name: str) -> bool | None:
+    """Whether the process that made a temporary name has ended; None: nobody can tell, it is on another machine."""
+    found = _WRITER.fullmatch(name)
+    if found is None or found["host"] != _host() or os.name == "nt":
+        return None
+    try:
+        os.kill(int(found["pid"]), 0)  # asks, and does nothing
+        state = Path(f"/proc/{found['pid']}/stat").read_text(encoding="utf-8", errors="replace")
+    except (ProcessLookupError, OverflowError):
+        return True
+    except OSError:  # somebody else's, or another system
+        return False
+    return state.rpartition(")")[2].split()[:1] == ["Z"]  # killed, and nobody has asked how it ended
 
 
 @contextlib.contextmanager
@@ -87,6 +116,26 @@ def replacing(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             commit(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def unless_there(path: Path) -> Iterator[Path]:
+    """As `replacing`, but of all that write the file, on any machine, the first one has written it for all."""
+    temporary = path.with_name(temporary_name(path.name))
+    with removed_if_stopped(temporary):
+        try:
+            yield temporary
+            _sync(temporary)
+            try:
+                os.link(temporary, path)  # the server refuses the second one, whatever a machine has in its cache
+            except FileExistsError:
+                return
+            except OSError:  # a file system without links
+                if not path.exists():
+                    os.replace(temporary, path)
+            _sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -136,7 +185,7 @@ def remove_leftovers(folder: Path, writers: Iterable[int] | None = None) -> None
     """
     ours = None if writers is None else tuple(f"{TEMPORARY}{_writer(pid)}" for pid in writers)
     for leftover in folder.glob(f"*{TEMPORARY}*"):
-        if not _LEFTOVER.fullmatch(leftover.name) or _report_on_its_way(leftover.name):
+        if not _LEFTOVER.fullmatch(leftover.name) or _is_report_on_its_way(leftover.name):
             continue
         if ours is not None and not any(mark in leftover.name for mark in ours):
             continue
@@ -146,25 +195,29 @@ def remove_leftovers(folder: Path, writers: Iterable[int] | None = None) -> None
             leftover.unlink(missing_ok=True)
 
 
-_OF_A_REPORT = re.compile(r"(report\.html|thumbnails\.zip)\.tmp-(?P<host>.+)-(?P<pid>\d+)-\w+")
+_REPORT = tuple(f"{name}{TEMPORARY}" for name in ("report.html", "thumbnails.zip"))
 
 
-def _report_on_its_way(name: str) -> bool:
+def _is_report_on_its_way(name: str) -> bool:
     """Whether another process of this machine is writing that part of a report, for which it needs no lock."""
-    found = _OF_A_REPORT.fullmatch(name)
-    if found is None or found["host"] != _host() or int(found["pid"]) == os.getpid() or os.name == "nt":
-        return False
-    try:
-        os.kill(int(found["pid"]), 0)  # asks, and does nothing
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # somebody else's
-        return True
-    return True
+    ours = f"{TEMPORARY}{_writer(os.getpid())}"
+    return name.startswith(_REPORT) and ours not in name and writer_is_gone(name) is False
 
 
-def write_shard(path: Path, arrays: Mapping[str, NDArray[Any] | list[str]], attributes: Mapping[str, Any]) -> None:
-    """Writes one HDF5 file: an array or a list of strings a dataset, metadata in attributes."""
+def write_shard(
+    path: Path,
+    arrays: Mapping[str, NDArray[Any] | list[str]],
+    attributes: Mapping[str, Any],
+    place: Callable[[Path], AbstractContextManager[Path]] = replacing,
+) -> None:
+    """Writes one HDF5 file: an array or a list of strings a dataset, metadata in attributes.
+
+    Args:
+        path: of the file.
+        arrays: its datasets.
+        attributes: its metadata.
+        place: gives the temporary path and makes it the file: `replacing`, or `unless_there`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # in memory first: HDF5 can crash the process when the disk is full as it closes a file
     buffer = io.BytesIO()
@@ -177,7 +230,7 @@ def write_shard(path: Path, arrays: Mapping[str, NDArray[Any] | list[str]], attr
             else:
                 file.create_dataset(name, data=values)
     content = buffer.getbuffer()
-    with replacing(path) as temporary, temporary.open("wb") as out:
+    with place(path) as temporary, temporary.open("wb") as out:
         out.write(head_of(content))
         out.write(content)
 

@@ -1,5 +1,6 @@
 """Tiles: every pair once, standing ones kept, foreign ones gone."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ from hypothesis import strategies as st
 
 import sfm_match
 from sfm_match.errors import NothingDone, UsageError
+from sfm_match.images.collection import Collection
+from sfm_match.job.workspace import Workspace
 from sfm_match.stages import pair_blocks as module
 from sfm_match.stages.match_blocks import BLOCK, BlockPlan
-from sfm_match.stages.state import FeatureSet
+from sfm_match.stages.state import FeatureSet, iter_matches, recorded_features, recorded_matches
 from sfm_match.store.matches import read_block
 
 SMALL: dict[str, Any] = {"size": 256, "max_keypoints": 200}
@@ -78,6 +81,20 @@ def test_a_damaged_tile_is_made_anew(work: Path) -> None:
     assert sfm_match.match(work).done == 9
     for one, other in zip(whole, read_block(tile).matches, strict=True):
         np.testing.assert_array_equal(one.indices, other.indices)
+
+
+def test_a_pair_in_two_files_is_one_pair(work: Path) -> None:
+    """Of a part that was taken for dead, and wrote its file after another process had done its pairs."""
+    sfm_match.match(work)
+    (block,) = (work / "matches").iterdir()
+    shutil.copyfile(block, block.with_name(f"{block.stem[:-8]}00000000.h5"))
+    assert sfm_match.match(work).done == 0
+    place = Workspace(work)
+    collection = Collection.load(place)
+    features = recorded_features(place, collection)
+    pairs = [(a, b) for a, b, _ in iter_matches(recorded_matches(place, collection, features), features)]
+    assert len(pairs) == len(set(pairs)) == 9
+    assert sfm_match.import_(work).done > 0
 
 
 def test_order_of_stages_is_explained(rendered: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from sfm_match.store.shard import (
     remove_leftovers,
     replacing,
     temporary_name,
+    unless_there,
     write_shard,
     write_text,
 )
@@ -44,6 +45,26 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         raise RuntimeError
     assert (tmp_path / "a").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_the_first_of_several_writes_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    if not links:
+
+        def refused(*_: object) -> None:
+            raise PermissionError
+
+        monkeypatch.setattr(os, "link", refused)
+    path = tmp_path / "0.h5"
+    with unless_there(path) as mine:
+        mine.write_text("mine")
+        with unless_there(path) as other:
+            other.write_text("other")
+        assert path.read_text() == "other"
+    assert path.read_text() == "other"
+    write_shard(path, {"v": np.arange(3)}, {}, unless_there)
+    assert path.read_text() == "other"
+    assert [path.name for path in tmp_path.iterdir()] == ["0.h5"]
 
 
 def test_a_folder_in_the_place_of_a_file_is_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
