@@ -41,6 +41,9 @@ _BYTES_PER_MATCH = 10  # in the files
 _BYTES_PER_RELATION = 120  # of the adjustment of keypoints, when tracks come to agree
 _BYTES_PER_PAIR = 64  # of the lists of pairs that matching and import hold
 _SHOWN = 3  # images that will fail, by name
+MACHINES = (2, 4, 8, 16)  # for which times are told
+_DIVIDED = ("extract", "match")  # by --part and --ray
+_WORTH_DIVIDING = 600.0  # seconds of a job
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,11 @@ class StagePlan:
     files: int  # units of work
     seconds: float | None  # None: not known beforehand
     disk: int  # bytes that its results will take, with those that are there
+
+    def largest_share(self, machines: int) -> float:
+        """Of what is left, where machines divide it: they do whole units."""
+        units = math.ceil(self.files * (self.total - self.done) / max(self.total, 1))
+        return math.ceil(units / machines) / max(units, 1)
 
 
 @dataclass(frozen=True)
@@ -75,8 +83,21 @@ class Plan:
     def disk(self) -> int:
         return sum(stage.disk for stage in self.stages)
 
+    @property
+    def seconds(self) -> float:
+        """Of all stages whose time is known."""
+        return sum(stage.seconds or 0.0 for stage in self.stages)
+
+    def seconds_on(self, machines: int) -> float:
+        """As `seconds`, with extraction and matching on so many machines like this one, and the rest on one."""
+        return sum(
+            (one.seconds or 0.0) * (one.largest_share(machines) if one.stage in _DIVIDED else 1.0)
+            for one in self.stages
+        )
+
     def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "disk": self.disk}
+        machines = {str(number): self.seconds_on(number) for number in MACHINES}
+        return {**asdict(self), "disk": self.disk, "seconds": self.seconds, "seconds_on_machines": machines}
 
     def lines(self) -> list[str]:
         """For people."""
@@ -94,6 +115,10 @@ class Plan:
             cost = _shown_time(one.seconds) + (f", {_shown_bytes(one.disk)}" if one.disk else "")
             files = f"{one.files:,} unit{'s' * (one.files != 1)}"
             lines.append(f"{one.stage:<12} {one.total:,} {one.unit} in {files}{done}: {cost}")
+        if self.seconds >= _WORTH_DIVIDING:
+            each = ", ".join(f"{_shown_time(self.seconds_on(number))} on {number}" for number in MACHINES)
+            hours = self.seconds / 3600
+            lines.append(f"machines     {each}, dividing extract and match; {hours:,.1f} machine-hours")
         lines.append(f"disk         {_shown_bytes(self.disk)}")
         lines.append(f"memory       {_shown_bytes(self.memory)} at most")
         if self.gpu_memory is not None:

@@ -1,5 +1,6 @@
 """What `plan` tells is what `run` then does; it leaves nothing behind."""
 
+import dataclasses
 import json
 import shutil
 from itertools import combinations
@@ -12,7 +13,8 @@ from jobs import sfm_match as command
 import sfm_match
 from pairs.exhaustive import exhaustive
 from sfm_match.commands.plan import job as plan_job
-from sfm_match.commands.plan.counts import cheaper_ones, count_pairs
+from sfm_match.commands.plan.counts import Counted, cheaper_ones, count_pairs
+from sfm_match.commands.plan.job import Plan, StagePlan
 from sfm_match.commands.plan.measure import Measured, sample_of
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.images.collection import Collection
@@ -182,6 +184,28 @@ def test_costs_that_are_not_known_are_not_told() -> None:
     assert plan_job._times(0, None) == 0
     assert plan_job._shown_time(None) == "time not known beforehand"
     assert plan_job._shown_time(4 * 86400 + 1) == "4.0 days"
+
+
+def test_times_on_several_machines() -> None:
+    """Extraction and matching are divided by whole units, the rest is done by one."""
+    hour = 3600.0
+    stages = [
+        StagePlan("extract", "images", 100, 50, 4, 2 * hour, 0),  # two of the four units are left
+        StagePlan("match", "pairs", 1000, 0, 10, 10 * hour, 0),
+        StagePlan("import", "pairs", 1000, 0, 1, hour, 0),
+        StagePlan("reconstruct", "images", 100, 0, 1, None, 0),
+    ]
+    counted = Counted("sequential", 1000, 10, exact=True)
+    planned = Plan(100, {}, "", counted, [], [], stages, 0, None, None)
+    assert planned.seconds == 13 * hour
+    assert [planned.seconds_on(number) / hour for number in (1, 2, 4, 100)] == [13, 7, 5, 3]
+    line = (
+        "machines     7.0 hours on 2, 5.0 hours on 4, 4.0 hours on 8, 3.0 hours on 16, dividing extract and match; 13.0"
+    )
+    assert any(one.startswith(line) for one in planned.lines())
+    assert planned.as_json()["seconds_on_machines"]["16"] == 3 * hour
+    short = dataclasses.replace(planned, stages=[dataclasses.replace(stages[0], seconds=60.0)])
+    assert not any(one.startswith("machines") for one in short.lines())
 
 
 def test_memory_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
