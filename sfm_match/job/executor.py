@@ -102,10 +102,12 @@ def done_units(
     Raises:
         WorkerLost: a worker was killed twice. Its units are not done; files that are there are whole.
     """
+    if not units:
+        return
     if len(devices) == 1 and pool is None:
         yield from work(devices[0], iter(units), advance, clock)
         return
-    coordinator = _Coordinator(devices[: max(1, len(units))], work, units, advance, clock, pool or ProcessPool())
+    coordinator = _Coordinator(devices[: len(units)], work, units, advance, clock, pool or ProcessPool())
     try:
         yield from coordinator.run()
     finally:
@@ -133,13 +135,14 @@ class _Coordinator(Generic[U, R]):
         self._left = deque(units)
         self._devices = devices
         self._spent: list[dict[str, float]] = []
+        self._begun = set[Worker]()  # those that asked for a unit
         self.ended: list[int] = []  # workers that were processes of this machine
 
     def run(self) -> Iterator[R]:
         workers: list[Worker] = []
         try:
             workers += [self._pool.start(self._work, device, 0) for device in self._devices]
-            while workers:
+            while self._unfinished(workers):
                 with self._clock.on("workers"):
                     heard = list(self._pool.hear(workers))
                 for worker, said in heard:
@@ -149,6 +152,7 @@ class _Coordinator(Generic[U, R]):
                         continue
                     kind, value = said
                     if kind == "wants":
+                        self._begun.add(worker)
                         self._give(worker)
                     elif kind == "advance":
                         self._advance(value)
@@ -166,6 +170,10 @@ class _Coordinator(Generic[U, R]):
         finally:
             for worker in workers:
                 self._end(worker)
+
+    def _unfinished(self, workers: Sequence[Worker]) -> bool:
+        """A worker that has not begun when no unit is left is not waited for: on a full cluster that may be long."""
+        return bool(workers) and (bool(self._left) or not self._begun.isdisjoint(workers))
 
     def _give(self, worker: Worker) -> None:
         unit = self._left.popleft() if self._left else None

@@ -20,6 +20,7 @@ from sfm_match.job.worker_processes import serve
 KNOWN = "auto"  # as an address: the cluster that Ray knows of (RAY_ADDRESS), or a new one on this machine
 _CORES = 1  # of an actor
 _PATIENCE = 10.0  # seconds after which an actor that has nothing to say says so
+_SILENCE = 60.0  # seconds without a word of any actor, after which it is told that none runs
 
 
 class _Actor:
@@ -87,24 +88,26 @@ class RayPool:
 
     option = "--ray"
 
-    def __init__(self, address: str, engine: str) -> None:
+    def __init__(self, address: str, engine: str | None) -> None:
         """
         Args:
             address: of a cluster's head, `ray://HOST:PORT` or `HOST:PORT`, or `KNOWN`.
-            engine: `cpu`, or one that takes a GPU.
+            engine: `cpu`, or one that takes a GPU; None: `cpu`, for what no GPU does.
 
         Raises:
             UsageError: Ray is not installed, the cluster cannot be reached, or has no GPU where one is wanted.
         """
         ray = _ray(address)
         slots = ray.cluster_resources()
-        self._gpus = int(engine != "cpu")
+        self._gpus = int(engine not in ("cpu", None))
         count = int(slots.get("GPU" if self._gpus else "CPU", 0))
         if self._gpus and not count:
             raise UsageError(f"--ray {address}: the cluster has no GPU, and --device {engine} needs one")
-        if not self._gpus and slots.get("GPU", 0):
+        if engine == "cpu" and slots.get("GPU", 0):
             LOGGER.warning("--ray: the cluster has GPUs; they are used with --device cuda, from a machine that has one")
-        self.devices = [engine] * max(1, count)
+        self.devices = [engine or "cpu"] * max(1, count)
+        self._waiting = f"--ray {address}: the cluster has no free {'GPU' if self._gpus else 'processor'}; waiting"
+        self._silent = False  # and it was said so
 
     def start(self, work: Any, device: str, deaths: int) -> RayWorker:
         return RayWorker(work, device, deaths, gpus=self._gpus)
@@ -113,7 +116,10 @@ class RayPool:
         import ray
 
         try:
-            ready, _ = ray.wait([worker.next for worker in workers], num_returns=1)
+            ready, _ = ray.wait([worker.next for worker in workers], num_returns=1, timeout=_SILENCE)
+            if not ready and not self._silent:  # other jobs hold the cluster, or its machines are gone but the head
+                LOGGER.warning("%s", self._waiting)
+            self._silent = not ready
             for worker in [worker for worker in workers if worker.next in ready]:
                 yield worker, worker.hear()
         except ray.exceptions.RayError as error:  # but RayActorError, which is one worker's

@@ -5,8 +5,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import worker_tasks
@@ -14,6 +17,7 @@ import worker_tasks
 from sfm_match.errors import NothingDone
 from sfm_match.job.executor import WorkerLost, done_units
 from sfm_match.job.progress import Clock
+from sfm_match.job.worker_processes import ProcessPool
 
 ROOT = Path(__file__).parents[3]
 
@@ -38,6 +42,41 @@ def test_no_more_workers_than_units(tmp_path: Path) -> None:
     receipts = list(done_units(["cpu"] * 3, work, [5], tmp_path, lambda _: None, Clock()))
     assert [unit for unit, _, _ in receipts] == [5]
     assert list(done_units(["cpu"] * 2, work, [], tmp_path, lambda _: None, Clock())) == []
+
+
+class WaitingWorker:
+    """For whom there is no place."""
+
+    pid, deaths, cause = None, 0, ""
+
+    def __init__(self, device: str, end: Callable[[], None]) -> None:
+        self.device, self.end, self.holding = device, end, deque[Any]()
+
+
+class FullCluster(ProcessPool):
+    """Has a place for one worker; the others wait for theirs."""
+
+    def __init__(self) -> None:
+        self.ended: list[str] = []
+
+    def start(self, work: Any, device: str, deaths: int) -> Any:
+        if device == "cpu":
+            return super().start(work, device, deaths)
+        return WaitingWorker(device, lambda: self.ended.append(device))
+
+    def hear(self, workers: Any) -> Any:
+        running = [worker for worker in workers if worker.device == "cpu"]
+        assert running, "waits for a worker that has nothing to do"
+        return super().hear(running)
+
+
+def test_workers_that_never_began_are_not_waited_for(tmp_path: Path) -> None:
+    """A cluster that is full: others hold its processors, and one worker does all there is to do."""
+    pool = FullCluster()
+    work = partial(worker_tasks.square, tmp_path)
+    receipts = list(done_units(["cpu", "cuda"], work, range(4), tmp_path, lambda _: None, Clock(), pool))
+    assert [unit for unit, _, _ in receipts] == [0, 1, 2, 3]
+    assert pool.ended == ["cuda"]
 
 
 def test_a_worker_that_is_killed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
