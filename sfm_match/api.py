@@ -124,9 +124,9 @@ def import_(
     **keywords: Unpack[ImportKeywords],
 ) -> StageReport:
     """Builds and verifies `database.db`. Arguments are those of `extract`."""
-    chosen = RunOptions(import_=_chosen("import", ImportOptions, options, keywords))
-    with _opened(workspace) as (place, collection):
-        return _alone("import", Job(place, collection, chosen, overwrite, quiet, on_progress))
+    chosen = _chosen("import", ImportOptions, options, keywords)
+    with _opened(_folder(workspace, chosen)) as (place, collection):
+        return _alone("import", Job(place, collection, RunOptions(import_=chosen), overwrite, quiet, on_progress))
 
 
 @checked
@@ -296,7 +296,7 @@ def _chosen(command: str, group: type[T], options: T | None, keywords: Mapping[s
     return chosen
 
 
-def _folder(workspace: StrPath, options: ExtractOptions | MatchOptions) -> Path:
+def _folder(workspace: StrPath, options: ExtractOptions | MatchOptions | ImportOptions) -> Path:
     """Of a job. Workers of a cluster work in folders of their own, and are told the whole path."""
     return Path(workspace) if options.ray is None else Path(workspace).absolute()
 

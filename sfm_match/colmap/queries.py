@@ -132,6 +132,12 @@ def switch_log_off(path: Path) -> None:
     remove_journals(path)
 
 
+def empty_log(path: Path) -> None:
+    """Brings all that was written into the one file, and leaves the write-ahead log on."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
 def remove_journals(path: Path) -> None:
     """Of a database that is replaced, or that nobody has open: SQLite would apply them to another one."""
     for journal in journals(path):
@@ -199,10 +205,15 @@ def is_ours(path: Path) -> bool:
         return any(_has(connection, one) for one in _OWN)
 
 
-def open_for_reading(path: Path) -> sqlite3.Connection:
-    """A connection that cannot write; on read-only media, too, where SQLite cannot make the files that a log needs."""
+def open_for_reading(path: Path, *, still: bool = False) -> sqlite3.Connection:
+    """A connection that cannot write; on read-only media, too, where SQLite cannot make the files that a log needs.
+
+    Args:
+        path: of the database.
+        still: nobody writes to it, and its log is empty: it is read without locks.
+    """
     wal = Path(f"{path}-wal")
-    alone = not os.access(path.parent, os.W_OK) and not (wal.exists() and wal.stat().st_size)
+    alone = still or (not os.access(path.parent, os.W_OK) and not (wal.exists() and wal.stat().st_size))
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if alone else ''}", uri=True)
 
 

@@ -7,8 +7,8 @@ whole; those of all pairs are in `matches/`, and what was seen of each pair in t
 
 import math
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -56,6 +56,8 @@ _SAMPLES_WORK, _ESSENTIAL_WORK, _FEW_STRONG = 50.0, 230.0, 13.0
 
 NamedMatches = tuple[str, str, Matches]
 Scores = NDArray[np.floating]
+ImageRow = tuple[int, int, int, int]  # image_id, camera_id, width and height in raw pixels
+ReadKeypoints = Callable[[str], NDArray[np.floating]]  # of an image: (N, 2 or more), x and y first, raw pixels
 
 
 @dataclass(frozen=True)
@@ -67,13 +69,56 @@ class How:
     rotations: int = 1  # quarter turns that one image of a pair may have against the other: 1 or 4
 
 
+@dataclass(frozen=True)
+class Judging:
+    """What whoever judges pairs of a database needs to know, here or elsewhere."""
+
+    images: Mapping[str, ImageRow]
+    cameras: Mapping[int, "pycolmap.Camera"]
+    how: How
+
+    def number(self, first: str, second: str) -> int:
+        """COLMAP's pair_id of two names."""
+        low, high = sorted((self.images[first][0], self.images[second][0]))
+        return int(low * MOST_IMAGES + high)
+
+    def work(self, first: str, second: str, scores: Scores) -> float:
+        """Of a pair, as far as the scores of its matches tell beforehand."""
+        return _work(scores, [self.cameras[self.images[name][1]] for name in (first, second)], self.how)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What came out of a pair."""
+
+    number: int  # COLMAP's pair_id
+    indices: NDArray[np.uint32]  # (M, 2) of keypoints, of the image with the smaller id first
+    look: FirstLook | None  # None: all are accepted
+    geometry: TwoView | None
+    significance: float | None
+    verdict: Verdict | None
+    work: float
+
+
+def judging_of(database: Path, how: How) -> Judging:
+    """Of the images and cameras of a database."""
+    cameras = read_cameras(database)
+    query = "SELECT name, image_id, images.camera_id, width, height FROM images JOIN cameras USING (camera_id)"
+    with closing(sqlite3.connect(database)) as connection:
+        return Judging({name: tuple(row) for name, *row in connection.execute(query)}, cameras, how)
+
+
 def verification_work(database: Path, matches: Iterable[NamedMatches], how: How) -> float:
     """How much work `verify_pairs` has with all these pairs, as it tells it; 0 where it has been done."""
-    if read_record(database, _DONE) is not None:
+    if is_verified(database):
         return 0.0
-    with closing(sqlite3.connect(database)) as connection:
-        keypoints, cameras = _Keypoints(connection), read_cameras(database)
-        return sum(_work(found.scores, keypoints.cameras(a, b), cameras, how) for a, b, found in matches)
+    judging = judging_of(database, how)
+    return sum(judging.work(first, second, found.scores) for first, second, found in matches)
+
+
+def is_verified(database: Path) -> bool:
+    """Whether all pairs have their verdicts."""
+    return read_record(database, _DONE) is not None
 
 
 def verify_pairs(database: Path, matches: Iterable[NamedMatches], how: How, advance: Advance) -> None:
@@ -85,73 +130,63 @@ def verify_pairs(database: Path, matches: Iterable[NamedMatches], how: How, adva
         how: pairs are judged.
         advance: told how many pairs are done, and how much work they were.
     """
-    if read_record(database, _DONE) is not None:
+    if is_verified(database):
         return
-    cameras = read_cameras(database)
-    with closing(sqlite3.connect(database)) as connection, threadpool_limits(1, "blas"):
+    judging = judging_of(database, how)
+    with writing_verdicts(database) as (connection, done):
+
+        def keypoints(name: str) -> NDArray[np.floating]:
+            query = "SELECT data, cols FROM keypoints WHERE image_id = ?"
+            ((data, columns),) = connection.execute(query, (judging.images[name][0],))
+            return np.frombuffer(data, np.float32).reshape(-1, columns)
+
+        def open_pairs() -> Iterator[NamedMatches]:
+            for first, second, found in matches:
+                if judging.number(first, second) in done:
+                    advance(1, judging.work(first, second, found.scores))
+                else:
+                    yield first, second, found
+
+        write_verdicts(connection, judge(judging, keypoints, open_pairs()), advance)
+
+
+@contextmanager
+def writing_verdicts(database: Path) -> Iterator[tuple[sqlite3.Connection, set[int]]]:
+    """The database to write verdicts into, and the pair_ids of those that are there; at the end all are."""
+    with closing(sqlite3.connect(database)) as connection:
         connection.execute(f"CREATE TABLE IF NOT EXISTS {PAIRS} ({_COLUMNS})")
         connection.commit()
-        work = partial(_work, cameras=cameras, how=how)
-        judged = _each(connection, matches, partial(_judge, how=how, cameras=cameras), work, advance)
-        waiting = 0
-        for one, scores in judged:
-            _write(connection, one)
-            waiting += 1
-            if waiting == _AT_ONCE:
-                connection.commit()
-                waiting = 0
-            advance(1, work(scores, (one.pair.camera_a, one.pair.camera_b)))
+        tables = (PAIRS, "matches")
+        yield connection, {n for table in tables for (n,) in connection.execute(f"SELECT pair_id FROM {table}")}
         write_records(connection, {_DONE: "yes"})
         connection.commit()
 
 
+def write_verdicts(connection: sqlite3.Connection, judged: Iterable[Judged], advance: Advance) -> None:
+    """As they come; a kill costs those that were not committed."""
+    for waiting, one in enumerate(judged, 1):
+        _write(connection, one)
+        if waiting % _AT_ONCE == 0:
+            connection.commit()
+        advance(1, one.work)
+
+
+def judge(judging: Judging, read: ReadKeypoints, matches: Iterable[NamedMatches]) -> Iterator[Judged]:
+    """Pairs in their order: judged in threads, read in this one."""
+    pairs = _Pairs(judging, read)
+    waiting = (pairs.of(first, second, found) for first, second, found in matches)
+    with threadpool_limits(1, "blas"):
+        for _, judged in WorkerThreads(cores()).each(waiting, partial(_judge, judging=judging)):
+            yield judged
+
+
 def verdicts(database: Path) -> dict[str, int]:
     """How many pairs got which verdict; nothing where they were not judged."""
-    if read_record(database, _DONE) is None:
+    if not is_verified(database):
         return {}
     with closing(open_for_reading(database)) as connection:
         query = f"SELECT verdict, COUNT(*) FROM {PAIRS} GROUP BY verdict ORDER BY COUNT(*) DESC"
         return dict(connection.execute(query).fetchall())
-
-
-class _Keypoints:
-    """The matched points of a pair, from the database."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        rows = connection.execute(
-            "SELECT name, image_id, images.camera_id, width, height FROM images JOIN cameras USING (camera_id)"
-        )
-        self._images = {name: rest for name, *rest in rows}
-        self._of = lru_cache(_IMAGES)(self._read)
-
-    def _read(self, image: int) -> Floats:
-        query = "SELECT data, cols FROM keypoints WHERE image_id = ?"
-        ((data, columns),) = self._connection.execute(query, (image,))
-        return np.frombuffer(data, np.float32).reshape(-1, columns)[:, :2].astype(np.float64)
-
-    def number(self, first: str, second: str) -> int:
-        """COLMAP's pair_id of two names."""
-        low, high = sorted((self._images[first][0], self._images[second][0]))
-        return int(low * MOST_IMAGES + high)
-
-    def cameras(self, first: str, second: str) -> tuple[int, int]:
-        """The camera_id of each of two names."""
-        return self._images[first][1], self._images[second][1]
-
-    def pair(self, first: str, second: str, indices: NDArray[np.uint32]) -> "_Pair":
-        """Of two names; a match is a row of `indices`."""
-        sides = list(zip((first, second), indices.T, strict=True))
-        if self._images[first][0] > self._images[second][0]:
-            sides.reverse()
-        (a, camera_a), (b, camera_b) = (self._points(name, rows) for name, rows in sides)
-        ordered = np.ascontiguousarray(np.stack([rows for _, rows in sides], axis=1), np.uint32)
-        return _Pair(self.number(first, second), ordered, a, b, camera_a, camera_b)
-
-    def _points(self, name: str, rows: NDArray[np.uint32]) -> tuple[Points, int]:
-        """Of an image, and its camera."""
-        image, camera, width, height = self._images[name]
-        return Points(self._of(image)[rows], width, height), camera
 
 
 @dataclass(frozen=True)
@@ -160,50 +195,40 @@ class _Pair:
 
     number: int  # COLMAP's pair_id
     indices: NDArray[np.uint32]  # (M, 2) of keypoints
+    scores: Scores
     a: Points
     b: Points
     camera_a: int  # camera_id
     camera_b: int
+    work: float
 
 
-_Matched = tuple[_Pair, Scores]
+class _Pairs:
+    """The matched points of pairs."""
+
+    def __init__(self, judging: Judging, read: ReadKeypoints) -> None:
+        self._judging = judging
+        self._keypoints = lru_cache(_IMAGES)(lambda name: read(name)[:, :2].astype(np.float64))
+
+    def of(self, first: str, second: str, found: Matches) -> _Pair:
+        """Of two names."""
+        images = self._judging.images
+        sides = list(zip((first, second), found.indices.T, strict=True))
+        if images[first][0] > images[second][0]:
+            sides.reverse()
+        (a, camera_a), (b, camera_b) = (self._points(name, rows) for name, rows in sides)
+        ordered = np.ascontiguousarray(np.stack([rows for _, rows in sides], axis=1), np.uint32)
+        number, work = self._judging.number(first, second), self._judging.work(first, second, found.scores)
+        return _Pair(number, ordered, found.scores, a, b, camera_a, camera_b, work)
+
+    def _points(self, name: str, rows: NDArray[np.uint32]) -> tuple[Points, int]:
+        """Of an image, and its camera."""
+        _, camera, width, height = self._judging.images[name]
+        return Points(self._keypoints(name)[rows], width, height), camera
 
 
-@dataclass(frozen=True)
-class _Judged:
-    """What came out of a pair."""
-
-    pair: _Pair
-    look: FirstLook | None  # None: all are accepted
-    geometry: TwoView | None
-    significance: float | None
-    verdict: Verdict | None
-
-
-def _each(
-    connection: sqlite3.Connection,
-    matches: Iterable[NamedMatches],
-    judge: Callable[[_Matched], _Judged],
-    work: Callable[[Scores, tuple[int, int]], float],
-    advance: Advance,
-) -> Iterator[tuple[_Judged, Scores]]:
-    """Of the pairs that are not in the database, in their order; judged in threads, read in this one."""
-    done = {number for table in (PAIRS, "matches") for (number,) in connection.execute(f"SELECT pair_id FROM {table}")}
-    keypoints = _Keypoints(connection)
-
-    def open_pairs() -> Iterator[_Matched]:
-        for first, second, found in matches:
-            if keypoints.number(first, second) in done:
-                advance(1, work(found.scores, keypoints.cameras(first, second)))
-            else:
-                yield keypoints.pair(first, second, found.indices), found.scores
-
-    for (_, scores), judged in WorkerThreads(cores()).each(open_pairs(), judge):
-        yield judged, scores
-
-
-def _work(scores: Scores, pair: tuple[int, int], cameras: Mapping[int, "pycolmap.Camera"], how: How) -> float:
-    """Of a pair of camera_ids, as far as the scores tell beforehand, in first looks (0.3 ms on one processor).
+def _work(scores: Scores, cameras: Sequence["pycolmap.Camera"], how: How) -> float:
+    """Of a pair with these two cameras, in first looks (0.3 ms on one processor).
 
     Most pairs cost no more. A geometry takes the more samples the fewer matches are right; where both focal lengths are
     known, those of an essential matrix come on top, which take long.
@@ -214,47 +239,47 @@ def _work(scores: Scores, pair: tuple[int, int], cameras: Mapping[int, "pycolmap
     share = _ARRANGED_SHARE * (strong >= LEAST_STRONG)
     if strong >= 2 * LEAST_STRONG or how.accept_all:
         share = 1.0
-    known = all(cameras[one].has_prior_focal_length for one in pair)
+    known = all(camera.has_prior_focal_length for camera in cameras)
     samples = (_SAMPLES_WORK + _ESSENTIAL_WORK * known) * math.exp(-strong / _FEW_STRONG)
     return 1 + share * (_GEOMETRY_WORK * (1 + known) + _MATCH_WORK * len(scores) + samples)
 
 
-def _judge(matched: _Matched, *, how: How, cameras: Mapping[int, "pycolmap.Camera"]) -> _Judged:
+def _judge(pair: _Pair, *, judging: Judging) -> Judged:
     """Of one pair, with the scores of its matches."""
-    pair, scores = matched
+    cameras, how, judged = judging.cameras, judging.how, partial(Judged, pair.number, pair.indices, work=pair.work)
     if not how.verify:
-        return _Judged(pair, None, None, None, None)
-    look = None if how.accept_all else first_look(pair.a, pair.b, scores, rotations=how.rotations)
+        return judged(None, None, None, None)
+    look = None if how.accept_all else first_look(pair.a, pair.b, pair.scores, rotations=how.rotations)
     if look is not None and look.verdict is not None:
-        return _Judged(pair, look, None, None, look.verdict)
+        return judged(look, None, None, look.verdict)
     camera_a, camera_b = cameras[pair.camera_a], cameras[pair.camera_b]
-    geometry = estimate_two_view(pair.a.xy, pair.b.xy, camera_a, camera_b, scores)
+    geometry = estimate_two_view(pair.a.xy, pair.b.xy, camera_a, camera_b, pair.scores)
     if look is None:
-        return _Judged(pair, None, geometry, None, None)
+        return judged(None, geometry, None, None)
     if geometry is None:
-        return _Judged(pair, look, None, None, Verdict.NO_GEOMETRY)
+        return judged(look, None, None, Verdict.NO_GEOMETRY)
     if geometry.configuration == Configuration.WATERMARK:
-        return _Judged(pair, look, geometry, None, Verdict.WATERMARK)
+        return judged(look, geometry, None, Verdict.WATERMARK)
     chances, sample, solutions = _chances(geometry, pair, camera_a, camera_b)
-    by_chance = significance(chances, scores, sample=sample, solutions=solutions)
-    return _Judged(pair, look, geometry, by_chance, Verdict.ACCEPTED if by_chance < SIGNIFICANT else Verdict.CHANCE)
+    by_chance = significance(chances, pair.scores, sample=sample, solutions=solutions)
+    return judged(look, geometry, by_chance, Verdict.ACCEPTED if by_chance < SIGNIFICANT else Verdict.CHANCE)
 
 
-def _write(connection: sqlite3.Connection, judged: _Judged) -> None:
+def _write(connection: sqlite3.Connection, judged: Judged) -> None:
     """The verdict; of accepted pairs the matches and the geometry, too. The caller commits."""
-    pair, look, geometry = judged.pair, judged.look, judged.geometry
+    look, geometry, indices = judged.look, judged.geometry, judged.indices
     if look is not None:
-        row = (pair.number, len(pair.indices), look.strong, look.arrangement, judged.significance, judged.verdict)
+        row = (judged.number, len(indices), look.strong, look.arrangement, judged.significance, judged.verdict)
         connection.execute(f"INSERT INTO {PAIRS} VALUES (?, ?, ?, ?, ?, ?)", row)
-    if judged.verdict not in (None, Verdict.ACCEPTED) or not len(pair.indices):
+    if judged.verdict not in (None, Verdict.ACCEPTED) or not len(indices):
         return
-    matches = (pair.number, len(pair.indices), pair.indices.tobytes())
+    matches = (judged.number, len(indices), indices.tobytes())
     connection.execute("INSERT INTO matches (pair_id, rows, cols, data) VALUES (?, ?, 2, ?)", matches)
     if geometry is not None:
-        inliers = pair.indices[geometry.inliers]
+        inliers = indices[geometry.inliers]
         matrices = [None if one is None else one.tobytes() for one in (geometry.f, geometry.e, geometry.h)]
         columns = "pair_id, rows, cols, data, config, F, E, H"
-        values = (pair.number, len(inliers), 2, inliers.tobytes(), int(geometry.configuration), *matrices)
+        values = (judged.number, len(inliers), 2, inliers.tobytes(), int(geometry.configuration), *matrices)
         connection.execute(f"INSERT INTO two_view_geometries ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
 
 

@@ -90,6 +90,7 @@ class ImportKeywords(TypedDict, total=False):
     verify: bool
     adjust_keypoints: bool
     accept_pairs: str
+    ray: str | None
 
 
 class ReconstructKeywords(TypedDict, total=False):

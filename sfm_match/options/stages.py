@@ -296,6 +296,7 @@ class ImportOptions(Options):
         "auto: pairs whose matches and geometry are more than chance; all: every pair of 15 inliers, as COLMAP does",
         choices=(AUTO, "all"),
     )
+    ray: str | None = option(None, _RAY, bare=AUTO, fingerprinted=False, refused=_ONLY_JOBS)
 
     @property
     def intrinsics(self) -> tuple[float, ...] | None:

@@ -1,17 +1,18 @@
 """Keypoints of verified matches, moved until they show the same point, before the mapper sees them.
 
 A unit of work is a few verified pairs; its result is a file in a folder beside the database, so that a killed job goes
-on where it was. At the end all keypoints are written at once.
+on where it was. Units are done here, or by workers of a cluster. At the end all keypoints are written at once.
 """
 
 import json
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, fields
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import msgspec
@@ -25,6 +26,7 @@ from sfm_match.colmap.growth import Earlier, restore_keypoints
 from sfm_match.colmap.queries import (
     MOST_IMAGES,
     DamagedDatabase,
+    empty_log,
     matches_of,
     open_for_reading,
     read_record,
@@ -33,14 +35,18 @@ from sfm_match.colmap.queries import (
 from sfm_match.errors import NothingDone
 from sfm_match.images.collection import Collection
 from sfm_match.images.coordinates import ImageGeometry
-from sfm_match.images.files import ImageError
+from sfm_match.images.files import Header, ImageError
 from sfm_match.images.loader import decode_for
 from sfm_match.job.concurrency import WorkerThreads
-from sfm_match.job.progress import MakeProgress
+from sfm_match.job.executor import done_units
+from sfm_match.job.progress import Clock, MakeProgress
 from sfm_match.refine.memory import pairs_at_once, photographs_kept
 from sfm_match.refine.patch_alignment import ALGORITHM, Floats, Seen, align_photographs, see
 from sfm_match.refine.track_optimization import Relations, join, optimize_tracks
 from sfm_match.store.shard import ShardError, fingerprint, open_shard, write_shard
+
+if TYPE_CHECKING:
+    from sfm_match.job.ray_workers import RayPool
 
 UNIT = 8  # pairs
 _BLOCK = 32  # images: pairs between two blocks follow one another
@@ -88,6 +94,7 @@ def adjust_keypoints(
     reduced: bool,
     progress: MakeProgress,
     earlier: Earlier | None = None,
+    pool: "RayPool | None" = None,
 ) -> None:
     """Moves the keypoints of the verified matches of a database, and notes in it what was done.
 
@@ -100,27 +107,32 @@ def adjust_keypoints(
         reduced: decode large JPEGs at a fraction of their size, as for the network.
         progress: shows how far the pairs have come.
         earlier: that this one grew from: keypoints that were aligned there stay where it moved them.
+        pool: of workers elsewhere, which read the database and the photographs.
 
     Raises:
         NothingDone: not one of the photographs that are needed can be read.
     """
     before = _NO_PAIRS if earlier is None else _aligned_before(database, earlier)
+    if pool is not None:  # other machines do not see the log
+        empty_log(database)
+    context = AlignContext(database, pool is not None, collection.folder, collection.usable, size, reduced)
     with closing(sqlite3.connect(database)) as connection:
         source = _Source(connection)
-        photographs = _Photographs(collection, source.names, size, reduced)
         units = list(units_of(connection, before))
-        relations = join(_align_all(units, source, photographs, place, digest, progress))
-        if photographs.unreadable and not photographs.read_any:
+        aligned = _Aligned(units, source.works(units), place, digest)
+        aligned.do(context, progress, pool)
+        relations = join(aligned.relations())
+        if aligned.unreadable and not aligned.read_any:
             raise NothingDone(
                 f"{collection.folder}: not one photograph can be read again; keypoints are adjusted by them "
                 "(--no-adjust-keypoints does not)"
             )
         moves = optimize_tracks(relations, source.count, source.matched(before))
         for image, span in source.spans.items():
-            moves[span] /= photographs.geometry(image).raw_scale
+            moves[span] /= context.geometry(source.names[image]).raw_scale
         far = np.linalg.norm(moves[moves.any(axis=1)], axis=1)
         median = round(float(np.median(far)), 3) if len(far) else 0.0
-        source.move(moves, Adjusted(sum(map(len, units)), len(far), median, len(photographs.unreadable)))
+        source.move(moves, Adjusted(sum(map(len, units)), len(far), median, len(aligned.unreadable)))
 
 
 def _aligned_before(database: Path, earlier: Earlier) -> NDArray[np.int64]:
@@ -133,36 +145,91 @@ def _aligned_before(database: Path, earlier: Earlier) -> NDArray[np.int64]:
     return np.intersect1d(taken, aligned @ (MOST_IMAGES, 1))
 
 
-def _align_all(
-    units: list[NDArray[np.int64]],
-    source: "_Source",
-    photographs: "_Photographs",
-    place: Path,
-    digest: str,
-    make_progress: MakeProgress,
-) -> list[Relations]:
-    """Of each unit, in their order: a job that was killed comes to the same sums."""
-    paths = [place / f"{number:05d}.h5" for number in range(len(units))]
-    expected = [fingerprint([digest, pairs.tolist(), ALGORITHM]) for pairs in units]
-    found = [_read(path, mark) for path, mark in zip(paths, expected, strict=True)]
-    works = source.works(units)
-    progress = make_progress("adjust", sum(map(len, units)), "pairs", sum(works))
-    for unit, work, one in zip(units, works, found, strict=True):
-        if one is not None:
-            progress.advance(len(unit), work)
+@dataclass(frozen=True)
+class AlignContext:
+    """What whoever aligns units needs to know."""
+
+    database: Path  # nobody writes to it meanwhile
+    elsewhere: bool  # on machines that share the folder
+    folder: Path  # of photographs
+    headers: Mapping[str, Header]  # of the collection
+    size: int
+    reduced: bool
+
+    def geometry(self, name: str) -> ImageGeometry:
+        """Of an image at the network."""
+        return self.headers[name].geometry(self.size, 1)
+
+
+@dataclass(frozen=True)
+class AlignUnit:
+    """Pairs that are aligned together."""
+
+    number: int
+    pairs: NDArray[np.int64]  # (P, 2) images
+    path: Path  # of the file with what is found
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class AlignReceipt:
+    """What was found."""
+
+    number: int
+    relations: Relations
+    unreadable: frozenset[int]  # images, so far
+    read_any: bool  # of the photographs, so far
+
+
+def align_units(
+    context: AlignContext, _device: str, units: Iterator[AlignUnit], _advance: Callable[[int], None], _clock: Clock
+) -> Iterator[AlignReceipt]:
+    """The work of one worker (`executor.Work`)."""
     cv2.setNumThreads(1)  # the threads are here
-    workers = WorkerThreads(pairs_at_once(photographs.geometries))
-    waiting = ((number, source.load(units[number])) for number, one in enumerate(found) if one is None)
-    try:
+    with closing(open_for_reading(context.database, still=context.elsewhere)) as connection:
+        source = _Source(connection)
+        photographs = _Photographs(context, source.names)
+        workers = WorkerThreads(pairs_at_once(photographs.geometries))
+        waiting = ((unit, source.load(unit.pairs)) for unit in units)
         with threadpool_limits(1, "blas"):
-            for (number, pairs), (one, whole) in workers.each(waiting, lambda item: _align(item[1], photographs)):
+            for (unit, _), (one, whole) in workers.each(waiting, lambda item: _align(item[1], photographs)):
                 if whole:  # or another try may find what could not be read now
-                    write_shard(paths[number], vars(one), {"fingerprint": expected[number]})
-                found[number] = one
-                progress.advance(len(pairs), works[number])
-    finally:
-        progress.close()
-    return [one for one in found if one is not None]
+                    write_shard(unit.path, vars(one), {"fingerprint": unit.fingerprint})
+                yield AlignReceipt(unit.number, one, frozenset(photographs.unreadable), photographs.read_any)
+
+
+class _Aligned:
+    """What the units say: those that an earlier run did, and those that are done now."""
+
+    def __init__(self, units: list[NDArray[np.int64]], works: list[float], place: Path, digest: str) -> None:
+        self._works, self._place = works, place
+        self._units = [
+            AlignUnit(number, pairs, place / f"{number:05d}.h5", fingerprint([digest, pairs.tolist(), ALGORITHM]))
+            for number, pairs in enumerate(units)
+        ]
+        self._found = {unit.number: found for unit in self._units if (found := _read(unit)) is not None}
+        self.unreadable = frozenset[int]()
+        self.read_any = False
+
+    def relations(self) -> Iterator[Relations]:
+        """In the order of the units: a job that was killed comes to the same sums."""
+        return (self._found[unit.number] for unit in self._units)
+
+    def do(self, context: AlignContext, make_progress: MakeProgress, pool: "RayPool | None") -> None:
+        """Aligns the units that are open."""
+        left = [unit for unit in self._units if unit.number not in self._found]
+        progress = make_progress("adjust", sum(len(unit.pairs) for unit in self._units), "pairs", sum(self._works))
+        try:
+            for number in self._found:
+                progress.advance(len(self._units[number].pairs), self._works[number])
+            work, devices = partial(align_units, context), ["cpu"] if pool is None else pool.devices
+            for receipt in done_units(devices, work, left, self._place, lambda _: None, Clock(), pool):
+                self._found[receipt.number] = receipt.relations
+                self.unreadable |= receipt.unreadable
+                self.read_any |= receipt.read_any
+                progress.advance(len(self._units[receipt.number].pairs), self._works[receipt.number])
+        finally:
+            progress.close()
 
 
 def clear(place: Path) -> None:
@@ -276,22 +343,19 @@ def units_of(connection: sqlite3.Connection, without: NDArray[np.int64] = _NO_PA
 class _Photographs:
     """As the network saw them, but grey."""
 
-    def __init__(self, collection: Collection, names: dict[int, str], size: int, reduced: bool) -> None:
-        self._folder, self._headers, self._names = collection.folder, collection.usable, names
-        self._size, self._reduced = size, reduced
+    def __init__(self, context: AlignContext, names: Mapping[int, str]) -> None:
+        self._context, self._names = context, names
         self.unreadable: set[int] = set()
         self.read_any = False
-        self.geometries = [self.geometry(image) for image in names]
+        self.geometries = [context.geometry(name) for name in names.values()]
         self.read = lru_cache(photographs_kept(self.geometries, _MOST_KEPT))(self._read)
-
-    def geometry(self, image: int) -> ImageGeometry:
-        return self._headers[self._names[image]].geometry(self._size, 1)
 
     def _read(self, image: int) -> Seen | None:
         """None where it cannot be read."""
-        geometry = self.geometry(image)
+        name, context = self._names[image], self._context
+        geometry = context.geometry(name)
         try:
-            seen = see(decode_for(geometry, self._folder / self._names[image], reduce=self._reduced), geometry)
+            seen = see(decode_for(geometry, context.folder / name, reduce=context.reduced), geometry)
         except ImageError:
             self.unreadable.add(image)
             return None
@@ -319,13 +383,13 @@ def _align(pairs: list[tuple[_Side, _Side]], photographs: _Photographs) -> tuple
     return join(found), whole
 
 
-def _read(path: Path, expected: str) -> Relations | None:
-    """What is there with this fingerprint, or None."""
-    if not path.exists():
+def _read(unit: AlignUnit) -> Relations | None:
+    """What an earlier run found, or None."""
+    if not unit.path.exists():
         return None
     try:
-        with open_shard(path, "import") as file:
-            if file.attrs["fingerprint"] != expected:
+        with open_shard(unit.path, "import") as file:
+            if file.attrs["fingerprint"] != unit.fingerprint:
                 return None
             return Relations(*(file[field.name][()] for field in fields(Relations)))
     except ShardError:

@@ -133,8 +133,12 @@ STAGES = (
 REPORT = "report"  # the stage that `run` ends with, whatever becomes of the others
 
 
-def ray_pool(address: str | None, device: str) -> "RayPool | None":
+def ray_pool(address: str | None, device: str | None) -> "RayPool | None":
     """Workers on a cluster, where one is asked for.
+
+    Args:
+        address: of the cluster; None: none is asked for.
+        device: that a worker takes; None: what no GPU does, on each processor.
 
     Raises:
         UsageError: the device is not here, or the cluster cannot be had.
@@ -144,7 +148,7 @@ def ray_pool(address: str | None, device: str) -> "RayPool | None":
     from sfm_match.job.ray_workers import RayPool
     from sfm_match.runtime.devices import choose
 
-    return RayPool(address, choose(device).device)
+    return RayPool(address, None if device is None else choose(device).device)
 
 
 def stage(name: str) -> StageModule:

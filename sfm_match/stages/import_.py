@@ -43,8 +43,9 @@ from sfm_match.job.workspace import Workspace
 from sfm_match.matching.acceptance import Verdict
 from sfm_match.options.stages import ImportOptions
 from sfm_match.refine.keypoints import adjust_keypoints, adjusted_before, clear
-from sfm_match.stages.base import Job
+from sfm_match.stages.base import Job, ray_pool
 from sfm_match.stages.state import iter_features, iter_matches
+from sfm_match.stages.verify_units import verify_by_workers
 from sfm_match.store.shard import commit, fingerprint, set_aside, sha256_of
 
 _BUILT = "built from"  # record of a database that is not finished: its images and what it grew from are there
@@ -171,13 +172,17 @@ def _build(job: Job, partial: Path, origin: Origin, clock: Clock) -> None:
             with closing(sqlite3.connect(partial)) as connection, connection:
                 write_records(connection, {_BUILT: origin.recorded})
     how = How(options.verify, options.accept_pairs == "all", features.rotations)
+    pool = ray_pool(options.ray if options.verify else None, None)
     with clock.on("verify" if options.verify else "write"):
         # without verification all pairs cost alike, and their matches are not read for it
         work = verification_work(partial, iter_matches(matches, features), how) if how.verify else None
         with closing(
             job.progress("verify" if options.verify else "import", len(matches.usable), "pairs", work)
         ) as progress:
-            verify_pairs(partial, iter_matches(matches, features), how, progress.advance)
+            if pool is None:
+                verify_pairs(partial, iter_matches(matches, features), how, progress.advance)
+            else:
+                verify_by_workers(partial, matches, features, how, progress.advance, pool)
     adjusted = adjusted_before(partial) is not None
     if options.verify and options.adjust_keypoints and not adjusted:
         with clock.on("adjust"):
@@ -190,6 +195,7 @@ def _build(job: Job, partial: Path, origin: Origin, clock: Clock) -> None:
                 reduced=features.inputs.get("reduced_decode", False),
                 progress=job.progress,
                 earlier=origin.earlier,
+                pool=pool,
             )
     seal(partial)
 

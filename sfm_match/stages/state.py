@@ -262,6 +262,22 @@ def iter_matches(matches: MatchSet, features: FeatureSet) -> Iterator[NamedMatch
     Raises:
         ShardError: a file cannot be read.
     """
+    for path, head, numbers in listed_blocks(matches, features):
+        yield from named_matches(path, head, numbers, features)
+
+
+def named_matches(
+    path: Path, head: BlockHead, numbers: NDArray[np.int64], features: FeatureSet
+) -> Iterator[NamedMatches]:
+    """Of some pairs of a file. Raises ShardError."""
+    found, names = read_pairs_of(path, head, features), list(head.images)
+    for number in numbers:
+        i, j = head.pairs[number]
+        yield names[i], names[j], found[number]
+
+
+def listed_blocks(matches: MatchSet, features: FeatureSet) -> Iterator[tuple[Path, BlockHead, NDArray[np.int64]]]:
+    """Files, and the numbers of their pairs that `pairs.txt` lists; each pair once."""
     rank = {name: i for i, name in enumerate(matches.names)}
     listed = np.unique(matches.listed @ (len(rank), 1))
     given = np.zeros(len(listed), bool)
@@ -271,8 +287,4 @@ def iter_matches(matches: MatchSet, features: FeatureSet) -> Iterator[NamedMatch
         places = np.searchsorted(listed, codes).clip(max=len(listed) - 1)
         wanted = (listed[places] == codes) & ~given[places]  # a part that was taken for dead may match a pair again
         given[places[wanted]] = True
-        found = read_pairs_of(path, head, features)
-        names = list(head.images)
-        for number in np.flatnonzero(wanted):
-            i, j = head.pairs[number]
-            yield names[i], names[j], found[number]
+        yield path, head, np.flatnonzero(wanted)
