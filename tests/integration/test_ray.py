@@ -5,12 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import eventually
+from processes import eventually, gone, marked
 
 import sfm_match
 from sfm_match.errors import UsageError
@@ -19,35 +20,61 @@ ray = pytest.importorskip("ray", reason="Ray is not installed (the extra `ray`)"
 
 ROOT = Path(__file__).parents[2]
 SMALL: dict[str, Any] = {"size": 384, "max_keypoints": 400}
-ENVIRONMENT = {"PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+MARK = uuid.uuid4().hex  # of all processes of these tests
+ENVIRONMENT = {
+    "PYTHONPATH": str(ROOT),
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "GPU_CHECK_TEST": MARK,
+}
 JOB = """
 import sys, sfm_match
 from sfm_match.images import collection
+from sfm_match.refine import keypoints
 from sfm_match.stages import match_blocks
-collection.UNIT_SIZE = match_blocks.BLOCK = 2
+collection.UNIT_SIZE = match_blocks.BLOCK = keypoints.UNIT = 2
 images, work, address = sys.argv[1:]
 ray = {} if address == "none" else {"ray": address}
 sfm_match.extract(images, work, size=384, max_keypoints=400, **ray)
 sfm_match.pairs(work)
 print(sfm_match.match(work, **ray).detail)
+sfm_match.import_(work, **ray)
+"""
+# a cluster of this machine and another one, each with a processor for one actor; said is where, and the other's number
+CLUSTER = """
+import sys
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+other = cluster.add_node(num_cpus=1)
+cluster.wait_for_nodes()
+(raylet,) = other.all_processes["raylet"]
+print(cluster.address, raylet.process.pid, flush=True)
+sys.stdin.readline()
+cluster.shutdown()
 """
 
 
 def files(workspace: Path) -> dict[str, bytes]:
-    """The content of every file of features and matches."""
-    paths = [*workspace.glob("features/*.h5"), *workspace.glob("matches/*.h5")]
+    """The content of every file of features and matches, and of the database."""
+    paths = [*workspace.glob("features/*.h5"), *workspace.glob("matches/*.h5"), *workspace.glob("database.db")]
     return {str(path.relative_to(workspace)): path.read_bytes() for path in paths}
 
 
-def started(images: Path, work: Path, address: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-c", JOB, str(images), str(work), address]
+def python(code: str, *arguments: object) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    environment = {**os.environ, **ENVIRONMENT}
     return subprocess.Popen(
-        command, env={**os.environ, **ENVIRONMENT}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        env=environment,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
 
 
 def done(images: Path, work: Path, address: str) -> str:
-    job = started(images, work, address)
+    job = python(JOB, images, work, address)
     said, _ = job.communicate(timeout=120)
     assert job.returncode == 0, said
     return said
@@ -61,15 +88,17 @@ def alone(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 
 def processes_of(name: str) -> list[int]:
-    """Those whose command line begins with the name."""
-    found = []
+    """Those of these tests whose command line begins with the name. An actor has another environment: its parent's."""
+    ours, found = set(marked(MARK)), []
     for folder in Path("/proc").iterdir():
         try:
             line = (folder / "cmdline").read_bytes().split(b"\0")[0].decode()
-            if folder.name.isdecimal() and (line.startswith(name) or line.endswith("/" + name)):
-                found.append(int(folder.name))
-        except OSError:  # it ended
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            named = line.startswith(name) or line.endswith("/" + name)
+        except (OSError, ValueError, IndexError):  # it ended, or is no process
             continue
+        if folder.name.isdecimal() and named and {int(folder.name), parent} & ours:
+            found.append(int(folder.name))
     return found
 
 
@@ -86,40 +115,61 @@ def killed(pids: list[int]) -> None:
 def _ended() -> Iterator[None]:
     """Nothing of a cluster that was killed stays."""
     yield
-    killed([*processes_of("raylet"), *processes_of("gcs_server"), *actors()])
+    killed([*actors(), *marked(MARK)])
 
 
 def test_the_same_bytes(rendered: Path, tmp_path: Path, alone: dict[str, bytes]) -> None:
     assert "2 workers" in done(rendered, tmp_path, "local") or os.cpu_count() == 1
-    assert len(alone) > 6
+    assert len(alone) > 7
     assert files(tmp_path) == alone
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("at", ["features", "matches"])
+@pytest.mark.parametrize("at", ["features", "matches", "database.aligned"])
 def test_an_actor_killed_in_the_middle(rendered: Path, tmp_path: Path, alone: dict[str, bytes], at: str) -> None:
-    job = started(rendered, tmp_path, "local")
+    job = python(JOB, rendered, tmp_path, "local")
     assert eventually(lambda: any((tmp_path / at).glob("*.h5")) or job.poll() is not None, 60)
-    killed(actors()[:1])
+    dying = actors()[:1]
+    assert dying
+    killed(dying)
     said, _ = job.communicate(timeout=120)
     assert job.returncode == 0, said
     assert files(tmp_path) == alone
 
 
 @pytest.mark.slow  # Ray needs a minute to notice that its head is gone
-@pytest.mark.parametrize("what", ["coordinator", "head"])
+@pytest.mark.parametrize("what", ["coordinator", "gcs_server", "raylet"])
 def test_the_coordinator_or_the_head_killed(rendered: Path, tmp_path: Path, alone: dict[str, bytes], what: str) -> None:
-    job = started(rendered, tmp_path, "local")
+    job = python(JOB, rendered, tmp_path, "local")
     assert eventually(lambda: any((tmp_path / "features").glob("*.h5")) or job.poll() is not None, 60)
-    killed([job.pid] if what == "coordinator" else processes_of("gcs_server"))
+    running = actors()
+    dying = [job.pid] if what == "coordinator" else processes_of(what)
+    assert dying
+    killed(dying)
     job.communicate(timeout=200)
     assert job.returncode != 0
-    assert eventually(lambda: not actors(), 60), "actors outlive the job"
+    assert all(gone(actor, 60) for actor in running), "actors outlive the job"
     kept = files(tmp_path)
     assert kept
     assert all(alone[name] == content for name, content in kept.items())
     done(rendered, tmp_path, "none")
     assert files(tmp_path) == alone
+
+
+@pytest.mark.slow
+def test_a_machine_of_the_cluster_lost(rendered: Path, tmp_path: Path, alone: dict[str, bytes]) -> None:
+    """Its actor's units are done by the other machine's, although the cluster has no place for another actor."""
+    cluster = python(CLUSTER)
+    assert cluster.stdout is not None
+    address, raylet = cluster.stdout.readline().split()
+    job = python(JOB, rendered, tmp_path, address)
+    assert eventually(lambda: len(actors()) == 2 or job.poll() is not None, 90)
+    assert eventually(lambda: any((tmp_path / "features").glob("*.h5")) or job.poll() is not None, 90)
+    killed([int(raylet)])
+    said, _ = job.communicate(timeout=200)
+    assert job.returncode == 0, said
+    assert files(tmp_path) == alone
+    cluster.communicate("\n", timeout=60)
 
 
 def test_a_cluster_that_is_not_there(rendered: Path, tmp_path: Path) -> None:
