@@ -1,15 +1,20 @@
-"""How extraction and matching scale: two processes that each do a part, against one process that does all.
+"""How extraction and matching scale: two workers of one thread each, against one process of one thread.
 
-    python scripts/benchmarks/parts.py --images DIR --rounds 3 --out scripts/benchmarks/results/parts.md
+    python scripts/benchmarks/parts.py --images DIR --times 4 --out scripts/benchmarks/results/parts.md
 
-Each process has one thread (`SFM_MATCH_CORES=1`) and units of 8 images and blocks of 8, so that a few hundred images
-make enough of them. One process and two take turns; what is told is the median over the rounds, of the processes' own
-time for the stage (`StageReport.seconds`, the longer one of two) and of the time with their start.
+The two workers are processes that each do a part (`--part 1/2` and `2/2`), or two that one process gives units to
+(`--devices cpu,cpu`; those of a Ray cluster are given units in the same way). Each has one thread
+(`SFM_MATCH_CORES=1`), units of 8 images and blocks of 8, so that a few hundred images make enough of them; `--times`
+takes the photographs so many times. Pairs are sequential, 10 an image. The ways take turns; what is told is the median
+over the rounds, of the processes' own time for the stage (`StageReport.seconds`, the longer one of two parts) and of
+the time with their start, and of the ratios of each round the median, the least and the most. On two processors with
+nothing else to do.
 """
 
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -18,68 +23,106 @@ import time
 from pathlib import Path
 
 SMALL_UNITS = 8
+WAYS = {
+    "one process": ["{}"],
+    "two parts": ['{"part": "1/2"}', '{"part": "2/2"}'],
+    "two workers": ['{"devices": "cpu,cpu"}'],
+}
 CODE = """
 import json, sys
 import sfm_match
 from sfm_match.images import collection
 from sfm_match.stages import match_blocks
 collection.UNIT_SIZE = match_blocks.BLOCK = {units}
-stage, part, images, work = sys.argv[1:]
-given = {{}} if part == "all" else {{"part": part}}
-report = sfm_match.extract(images, work, **given) if stage == "extract" else sfm_match.match(work, **given)
-print(json.dumps({{"seconds": report.seconds, "done": report.done}}))
+if __name__ == "__main__":
+    stage, given, images, work = sys.argv[1:]
+    given = json.loads(given)
+    report = sfm_match.extract(images, work, **given) if stage == "extract" else sfm_match.match(work, **given)
+    print(json.dumps({{"seconds": report.seconds, "done": report.done, "failed": report.failed}}))
 """
+ROOT = Path(__file__).parents[2]
+ONE_THREAD = {"SFM_MATCH_CORES": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+ENVIRONMENT = {**os.environ, **ONE_THREAD, "PYTHONPATH": str(ROOT)}
+Told = dict[str, float]
 
 
-def timed(stage: str, parts: list[str], images: Path, work: Path) -> dict[str, float]:
-    """Runs the parts at once. Seconds: of the stage, and from start to end."""
-    environment = {**os.environ, "SFM_MATCH_CORES": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+def timed(stage: str, given: list[str], images: Path, work: Path) -> tuple[Told, int]:
+    """Runs processes at once, each with its options. Seconds of the stage and from start to end; images or pairs."""
+    program = work.parent / "program.py"  # a file: workers are spawned, and find it again
+    program.write_text(CODE.format(units=SMALL_UNITS), encoding="utf-8")
     began = time.monotonic()
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", CODE.format(units=SMALL_UNITS), stage, part, str(images), str(work)],
-            env=environment,
+            [sys.executable, str(program), stage, one, str(images), str(work)],
+            env=ENVIRONMENT,
             stdout=subprocess.PIPE,
             text=True,
         )
-        for part in parts
+        for one in given
     ]
-    told = [json.loads(process.communicate()[0].splitlines()[-1]) for process in processes]
+    said = [process.communicate()[0].splitlines() for process in processes]
     if any(process.returncode for process in processes):
-        raise SystemExit("a part failed")
-    return {"stage": max(one["seconds"] for one in told), "whole": time.monotonic() - began}
+        raise SystemExit(f"{stage}: a process failed")
+    told = [json.loads(lines[-1]) for lines in said]
+    seconds = {"stage": max(one["seconds"] for one in told), "whole": time.monotonic() - began}
+    return seconds, sum(one["done"] for one in told)
 
 
-def round_of(images: Path) -> dict[str, dict[str, float]]:
-    """`one` and `two` processes -> seconds of each stage."""
-    found: dict[str, dict[str, float]] = {}
-    for name, parts in (("one", ["all"]), ("two", ["1/2", "2/2"])):
+def round_of(images: Path) -> tuple[dict[str, Told], dict[str, int]]:
+    """Way -> seconds of each stage; how many images and pairs there were."""
+    found: dict[str, Told] = {}
+    counts: dict[str, int] = {}
+    for way, given in WAYS.items():
         with tempfile.TemporaryDirectory() as folder:
             work = Path(folder) / "work"
-            extracted = timed("extract", parts, images, work)
+            extracted, counts["images"] = timed("extract", given, images, work)
             chosen = ["--strategy", "sequential", "--overlap", "10", "--workspace", str(work)]
-            subprocess.run([sys.executable, "-m", "sfm_match", "pairs", *chosen], check=True, stdout=subprocess.DEVNULL)
-            matched = timed("match", parts, images, work)
-        found[name] = {
-            f"{stage} {what}": s
+            command = [sys.executable, "-m", "sfm_match", "pairs", *chosen]
+            subprocess.run(command, env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL)
+            matched, counts["pairs"] = timed("match", given, images, work)
+        found[way] = {
+            f"{stage}, {what}": s
             for stage, one in (("extract", extracted), ("match", matched))
             for what, s in one.items()
         }
-    return found
+    return found, counts
+
+
+def several_times(images: Path, times: int, folder: Path) -> Path:
+    """A folder with the photographs so many times, under other names."""
+    for number in range(times):
+        for path in sorted(one for one in images.rglob("*") if one.is_file()):
+            name = "_".join(path.relative_to(images).parts)
+            shutil.copyfile(path, folder / f"{number:02d}_{name}")
+    return folder
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--times", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
-    rounds = [round_of(chosen.images.resolve()) for _ in range(chosen.rounds)]
-    lines = ["| | one process, s | two parts, s | ratio |", "|---|---|---|---|"]
-    for key in rounds[0]["one"]:
-        one, two = (statistics.median(each[name][key] for each in rounds) for name in ("one", "two"))
-        ratio = statistics.median(each["one"][key] / each["two"][key] for each in rounds)
-        lines.append(f"| {key} | {one:.1f} | {two:.1f} | {ratio:.2f} |")
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as folder:
+        images = several_times(chosen.images.resolve(), chosen.times, Path(folder))
+        rounds, (counts, *_) = zip(*(round_of(images) for _ in range(chosen.rounds)), strict=True)
+    one, *others = WAYS
+    lines = [
+        f"{counts['images']:,} images, {counts['pairs']:,} pairs; {os.cpu_count()} processors, load {load:.2f} before; "
+        f"{chosen.rounds} rounds; seconds of the stage, and of the whole with the start of the processes.",
+        "",
+        f"| | {one}, s | " + " | ".join(f"{way}, s | ratio (least–most)" for way in others) + " |",
+        "|---|" + "---|" * (1 + 2 * len(others)),
+    ]
+    for key in rounds[0][one]:
+        cells = [f"{statistics.median(each[one][key] for each in rounds):.1f}"]
+        for way in others:
+            ratios = [each[one][key] / each[way][key] for each in rounds]
+            cells.append(f"{statistics.median(each[way][key] for each in rounds):.1f}")
+            cells.append(f"**{statistics.median(ratios):.2f}** ({min(ratios):.2f}–{max(ratios):.2f})")
+        lines.append(f"| {key} | " + " | ".join(cells) + " |")
     text = "\n".join(lines) + "\n"
     print(text)
     if chosen.out is not None:
