@@ -20,7 +20,7 @@ from sfm_match.job.worker_processes import serve
 KNOWN = "auto"  # as an address: the cluster that Ray knows of (RAY_ADDRESS), or a new one on this machine
 _CORES = 1  # of an actor
 _PATIENCE = 10.0  # seconds after which an actor that has nothing to say says so
-_SILENCE = 60.0  # seconds without a word of any actor, after which it is told that none runs
+_SILENCE = 30.0  # seconds without a word of any actor: none runs
 
 
 class _Actor:
@@ -117,13 +117,19 @@ class RayPool:
 
         try:
             ready, _ = ray.wait([worker.next for worker in workers], num_returns=1, timeout=_SILENCE)
-            if not ready and not self._silent:  # other jobs hold the cluster, or its machines are gone but the head
+            if not ready and not any(node["Alive"] for node in ray.nodes()):
+                raise _lost("none of its machines is left")
+            if not ready and not self._silent:  # other jobs hold it
                 LOGGER.warning("%s", self._waiting)
             self._silent = not ready
             for worker in [worker for worker in workers if worker.next in ready]:
                 yield worker, worker.hear()
         except ray.exceptions.RayError as error:  # but RayActorError, which is one worker's
-            raise SfmMatchError(f"--ray: the cluster is lost ({' '.join(str(error).split())[:200]})") from error
+            raise _lost(" ".join(str(error).split())[:200]) from error
+
+
+def _lost(why: str) -> SfmMatchError:
+    return SfmMatchError(f"--ray: the cluster is lost ({why}); completed work is kept, the same command resumes")
 
 
 def _ray(address: str) -> Any:
