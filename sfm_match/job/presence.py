@@ -72,7 +72,7 @@ def others_present(folder: Path, what: str = "*", own: Path | None = None) -> li
             silent = now - file.stat().st_mtime
         except FileNotFoundError:  # it has just ended
             continue
-        if silent < STALE_SECONDS and not writer_is_gone(file.name):
+        if abs(silent) < STALE_SECONDS and not writer_is_gone(file.name):  # a time to come is nobody's touch
             found.append(file.name)
         else:
             file.unlink(missing_ok=True)
