@@ -9,6 +9,7 @@ class ExtractKeywords(TypedDict, total=False):
     """Of `extract`; the option groups say what they mean."""
 
     model: str
+    quality: str
     size: int
     max_keypoints: int
     tile: int | None
@@ -111,6 +112,7 @@ class RunKeywords(TypedDict, total=False):
     """Of `run`; the option groups say what they mean."""
 
     model: str
+    quality: str
     size: int
     max_keypoints: int
     tile: int | None
@@ -185,6 +187,7 @@ class InferKeywords(TypedDict, total=False):
     """Of `infer`; the option groups say what they mean."""
 
     model: str
+    quality: str
     size: int
     max_keypoints: int
     device: str
