@@ -3,26 +3,24 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from sfm_match.errors import NothingDone
-from sfm_match.job.progress import Clock
+from sfm_match.job.progress import Advance, Clock
 
 
-def square(folder: Path, device: str, units: Iterator[int], advance: Callable[[int], None], clock: Clock) -> Iterator:
+def square(folder: Path, device: str, units: Iterator[int], advance: Advance, clock: Clock) -> Iterator:
     """Writes `N` with the square of N; the receipt names the device and the process."""
     for unit in units:
         with clock.on("work"):
             time.sleep(0.01)
         (folder / str(unit)).write_text(str(unit * unit))
-        advance(1)
+        advance(1, float(unit))
         yield unit, device, os.getpid()
 
 
-def killed_at_three(
-    folder: Path, device: str, units: Iterator[int], advance: Callable[[int], None], clock: Clock
-) -> Iterator:
+def killed_at_three(folder: Path, device: str, units: Iterator[int], advance: Advance, clock: Clock) -> Iterator:
     """The first that comes to unit 3 is killed, or all that do where `folder/always` stands."""
     for unit, *receipt in square(folder, device, units, advance, clock):
         if unit == 3 and not (folder / "killed").exists():

@@ -4,14 +4,14 @@ The caller holds the workspace, a worker never opens it: it takes units, writes 
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from sfm_match.errors import SfmMatchError
 from sfm_match.job.cores import cores
 from sfm_match.job.log import LOGGER
-from sfm_match.job.progress import Clock
+from sfm_match.job.progress import Advance, Clock
 from sfm_match.job.worker_processes import ProcessPool
 from sfm_match.store.shard import remove_leftovers
 
@@ -26,15 +26,13 @@ DEATHS = 2  # of a device's worker in a row, without a unit finished between, th
 class Work(Protocol[U_contra, R_co]):
     """Does units on a device. It is picklable, and so are units and receipts."""
 
-    def __call__(
-        self, device: str, units: Iterator[U_contra], advance: Callable[[int], None], clock: Clock, /
-    ) -> Iterator[R_co]:
+    def __call__(self, device: str, units: Iterator[U_contra], advance: Advance, clock: Clock, /) -> Iterator[R_co]:
         """Receipts in the order of the units; a unit's file is on the disk before its receipt is given.
 
         Args:
             device: as `devices.choose` takes it.
             units: taken as they are needed, some ahead.
-            advance: told how many images or pairs are done; from any thread.
+            advance: told how many images or pairs are done, and how much work they were; from any thread.
             clock: told what takes the time.
         """
 
@@ -84,7 +82,7 @@ def done_units(
     work: Work[U, R],
     units: Sequence[U],
     folder: Path,
-    advance: Callable[[int], None],
+    advance: Advance,
     clock: Clock,
     pool: Pool[Any] | None = None,
 ) -> Iterator[R]:
@@ -127,7 +125,7 @@ class _Coordinator(Generic[U, R]):
         devices: Sequence[str],
         work: Work[U, R],
         units: Sequence[U],
-        advance: Callable[[int], None],
+        advance: Advance,
         clock: Clock,
         pool: Pool[Any],
     ) -> None:
@@ -155,7 +153,7 @@ class _Coordinator(Generic[U, R]):
                         self._begun.add(worker)
                         self._give(worker)
                     elif kind == "advance":
-                        self._advance(value)
+                        self._advance(*value)
                     elif kind == "done":
                         worker.holding.popleft()
                         worker.deaths = 0

@@ -75,7 +75,7 @@ class RayWorker:
             self.cause = " ".join(str(error).split())[:200]
             return None
         self.next = self._actor.said.remote()
-        return said or ("advance", 0)
+        return said or ("advance", (0,))
 
     def end(self) -> None:
         import ray

@@ -80,7 +80,8 @@ def serve(work: Any, device: str, say: Callable[[str, Any], None], receive: Call
     Args:
         work: an `executor.Work`.
         device: as `devices.choose` takes it.
-        say: one of `wants`, `advance` (how many), `done` (a receipt), `end` (where the time went), `failed` (why).
+        say: one of `wants`, `advance` (how many, and how much work), `done` (a receipt), `end` (where the time went),
+            `failed` (why).
         receive: waits for the unit that was asked for; None: there is no more.
 
     Raises:
@@ -97,7 +98,7 @@ def serve(work: Any, device: str, say: Callable[[str, Any], None], receive: Call
 
     clock = Clock()
     try:
-        for receipt in work(device, given(), lambda count: say("advance", count), clock):
+        for receipt in work(device, given(), lambda *done: say("advance", done), clock):
             say("done", receipt)
         say("end", clock.spent)
     except (EOFError, BrokenPipeError):

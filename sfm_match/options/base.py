@@ -177,7 +177,11 @@ class Options:
         for f in dataclasses.fields(self):
             value = converted(getattr(self, f.name), f, flag(f.name))
             object.__setattr__(self, f.name, value)
+        self.resolve()
         self.validate()
+
+    def resolve(self) -> None:
+        """Sets the defaults that depend on other options, before `validate`."""
 
     def validate(self) -> None:
         """Raises UsageError that names the accepted values."""
@@ -304,7 +308,7 @@ def as_type(value: Any, kind: Any, where: str, *, numbers_as_text: bool = True) 
     ):  # numpy's, which is not loaded here
         return bool(value)
     if wanted is int and number and isinstance(value, Integral):
-        return int(value)
+        return value if isinstance(value, int) else int(value)
     if wanted is float and number:
         return _as_float(value, where)
     if wanted in (str, Path):

@@ -9,6 +9,7 @@ class ExtractKeywords(TypedDict, total=False):
     """Of `extract`; the option groups say what they mean."""
 
     model: str
+    quality: str
     size: int
     max_keypoints: int
     tile: int | None
@@ -112,6 +113,7 @@ class RunKeywords(TypedDict, total=False):
     """Of `run`; the option groups say what they mean."""
 
     model: str
+    quality: str
     size: int
     max_keypoints: int
     tile: int | None
@@ -186,6 +188,7 @@ class InferKeywords(TypedDict, total=False):
     """Of `infer`; the option groups say what they mean."""
 
     model: str
+    quality: str
     size: int
     max_keypoints: int
     device: str

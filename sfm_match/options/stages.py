@@ -27,6 +27,7 @@ from sfm_match.options.base import (
 )
 from sfm_match.options.devices import DEVICES, EVERY_GPU
 from sfm_match.options.pairs import PairsOptions
+from sfm_match.options.quality import MEDIUM, QUALITIES, ByQuality
 from sfm_match.options.workers import check_device, check_devices, check_part, check_workers
 
 DUAL_SOFTMAX, LIGHTGLUE = "dual-softmax", "lightglue"
@@ -86,12 +87,21 @@ class ExtractOptions(Options):
         "network; `dedode-nano` is built in, `sfm-match models list` names the others; "
         "or a folder with an ONNX file and its model.toml",
     )
+    quality: str = option(
+        MEDIUM,
+        "what --size and --max-keypoints are where they are not given: "
+        + ", ".join(f"{name} {chosen.size} and {chosen.max_keypoints}" for name, chosen in QUALITIES.items()),
+        choices=tuple(QUALITIES),
+        fingerprinted=False,  # what it sets is
+    )
     size: int = option(
-        1024,
+        ByQuality(QUALITIES[MEDIUM].size),
         "long side of an image at the network, pixels; smaller images are not enlarged",
         check=Bounds(64, MOST_SIDE, "pixels"),
     )
-    max_keypoints: int = option(4096, "keypoints kept per image, the strongest first", check=COUNT)
+    max_keypoints: int = option(
+        ByQuality(QUALITIES[MEDIUM].max_keypoints), "keypoints kept per image, the strongest first", check=COUNT
+    )
     tile: int | None = option(
         None,
         "cut images whose long side is larger at --size into tiles of this side, network pixels: for large photographs",
@@ -182,6 +192,11 @@ class ExtractOptions(Options):
         if self.tile is None:
             del chosen["tile"], chosen["tile_overlap"]
         return chosen
+
+    def resolve(self) -> None:
+        for name, value in QUALITIES[self.quality]._asdict().items():
+            if isinstance(getattr(self, name), ByQuality):
+                object.__setattr__(self, name, ByQuality(value))
 
     def validate(self) -> None:
         require(self.fps is None or self.frames is None, "--fps and --frames: give one of them")

@@ -19,12 +19,12 @@ FEW_REGISTERED = 0.9  # share of the images
 _WEAK_BRIDGE = 50  # inliers
 CURES = {  # kind of reason in unregistered.csv -> what to try
     "not usable": "The files cannot be read or are too small: see the failures below.",
-    "no accepted pair": "Little overlap or texture: try --size 1600 --max-keypoints 8192; for pictures on their sides "
+    "no accepted pair": "Little overlap or texture: try --quality high; for pictures on their sides "
     "or from a drone, --turns; or take photographs in between.",
     "too few connected": "Take photographs in between, match more pairs, or accept small models with "
     "--min-model-size 2.",
     "not placed": "Their geometry is weak: try known intrinsics (--camera-params) or --mapper global.",
-    "too few points": "Little overlap or texture: try --size 1600 --max-keypoints 8192.",
+    "too few points": "Little overlap or texture: try --quality high.",
 }
 
 

@@ -17,7 +17,15 @@ from sfm_match.job.workspace import made_by
 from sfm_match.options.stages import AUTO, ExtractOptions
 from sfm_match.options.workers import Part
 from sfm_match.stages.base import Job, ray_pool
-from sfm_match.stages.extract_units import ExtractContext, Unit, UnitReceipt, batches_of, extract_units, loader_for
+from sfm_match.stages.extract_units import (
+    ExtractContext,
+    Unit,
+    UnitReceipt,
+    batches_of,
+    extract_units,
+    loader_for,
+    work_of,
+)
 from sfm_match.stages.parts import features_of_all_parts, told
 from sfm_match.stages.state import FeatureSet, feature_set, move_aside, scan_features
 
@@ -85,7 +93,8 @@ def run(job: Job) -> StageReport:
             buckets_of(geometries, options, model.divisor),
         )
         open_units = _units(collection, options, model.divisor, work)
-        progress = job.progress("extract", sum(map(len, work.values())), "images")
+        images = [item for unit in open_units for item in unit.items]
+        progress = job.progress("extract", len(images), "images", work_of(images))
         try:
             do = partial(extract_units, context)
             receipts = list(done_units(devices, do, open_units, workspace.features, progress.advance, clock, pool))

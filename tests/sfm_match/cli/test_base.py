@@ -71,7 +71,7 @@ def test_help_of_a_whole_run_is_in_groups(command: str, call: Call) -> None:
     groups = sections(text)
     assert list(groups) == ["General", "Extraction", "Pairs", "Matching", "Import", "Reconstruction"]
     assert groups["General"] == ["images", "workspace", "config", "report", "overwrite", "json", "verbose", "help"]
-    assert groups["Extraction"][:3] == ["model", "size", "max-keypoints"]
+    assert groups["Extraction"][:4] == ["model", "quality", "size", "max-keypoints"]
     assert groups["Pairs"][:2] == ["strategy", "overlap"]
     # --device and --weights-dir are above
     matching = ["matcher", "matcher-weights", "match-threshold", "match-workers", "inverse-temperature"]

@@ -25,11 +25,15 @@ ROOT = Path(__file__).parents[3]
 @pytest.mark.parametrize("devices", [["cpu"], ["cpu", "cpu"], ["cuda", "cuda:1", "cpu"]])
 def test_each_unit_once(devices: list[str], tmp_path: Path) -> None:
     units, clock = range(12), Clock()
-    done: list[int] = []
-    receipts = list(done_units(devices, partial(worker_tasks.square, tmp_path), units, tmp_path, done.append, clock))
+    done: list[tuple[int, float | None]] = []
+
+    def advance(count: int, work: float | None = None, /) -> None:
+        done.append((count, work))
+
+    receipts = list(done_units(devices, partial(worker_tasks.square, tmp_path), units, tmp_path, advance, clock))
     assert sorted(unit for unit, _, _ in receipts) == list(units)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {str(n): str(n * n) for n in units}
-    assert sum(done) == len(units)
+    assert sorted(done) == [(1, float(n)) for n in units]
     processes = {process for _, _, process in receipts}
     assert (processes == {os.getpid()}) == (len(devices) == 1)
     assert len(processes) <= len(devices)
@@ -39,9 +43,9 @@ def test_each_unit_once(devices: list[str], tmp_path: Path) -> None:
 
 def test_no_more_workers_than_units(tmp_path: Path) -> None:
     work = partial(worker_tasks.square, tmp_path)
-    receipts = list(done_units(["cpu"] * 3, work, [5], tmp_path, lambda _: None, Clock()))
+    receipts = list(done_units(["cpu"] * 3, work, [5], tmp_path, lambda *_: None, Clock()))
     assert [unit for unit, _, _ in receipts] == [5]
-    assert list(done_units(["cpu"] * 2, work, [], tmp_path, lambda _: None, Clock())) == []
+    assert list(done_units(["cpu"] * 2, work, [], tmp_path, lambda *_: None, Clock())) == []
 
 
 class WaitingWorker:
@@ -82,7 +86,7 @@ def test_workers_that_never_began_are_not_waited_for(tmp_path: Path) -> None:
 def test_a_worker_that_is_killed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Its units are done by the next, those it had finished are not done again."""
     work = partial(worker_tasks.killed_at_three, tmp_path)
-    receipts = list(done_units(["cpu", "cpu"], work, range(8), tmp_path, lambda _: None, Clock()))
+    receipts = list(done_units(["cpu", "cpu"], work, range(8), tmp_path, lambda *_: None, Clock()))
     assert sorted(unit for unit, _, _ in receipts) == list(range(8))
     assert "the worker on cpu was lost (killed by signal 9); another one takes its place" in caplog.text
 
@@ -92,16 +96,16 @@ def test_a_unit_that_kills_every_worker_ends_the_job(tmp_path: Path) -> None:
     work = partial(worker_tasks.killed_at_three, tmp_path)
     receipts: list[object] = []
     with pytest.raises(WorkerLost, match=r"worker on cpu was lost 2 times \(killed by signal 9\).*smaller --batch"):
-        receipts.extend(done_units(["cpu", "cpu"], work, range(8), tmp_path, lambda _: None, Clock()))
+        receipts.extend(done_units(["cpu", "cpu"], work, range(8), tmp_path, lambda *_: None, Clock()))
     assert (tmp_path / "0").exists()
 
 
 def test_errors_of_workers_are_errors_of_the_job(tmp_path: Path) -> None:
     work = partial(worker_tasks.refusing, tmp_path)
     with pytest.raises(NothingDone, match="no such thing"):
-        list(done_units(["cuda", "cuda"], work, range(4), tmp_path, lambda _: None, Clock()))
+        list(done_units(["cuda", "cuda"], work, range(4), tmp_path, lambda *_: None, Clock()))
     with pytest.raises(RuntimeError, match="in a worker: ZeroDivisionError: by nothing"):
-        list(done_units(["cpu", "cpu"], work, range(4), tmp_path, lambda _: None, Clock()))
+        list(done_units(["cpu", "cpu"], work, range(4), tmp_path, lambda *_: None, Clock()))
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
@@ -113,7 +117,7 @@ def test_workers_leave_with_the_job(end: signal.Signals, tmp_path: Path) -> None
         "from functools import partial\nfrom pathlib import Path\nimport worker_tasks\n"
         "from sfm_match.job.executor import done_units\nfrom sfm_match.job.progress import Clock\n"
         f"work = partial(worker_tasks.endless, Path({str(tmp_path)!r}))\n"
-        "list(done_units(['cpu', 'cpu'], work, range(4), Path('.'), lambda _: None, Clock()))\n"
+        "list(done_units(['cpu', 'cpu'], work, range(4), Path('.'), lambda *_: None, Clock()))\n"
     )
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     with subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL) as job:

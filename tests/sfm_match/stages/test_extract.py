@@ -10,6 +10,7 @@ from PIL import Image
 
 import sfm_match
 from sfm_match.errors import NothingDone
+from sfm_match.job.progress import Progress
 from sfm_match.store.features import Features, read_features
 
 SMALL: dict[str, Any] = {"size": 384, "max_keypoints": 400}
@@ -93,3 +94,31 @@ def test_nothing_readable(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_text("no")
     with pytest.raises(NothingDone, match=r"no readable image among 1 \(a.jpg: not an image"):
         sfm_match.extract(tmp_path, tmp_path / "work")
+
+
+@pytest.mark.parametrize("options", [{"batch": 2}, {"devices": "cpu,cpu"}])
+def test_time_left_goes_by_pixels(
+    view: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    """Also where an image cannot be decoded, and where workers say what is done."""
+    images = tmp_path / "images"
+    images.mkdir()
+    for number, width in enumerate((384, 192, 96, 384)):
+        view.resize((width, width * 3 // 4)).save(images / f"{number}.png")
+    broken = images / "3.png"
+    broken.write_bytes(broken.read_bytes()[:5000])
+    told: list[tuple[int, float | None]] = []
+    whole: list[float] = []
+    closed = Progress.close
+
+    def close(shown: Progress) -> None:
+        whole.append(shown._work)
+        closed(shown)
+
+    monkeypatch.setattr(Progress, "advance", lambda _, count, work=None: told.append((count, work)))
+    monkeypatch.setattr(Progress, "close", close)
+    sfm_match.extract(images, tmp_path / "work", **SMALL, **options)
+    assert sum(count for count, _ in told) == 4
+    assert sum(work or 0 for _, work in told) == pytest.approx(whole[0])
+    small, large = (min(work for _, work in told if work), max(work for _, work in told if work))
+    assert large > 4 * small
