@@ -7,7 +7,7 @@ on where it was. Units are done here, or by workers of a cluster. At the end all
 import json
 import re
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache, partial
@@ -39,7 +39,7 @@ from sfm_match.images.files import Header, ImageError
 from sfm_match.images.loader import decode_for
 from sfm_match.job.concurrency import WorkerThreads
 from sfm_match.job.executor import done_units
-from sfm_match.job.progress import Clock, MakeProgress
+from sfm_match.job.progress import Advance, Clock, MakeProgress
 from sfm_match.refine.memory import pairs_at_once, photographs_kept
 from sfm_match.refine.patch_alignment import ALGORITHM, Floats, Seen, align_photographs, see
 from sfm_match.refine.track_optimization import Relations, join, optimize_tracks
@@ -182,7 +182,7 @@ class AlignReceipt:
 
 
 def align_units(
-    context: AlignContext, _device: str, units: Iterator[AlignUnit], _advance: Callable[[int], None], _clock: Clock
+    context: AlignContext, _device: str, units: Iterator[AlignUnit], _advance: Advance, _clock: Clock
 ) -> Iterator[AlignReceipt]:
     """The work of one worker (`executor.Work`)."""
     cv2.setNumThreads(1)  # the threads are here
@@ -223,7 +223,7 @@ class _Aligned:
             for number in self._found:
                 progress.advance(len(self._units[number].pairs), self._works[number])
             work, devices = partial(align_units, context), ["cpu"] if pool is None else pool.devices
-            for receipt in done_units(devices, work, left, self._place, lambda _: None, Clock(), pool):
+            for receipt in done_units(devices, work, left, self._place, lambda *_: None, Clock(), pool):
                 self._found[receipt.number] = receipt.relations
                 self.unreadable |= receipt.unreadable
                 self.read_any |= receipt.read_any

@@ -4,7 +4,7 @@ Workers read matches and features; verdicts come back, and one process writes th
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -62,7 +62,7 @@ def verify_units(
     context: VerifyContext,
     _device: str,
     units: Iterator[VerifyUnit],
-    _advance: Callable[[int], None],
+    _advance: Advance,
     _clock: Clock,
 ) -> Iterator[VerifyReceipt]:
     """The work of one worker (`executor.Work`)."""
@@ -105,7 +105,7 @@ def verify_by_workers(
             if len(left):
                 units.append(VerifyUnit(len(units), path, head, left))
         work = partial(verify_units, context)
-        receipts = done_units(pool.devices, work, units, database.parent, lambda _: None, Clock(), pool)
+        receipts = done_units(pool.devices, work, units, database.parent, lambda *_: None, Clock(), pool)
         write_verdicts(connection, _in_order(receipts), advance)
 
 

@@ -78,7 +78,7 @@ def test_workers_that_never_began_are_not_waited_for(tmp_path: Path) -> None:
     """A cluster that is full: others hold its processors, and one worker does all there is to do."""
     pool = FullCluster()
     work = partial(worker_tasks.square, tmp_path)
-    receipts = list(done_units(["cpu", "cuda"], work, range(4), tmp_path, lambda _: None, Clock(), pool))
+    receipts = list(done_units(["cpu", "cuda"], work, range(4), tmp_path, lambda *_: None, Clock(), pool))
     assert [unit for unit, _, _ in receipts] == [0, 1, 2, 3]
     assert pool.ended == ["cuda"]
 
