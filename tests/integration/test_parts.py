@@ -119,7 +119,7 @@ def test_a_part_on_a_machine_that_was_lost(tmp_path: Path, monkeypatch: pytest.M
     lost = tmp_path / "parts" / "extract-2-of-2.tmp-elsewhere-1-0123abcd"
     lost.touch()
     times = itertools.count(time.time() + 1)
-    monkeypatch.setattr(presence.time, "sleep", lambda _: os.utime(lost, (0, next(times))))
+    monkeypatch.setattr(time, "sleep", lambda _: os.utime(lost, (0, next(times))))
     with (
         pytest.raises(WorkspaceBusy, match=r"parts of this job are at work \(extract-2-of-2\.tmp-"),
         Workspace(tmp_path),

@@ -89,17 +89,17 @@ def test_of_another_machine_it_is_waited_whether_it_goes_on(tmp_path: Path, monk
             os.utime(there, (then - STALE_SECONDS, then - STALE_SECONDS))  # as if time had passed
 
     there.touch()
-    monkeypatch.setattr(presence.time, "sleep", alive)
+    monkeypatch.setattr(time, "sleep", alive)
     assert others_at_work(tmp_path, waiting=told.append) == [there.name]
     assert (len(looks), told) == (3, [there.name])
-    monkeypatch.setattr(presence.time, "sleep", dead)
+    monkeypatch.setattr(time, "sleep", dead)
     assert others_at_work(tmp_path, waiting=told.append) == []
     assert (len(looks), told) == (6, [there.name] * 2)
     assert not there.exists()
 
 
 def test_for_one_of_this_machine_it_is_not_waited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(presence.time, "sleep", lambda _: pytest.fail("waited"))
+    monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("waited"))
     with another_process(tmp_path):
         assert len(others_at_work(tmp_path, waiting=pytest.fail)) == 1
     assert others_at_work(tmp_path) == []
