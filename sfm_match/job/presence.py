@@ -8,7 +8,8 @@ on the server's clock, never with this machine's.
 
 import contextlib
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sfm_match.signals import removed_if_stopped
@@ -16,6 +17,7 @@ from sfm_match.store.shard import TEMPORARY, temporary_name, writer_is_gone
 
 TOUCH_SECONDS = 10.0
 STALE_SECONDS = 90.0  # without a touch: the process, or its machine, is gone
+_LOOK_SECONDS = 1.0
 
 
 @contextlib.contextmanager
@@ -46,8 +48,36 @@ def _touch(file: Path, ended: threading.Event) -> None:
             file.touch()
 
 
+def others_at_work(
+    folder: Path, what: str = "*", own: Path | None = None, waiting: Callable[[str], None] = lambda _: None
+) -> list[str]:
+    """What other processes work on, for certain.
+
+    Of one on another machine nobody knows whether it was killed a moment ago, as when a cluster starts a job again
+    elsewhere: it is waited for, until it says once more that it is there, or has been silent for too long.
+
+    Args:
+        folder, what, own: as in `others_present`.
+        waiting: told, once, for which file it is waited.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    first: dict[str, float] | None = None
+    while found := _present(folder, what, own):
+        if first is None:
+            first = found
+            unknown = [name for name in found if writer_is_gone(name) is None]
+            if len(unknown) == len(found):
+                waiting(unknown[0])
+        if any(touched != first.get(name) or writer_is_gone(name) is False for name, touched in found.items()):
+            return list(found)
+        time.sleep(_LOOK_SECONDS)
+    return []
+
+
 def others_present(folder: Path, what: str = "*", own: Path | None = None) -> list[str]:
-    """What living processes work on. Files of dead ones are deleted: at once, where they ran on this machine.
+    """What processes work on that have said so of late. Files of dead ones are deleted: at once, where they ran here.
 
     Args:
         folder: where they say so.
@@ -57,23 +87,28 @@ def others_present(folder: Path, what: str = "*", own: Path | None = None) -> li
     Raises:
         OSError: the folder cannot be written.
     """
+    return list(_present(folder, what, own))
+
+
+def _present(folder: Path, what: str, own: Path | None) -> dict[str, float]:
+    """As `others_present`, with the time of each one's last touch."""
     files = sorted(file for file in folder.glob(f"{what}{TEMPORARY}*") if file != own)
     if not files:
-        return []
+        return {}
     clock = folder / temporary_name(".clock")
     clock.touch()
     try:
         now = clock.stat().st_mtime
     finally:
         clock.unlink()
-    found = []
+    found = {}
     for file in files:
         try:
-            silent = now - file.stat().st_mtime
+            touched = file.stat().st_mtime
         except FileNotFoundError:  # it has just ended
             continue
-        if abs(silent) < STALE_SECONDS and not writer_is_gone(file.name):  # a time to come is nobody's touch
-            found.append(file.name)
+        if abs(now - touched) < STALE_SECONDS and not writer_is_gone(file.name):  # a time to come is nobody's touch
+            found[file.name] = touched
         else:
             file.unlink(missing_ok=True)
     return found

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError
 from sfm_match.job.log import LOGGER
-from sfm_match.job.presence import others_present, present
+from sfm_match.job.presence import STALE_SECONDS, others_at_work, present
 from sfm_match.options.base import flag
 from sfm_match.options.stages import OPTION_NAMES
 from sfm_match.signals import removed_if_stopped
@@ -41,6 +41,11 @@ def made_by() -> dict[str, str]:
         "pycolmap": version("pycolmap"),
         "coordinates": "raw pixels, the centre of the top-left one at (0.5, 0.5), as in COLMAP",
     }
+
+
+def _writer_in(name: str) -> str:
+    """The machine and process in a temporary name."""
+    return name.rpartition(TEMPORARY)[2].rpartition("-")[0]
 
 
 class WorkspaceBusy(SfmMatchError):
@@ -123,8 +128,8 @@ class Workspace:
             self.folder.mkdir(parents=True, exist_ok=True)
             entering.enter_context(self._lock.acquire(timeout=0))
             own = entering.enter_context(present(self.folder, _ALONE))
-            self._refuse_beside(others_present(self.folder, _ALONE, own))
-            if others := others_present(self.parts):
+            self._refuse_beside(others_at_work(self.folder, _ALONE, own, self._wait_for))
+            if others := others_at_work(self.parts, waiting=self._wait_for):
                 raise WorkspaceBusy(
                     f"{self.folder}: parts of this job are at work ({', '.join(others[:2])}"
                     f"{', ...' if len(others) > 2 else ''}); wait for them or stop them"
@@ -137,15 +142,25 @@ class Workspace:
         with self._refusals(), self._held as entering:
             self.folder.mkdir(parents=True, exist_ok=True)
             entering.enter_context(present(self.parts, str(self._part)))
-            self._refuse_beside(others_present(self.folder, _ALONE))
+            self._refuse_beside(others_at_work(self.folder, _ALONE, waiting=self._wait_for))
             self._held = entering.pop_all()
             self._at_work = True
 
     def _refuse_beside(self, alone: list[str]) -> None:
         """Raises WorkspaceBusy where a process has the folder for itself."""
         if alone:
-            where = alone[0].rpartition(TEMPORARY)[2].rpartition("-")[0]  # its machine and process
-            raise WorkspaceBusy(f"{self.folder}: another sfm-match works here ({where}); wait for it or stop it")
+            raise WorkspaceBusy(
+                f"{self.folder}: another sfm-match works here ({_writer_in(alone[0])}); wait for it or stop it"
+            )
+
+    def _wait_for(self, name: str) -> None:
+        """Of a job that was killed on another machine and goes on here, this is what it costs."""
+        LOGGER.warning(
+            "%s: %s worked here a moment ago; looking for up to %.0f s whether it still does",
+            self.folder,
+            _writer_in(name),
+            STALE_SECONDS,
+        )
 
     def unlock(self) -> None:
         """Gives the folder back."""

@@ -1,5 +1,6 @@
 """Processes that do parts of a stage in one folder leave the same bytes as one process does."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -112,11 +113,13 @@ def test_a_part_that_was_killed_is_done_again(rendered: Path, tmp_path: Path, al
     assert files(work) == files(alone)
 
 
-def test_a_part_on_a_machine_that_was_lost(tmp_path: Path) -> None:
-    """Nobody here can tell that it is dead, before it has been silent for long."""
+def test_a_part_on_a_machine_that_was_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody here can tell that it is dead, before it has been silent for long. It is not, where it says so again."""
     (tmp_path / "parts").mkdir()
     lost = tmp_path / "parts" / "extract-2-of-2.tmp-elsewhere-1-0123abcd"
     lost.touch()
+    times = itertools.count(time.time() + 1)
+    monkeypatch.setattr(time, "sleep", lambda _: os.utime(lost, (0, next(times))))
     with (
         pytest.raises(WorkspaceBusy, match=r"parts of this job are at work \(extract-2-of-2\.tmp-"),
         Workspace(tmp_path),

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from processes import eventually
 
-from sfm_match.job.presence import STALE_SECONDS, others_present, present
+from sfm_match.job import presence
+from sfm_match.job.presence import STALE_SECONDS, others_at_work, others_present, present
 
 ROOT = Path(__file__).parents[3]
 CODE = (
@@ -68,3 +69,37 @@ def test_of_another_machine_only_silence_tells(tmp_path: Path, silent: float, li
     os.utime(there, (then, then))
     assert (others_present(tmp_path) == [there.name]) == living
     assert there.exists() == living
+
+
+def test_of_another_machine_it_is_waited_whether_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster starts a killed job again elsewhere, at once."""
+    there = tmp_path / f"work.tmp-elsewhere-{2**22 + 1}-0123abcd"
+    then = time.time()
+    looks: list[float] = []
+    told: list[str] = []
+
+    def alive(_seconds: float) -> None:
+        looks.append(_seconds)
+        if len(looks) == 3:
+            os.utime(there, (then + 10, then + 10))
+
+    def dead(_seconds: float) -> None:
+        looks.append(_seconds)
+        if len(looks) == 6:
+            os.utime(there, (then - STALE_SECONDS, then - STALE_SECONDS))  # as if time had passed
+
+    there.touch()
+    monkeypatch.setattr(time, "sleep", alive)
+    assert others_at_work(tmp_path, waiting=told.append) == [there.name]
+    assert (len(looks), told) == (3, [there.name])
+    monkeypatch.setattr(time, "sleep", dead)
+    assert others_at_work(tmp_path, waiting=told.append) == []
+    assert (len(looks), told) == (6, [there.name] * 2)
+    assert not there.exists()
+
+
+def test_for_one_of_this_machine_it_is_not_waited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("waited"))
+    with another_process(tmp_path):
+        assert len(others_at_work(tmp_path, waiting=pytest.fail)) == 1
+    assert others_at_work(tmp_path) == []
