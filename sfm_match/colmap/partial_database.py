@@ -17,7 +17,7 @@ Rows = NDArray[np.int64]
 # COLMAP's tables: ours grow with all pairs, and what else is in a database is nothing to a mapper
 _SMALL = ("rigs", "rig_sensors", "cameras", "frames", "frame_data", "images", "pose_priors")
 _LARGE = ("keypoints", "descriptors", "matches", "two_view_geometries")  # not copied whole
-_FEW = 0.25  # of all accepted pairs, up to which a component has a database of its own
+_FEW = 0.1  # of all accepted pairs, up to which a copy takes less than reading all twice does
 _CAMERA = 0  # COLMAP's SensorType
 _FRAMES = f"SELECT frame_id FROM frame_data WHERE sensor_type = {_CAMERA} AND data_id IN chosen"
 _RIGS = f"SELECT rig_id FROM frames WHERE frame_id IN ({_FRAMES})"

@@ -10,12 +10,12 @@ import pycolmap
 from sfm_match.colmap.components import Component, components
 from sfm_match.colmap.partial_database import own_database
 
-IMAGES, SCENES = 6, 5
+IMAGES, SCENES = 6, 11
 Tables = dict[str, list[tuple[object, ...]]]
 
 
 def places(path: Path, **settings: object) -> Path:
-    """Five places in one database."""
+    """Places in one database."""
     pycolmap.set_random_seed(0)
     with pycolmap.Database.open(str(path)) as opened:
         for _ in range(SCENES):
@@ -73,7 +73,7 @@ def test_rigs_stay_whole(tmp_path: Path) -> None:
 def test_a_component_with_many_of_the_pairs_has_none_of_its_own(tmp_path: Path) -> None:
     path = places(tmp_path / "all.db")
     every, _ = found(path)
-    assert own_database(path, tmp_path / "one.db", every[0], 3 * len(every[0].inliers)) == path
+    assert own_database(path, tmp_path / "one.db", every[0], 9 * len(every[0].inliers)) == path
     assert not (tmp_path / "one.db").exists()
 
 
