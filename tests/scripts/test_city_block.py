@@ -8,8 +8,9 @@ import city_block
 import numpy as np
 import pycolmap
 import pytest
-from city_block import judged, rendered, table
-from evaluation.city import CELL, HEIGHT, WIDTH, City, Plane, city, intrinsics, plan, render, walk
+from city_block import judged, poses_of, render_missing, table
+from evaluation.city import CELL, FOCAL, HEIGHT, WIDTH, City, Plane, city, intrinsics, plan, render, walk
+from evaluation.city_points import points_database
 
 from sfm_match.commands.scene import View
 
@@ -72,15 +73,39 @@ def test_views_are_made_once_and_the_same(tmp_path: Path, monkeypatch: pytest.Mo
     first = walk(plan(300), 300)[:1]
     monkeypatch.setattr(city_block, "walk", lambda *_: first)
     monkeypatch.setattr(city_block, "city", lambda *_: City.of([board(2.0, 0, True)]))
-    truth = rendered(300, tmp_path)
-    assert list(truth) == ["view00000.jpg"]
+    assert list(poses_of(300)) == ["view00000.jpg"]
+    render_missing(300, tmp_path)
     picture = tmp_path / "images" / "view00000.jpg"
     made = picture.read_bytes()
     picture.unlink()
-    rendered(300, tmp_path)
+    render_missing(300, tmp_path)
     assert picture.read_bytes() == made
     monkeypatch.setattr(city_block, "city", lambda *_: pytest.fail("it is there already"))
-    rendered(300, tmp_path)
+    render_missing(300, tmp_path)
+
+
+def test_points_are_seen_where_nothing_hides_them(tmp_path: Path) -> None:
+    """Matches are of one point each, and fit the true geometry; of the far wall only what the near one leaves."""
+    scene = City.of([board(3.0, 0, False), board(0.0, 0, False, width=2.0)])
+    aside = View("view00001.jpg", AHEAD.rotation, AHEAD.centre + (0.4, 0.1, 0))
+    assert points_database(tmp_path / "a.db", [AHEAD, aside], scene) == 1
+    with pycolmap.Database.open(str(tmp_path / "a.db")) as opened:
+        first, second = (opened.read_keypoints(number)[:, :2] for number in (1, 2))
+        geometry = opened.read_two_view_geometry(1, 2)
+    assert len(first) > 100
+    matches = geometry.inlier_matches
+    assert 50 < len(matches) == len(set(matches[:, 0])) == len(set(matches[:, 1]))
+    k = np.linalg.inv(intrinsics())
+    a, b = (np.column_stack((side, np.ones(len(side)))) @ k.T for side in (first[matches[:, 0]], second[matches[:, 1]]))
+    lines = a @ geometry.E.T
+    off = np.abs((b * lines).sum(axis=1)) / np.linalg.norm(lines[:, :2], axis=1) * FOCAL
+    assert 0.1 < np.median(off) < 1.0 and off.max() < 4
+    alone = City.of([board(0.0, 0, False, width=2.0)])
+    points_database(tmp_path / "b.db", [AHEAD, aside], alone)
+    with pycolmap.Database.open(str(tmp_path / "b.db")) as opened:
+        near = opened.read_keypoints(1)[:, :2]
+    inside = [side[np.abs(side[:, 0] - (WIDTH / 2 - 30)) < 90] for side in (first, near)]
+    assert 0.6 < len(inside[0]) / len(inside[1]) < 1.6  # with those of the far wall, too, 2.5
 
 
 def test_no_two_houses_have_the_same_front() -> None:
