@@ -128,6 +128,11 @@ def read_cameras(database: Path) -> dict[int, "pycolmap.Camera"]:
         opened.close()
 
 
+def cameras_of_exif(database: Path) -> set[int]:
+    """Numbers of the cameras whose focal length is known beforehand."""
+    return {number for number, camera in read_cameras(database).items() if camera.has_prior_focal_length}
+
+
 def check_camera_model(options: ImportOptions) -> None:
     """Raises UsageError for a model that COLMAP does not know, or a wrong number of parameters."""
     check_camera(options.camera_model, options.intrinsics)

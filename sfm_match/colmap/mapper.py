@@ -14,15 +14,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfm_match.colmap import hush_colmap
-from sfm_match.colmap.cameras import all_given, given_cameras, read_cameras
+from sfm_match.colmap.cameras import all_given, cameras_of_exif, given_cameras
 from sfm_match.colmap.components import Component, components
 from sfm_match.colmap.exif_doubt import agreeing, camera_of, contradictions, doubted, headers_without, without_focals
 from sfm_match.colmap.georeference import position_priors, reference_of
 from sfm_match.colmap.mapper_options import CAREFUL, FAST, Pace, global_options, incremental_options
+from sfm_match.colmap.partial_database import own_database
 from sfm_match.colmap.plausibility import LEAST_JUDGED, far_from_exif, far_from_gps, keep_earned
 from sfm_match.colmap.robust_bundle_adjustment import ONE_ROUND, TOLERANCES, refine_robustly, spread
 from sfm_match.colmap.thinning import thinned
@@ -40,6 +42,7 @@ TRIES = 3  # with other seeds, where images are missing, a place fell apart, or 
 _ENOUGH = 0.9  # of the images that could be registered
 _EXPLAINED = 0.99  # of the inliers of accepted pairs, which lie between images of one model
 _WORTH = 1.1  # deviation of the residuals with EXIF's focal length over that without, from which EXIF is wrong
+_WORTH_OF = attrgetter("worth")
 _TRIED_IMAGES = 200  # at most; with more a try takes long
 
 
@@ -121,8 +124,14 @@ def map_components(
     models: list[pycolmap.Reconstruction] = []
     dropped: dict[str, int] = {}
     contradicted: dict[str, str] = {}
-    for component in components(database, sorted(headers), options.min_model_size):
-        best = _map_component(job, component, standing)
+    found = components(database, sorted(headers), options.min_model_size)
+    pairs = sum(len(component.inliers) for component in found)
+    for component in found:
+        with clock.on("map"):
+            its = own_database(database, _next(job, ".db"), component, pairs)
+        best = _map_component(replace(job, database=its), component, standing)
+        if its != database:
+            its.unlink()  # of a thousand components each has one
         models += best.models
         dropped |= best.dropped
         contradicted |= contradictions(best.models, headers, best.left_out)
@@ -173,14 +182,10 @@ def _map_component(job: _Job, component: Component, standing: Sequence["pycolmap
                 break
             if number == 0:
                 found = _first(job, component, attempt)
-                best = max(best, _without_doubted(job, component, attempt, found), key=_worth)
+                best = max(best, _without_doubted(job, component, attempt, found), key=_WORTH_OF)
             else:
-                best = max(best, _incremental(job, component, attempt), key=_worth)
+                best = max(best, _incremental(job, component, attempt), key=_WORTH_OF)
     return best if best.models else _global(job, component)
-
-
-def _worth(one: _Try) -> tuple[float, int]:
-    return one.worth
 
 
 def _first(job: _Job, component: Component, attempt: "_Attempt") -> _Try:
@@ -193,10 +198,10 @@ def _first(job: _Job, component: Component, attempt: "_Attempt") -> _Try:
             best = _incremental(job, component, attempt, few=few)
             few.unlink(missing_ok=True)  # of a thousand components each has one
             if best.plausible and len(best.models) == 1 and len(registered(best.models[0])) < component.held:
-                best = max(best, _incremental(job, component, attempt, best.models[0]), key=_worth)
+                best = max(best, _incremental(job, component, attempt, best.models[0]), key=_WORTH_OF)
     if best.models and best.is_enough(component):
         return best
-    return max(best, _incremental(job, component, attempt), key=_worth)
+    return max(best, _incremental(job, component, attempt), key=_WORTH_OF)
 
 
 def _without_doubted(job: _Job, component: Component, attempt: "_Attempt", found: _Try) -> _Try:
@@ -269,7 +274,7 @@ def _incremental(
     options.image_names = component.names
     options.triangulation.ignore_two_view_tracks = len(component.names) > 2  # of two images there are no others
     options.use_prior_position = options.use_robust_loss_on_prior_position = attempt.priors
-    held = _cameras_of_exif(job.database) if attempt.held else set[int]()
+    held = cameras_of_exif(job.database) if attempt.held else set[int]()
     options.constant_cameras = options.mapper.constant_cameras = held | job.constant
     place = _next(job)
     place.mkdir()
@@ -390,7 +395,3 @@ def _refined(
     if with_exif is None or without is None or with_exif.deviation > _WORTH * without.deviation:
         return free
     return kept
-
-
-def _cameras_of_exif(database: Path) -> set[int]:
-    return {number for number, camera in read_cameras(database).items() if camera.has_prior_focal_length}

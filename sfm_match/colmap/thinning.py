@@ -6,17 +6,16 @@ makes the model as exact as if all had been there from the start.
 """
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pairs.prune import among_first
-from sfm_match.colmap.queries import MOST_IMAGES, matches_of
+from sfm_match.colmap.partial_database import Rows, Source, copy_keypoints, copy_small
+from sfm_match.colmap.queries import matches_of
 
 # Matches of a pair, at least, where it has as many: of the pairs that are among the best of one of their images, and of
 # the others, which may be all that connects two parts: as many as place an image. With 50 of the best, AUC@1 degree of
@@ -24,10 +23,6 @@ from sfm_match.colmap.queries import MOST_IMAGES, matches_of
 PER_PAIR, PER_OTHER = 100, 30
 _BEST = 10  # pairs of an image: those with most matches
 _WORTH_IT = 0.4  # share of the matches that may be left, at most: with more there is little to gain
-# COLMAP's tables: ours grow with all pairs, and what else is in a database is nothing to a mapper
-_SMALL = ("rigs", "rig_sensors", "cameras", "frames", "frame_data", "images", "pose_priors")
-_LARGE = ("keypoints", "descriptors", "matches", "two_view_geometries")  # not copied whole
-_Rows = NDArray[np.int64]
 _Chosen = dict[int, NDArray[np.bool_]]  # image -> (N,) which of its keypoints are in a match that is chosen
 
 
@@ -48,48 +43,20 @@ def thinned(database: Path, copy: Path, inliers: Mapping[tuple[str, str], int]) 
         `copy`, or None, and no file, where it would keep most of the matches.
     """
     with closing(sqlite3.connect(database)) as connection:
-        source = _Source.of(connection, inliers)
+        source = Source.of(connection, inliers)
         chosen = _chosen(source)
         kept = sum(int(_stays(chosen, a, b, matches).sum()) for a, b, matches in source.each())
         if kept > _WORTH_IT * source.counts.sum():
             return None
         with closing(sqlite3.connect(copy)) as target:
-            _copy_small(connection, target)
+            copy_small(connection, target)
+            copy_keypoints(connection, target, sorted(chosen))
             _copy_pairs(source, target, chosen)
             target.commit()
     return copy
 
 
-@dataclass(frozen=True)
-class _Source:
-    """Accepted pairs of a database."""
-
-    connection: sqlite3.Connection
-    pairs: _Rows  # (P, 2) images, the smaller number first
-    counts: _Rows  # (P,) matches
-
-    @classmethod
-    def of(cls, connection: sqlite3.Connection, inliers: Mapping[tuple[str, str], int]) -> "_Source":
-        """Of pairs of names."""
-        query = "SELECT image_id FROM images WHERE name = ?"
-        names = {name for pair in inliers for name in pair}
-        ids = {name: connection.execute(query, (name,)).fetchone()[0] for name in names}
-        pairs = np.array([sorted((ids[a], ids[b])) for a, b in inliers], np.int64).reshape(-1, 2)
-        return cls(connection, pairs, np.array(list(inliers.values()), np.int64))
-
-    def rows(self, columns: str) -> Iterator[tuple[int, int, tuple[Any, ...]]]:
-        """Image, image and some columns of each pair."""
-        query = f"SELECT {columns} FROM two_view_geometries WHERE pair_id = ?"
-        for a, b in self.pairs.tolist():
-            yield a, b, self.connection.execute(query, (a * MOST_IMAGES + b,)).fetchone()
-
-    def each(self) -> Iterator[tuple[int, int, _Rows]]:
-        """Image, image and (M, 2) matches of each pair."""
-        for a, b, (data,) in self.rows("data"):
-            yield a, b, matches_of(data).astype(np.int64)
-
-
-def _chosen(source: _Source) -> _Chosen:
+def _chosen(source: Source) -> _Chosen:
     """Which keypoints are in the best connected matches of a pair."""
     query = "SELECT rows FROM keypoints WHERE image_id = ?"
     counts = {
@@ -110,35 +77,12 @@ def _chosen(source: _Source) -> _Chosen:
     return chosen
 
 
-def _stays(chosen: _Chosen, a: int, b: int, matches: _Rows) -> NDArray[np.bool_]:
+def _stays(chosen: _Chosen, a: int, b: int, matches: Rows) -> NDArray[np.bool_]:
     return np.asarray(chosen[a][matches[:, 0]] & chosen[b][matches[:, 1]], bool)
 
 
-def _copy_small(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
-    """COLMAP's schema, and its tables but the large ones."""
-    (version,) = source.execute("PRAGMA user_version").fetchone()  # COLMAP's own
-    target.execute(f"PRAGMA user_version = {int(version)}")
-    target.execute("PRAGMA synchronous = OFF")  # it lives as long as the mapper
-    made = source.execute(
-        "SELECT name, tbl_name, sql FROM sqlite_master WHERE type IN ('table', 'index') AND sql IS NOT NULL "
-        "ORDER BY type <> 'table'"
-    ).fetchall()
-    for name, table, sql in made:
-        if table in (*_SMALL, *_LARGE):
-            target.execute(sql)
-        if name in _SMALL:
-            rows = source.execute(f"SELECT * FROM {name}")
-            places = ", ".join("?" * len(rows.description))
-            target.executemany(f"INSERT INTO {name} VALUES ({places})", rows)
-
-
-def _copy_pairs(source: _Source, target: sqlite3.Connection, chosen: _Chosen) -> None:
-    """Keypoints, and accepted pairs with the matches that stay."""
-    columns = "image_id, rows, cols, data"
-    for image in sorted(chosen):
-        query = f"SELECT {columns} FROM keypoints WHERE image_id = ?"
-        row = source.connection.execute(query, (image,)).fetchone()
-        target.execute(f"INSERT INTO keypoints ({columns}) VALUES (?, ?, ?, ?)", row)
+def _copy_pairs(source: Source, target: sqlite3.Connection, chosen: _Chosen) -> None:
+    """Accepted pairs with the matches that stay."""
     columns = "pair_id, cols, config, F, E, H, qvec, tvec"
     for a, b, (data, *rest) in source.rows(f"data, {columns}"):
         matches = matches_of(data)

@@ -89,7 +89,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Runs]:
     found = Runs({})
     monkeypatch.setattr(pycolmap, "incremental_mapping", found.incremental)
     monkeypatch.setattr(pycolmap, "global_mapping", lambda *_, options: {0: Model(list(options.image_names))})
-    monkeypatch.setattr(mapper, "_cameras_of_exif", lambda _: {1})
+    monkeypatch.setattr(mapper, "cameras_of_exif", lambda _: {1})
     monkeypatch.setattr(mapper, "camera_of", lambda _: {})  # no doubts about EXIF
     monkeypatch.setattr(mapper, "thinned", lambda _, copy, __: copy if found.of_few else None)
     monkeypatch.setattr(mapper, "triangulated", lambda model, *_: model)
