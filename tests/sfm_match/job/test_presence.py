@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from processes import eventually
 
-from sfm_match.job import presence
 from sfm_match.job.presence import STALE_SECONDS, others_at_work, others_present, present
 
 ROOT = Path(__file__).parents[3]
