@@ -5,6 +5,8 @@ The caller holds the workspace, a worker never opens it: it takes units, writes 
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
+from operator import length_hint
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -82,7 +84,7 @@ class WorkerLost(SfmMatchError):
 def done_units(
     devices: Sequence[str],
     work: Work[U, R],
-    units: Sequence[U],
+    units: Iterable[U],
     folder: Path,
     advance: Callable[[int], None],
     clock: Clock,
@@ -93,7 +95,8 @@ def done_units(
     Args:
         devices: as `devices.devices_of` gives them.
         work: what to do.
-        units: each is done once; with several workers each takes the next one that nobody has.
+        units: each is done once; with several workers each takes the next one that nobody has. They are taken as they
+            are needed: all of a large job would not be small.
         folder: of their files.
         advance: as in `Work`.
         clock: of the stage; of several workers it gets the mean.
@@ -105,7 +108,8 @@ def done_units(
     if len(devices) == 1 and pool is None:
         yield from work(devices[0], iter(units), advance, clock)
         return
-    coordinator = _Coordinator(devices[: max(1, len(units))], work, units, advance, clock, pool or ProcessPool())
+    used = devices[: max(1, length_hint(units, len(devices)))]
+    coordinator = _Coordinator(used, work, units, advance, clock, pool or ProcessPool())
     try:
         yield from coordinator.run()
     finally:
@@ -124,13 +128,13 @@ class _Coordinator(Generic[U, R]):
         self,
         devices: Sequence[str],
         work: Work[U, R],
-        units: Sequence[U],
+        units: Iterable[U],
         advance: Callable[[int], None],
         clock: Clock,
         pool: Pool[Any],
     ) -> None:
         self._work, self._advance, self._clock, self._pool = work, advance, clock, pool
-        self._left = deque(units)
+        self._left = iter(units)
         self._devices = devices
         self._spent: list[dict[str, float]] = []
         self.ended: list[int] = []  # workers that were processes of this machine
@@ -168,7 +172,7 @@ class _Coordinator(Generic[U, R]):
                 self._end(worker)
 
     def _give(self, worker: Worker) -> None:
-        unit = self._left.popleft() if self._left else None
+        unit = next(self._left, None)
         if unit is not None:
             worker.holding.append(unit)
         worker.give(unit)
@@ -188,7 +192,7 @@ class _Coordinator(Generic[U, R]):
                 "is kept. Memory may be short: try fewer devices, or a smaller --batch"
             )
         LOGGER.warning("the worker on %s was lost (%s); another one takes its place", worker.device, cause)
-        self._left.extendleft(reversed(worker.holding))
+        self._left = chain(tuple(worker.holding), self._left)
         replacement: Worker = self._pool.start(self._work, worker.device, deaths)
         return replacement
 

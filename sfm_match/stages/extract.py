@@ -1,7 +1,7 @@
 """Features of every image: a unit is up to 64 images, its result one file."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 from sfm_match.errors import NothingDone
@@ -19,7 +19,7 @@ from sfm_match.options.workers import Part
 from sfm_match.stages.base import Job, ray_pool
 from sfm_match.stages.extract_units import ExtractContext, Unit, UnitReceipt, batches_of, extract_units, loader_for
 from sfm_match.stages.parts import features_of_all_parts, told
-from sfm_match.stages.state import FeatureSet, feature_set, move_aside, scan_features
+from sfm_match.stages.state import FeatureSet, keep_features, move_aside, scan_features, with_units
 
 ALGORITHM = 1  # raise it when the same image and options come to give other features
 
@@ -88,12 +88,12 @@ def run(job: Job) -> StageReport:
         progress = job.progress("extract", sum(map(len, work.values())), "images")
         try:
             do = partial(extract_units, context)
-            receipts = list(done_units(devices, do, open_units, workspace.features, progress.advance, clock, pool))
+            fewer = devices[: len(work)]
+            receipts = list(done_units(fewer, do, open_units, workspace.features, progress.advance, clock, pool))
         finally:
             progress.close()
-        detail = _detail(receipts, min(len(devices), len(open_units))) + decoder_note(options.decoder)
-        heads = {**before.heads, **{receipt.number: receipt.head for receipt in receipts}}
-        after = feature_set(workspace, collection, inputs, heads)
+        detail = _detail(receipts, min(len(devices), len(work))) + decoder_note(options.decoder)
+        after = with_units(before, collection, {receipt.number: receipt.head for receipt in receipts})
     panoramas = sum(is_panorama(*header.upright_size) for header in collection.usable.values())
     if panoramas:
         hint = (
@@ -102,6 +102,7 @@ def run(job: Job) -> StageReport:
         detail = f"{detail}; {hint}" if detail else hint
     if part is None:
         write_failed(workspace, after.failed)
+        keep_features(workspace, collection, after)
     else:
         after = features_of_all_parts(workspace, collection, inputs)
         said = told(str(part), sum(map(len, after.open_units.values())), "images")
@@ -132,17 +133,12 @@ def _before(job: Job, inputs: Mapping[str, object]) -> FeatureSet:
 
 def _units(
     collection: Collection, options: ExtractOptions, divisor: int, wanted: Mapping[int, list[str]]
-) -> list[Unit]:
+) -> Iterator[Unit]:
     """Units with all that their extraction asks for."""
     headers = collection.usable
-    return [
-        Unit(
-            number,
-            tuple(Item(name, geometry_of(headers[name], options, divisor)) for name in names),
-            {name: collection.records[name].signature for name in names},
-        )
-        for number, names in wanted.items()
-    ]
+    for number, names in wanted.items():
+        items = tuple(Item(name, geometry_of(headers[name], options, divisor)) for name in names)
+        yield Unit(number, items, {name: collection.records[name].signature for name in names})
 
 
 def _detail(receipts: list[UnitReceipt], workers: int) -> str:
@@ -162,7 +158,7 @@ def load_only(job: Job) -> StageReport:
     batch = 8 if options.batch == AUTO else int(options.batch)
     batch = 1 if options.tile is not None else batch
     units = _units(collection, options, divisor, collection.units())
-    batches = [cut for unit in units for cut in batches_of(unit.items, batch)]
+    batches = (cut for unit in units for cut in batches_of(unit.items, batch))
     progress = job.progress("load", len(collection.usable), "images")
     loaded, failed = 0, 0
     for read in loader_for(collection.folder, collection.masks, options, batches, batch):

@@ -1,0 +1,65 @@
+"""What thousands of files of a folder hold, kept beside the folder, so that a large workspace opens at once.
+
+It says nothing of its own: it holds as long as every file of the folder has the size and the time that it had, and the
+inputs are the same. Otherwise the files tell, as they do where it is lost or damaged.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from sfm_match.store.shard import ShardError, fingerprint, open_shard, read_strings, write_shard
+
+SCHEMA = 1  # raise it when the same arrays come to mean something else
+SUFFIX = ".state"  # of a folder's name
+Arrays = dict[str, NDArray[Any] | list[str]]
+
+
+def state_path(folder: Path) -> Path:
+    """Of what is kept of a folder."""
+    return folder.with_name(folder.name + SUFFIX)
+
+
+def keep(folder: Path, inputs: Any, arrays: Mapping[str, NDArray[Any] | list[str]]) -> None:
+    """Keeps what the files of a folder hold, as they are now.
+
+    Args:
+        folder: of files that have their final names.
+        inputs: JSON values; what is kept holds for them alone.
+        arrays: what the files hold.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if folder.is_dir():
+        write_shard(state_path(folder), arrays, {"key": _key(folder, inputs)})
+
+
+def kept(folder: Path, inputs: Any) -> Arrays | None:
+    """What was kept of a folder; None where it does not hold any more."""
+    path = state_path(folder)
+    if not (path.is_file() and folder.is_dir()):
+        return None
+    try:
+        with open_shard(path, "match") as file:
+            if file.attrs["key"] != _key(folder, inputs):
+                return None
+            return {name: read_strings(file, name) if one.dtype == object else one[()] for name, one in file.items()}
+    except ShardError:
+        return None
+
+
+def digest_of(texts: Iterable[str]) -> str:
+    """Of very many strings, none of which holds a line break."""
+    return hashlib.sha256("\n".join(texts).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _key(folder: Path, inputs: Any) -> str:
+    with os.scandir(folder) as entries:
+        files = [(entry.name, entry.stat()) for entry in entries]
+    found = sorted(f"{name}\t{status.st_size}\t{status.st_mtime_ns}" for name, status in files)
+    return fingerprint([SCHEMA, inputs, digest_of(found)])
