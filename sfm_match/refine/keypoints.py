@@ -7,10 +7,11 @@ on where it was. At the end all keypoints are written at once.
 import json
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 import cv2
@@ -20,7 +21,6 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from pairs.graph import Graph
-from pairs.prune import among_first
 from sfm_match.colmap.growth import Earlier, restore_keypoints
 from sfm_match.colmap.queries import (
     MOST_IMAGES,
@@ -37,12 +37,15 @@ from sfm_match.images.files import ImageError
 from sfm_match.images.loader import decode_for
 from sfm_match.job.concurrency import WorkerThreads
 from sfm_match.job.progress import MakeProgress
+from sfm_match.refine.all_tracks import Moves, Parts, optimize_all
 from sfm_match.refine.memory import pairs_at_once, photographs_kept
 from sfm_match.refine.patch_alignment import ALGORITHM, Floats, Seen, align_photographs, see
-from sfm_match.refine.track_optimization import Relations, join, optimize_tracks
+from sfm_match.refine.track_optimization import Relations, join
 from sfm_match.store.shard import ShardError, fingerprint, open_shard, write_shard
 
-UNIT = 8  # pairs
+UNIT = 8  # pairs that a file holds, and more where there are very many: a kill costs no more than a second or so
+_FILES, _MOST_OF_UNIT = 2000, 64
+_AT_ONCE = 1 << 14  # images whose best pairs are looked for together
 _BLOCK = 32  # images: pairs between two blocks follow one another
 _MOST_KEPT = 3 * _BLOCK  # photographs in memory
 PARTNERS = 6  # pairs of an image that are aligned, those with most matches: the time grows with the images
@@ -107,20 +110,17 @@ def adjust_keypoints(
     before = _NO_PAIRS if earlier is None else _aligned_before(database, earlier)
     with closing(sqlite3.connect(database)) as connection:
         source = _Source(connection)
-        photographs = _Photographs(collection, source.names, size, reduced)
+        photographs = _Photographs(collection, size, reduced)
         units = list(units_of(connection, before))
-        relations = join(_align_all(units, source, photographs, place, digest, progress))
+        place.mkdir(exist_ok=True)
+        told = _align_all(units, source, photographs, place, digest, progress)
         if photographs.unreadable and not photographs.read_any:
             raise NothingDone(
                 f"{collection.folder}: not one photograph can be read again; keypoints are adjusted by them "
                 "(--no-adjust-keypoints does not)"
             )
-        moves = optimize_tracks(relations, source.count, source.matched(before))
-        for image, span in source.spans.items():
-            moves[span] /= photographs.geometry(image).raw_scale
-        far = np.linalg.norm(moves[moves.any(axis=1)], axis=1)
-        median = round(float(np.median(far)), 3) if len(far) else 0.0
-        source.move(moves, Adjusted(sum(map(len, units)), len(far), median, len(photographs.unreadable)))
+        moves = optimize_all(told, source.count, place, source.matched(before) if len(before) else None)
+        source.move(moves, photographs, Adjusted(sum(map(len, units)), 0, 0.0, len(photographs.unreadable)))
 
 
 def _aligned_before(database: Path, earlier: Earlier) -> NDArray[np.int64]:
@@ -129,8 +129,8 @@ def _aligned_before(database: Path, earlier: Earlier) -> NDArray[np.int64]:
     if adjusted_before(earlier.path) is None:
         return taken[:0]
     with closing(open_for_reading(earlier.path)) as connection:
-        aligned = np.concatenate([np.empty((0, 2), np.int64), *units_of(connection)])
-    return np.intersect1d(taken, aligned @ (MOST_IMAGES, 1))
+        aligned = np.concatenate([np.empty((0, 3), np.int64), *units_of(connection)])
+    return np.intersect1d(taken, aligned[:, :2] @ (MOST_IMAGES, 1))
 
 
 def _align_all(
@@ -140,29 +140,41 @@ def _align_all(
     place: Path,
     digest: str,
     make_progress: MakeProgress,
-) -> list[Relations]:
-    """Of each unit, in their order: a job that was killed comes to the same sums."""
-    paths = [place / f"{number:05d}.h5" for number in range(len(units))]
-    expected = [fingerprint([digest, pairs.tolist(), ALGORITHM]) for pairs in units]
-    found = [_read(path, mark) for path, mark in zip(paths, expected, strict=True)]
-    works = source.works(units)
+) -> Parts:
+    """Aligns all units. What is given tells of each, in their order: a job that was killed comes to the same sums."""
+
+    def path(number: int) -> Path:
+        return place / f"{number:05d}.h5"
+
+    def mark(number: int) -> str:
+        return fingerprint([digest, units[number][:, :2].tolist(), ALGORITHM])
+
+    done = [_read(path(number), mark(number)) is not None for number in range(len(units))]
+    works = _works(units)
     progress = make_progress("adjust", sum(map(len, units)), "pairs", sum(works))
-    for unit, work, one in zip(units, works, found, strict=True):
-        if one is not None:
+    for unit, work, one in zip(units, works, done, strict=True):
+        if one:
             progress.advance(len(unit), work)
     cv2.setNumThreads(1)  # the threads are here
     workers = WorkerThreads(pairs_at_once(photographs.geometries))
-    waiting = ((number, source.load(units[number])) for number, one in enumerate(found) if one is None)
+    waiting = ((number, source.load(units[number][:, :2])) for number, one in enumerate(done) if not one)
+    partly: dict[int, Relations] = {}  # not all of their photographs could be read
     try:
         with threadpool_limits(1, "blas"):
             for (number, pairs), (one, whole) in workers.each(waiting, lambda item: _align(item[1], photographs)):
                 if whole:  # or another try may find what could not be read now
-                    write_shard(paths[number], vars(one), {"fingerprint": expected[number]})
-                found[number] = one
+                    write_shard(path(number), vars(one), {"fingerprint": mark(number)})
+                else:
+                    partly[number] = one
                 progress.advance(len(pairs), works[number])
     finally:
         progress.close()
-    return [one for one in found if one is not None]
+
+    def told() -> Iterator[Relations]:
+        for number in range(len(units)):
+            yield partly[number] if number in partly else _stored(path(number))[1]
+
+    return told
 
 
 def clear(place: Path) -> None:
@@ -178,7 +190,7 @@ def clear(place: Path) -> None:
 class _Side:
     """An image's part in a pair."""
 
-    image: int
+    name: str
     keypoints: NDArray[np.int64]  # (M,) places among the keypoints of all images
     points: Floats  # (M, 2) raw pixels
 
@@ -188,40 +200,35 @@ class _Source:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self.names: dict[int, str] = dict(connection.execute("SELECT image_id, name FROM images"))
-        self.spans: dict[int, slice] = {}  # each image's part of the keypoints of all
-        self.count = 0
         query = "SELECT image_id, rows FROM keypoints WHERE rows > 0 ORDER BY image_id"
-        for image, rows in connection.execute(query).fetchall():
-            self.spans[image] = slice(self.count, self.count + rows)
-            self.count += rows
+        self._images, counts = _columns(connection.execute(query))
+        self._starts = np.concatenate(([0], counts.cumsum()))  # each image's part of the keypoints of all
+        self.count = int(self._starts[-1])
+
+    def name(self, image: int) -> str:
+        """Of an image."""
+        ((name,),) = self._connection.execute("SELECT name FROM images WHERE image_id = ?", (image,))
+        return str(name)
+
+    def _span(self, image: int) -> slice:
+        place = int(np.searchsorted(self._images, image))
+        return slice(int(self._starts[place]), int(self._starts[place + 1]))
 
     def load(self, pairs: NDArray[np.int64]) -> list[tuple[_Side, _Side]]:
         """Of (P, 2) images."""
-        points = {int(image): self._keypoints(int(image)) for image in np.unique(pairs)}
+        images = [int(image) for image in np.unique(pairs)]
+        points, names = {one: self._keypoints(one) for one in images}, {one: self.name(one) for one in images}
         loaded = []
         for pair in pairs:
             query = "SELECT data FROM two_view_geometries WHERE pair_id = ?"
             ((data,),) = self._connection.execute(query, (int(pair @ (MOST_IMAGES, 1)),))
             rows = matches_of(data).astype(np.int64)
             a, b = (
-                _Side(image, self.spans[image].start + rows[:, side], points[image][rows[:, side]])
+                _Side(names[image], self._span(image).start + rows[:, side], points[image][rows[:, side]])
                 for side, image in enumerate(map(int, pair))
             )
             loaded.append((a, b))
         return loaded
-
-    def works(self, units: list[NDArray[np.int64]]) -> list[float]:
-        """Of each unit (P, 2), one after another: matches, and what reads a photograph for the first time."""
-        rows = dict(self._connection.execute("SELECT pair_id, rows FROM two_view_geometries").fetchall())
-        read = set[int]()
-        works: list[float] = []
-        for pairs in units:
-            new = set(pairs.ravel().tolist()) - read
-            read |= new
-            matches = sum(rows[number] for number in (pairs @ (MOST_IMAGES, 1)).tolist())
-            works.append(matches + _PAIR_WORK * len(pairs) + _PHOTOGRAPH_WORK * len(new))
-        return works
 
     def matched(self, pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
         """(count,) keypoints that are inliers of some pairs, (P,) pair_ids."""
@@ -231,37 +238,67 @@ class _Source:
             ((data,),) = self._connection.execute(query, (number,))
             rows = matches_of(data).astype(np.int64)
             for side, image in enumerate(divmod(number, MOST_IMAGES)):
-                found[self.spans[image].start + rows[:, side]] = True
+                found[self._span(image).start + rows[:, side]] = True
         return found
 
     def _keypoints(self, image: int) -> Floats:
         ((data, columns),) = self._connection.execute("SELECT data, cols FROM keypoints WHERE image_id = ?", (image,))
         return np.frombuffer(data, np.float32).reshape(-1, columns)
 
-    def move(self, moves: Floats, adjusted: Adjusted) -> None:
-        """Adds (count, 2) raw pixels to the keypoints and says so, all or none."""
+    def move(self, moves: Moves, photographs: "_Photographs", done: Adjusted) -> None:
+        """Adds what was found, pixels at the network's scale, to the keypoints and says so, all or none."""
+        lengths = np.zeros(1, np.int64)  # how many keypoints moved by so many thousandths of a pixel
         with self._connection:
-            write_records(self._connection, {_NOTE: json.dumps(asdict(adjusted))})
-            for image, span in self.spans.items():
+            for image in self._images.tolist():
+                moved = moves.of(self._span(image)) / photographs.geometry(self.name(image)).raw_scale
                 keypoints = self._keypoints(image).copy()
-                keypoints[:, :2] += moves[span]
+                keypoints[:, :2] += moved
                 query = "UPDATE keypoints SET data = ? WHERE image_id = ?"
                 self._connection.execute(query, (keypoints.tobytes(), image))
+                far = np.linalg.norm(moved[moved.any(axis=1)], axis=1)
+                mine = np.bincount((far * 1000).round().astype(np.int64), minlength=len(lengths))
+                mine[: len(lengths)] += lengths
+                lengths = mine
+            adjusted = replace(done, keypoints=int(lengths.sum()), median=_median(lengths) / 1000)
+            write_records(self._connection, {_NOTE: json.dumps(asdict(adjusted))})
+
+
+def _median(counts: NDArray[np.int64]) -> float:
+    """Of whole numbers, of each of which there are so many; 0 where there is none."""
+    total, below = int(counts.sum()), counts.cumsum()
+    return float(np.searchsorted(below, ((total - 1) // 2, total // 2), side="right").mean()) if total else 0.0
+
+
+def _columns(rows: Iterable[tuple[int, int]]) -> NDArray[np.int64]:
+    """(2, R) of a query's numbers, without a Python object for each."""
+    return np.fromiter(chain.from_iterable(rows), np.int64).reshape(-1, 2).T
+
+
+def _works(units: list[NDArray[np.int64]]) -> list[float]:
+    """Of each unit, one after another: matches, and what reads a photograph for the first time."""
+    read = set[int]()
+    works: list[float] = []
+    for unit in units:
+        new = set(unit[:, :2].ravel().tolist()) - read
+        read |= new
+        works.append(float(unit[:, 2].sum()) + _PAIR_WORK * len(unit) + _PHOTOGRAPH_WORK * len(new))
+    return works
 
 
 def units_of(connection: sqlite3.Connection, without: NDArray[np.int64] = _NO_PAIRS) -> Iterator[NDArray[np.int64]]:
-    """(P, 2) images of the pairs to align: those that are among the `PARTNERS` best of one of their images.
+    """(P, 3) images and matches of the pairs to align: those among the `PARTNERS` best of one of their images.
 
     Pairs are left out by their pair_ids.
 
     They come block by block of images that are matched with one another, so that few photographs are needed at a time.
     """
     query = "SELECT pair_id, rows FROM two_view_geometries WHERE rows >= ?"
-    found = np.array(connection.execute(query, (_LEAST,)).fetchall(), np.int64).reshape(-1, 2)
-    pairs = np.stack(np.divmod(found[:, 0], MOST_IMAGES), axis=1)
-    ends = pairs.T.ravel()
-    pairs = pairs[among_first(ends, np.lexsort((-np.tile(found[:, 1], 2), ends)), PARTNERS)]
-    pairs = pairs[~np.isin(pairs @ (MOST_IMAGES, 1), without)]
+    numbers, matches = _columns(connection.execute(query, (_LEAST,)))
+    best = _best_of_each(numbers, matches)
+    numbers, matches = numbers[best], matches[best]
+    wanted = ~np.isin(numbers, without)
+    matches = matches[wanted]
+    pairs = np.stack(np.divmod(numbers[wanted], MOST_IMAGES), axis=1)
     images, local = np.unique(pairs, return_inverse=True)
     edges = local.reshape(-1, 2)
     walked = Graph(len(images), edges).breadth_first_order()
@@ -269,31 +306,47 @@ def units_of(connection: sqlite3.Connection, without: NDArray[np.int64] = _NO_PA
     place[walked] = np.arange(len(images))
     blocks = np.sort(place[edges] // _BLOCK, axis=1)
     order = np.lexsort((pairs[:, 1], pairs[:, 0], blocks[:, 1], blocks[:, 0]))
-    for start in range(0, len(order), UNIT):
-        yield pairs[order[start : start + UNIT]]
+    size = min(max(UNIT, len(order) // _FILES), _MOST_OF_UNIT)
+    for start in range(0, len(order), size):
+        some = order[start : start + size]
+        yield np.column_stack((pairs[some], matches[some]))
+
+
+def _best_of_each(numbers: NDArray[np.int64], matches: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(K,) which pairs, by their pair_ids, are among the `PARTNERS` with most matches of one of their images."""
+    kept = np.zeros(len(numbers), bool)
+    low, high = (part.astype(np.int32) for part in np.divmod(numbers, MOST_IMAGES))
+    for first in range(0, int(high.max(initial=-1)) + 1, _AT_ONCE):  # to sort all ends takes many times their memory
+        mine = [np.flatnonzero((ends >= first) & (ends < first + _AT_ONCE)) for ends in (low, high)]
+        pair = np.concatenate(mine)
+        ends = np.concatenate((low[mine[0]], high[mine[1]]))
+        order = np.lexsort((-matches[pair], ends))
+        ends = ends[order]
+        kept[pair[order[np.arange(len(ends)) - np.searchsorted(ends, ends) < PARTNERS]]] = True
+    return kept
 
 
 class _Photographs:
     """As the network saw them, but grey."""
 
-    def __init__(self, collection: Collection, names: dict[int, str], size: int, reduced: bool) -> None:
-        self._folder, self._headers, self._names = collection.folder, collection.usable, names
+    def __init__(self, collection: Collection, size: int, reduced: bool) -> None:
+        self._folder, self._headers = collection.folder, collection.usable
         self._size, self._reduced = size, reduced
-        self.unreadable: set[int] = set()
+        self.unreadable: set[str] = set()
         self.read_any = False
-        self.geometries = [self.geometry(image) for image in names]
+        self.geometries = {one.geometry(size, 1) for one in self._headers.values()}  # mostly few
         self.read = lru_cache(photographs_kept(self.geometries, _MOST_KEPT))(self._read)
 
-    def geometry(self, image: int) -> ImageGeometry:
-        return self._headers[self._names[image]].geometry(self._size, 1)
+    def geometry(self, name: str) -> ImageGeometry:
+        return self._headers[name].geometry(self._size, 1)
 
-    def _read(self, image: int) -> Seen | None:
+    def _read(self, name: str) -> Seen | None:
         """None where it cannot be read."""
-        geometry = self.geometry(image)
+        geometry = self.geometry(name)
         try:
-            seen = see(decode_for(geometry, self._folder / self._names[image], reduce=self._reduced), geometry)
+            seen = see(decode_for(geometry, self._folder / name, reduce=self._reduced), geometry)
         except ImageError:
-            self.unreadable.add(image)
+            self.unreadable.add(name)
             return None
         self.read_any = True
         return seen
@@ -304,12 +357,12 @@ def _align(pairs: list[tuple[_Side, _Side]], photographs: _Photographs) -> tuple
     found, whole = [], True
 
     @lru_cache(2)  # pairs that follow one another mostly have an image in common
-    def read(image: int) -> Seen | None:
-        seen = photographs.read(image)
+    def read(name: str) -> Seen | None:
+        seen = photographs.read(name)
         return None if seen is None else seen.in_floats()
 
     for a, b in pairs:
-        seen_a, seen_b = read(a.image), read(b.image)
+        seen_a, seen_b = read(a.name), read(b.name)
         if seen_a is None or seen_b is None:
             whole = False
             continue
@@ -324,9 +377,13 @@ def _read(path: Path, expected: str) -> Relations | None:
     if not path.exists():
         return None
     try:
-        with open_shard(path, "import") as file:
-            if file.attrs["fingerprint"] != expected:
-                return None
-            return Relations(*(file[field.name][()] for field in fields(Relations)))
+        mark, found = _stored(path)
     except ShardError:
         return None
+    return found if mark == expected else None
+
+
+def _stored(path: Path) -> tuple[str, Relations]:
+    """Of a unit, and its fingerprint. Raises ShardError where the file is damaged."""
+    with open_shard(path, "import") as file:
+        return str(file.attrs["fingerprint"]), Relations(*(file[field.name][()] for field in fields(Relations)))
