@@ -9,9 +9,12 @@ Matching is killed (kill -9) when half of its pairs are done, and import twice: 
 way through adjustment. The step that follows takes up what is there, and tells how much of it that was. The steps that
 come last are measured again on the finished workspace.
 
-A step that is on record in FOLDER/SIZE/growth.json is not done again: a benchmark that was stopped goes on. `--until
-match=600` ends a step after so many seconds; its figures then are those of the part that was done, and the steps that
-need its result are left out. `--draw` makes the table and the picture again from the results.
+A step that is on record in FOLDER/SIZE/growth.json is not done again: a benchmark that was stopped goes on.
+`--until SIZE:STEP=SECONDS` ends a step after so many seconds: its figures are then those of the part that was done. The
+workspace is made whole in another way, so that the steps after it have all of it. Features: those of the first field,
+their descriptors turned by another rotation for each field, so that images of one field look alike and those of two do
+not. Matches: some by chance. Verification: none (`--no-verify`), which the steps that follow are measured with. What
+was filled in is told in the table. `--draw` makes the table and the picture again from the results.
 """
 
 import argparse
@@ -24,6 +27,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +36,8 @@ ACROSS, DOWN = 24, 20  # pixels between neighbours
 FIELD = (40, 25)  # photographs of one texture, by columns and rows
 KEYPOINTS, PARTNERS, OVERLAP = 96, 20, 5
 HALF = 0.5
+FILLED = 20  # matches of a pair that are filled in
+PLAIN = "not-verified"  # a file that says that the database was made without verification
 REPEATED = 3  # times that an up-to-date workspace is opened; the median is told
 
 Report = dict[str, Any]
@@ -63,7 +69,7 @@ def photographs(folder: Path, count: int) -> None:
 
     columns, rows = FIELD
     for number in range(-(-count // (columns * rows))):
-        place = folder / f"field{number:04d}"
+        place = folder / _field(number)
         wanted = min(count - number * columns * rows, columns * rows)
         if place.is_dir() and sum(1 for _ in place.iterdir()) >= wanted:
             continue
@@ -125,7 +131,64 @@ class Steps:
     def import_(self) -> Report:
         import sfm_match
 
-        return _of(sfm_match.import_(self.work, on_progress=self.told))
+        return _of(sfm_match.import_(self.work, on_progress=self.told, **self._import()))
+
+    def fill_features(self) -> Report:
+        """Writes the units that are open, from what the first field's images have."""
+        import numpy as np
+
+        from sfm_match.job.workspace import Workspace
+        from sfm_match.images.collection import Collection
+        from sfm_match.stages.state import iter_features, recorded_features
+        from sfm_match.store.features import Features, UnitResult, unit_path, write_unit
+
+        place = Workspace(self.work)
+        collection = Collection.load(place)
+        found = recorded_features(place, collection)
+        first = dict(iter_features(found, [name for name in found.counts if name.startswith(_field(0))]))
+        for unit, names in found.open_units.items():
+            made = {}
+            for name in names:
+                field, _, file = name.partition("/")
+                like = first[f"{_field(0)}/{file}"]
+                turned = like.descriptors.astype(np.float32) @ _rotation(int(field.removeprefix("field")))
+                made[name] = Features(like.keypoints, like.scores, turned.astype(np.float16))
+            signatures = {name: collection.records[name].signature for name in names}
+            result = UnitResult(made, {}, signatures)
+            write_unit(unit_path(place.features, unit), result, found.fingerprint, turned.shape[1])
+        return {"filled": sum(map(len, found.open_units.values()))}
+
+    def fill_matches(self) -> Report:
+        """Writes the blocks that are open, with some matches by chance."""
+        import numpy as np
+
+        from sfm_match.job.workspace import Workspace
+        from sfm_match.images.collection import Collection
+        from sfm_match.stages.pair_blocks import plan_blocks
+        from sfm_match.stages.state import recorded_features, recorded_matches
+        from sfm_match.store.matches import Matches, PairBlock, write_block
+
+        place, rng = Workspace(self.work), np.random.default_rng(0)
+        collection = Collection.load(place)
+        features = recorded_features(place, collection)
+        found = recorded_matches(place, collection, features)
+        scores = np.full(FILLED, 0.5, np.float16)
+        for plan in plan_blocks(place.matches, found.fingerprint, found.names, features, found.open_pairs):
+            counts = [features.counts[name] for name in plan.images]
+            made = []
+            for pair in plan.pairs:
+                sides = [np.sort(rng.permutation(counts[image])[:FILLED]) for image in pair]
+                least = min(map(len, sides))
+                indices = np.stack([side[:least] for side in sides], axis=1).astype(np.uint32)
+                made.append(Matches(indices, scores[:least]))
+            write_block(plan.path, PairBlock(found.fingerprint, plan.images, plan.pairs, made))
+        return {"filled": len(found.open_codes)}
+
+    def import_plain(self) -> Report:
+        import sfm_match
+
+        (self.work.parent / PLAIN).touch()
+        return _of(sfm_match.import_(self.work, overwrite=True, **self._import()))
 
     def report(self) -> Report:
         import sfm_match
@@ -150,8 +213,25 @@ class Steps:
     def _pairs(self) -> dict[str, Any]:
         return {"strategy": "retrieval", "num_images": PARTNERS}
 
+    def _import(self) -> dict[str, Any]:
+        return {"verify": False} if (self.work.parent / PLAIN).exists() else {}
+
     def _run_options(self) -> dict[str, Any]:
-        return {**self._extraction(), **self._pairs(), "mapper": "none"}
+        return {**self._extraction(), **self._pairs(), **self._import(), "mapper": "none"}
+
+
+def _field(number: int) -> str:
+    """The folder of a texture's photographs."""
+    return f"field{number:04d}"
+
+
+@cache
+def _rotation(field: int) -> Any:
+    """(64, 64) float32, of the descriptors of a field that are filled in."""
+    import numpy as np
+
+    rotation, _ = np.linalg.qr(np.random.default_rng(field).normal(size=(64, 64)))
+    return rotation.astype(np.float32)
 
 
 def _of(report: Any) -> Report:
@@ -176,6 +256,7 @@ STEPS: dict[str, tuple[str, tuple[str, float] | None, str]] = {
         "import, resumed, killed half way through adjustment",
     ),
     "import": ("import_", None, "import, the rest"),
+    "import plain": ("import_plain", None, "import, without verification"),
     "report": ("report", None, "report"),
     "run again": ("run", None, "run, all up to date"),
     "match again": ("match", None, "match, up to date"),
@@ -183,12 +264,14 @@ STEPS: dict[str, tuple[str, tuple[str, float] | None, str]] = {
     "plan again": ("plan", None, "plan, all up to date"),
     "doctor": ("doctor", None, "doctor, every byte"),
 }
+FILLS = {"extract": "fill_features", "match killed": "fill_matches", "verify killed": None}
+OF_VERIFICATION = ("adjust killed", "import")
 AGAIN = ("run again", "match again", "import again")
 
 
 def in_child(step: str, place: Path, count: int, until: float | None) -> Report:
     """Runs a step in a process of its own. Seconds, peak memory and the load before it are told."""
-    method, kill, _ = STEPS[step]
+    method, kill, _ = STEPS.get(step, (step, None, ""))
     asked = {"method": method, "place": str(place), "count": count, "kill": kill, "until": until}
     load = os.getloadavg()[0]
     began = time.monotonic()
@@ -250,18 +333,20 @@ def measure(place: Path, count: int, until: Mapping[str, float], tell: Callable[
     record = place / "growth.json"
     known: Report = json.loads(record.read_text()) if record.exists() else {"images": count, "steps": {}}
     for step in STEPS:
-        if step in known["steps"]:
+        stopped = {one for one, found in known["steps"].items() if "stopped" in found}
+        left_out = OF_VERIFICATION if "verify killed" in stopped else ("import plain",)
+        if step in known["steps"] or step in left_out:
             continue
         rounds = REPEATED if step in AGAIN else 1
-        every = [in_child(step, place, count, until.get(step)) for _ in range(rounds)]
+        every = [in_child(step, place, count, until.get(f"{count}:{step}")) for _ in range(rounds)]
         found = sorted(every, key=lambda one: one.get("step_s", one["wall_s"]))[rounds // 2]
         known["steps"][step] = found
         tell(f"{count:,} {step}: {json.dumps(found)}")
-        if step in ("adjust killed", "import"):
+        if "stopped" in found and (fill := FILLS[step]) is not None:
+            known["filled " + step] = in_child(fill, place, count, None)["filled"]
+        if step in ("adjust killed", "import", "import plain"):
             known["files " + step] = files_of(place / "work")
         record.write_text(json.dumps(known, indent=1) + "\n")
-        if "stopped" in found:
-            break
     return known
 
 
@@ -278,13 +363,21 @@ def table(results: list[Report]) -> str:
             cells += [seconds + part, "–" if found is None else f"{found['peak_mb']:,.0f}"]
         lines.append(f"| {words} | " + " | ".join(cells) + " |")
     lines += ["", "| files, MB | " + " | ".join(sizes) + " |", "|---|" + "---|" * len(sizes)]
-    kinds = dict.fromkeys(kind for one in results for kind in one.get("files import", {}))
+    last = [one.get("files import") or one.get("files import plain") or {} for one in results]
+    kinds = dict.fromkeys(kind for held in last for kind in held)
     for kind in sorted(kinds):
         cells = []
-        for one in results:
-            held = one.get("files import", {}).get(kind)
+        for every in last:
+            held = every.get(kind)
             cells.append("–" if held is None else f"{held['files']:,}, {held['bytes'] / 1e6:,.1f}")
         lines.append(f"| {kind} | " + " | ".join(cells) + " |")
+    for one in results:
+        for key, number in one.items():
+            if key.startswith("filled "):
+                lines += [
+                    "",
+                    f"{one['images']:,} photographs: {number:,} of {key.removeprefix('filled ')} are filled in.",
+                ]
     return "\n".join(lines) + "\n"
 
 
@@ -318,7 +411,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--place", type=Path, help="folder for photographs and workspaces; it takes some 30 GB")
     parser.add_argument("--sizes", default="1000,10000,100000", help="photographs")
-    parser.add_argument("--until", action="append", default=[], help="STEP=SECONDS: measure the first part of a step")
+    parser.add_argument("--until", action="append", default=[], help="SIZE:STEP=SECONDS: measure its first part")
     parser.add_argument("--out", type=Path, help="of the results: .json, .md and .png are added")
     parser.add_argument("--draw", action="store_true", help="table and picture of the results that are there")
     parser.add_argument("--remove", action="store_true", help="remove the photographs and the workspace of each size")
