@@ -137,8 +137,8 @@ class Steps:
         """Writes the units that are open, from what the first field's images have."""
         import numpy as np
 
-        from sfm_match.job.workspace import Workspace
         from sfm_match.images.collection import Collection
+        from sfm_match.job.workspace import Workspace
         from sfm_match.stages.state import iter_features, recorded_features
         from sfm_match.store.features import Features, UnitResult, unit_path, write_unit
 
@@ -162,8 +162,8 @@ class Steps:
         """Writes the blocks that are open, with some matches by chance."""
         import numpy as np
 
-        from sfm_match.job.workspace import Workspace
         from sfm_match.images.collection import Collection
+        from sfm_match.job.workspace import Workspace
         from sfm_match.stages.pair_blocks import plan_blocks
         from sfm_match.stages.state import recorded_features, recorded_matches
         from sfm_match.store.matches import Matches, PairBlock, write_block
@@ -339,7 +339,7 @@ def measure(place: Path, count: int, until: Mapping[str, float], tell: Callable[
             continue
         rounds = REPEATED if step in AGAIN else 1
         every = [in_child(step, place, count, until.get(f"{count}:{step}")) for _ in range(rounds)]
-        found = sorted(every, key=lambda one: one.get("step_s", one["wall_s"]))[rounds // 2]
+        found = sorted(every, key=lambda one: float(one.get("step_s", one["wall_s"])))[rounds // 2]
         known["steps"][step] = found
         tell(f"{count:,} {step}: {json.dumps(found)}")
         if "stopped" in found and (fill := FILLS[step]) is not None:

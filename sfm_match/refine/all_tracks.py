@@ -42,7 +42,7 @@ class Moves:
         """(K, 2) of the keypoints of a slice."""
         found = np.empty((span.stop - span.start, 2), np.float32)
         self._file.seek(span.start * _MOVE)
-        self._file.readinto(found)  # type: ignore[attr-defined]
+        self._file.readinto(found.data)
         return found
 
 
@@ -67,7 +67,7 @@ def optimize_all(parts: Parts, count: int, folder: Path, held: NDArray[np.bool_]
 
 def joined_tracks(parts: Iterable[Relations], count: int) -> Keypoints:
     """(count,) the least keypoint that each is connected with."""
-    least: Keypoints = np.arange(count, dtype=np.int32 if count < 1 << 31 else np.int64)  # type: ignore[assignment]
+    least: Keypoints = np.arange(count, dtype=np.int32 if count < 1 << 31 else np.int64)
     for part in parts:
         first, second = part.first, part.second
         while len(first):

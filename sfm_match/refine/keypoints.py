@@ -152,12 +152,12 @@ def _align_all(
     done = [_read(path(number), mark(number)) is not None for number in range(len(units))]
     works = _works(units)
     progress = make_progress("adjust", sum(map(len, units)), "pairs", sum(works))
-    for unit, work, one in zip(units, works, done, strict=True):
-        if one:
+    for unit, work, is_done in zip(units, works, done, strict=True):
+        if is_done:
             progress.advance(len(unit), work)
     cv2.setNumThreads(1)  # the threads are here
     workers = WorkerThreads(pairs_at_once(photographs.geometries))
-    waiting = ((number, source.load(units[number][:, :2])) for number, one in enumerate(done) if not one)
+    waiting = ((number, source.load(units[number][:, :2])) for number, is_done in enumerate(done) if not is_done)
     partly: dict[int, Relations] = {}  # not all of their photographs could be read
     try:
         with threadpool_limits(1, "blas"):

@@ -56,7 +56,7 @@ class VectorFile:
         found = np.empty((count, *self.shape[1:]), np.float16)
         with self._one_at_a_time:
             self._file.seek(first * self._bytes)
-            self._file.readinto(found)
+            self._file.readinto(found.view(np.uint16).data)
         return found
 
 

@@ -22,7 +22,7 @@ from sfm_match.images.files import Header
 from sfm_match.job.log import LOGGER
 from sfm_match.job.workspace import Workspace
 from sfm_match.store.features import Features, UnitIndex, read_features, read_index, unit_path
-from sfm_match.store.kept_state import digest_of, keep, kept
+from sfm_match.store.kept_state import Arrays, digest_of, keep, kept
 from sfm_match.store.matches import BLOCK_FILE, Matches, PairBlock, read_block, read_head
 from sfm_match.store.pairs import read_pair_codes
 from sfm_match.store.shard import ShardError, fingerprint, set_aside, sha256_of
@@ -285,13 +285,14 @@ def scan_matches(
     names = list(collection.records)
     known = kept(workspace.matches, _inputs_of_matches(workspace, names, features, expected))
     if known is not None:
-        numbers, files = known["passed_over"].tolist(), frozenset(known["files"])
-        return MatchSet(inputs, expected, names, known["codes"], known["open"], *numbers, files, workspace.matches)
+        (passed_over,) = known["passed_over"].tolist()
+        codes, left, files = known["codes"], known["open"], frozenset(known["files"])
+        return MatchSet(inputs, expected, names, codes, left, passed_over, files, workspace.matches)
     listed = read_pair_codes(workspace.pairs, names)
     has_features = np.array([name in features.counts for name in names])
     codes = listed[has_features[listed // len(names)] & has_features[listed % len(names)]]
     rank = {name: i for i, name in enumerate(names)}
-    files, damaged, matched = [], [], np.zeros(len(codes), bool)
+    current, damaged, matched = set[str](), [], np.zeros(len(codes), bool)
     for path in sorted(workspace.matches.glob("*.h5")):
         try:
             head = read_head(path)
@@ -300,12 +301,11 @@ def scan_matches(
                 damaged.append(error)
             continue
         if head.fingerprint == expected:
-            files.append(path.name)
+            current.add(path.name)
             matched[_places(head.pair_codes(rank, features.signatures), codes)[0]] = True
-    passed_over = len(listed) - len(codes)
-    return MatchSet(
-        inputs, expected, names, codes, codes[~matched], passed_over, frozenset(files), workspace.matches, damaged
-    )
+    passed_over, left = len(listed) - len(codes), codes[~matched]
+    files = frozenset(current)
+    return MatchSet(inputs, expected, names, codes, left, passed_over, files, workspace.matches, damaged)
 
 
 def _places(some: NDArray[np.int64], codes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -325,7 +325,12 @@ def keep_matches(workspace: Workspace, features: FeatureSet, found: MatchSet) ->
     inputs = _inputs_of_matches(workspace, found.names, features, found.fingerprint)
     if kept(workspace.matches, inputs) is None:
         numbers = np.array([found.passed_over], np.int64)
-        arrays = {"codes": found.codes, "open": found.open_codes, "passed_over": numbers, "files": sorted(found.files)}
+        arrays: Arrays = {
+            "codes": found.codes,
+            "open": found.open_codes,
+            "passed_over": numbers,
+            "files": sorted(found.files),
+        }
         keep(workspace.matches, inputs, arrays)
 
 

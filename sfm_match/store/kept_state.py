@@ -16,7 +16,7 @@ from sfm_match.store.shard import ShardError, fingerprint, open_shard, read_stri
 
 SCHEMA = 1  # raise it when the same arrays come to mean something else
 SUFFIX = ".state"  # of a folder's name
-Arrays = dict[str, NDArray[Any] | list[str]]
+Arrays = Mapping[str, NDArray[Any] | list[str]]
 
 
 def state_path(folder: Path) -> Path:
@@ -24,7 +24,7 @@ def state_path(folder: Path) -> Path:
     return folder.with_name(folder.name + SUFFIX)
 
 
-def keep(folder: Path, inputs: Any, arrays: Mapping[str, NDArray[Any] | list[str]]) -> None:
+def keep(folder: Path, inputs: Any, arrays: Arrays) -> None:
     """Keeps what the files of a folder hold, as they are now.
 
     Args:
@@ -39,8 +39,8 @@ def keep(folder: Path, inputs: Any, arrays: Mapping[str, NDArray[Any] | list[str
         write_shard(state_path(folder), arrays, {"key": _key(folder, inputs)})
 
 
-def kept(folder: Path, inputs: Any) -> Arrays | None:
-    """What was kept of a folder; None where it does not hold any more."""
+def kept(folder: Path, inputs: Any) -> dict[str, Any] | None:
+    """The arrays that were kept of a folder; None where they do not hold any more."""
     path = state_path(folder)
     if not (path.is_file() and folder.is_dir()):
         return None

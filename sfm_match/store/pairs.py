@@ -82,6 +82,6 @@ def _lines(path: Path, names: Sequence[str], *, strict: bool) -> NDArray[np.int6
             except (ValueError, KeyError):
                 if strict:
                     raise UsageError(f"{path}, line {number}: not two images of this collection; {_CURE}") from None
-    first, second = np.frombuffer(flat, np.int32).reshape(-1, 2).T
-    codes = np.minimum(first, second) * np.int64(len(names)) + np.maximum(first, second)
-    return np.unique(codes[first != second])  # a file changed by hand may say things twice
+    here, there = np.frombuffer(flat, np.int32).reshape(-1, 2).T
+    codes = np.minimum(here, there) * np.int64(len(names)) + np.maximum(here, there)
+    return np.unique(codes[here != there])  # a file changed by hand may say things twice
