@@ -33,6 +33,17 @@ def test_upright(tmp_path: Path) -> None:
     assert (made.missing, made.left_out, list(made.pictures)) == (1, 0, ["a.jpg"])
 
 
+def test_of_very_many_only_those_that_fit_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    headers = {f"{i:02d}.jpg": Header(200, 150) for i in range(40)}
+    for name in headers:
+        cv2.imwrite(str(tmp_path / name), np.zeros((150, 200, 3), np.uint8))
+    read: list[str] = []
+    monkeypatch.setattr(module, "_thumbnail", lambda _, name, *__, **___: read.append(name) or b"jpeg")
+    made = thumbnails(tmp_path, headers, budget=10_000)  # ten of the smallest
+    assert (len(read), made.left_out, made.missing) == (10, 30, 0)
+    assert {"00.jpg", "39.jpg"} < set(made.pictures)  # from all over
+
+
 def test_a_small_budget(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
     names = [f"{number}.png" for number in range(8)]
