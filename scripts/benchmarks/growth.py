@@ -4,8 +4,8 @@
 
 The photographs are JPEGs of 128 x 96 pixels, cut from seeded textures: a thousand make a field of 40 by 25, whose
 neighbours overlap by four fifths (`photographs`). The true pipeline runs over them, each step in a process of its own:
-dedode-nano at `--size 128` with few keypoints, retrieval of 20 partners an image, matching, verification, adjustment.
-Matching is killed (kill -9) when half of its pairs are done, and import twice: half way through verification, and half
+dedode-nano at `--size 128` with few keypoints, retrieval of 20 partners an image, matching of each photograph with the
+20 that follow, of which a quarter show the same, verification, adjustment. Matching is killed (kill -9) when half of its pairs are done, and import twice: half way through verification, and half
 way through adjustment. The step that follows takes up what is there, and tells how much of it that was. The steps that
 come last are measured again on the finished workspace.
 
@@ -34,7 +34,7 @@ from typing import Any
 WIDTH, HEIGHT = 128, 96  # of a photograph, pixels
 ACROSS, DOWN = 24, 20  # pixels between neighbours
 FIELD = (40, 25)  # photographs of one texture, by columns and rows
-KEYPOINTS, PARTNERS, OVERLAP = 96, 20, 5
+KEYPOINTS, PARTNERS, OVERLAP = 96, 20, 20
 HALF = 0.5
 FILLED = 20  # matches of a pair that are filled in
 PLAIN = "not-verified"  # a file that says that the database was made without verification
@@ -116,12 +116,12 @@ class Steps:
     def sequential(self) -> Report:
         import sfm_match
 
-        return _of(sfm_match.pairs(self.work, strategy="sequential", overlap=OVERLAP))
+        return _of(sfm_match.pairs(self.work, overwrite=True, **self._pairs()))
 
     def pairs(self) -> Report:
         import sfm_match
 
-        return _of(sfm_match.pairs(self.work, overwrite=True, on_progress=self.told, **self._pairs()))
+        return _of(sfm_match.pairs(self.work, strategy="retrieval", num_images=PARTNERS))
 
     def match(self) -> Report:
         import sfm_match
@@ -211,7 +211,7 @@ class Steps:
         return {"size": 128, "max_keypoints": KEYPOINTS}
 
     def _pairs(self) -> dict[str, Any]:
-        return {"strategy": "retrieval", "num_images": PARTNERS}
+        return {"strategy": "sequential", "overlap": OVERLAP, "quadratic_overlap": False}
 
     def _import(self) -> dict[str, Any]:
         return {"verify": False} if (self.work.parent / PLAIN).exists() else {}
@@ -245,8 +245,8 @@ STEPS: dict[str, tuple[str, tuple[str, float] | None, str]] = {
     "photographs": ("make", None, "(the photographs are made)"),
     "plan": ("plan", None, "plan, of a job that is to begin"),
     "extract": ("extract", None, "extract"),
-    "pairs sequential": ("sequential", None, f"pairs, sequential, overlap {OVERLAP}"),
     "pairs": ("pairs", None, f"pairs, retrieval, {PARTNERS} an image"),
+    "pairs sequential": ("sequential", None, f"pairs, sequential, overlap {OVERLAP}: those that are matched"),
     "match killed": ("match", ("match", HALF), "match, killed half way"),
     "match": ("match", None, "match, the rest"),
     "verify killed": ("import_", ("verify", HALF), "import, killed half way through verification"),
@@ -264,7 +264,7 @@ STEPS: dict[str, tuple[str, tuple[str, float] | None, str]] = {
     "plan again": ("plan", None, "plan, all up to date"),
     "doctor": ("doctor", None, "doctor, every byte"),
 }
-FILLS = {"extract": "fill_features", "match killed": "fill_matches", "verify killed": None}
+FILLS = {"extract": "fill_features", "pairs": None, "match killed": "fill_matches", "verify killed": None}
 OF_VERIFICATION = ("adjust killed", "import")
 AGAIN = ("run again", "match again", "import again")
 
@@ -353,14 +353,16 @@ def measure(place: Path, count: int, until: Mapping[str, float], tell: Callable[
 def table(results: list[Report]) -> str:
     """Markdown: a row a step, seconds and peak memory for each number of photographs."""
     sizes = [f"{one['images']:,}" for one in results]
-    lines = ["| | " + " | ".join(f"{size}: s | MB" for size in sizes) + " |", "|---|" + "---|---|" * len(sizes)]
+    columns = " | ".join(f"{size}: s | CPU s | MB" for size in sizes)
+    lines = [f"| | {columns} |", "|---|" + "---|---|---|" * len(sizes)]
     for step, (_, _, words) in STEPS.items():
         cells = []
         for one in results:
             found = one["steps"].get(step)
             seconds = "–" if found is None else f"{found.get('step_s', found['wall_s']):,.1f}"
             part = f" ({found['done']:,} of {found['total']:,})" if found is not None and "stopped" in found else ""
-            cells += [seconds + part, "–" if found is None else f"{found['peak_mb']:,.0f}"]
+            others = ("–", "–") if found is None else (f"{found['cpu_s']:,.1f}", f"{found['peak_mb']:,.0f}")
+            cells += [seconds + part, *others]
         lines.append(f"| {words} | " + " | ".join(cells) + " |")
     lines += ["", "| files, MB | " + " | ".join(sizes) + " |", "|---|" + "---|" * len(sizes)]
     last = [one.get("files import") or one.get("files import plain") or {} for one in results]

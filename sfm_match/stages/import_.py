@@ -280,8 +280,8 @@ def _database_errors(path: Path) -> Iterator[None]:
 
 
 def _left(database: Path) -> dict[str, Any]:
-    """What tells a database from one that was written to."""
-    return {"file": list(file_state(database))}
+    """What tells a database from one that was written to; a copy that keeps the time is the same."""
+    return {"size and time": [value for place, value in enumerate(file_state(database)) if place % 3]}
 
 
 def _as_left(workspace: Workspace) -> bool:

@@ -134,7 +134,7 @@ def with_units(
         failed=failed,
         open_units=open_units,
         retry_units=retry_units,
-        damaged=damaged,
+        damaged=tuple(damaged),
     )
 
 
@@ -305,7 +305,7 @@ def scan_matches(
             matched[_places(head.pair_codes(rank, features.signatures), codes)[0]] = True
     passed_over, left = len(listed) - len(codes), codes[~matched]
     files = frozenset(current)
-    return MatchSet(inputs, expected, names, codes, left, passed_over, files, workspace.matches, damaged)
+    return MatchSet(inputs, expected, names, codes, left, passed_over, files, workspace.matches, tuple(damaged))
 
 
 def _places(some: NDArray[np.int64], codes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
