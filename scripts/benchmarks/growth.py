@@ -5,9 +5,10 @@
 The photographs are JPEGs of 128 x 96 pixels, cut from seeded textures: a thousand make a field of 40 by 25, whose
 neighbours overlap by four fifths (`photographs`). The true pipeline runs over them, each step in a process of its own:
 dedode-nano at `--size 128` with few keypoints, retrieval of 20 partners an image, matching of each photograph with the
-20 that follow, of which a quarter show the same, verification, adjustment. Matching is killed (kill -9) when half of its pairs are done, and import twice: half way through verification, and half
-way through adjustment. The step that follows takes up what is there, and tells how much of it that was. The steps that
-come last are measured again on the finished workspace.
+20 that follow, of which a quarter show the same, verification, adjustment. Matching is killed (kill -9) when half of
+its pairs are done, and import twice: half way through verification, and half way through adjustment. The step that
+follows takes up what is there, and tells how much of it that was. The steps that come last are measured again on the
+finished workspace.
 
 A step that is on record in FOLDER/SIZE/growth.json is not done again: a benchmark that was stopped goes on.
 `--until SIZE:STEP=SECONDS` ends a step after so many seconds: its figures are then those of the part that was done. The

@@ -30,6 +30,7 @@ MIN_SIDE = 32  # pixels; below, there is nothing to detect
 MAX_PIXELS = 1 << 30  # of an image or a mask
 _LONGEST_NAME = 200  # characters of a camera's make or model
 _STRIPE = 1 << 24  # pixels that are copied at once
+_AT_ONCE = 1 << 10  # headers that are read together
 
 StrPath = str | Path
 Image = NDArray[np.uint8]
@@ -191,8 +192,8 @@ def find_mask(masks: Path | None, name: str) -> Path | None:
     return next((mask for one in candidates if (mask := masks / one).is_file()), None)
 
 
-def read_headers(folder: Path, names: list[str]) -> list[Header | ImageError]:
-    """The headers of many files, in threads."""
+def read_headers(folder: Path, names: list[str]) -> Iterator[Header | ImageError]:
+    """The headers of many files, in threads. Those that are equal are one object: there may be 100,000."""
 
     def read(name: str) -> Header | ImageError:
         try:
@@ -200,8 +201,11 @@ def read_headers(folder: Path, names: list[str]) -> list[Header | ImageError]:
         except ImageError as error:
             return error
 
+    known: dict[Header, Header] = {}
     with ThreadPoolExecutor(min(16, 4 * cores())) as pool:
-        return list(pool.map(read, names))
+        for start in range(0, len(names), _AT_ONCE):  # what waits for a thread takes a kilobyte
+            for found in pool.map(read, names[start : start + _AT_ONCE]):
+                yield known.setdefault(found, found) if isinstance(found, Header) else found
 
 
 def read_header(path: Path) -> Header:
