@@ -19,7 +19,7 @@ Part = tuple[tuple[int, int], NDArray[np.int32]]  # two blocks, and (P, 2) pairs
 
 
 def plan_blocks(
-    folder: Path, expected: str, names: list[str], features: FeatureSet, pairs: NDArray[np.int64]
+    folder: Path, expected: str, names: list[str], features: FeatureSet, pairs: NDArray[np.int32]
 ) -> Iterator[BlockPlan]:
     """Groups pairs by the blocks of their images; what is small is joined.
 
@@ -37,7 +37,7 @@ def plan_blocks(
     if not len(pairs):
         return
     block = _blocks(names, features)
-    for (a, b), part in _merged(_parts(block, pairs.astype(np.int32))):
+    for (a, b), part in _merged(_parts(block, pairs)):
         used = np.unique(part)
         used = used[np.argsort(block[used], kind="stable")]  # block after block
         place = np.empty(len(names), np.int32)

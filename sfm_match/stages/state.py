@@ -71,6 +71,8 @@ class FeatureSet:
 
     def headers(self, collection: Collection) -> dict[str, Header]:
         """Of the images that have features."""
+        if len(self.counts) == len(collection.usable):
+            return collection.usable
         return {name: header for name, header in collection.usable.items() if name in self.counts}
 
 
@@ -250,12 +252,12 @@ class MatchSet:
     damaged: Sequence[ShardError] = ()  # files that cannot be used
 
     @property
-    def usable(self) -> NDArray[np.int64]:
+    def usable(self) -> NDArray[np.int32]:
         """(Q, 2) the pairs that are matched, or are to be: places in `names`."""
         return self._pairs(self.codes)
 
     @property
-    def open_pairs(self) -> NDArray[np.int64]:
+    def open_pairs(self) -> NDArray[np.int32]:
         """(R, 2) those without matches."""
         return self._pairs(self.open_codes)
 
@@ -264,8 +266,11 @@ class MatchSet:
         """Of the files, in order."""
         return [self.folder / name for name in sorted(self.files)]
 
-    def _pairs(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
-        return np.stack(np.divmod(codes, max(len(self.names), 1)), axis=1)
+    def _pairs(self, codes: NDArray[np.int64]) -> NDArray[np.int32]:
+        pairs, count = np.empty((len(codes), 2), np.int32), max(len(self.names), 1)
+        np.floor_divide(codes, count, out=pairs[:, 0], casting="unsafe")  # no arrays of millions in between
+        np.remainder(codes, count, out=pairs[:, 1], casting="unsafe")
+        return pairs
 
     def with_blocks(self, paths: Iterable[Path]) -> "MatchSet":
         """The same when the open pairs are matched, in these files."""
@@ -290,7 +295,9 @@ def scan_matches(
         return MatchSet(inputs, expected, names, codes, left, passed_over, files, workspace.matches)
     listed = read_pair_codes(workspace.pairs, names)
     has_features = np.array([name in features.counts for name in names])
-    codes = listed[has_features[listed // len(names)] & has_features[listed % len(names)]]
+    codes = listed
+    if not has_features.all():
+        codes = listed[has_features[listed // len(names)] & has_features[listed % len(names)]]
     rank = {name: i for i, name in enumerate(names)}
     current, damaged, matched = set[str](), [], np.zeros(len(codes), bool)
     for path in sorted(workspace.matches.glob("*.h5")):
