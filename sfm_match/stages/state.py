@@ -22,7 +22,7 @@ from sfm_match.images.files import Header
 from sfm_match.job.log import LOGGER
 from sfm_match.job.workspace import Workspace
 from sfm_match.store.features import Features, UnitIndex, read_features, read_index, unit_path
-from sfm_match.store.kept_state import Arrays, digest_of, keep, kept
+from sfm_match.store.kept_state import Arrays, digest_of, is_kept, keep, kept
 from sfm_match.store.matches import BLOCK_FILE, Matches, PairBlock, read_block, read_head
 from sfm_match.store.pairs import read_pair_codes
 from sfm_match.store.shard import ShardError, fingerprint, set_aside, sha256_of
@@ -142,12 +142,13 @@ def with_units(
 
 def keep_features(workspace: Workspace, collection: Collection, found: FeatureSet) -> None:
     """Notes what the files hold, so that the next command need not read all their heads."""
-    if not _may_keep(workspace, found) or _kept_features(workspace, collection, found.inputs) is not None:
+    inputs = _inputs_of_features(collection, found.inputs)
+    if not _may_keep(workspace, found) or is_kept(workspace.features, inputs):
         return
     lost = {name: why for name, why in found.failed.items() if name in collection.usable}
     keep(
         workspace.features,
-        _inputs_of_features(collection, found.inputs),
+        inputs,
         {
             "counts": np.array([found.counts.get(name, _NONE) for name in collection.usable], np.int32),
             "open": np.array(list(found.open_units), np.int64),
@@ -330,7 +331,7 @@ def keep_matches(workspace: Workspace, features: FeatureSet, found: MatchSet) ->
     if not _may_keep(workspace, found):
         return
     inputs = _inputs_of_matches(workspace, found.names, features, found.fingerprint)
-    if kept(workspace.matches, inputs) is None:
+    if not is_kept(workspace.matches, inputs):
         numbers = np.array([found.passed_over], np.int64)
         arrays: Arrays = {
             "codes": found.codes,

@@ -6,16 +6,18 @@ inputs are the same. Otherwise the files tell, as they do where it is lost or da
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import h5py
 from numpy.typing import NDArray
 
 from sfm_match.store.shard import ShardError, fingerprint, open_shard, read_strings, write_shard
 
 SCHEMA = 1  # raise it when the same arrays come to mean something else
 SUFFIX = ".state"  # of a folder's name
+T = TypeVar("T")
 Arrays = Mapping[str, NDArray[Any] | list[str]]
 
 
@@ -41,16 +43,28 @@ def keep(folder: Path, inputs: Any, arrays: Arrays) -> None:
 
 def kept(folder: Path, inputs: Any) -> dict[str, Any] | None:
     """The arrays that were kept of a folder; None where they do not hold any more."""
+    return _read(folder, inputs, _arrays)
+
+
+def is_kept(folder: Path, inputs: Any) -> bool:
+    """Whether what was kept of a folder holds."""
+    return _read(folder, inputs, lambda _: True) is not None
+
+
+def _read(folder: Path, inputs: Any, read: Callable[[h5py.File], T]) -> T | None:
+    """What is read of what is kept; None where that does not hold."""
     path = state_path(folder)
     if not (path.is_file() and folder.is_dir()):
         return None
     try:
         with open_shard(path, "match") as file:
-            if file.attrs["key"] != _key(folder, inputs):
-                return None
-            return {name: read_strings(file, name) if one.dtype == object else one[()] for name, one in file.items()}
+            return read(file) if file.attrs["key"] == _key(folder, inputs) else None
     except ShardError:
         return None
+
+
+def _arrays(file: h5py.File) -> dict[str, Any]:
+    return {name: read_strings(file, name) if one.dtype == object else one[()] for name, one in file.items()}
 
 
 def digest_of(texts: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sfm_match.store.kept_state import digest_of, keep, kept, state_path
+from sfm_match.store.kept_state import digest_of, is_kept, keep, kept, state_path
 
 
 @pytest.fixture
@@ -25,7 +25,9 @@ def test_what_is_kept(folder: Path) -> None:
     assert found is not None
     np.testing.assert_array_equal(found["numbers"], [0, 1, 2])
     assert (found["names"], found["none"]) == (["ü", ""], [])
+    assert is_kept(folder, ["a"])
     assert kept(folder, ["b"]) is None
+    assert not is_kept(folder, ["b"])
     assert state_path(folder).parent == folder.parent  # where nobody takes it for one of the folder's files
 
 
