@@ -93,7 +93,7 @@ def run(job: Job) -> StageReport:
         finally:
             progress.close()
         detail = _detail(receipts, min(len(devices), len(work))) + decoder_note(options.decoder)
-        after = with_units(before, collection, {receipt.number: receipt.head for receipt in receipts})
+        after = with_units(before, collection, ((receipt.number, receipt.head) for receipt in receipts))
     panoramas = sum(is_panorama(*header.upright_size) for header in collection.usable.values())
     if panoramas:
         hint = (

@@ -50,18 +50,22 @@ def plan_blocks(
 
 
 def _parts(block: NDArray[np.int32], pairs: NDArray[np.int32]) -> Iterator[Part]:
-    """Pairs by the blocks of their images; of millions, no more is held than the list itself, in order."""
-    joined = block[pairs]
-    joined.sort(axis=1)
-    order = np.lexsort((pairs[:, 1], pairs[:, 0], joined[:, 0], joined[:, 1], joined[:, 0] // ROWS))
-    pairs, joined = pairs[order], joined[order]
-    del order
-    cuts = np.flatnonzero((joined[1:] != joined[:-1]).any(axis=1)) + 1
-    starts = np.concatenate(([0], cuts))
-    keys = joined[starts]
-    del joined
-    for (a, b), start, end in zip(keys.tolist(), starts.tolist(), [*cuts.tolist(), len(pairs)], strict=True):
-        yield (a, b), pairs[start:end]
+    """Pairs by the blocks of their images; a part is made when it is due, so that of millions little more is held."""
+    order, key = _in_order(block, pairs)
+    cuts = (np.flatnonzero(np.diff(key)) + 1).tolist()
+    del key
+    for start, end in zip([0, *cuts], [*cuts, len(order)], strict=True):
+        part = pairs[order[start:end]]
+        yield (int(block[part[0]].min()), int(block[part[0]].max())), part
+
+
+def _in_order(block: NDArray[np.int32], pairs: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(P,) places of the pairs in the order in which they go, and (P,) a number for the two blocks of each then."""
+    ends = block[pairs]
+    row, column = ends.min(axis=1).astype(np.int64), ends.max(axis=1)
+    key = (row // ROWS * (int(block.max()) + 1) + column) * ROWS + row % ROWS
+    order = np.lexsort((pairs[:, 1], pairs[:, 0], key))
+    return order, key[order]
 
 
 def _merged(parts: Iterable[Part]) -> Iterator[Part]:

@@ -81,15 +81,19 @@ def scan_features(workspace: Workspace, collection: Collection, inputs: Mapping[
     known = _kept_features(workspace, collection, inputs)
     if known is not None:
         return known
-    heads, damaged = {}, []
-    for unit in collection.units():
-        path = unit_path(workspace.features, unit)
-        try:
-            if path.exists():
-                heads[unit] = read_index(path)
-        except ShardError as error:
-            damaged.append(error)
-    return with_units(_without_units(workspace, collection, inputs), collection, heads, damaged)
+    damaged: list[ShardError] = []
+
+    def heads() -> Iterator[tuple[int, UnitIndex]]:  # one at a time: they hold all names once more
+        for unit in collection.units():
+            path = unit_path(workspace.features, unit)
+            try:
+                if path.exists():
+                    yield unit, read_index(path)
+            except ShardError as error:
+                damaged.append(error)
+
+    found = with_units(_without_units(workspace, collection, inputs), collection, heads())
+    return dataclasses.replace(found, damaged=tuple(damaged))
 
 
 def _without_units(workspace: Workspace, collection: Collection, inputs: Mapping[str, Any]) -> FeatureSet:
@@ -98,21 +102,18 @@ def _without_units(workspace: Workspace, collection: Collection, inputs: Mapping
     return FeatureSet(workspace.features, inputs, {}, {}, {}, failed, units, images=collection.usable)
 
 
-def with_units(
-    before: FeatureSet, collection: Collection, heads: Mapping[int, UnitIndex], damaged: Sequence[ShardError] = ()
-) -> FeatureSet:
+def with_units(before: FeatureSet, collection: Collection, heads: Iterable[tuple[int, UnitIndex]]) -> FeatureSet:
     """The same with what these files hold: those of other inputs, or of images that have changed, hold nothing.
 
     Args:
         before: what was known. It is not changed.
         collection: the images.
-        heads: of files, by unit.
-        damaged: files that cannot be used.
+        heads: units, and the heads of their files.
     """
     counts, units, described = dict(before.counts), dict(before.units), dict(before.signatures)
     failed, open_units, retry_units = dict(before.failed), dict(before.open_units), dict(before.retry_units)
     every = collection.units()
-    for unit, head in heads.items():
+    for unit, head in heads:
         names = every.get(unit, [])
         signatures = {name: collection.records[name].signature for name in names}
         if head.fingerprint != before.fingerprint or any(head.signatures.get(n) != s for n, s in signatures.items()):
@@ -136,7 +137,7 @@ def with_units(
         failed=failed,
         open_units=open_units,
         retry_units=retry_units,
-        damaged=tuple(damaged),
+        damaged=(),
     )
 
 
