@@ -113,6 +113,10 @@ class Collection:
 
     def units(self) -> dict[int, list[str]]:
         """Unit -> its images, by name."""
+        return dict(self._units)
+
+    @cached_property
+    def _units(self) -> dict[int, list[str]]:
         units: dict[int, list[str]] = {}
         for record in self.records.values():
             if record.unit is not None:

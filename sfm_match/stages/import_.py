@@ -67,7 +67,8 @@ def check(job: Job) -> None:
         read_rigs(options.rig_config, job.collection.usable)
     if options.cameras is not None:
         read_given_cameras(options.cameras, job.collection.usable, options.camera_model)
-    if job.found_features is not None:  # then it is known which images failed, and need no camera
+    may_differ = options.camera_mode in ("single", "per-folder") or options.rig_config or options.cameras
+    if job.found_features is not None and may_differ:  # then it is known which images failed, and need no camera
         _cameras(job)
 
 
@@ -98,6 +99,8 @@ def run(job: Job) -> StageReport:
         _move_aside_if_damaged(workspace)
     if not job.overwrite and read_record(workspace.database, "inputs") == digest:
         workspace.write_record("import", inputs)
+        if not _as_left(workspace) and not is_edited(workspace.database):  # it was moved, or touched
+            workspace.write_record(_LEFT, _left(workspace.database))
         return _report(workspace, options, clock, computed=False)
     if options.verify and options.adjust_keypoints and not job.collection.folder.is_dir():
         raise NothingDone(

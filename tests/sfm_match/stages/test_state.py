@@ -48,8 +48,7 @@ def test_what_was_touched_is_read_once(kind: str, made: Path, rendered: Path, mo
     path = made / "database.db" if kind == "database" else next((made / kind).glob("*.h5"))
     os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
     assert opened(made, rendered, monkeypatch) == {kind}
-    if kind != "database":
-        assert opened(made, rendered, monkeypatch) == set()
+    assert opened(made, rendered, monkeypatch) == set()
 
 
 def test_what_is_kept_says_what_the_files_say(made: Path) -> None:
