@@ -59,11 +59,19 @@ def _parts(block: NDArray[np.int32], pairs: NDArray[np.int32]) -> Iterator[Part]
         yield (int(block[part[0]].min()), int(block[part[0]].max())), part
 
 
-def _in_order(block: NDArray[np.int32], pairs: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _in_order(block: NDArray[np.int32], pairs: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.integer]]:
     """(P,) places of the pairs in the order in which they go, and (P,) a number for the two blocks of each then."""
-    ends = block[pairs]
-    row, column = ends.min(axis=1).astype(np.int64), ends.max(axis=1)
-    key = (row // ROWS * (int(block.max()) + 1) + column) * ROWS + row % ROWS
+    here, there = block[pairs[:, 0]], block[pairs[:, 1]]
+    row, key = np.minimum(here, there), np.maximum(here, there)
+    del here, there
+    blocks = int(block.max()) + 1
+    if blocks**2 * ROWS > np.iinfo(np.int32).max:
+        key = key.astype(np.int64)
+    # row // ROWS, then the column, then the row: in place, because these are arrays of millions
+    key += row // ROWS * np.asarray(blocks, key.dtype)
+    key *= ROWS
+    key += row % ROWS
+    del row
     order = np.lexsort((pairs[:, 1], pairs[:, 0], key))
     return order, key[order]
 
