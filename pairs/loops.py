@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pairs import Block
-from pairs.retrieval import Images, retrieval
+from pairs.retrieval import Images, Vectors, retrieval
 from pairs.sequential import sequences
 
 
 def loop_detection(
     names: Sequence[str],
-    vectors: NDArray[np.floating],
+    vectors: Vectors,
     overlap: int,
     loop_detection_period: int = 10,
     loop_detection_num_images: int = 50,

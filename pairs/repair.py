@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 from pairs import Block
 from pairs.deduplicator import PairDeduplicator
 from pairs.graph import Graph
-from pairs.retrieval import Images, ranked, similarities
+from pairs.retrieval import Images, Vectors, ranked, similarities
 
 AROUND = 256  # images on each side of a bridge that are looked at, the nearest in the graph
 
 
 def repair(
-    vectors: NDArray[np.floating], verified: NDArray[np.integer], tried: NDArray[np.integer], repair_pairs: int = 20
+    vectors: Vectors, verified: NDArray[np.integer], tried: NDArray[np.integer], repair_pairs: int = 20
 ) -> Iterator[Block]:
     """The likeliest pairs across each gap and each bridge.
 
@@ -36,9 +36,7 @@ def repair(
         yield deduplicate(left[rows], right[columns])
 
 
-def _across_gaps(
-    component: NDArray[np.int64], vectors: NDArray[np.floating], before: Graph, most: int
-) -> tuple[Images, Images]:
+def _across_gaps(component: NDArray[np.int64], vectors: Vectors, before: Graph, most: int) -> tuple[Images, Images]:
     """Of each component but the largest, the pairs to others that are most alike: the others look for it."""
     sizes = np.bincount(component, minlength=1)
     one_is_largest = np.count_nonzero(sizes == sizes.max()) == 1

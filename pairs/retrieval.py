@@ -1,10 +1,12 @@
 """Each image with those that look most like it, by the cosine of one vector an image.
 
-The nearest are found exactly, by products of blocks of the vectors: 50,000 images take two minutes on two cores. faiss
-takes one, for a dependency of 66 MB; beside the hours of extraction that decides nothing.
+The nearest are found exactly, by products of blocks of the vectors: 50,000 images took two minutes on two cores when
+each product of two images was made twice, now it is made once. faiss takes one minute, for a dependency of 66 MB;
+beside the hours of extraction that decides nothing. Vectors may lie in a file: two blocks of them are in memory.
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +18,24 @@ Floats = NDArray[np.float32]
 Images = NDArray[np.int32]
 Forbidden = Callable[[Images], NDArray[np.bool_]]
 NUM_IMAGES = 20
-_CELLS = 1 << 24  # of a block of scores; 64 MB
+_CELLS = 1 << 24  # of a block of scores, or of vectors; 64 MB
+_ROWS = 1 << 12  # queries that are asked for together
+
+
+class Vectors(Protocol):
+    """(N, T, V) unit vectors of each image in T quarter turns, zeros where an image has none: an array, or a file."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: Any, /) -> NDArray[np.floating]:
+        """(R, V) of `rows, turn`: places of images that ascend, and a turn."""
 
 
 def retrieval(
-    vectors: NDArray[np.floating],
+    vectors: Vectors,
     num_images: int = NUM_IMAGES,
     queries: Images | None = None,
     database: Images | None = None,
@@ -40,7 +55,7 @@ def retrieval(
 
 
 def ranked(
-    vectors: NDArray[np.floating],
+    vectors: Vectors,
     num_images: int,
     queries: Images | None = None,
     database: Images | None = None,
@@ -54,28 +69,81 @@ def ranked(
         (Q,) queries; (Q, K) images, the most similar first, -1 where there are fewer; (Q, K) cosines.
     """
     every = np.arange(len(vectors), dtype=np.int32)
-    described = np.asarray(np.abs(vectors[:, 0]).max(axis=1, initial=0) > 0)
+    described = _described(vectors)
+    symmetric = queries is None and database is None and forbidden is None and vectors.shape[1] == 1
     queries, database = (chosen[described[chosen]] for chosen in (_or(queries, every), _or(database, every)))
     if not len(queries) or not len(database):
         return
     count = min(num_images, len(database))
-    for rows in np.array_split(queries, -(-len(queries) * len(database) // _CELLS)):
-        scores = similarities(vectors, rows, database)
-        scores[rows[:, None] == database[None]] = -np.inf
-        if forbidden is not None:
-            scores[forbidden(rows)[:, database]] = -np.inf
-        best = np.argpartition(scores, -count, axis=1)[:, -count:] if count < len(database) else _all_of(scores)
-        values = np.take_along_axis(scores, best, axis=1)
-        order = np.lexsort((database[best], -values))  # of equals, the first image
-        best, values = np.take_along_axis(best, order, axis=1), np.take_along_axis(values, order, axis=1)
-        yield rows, np.where(np.isfinite(values), database[best], -1).astype(np.int32), values
+    least = 1 if forbidden is not None else _ROWS  # what is forbidden is told for all images at once
+    rows = np.array_split(queries, -(-len(queries) // max(least, _CELLS // len(database))))
+    columns = rows if symmetric else np.array_split(database, -(-len(database) // _width(vectors, len(rows[0]))))
+    found = [_Best(len(some), count) for some in rows]
+    for number, some in enumerate(rows):
+        left_out = forbidden(some) if forbidden is not None else None
+        for place, others in enumerate(columns):
+            if symmetric and place < number:  # these were found when it was their turn
+                continue
+            scores = similarities(vectors, some, others)
+            if not symmetric or place == number:
+                scores[some[:, None] == others[None]] = -np.inf
+            if left_out is not None:
+                scores[left_out[:, others]] = -np.inf
+            found[number].see(scores, others)
+            if symmetric and place > number:
+                found[place].see(scores.T, some)
+        yield some, *found[number].told()
+        found[number] = _Best(0, count)
 
 
-def similarities(vectors: NDArray[np.floating], rows: Images, columns: Images) -> Floats:
+class _Best:
+    """The images most like each of some queries, of those that were seen."""
+
+    def __init__(self, queries: int, count: int) -> None:
+        self._images = np.full((queries, count), -1, np.int32)
+        self._scores = np.full((queries, count), -np.inf, np.float32)
+
+    def see(self, scores: Floats, images: Images) -> None:
+        """(Q, C) scores of (C,) images, which come after those that were seen before: of equals, the first counts."""
+        queries, count = self._scores.shape
+        least = self._scores[:, -1:]
+        if count < len(images) and not np.isfinite(least).all():
+            least = np.maximum(least, _below(np.partition(scores, -count, axis=1)[:, -count, None]))
+        query, column = np.nonzero(scores > least)
+        query = np.concatenate((query, np.repeat(np.arange(queries), count)))
+        image = np.concatenate((images[column], self._images.ravel()))
+        score = np.concatenate((scores[query[: len(column)], column], self._scores.ravel()))
+        order = np.lexsort((image, -score, query))
+        query = query[order]
+        first = order[np.arange(len(order)) - np.searchsorted(query, query) < count]
+        self._images, self._scores = image[first].reshape(queries, count), score[first].reshape(queries, count)
+
+    def told(self) -> tuple[Images, Floats]:
+        """As `ranked` yields it."""
+        return np.where(np.isfinite(self._scores), self._images, -1).astype(np.int32), self._scores
+
+
+def _below(scores: Floats) -> Floats:
+    """The numbers just below."""
+    return np.nextafter(scores, np.float32(-np.inf))
+
+
+def _described(vectors: Vectors) -> NDArray[np.bool_]:
+    """(N,) whether each image has a vector."""
+    blocks = np.array_split(np.arange(len(vectors)), -(-len(vectors) // _width(vectors, 1)) or 1)
+    return np.concatenate([np.abs(vectors[some, 0]).max(axis=1, initial=0) > 0 for some in blocks])
+
+
+def _width(vectors: Vectors, rows: int) -> int:
+    """How many images make a block of vectors, and of scores with so many queries."""
+    return max(1, _CELLS // max(1, vectors.shape[2], rows))
+
+
+def similarities(vectors: Vectors, rows: Images, columns: Images) -> Floats:
     """(R, C) cosines; an upright image against the turn of the other that is most like it."""
     upright = np.asarray(vectors[rows, 0], np.float32)
     scores = np.full((len(rows), len(columns)), -np.inf, np.float32)
-    width = max(1, _CELLS // max(1, vectors.shape[2]))
+    width = _width(vectors, 1)
     for start in range(0, len(columns), width):
         part = slice(start, start + width)
         for turn in range(vectors.shape[1]):
@@ -86,10 +154,6 @@ def similarities(vectors: NDArray[np.floating], rows: Images, columns: Images) -
 
 def _or(chosen: Images | None, every: Images) -> Images:
     return every if chosen is None else chosen
-
-
-def _all_of(scores: Floats) -> NDArray[np.int64]:
-    return np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
 
 
 def most_pairs(queries: Images, database: Images, num_images: int) -> int:

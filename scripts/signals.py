@@ -92,7 +92,7 @@ PLACES = {
     "match": Place(RUN, "sfm_match.stages.match_blocks", "write_block"),
     "import, write": Place(RUN, "sfm_match.stages.import_", "write_images"),
     "import, verify": Place(RUN, "sfm_match.colmap.verification", "estimate_two_view", 5),
-    "import, adjust": Place(RUN, "sfm_match.refine.keypoints", "_align", 2),
+    "import, adjust": Place(RUN, "sfm_match.refine.align_units", "_align", 2),
     "reconstruct, map": Place(RUN, "pycolmap", "incremental_mapping"),
     "reconstruct, global": Place([*RUN, "--mapper", "global"], "pycolmap", "global_mapping"),
     "reconstruct, refine": Place(RUN, "sfm_match.colmap.mapper", "refine_robustly"),

@@ -38,7 +38,7 @@ from sfm_match.stages.state import (
     whole,
 )
 from sfm_match.store.features import Features
-from sfm_match.store.matches import Matches
+from sfm_match.store.matches import Matches, read_head
 from sfm_match.store.model_record import changed, read_model_record
 from sfm_match.store.records import DamagedRecord
 
@@ -216,7 +216,7 @@ class Results:
         return self.models
 
     def _read_matches(self, path: Path) -> list[Matches]:
-        return read_pairs_of(path, self.match_set.heads[path], self.feature_set)
+        return read_pairs_of(path, self.feature_set).matches
 
     def _check(self, name: str) -> None:
         if name not in self._collection.records:
@@ -235,14 +235,14 @@ class Results:
 
     @cached_property
     def _paths(self) -> list[Path]:
-        return sorted(self.match_set.heads)
+        return self.match_set.paths
 
     @cached_property
     def _index(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(P,) codes of all pairs that are matched, ascending, and (P, 2) the file and the row of each."""
         codes, places = [np.empty(0, np.int64)], [np.empty((0, 2), np.int64)]
         for number, path in enumerate(self._paths):
-            mine = self.match_set.heads[path].pair_codes(self._rank, self.feature_set.signatures)
+            mine = read_head(path).pair_codes(self._rank, self.feature_set.signatures)
             codes.append(mine)
             places.append(np.column_stack((np.full(len(mine), number), np.arange(len(mine)))))
         every = np.concatenate(codes)

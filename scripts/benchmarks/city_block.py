@@ -73,8 +73,8 @@ def our_database(place: Path) -> Seconds:
     import sfm_match
 
     workspace = place / OURS
-    pairs = {"overlap": OVERLAP, "quadratic_overlap": True, "num_images": RETRIEVED}
-    cameras = {"camera_mode": "single", "camera_model": "PINHOLE", "camera_params": PARAMS}
+    pairs: dict[str, Any] = {"overlap": OVERLAP, "quadratic_overlap": True, "num_images": RETRIEVED}
+    cameras: dict[str, Any] = {"camera_mode": "single", "camera_model": "PINHOLE", "camera_params": PARAMS}
     return staged(
         place / f"{OURS}.stages.json",
         {

@@ -26,12 +26,12 @@ IMAGE = KEYPOINTS * DIMENSION * 2  # bytes of descriptors
 _LARGE = 16 << 30  # what a machine of 128 GiB keeps (`kept_bytes`)
 SENT = KEYPOINTS * (DIMENSION + MORE) * 2  # bytes of an image on the device
 
-Pairs = NDArray[np.int64]
+Pairs = NDArray[np.int32]
 
 
 def exhaustive(count: int) -> Pairs:
     """(P, 2) all pairs."""
-    return np.stack(np.triu_indices(count, 1), axis=1).astype(np.int64)
+    return np.stack(np.triu_indices(count, 1), axis=1).astype(np.int32)
 
 
 def retrieval(count: int, partners: int) -> Pairs:
@@ -39,13 +39,13 @@ def retrieval(count: int, partners: int) -> Pairs:
     rng = np.random.default_rng(0)
     rows = np.stack((np.repeat(np.arange(count), partners), rng.integers(0, count, count * partners)), axis=1)
     rows = np.unique(np.sort(rows, axis=1), axis=0)
-    return rows[rows[:, 0] < rows[:, 1]]
+    return rows[rows[:, 0] < rows[:, 1]].astype(np.int32)
 
 
 def sequential(count: int, overlap: int) -> Pairs:
     """(P, 2) the next images of each."""
     rows = [np.stack((np.arange(count - step), np.arange(step, count)), axis=1) for step in range(1, overlap + 1)]
-    return np.concatenate(rows).astype(np.int64)
+    return np.concatenate(rows).astype(np.int32)
 
 
 class Memory:

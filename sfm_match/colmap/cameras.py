@@ -7,7 +7,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from posixpath import dirname
 from typing import TYPE_CHECKING
 
 from sfm_match.colmap.assigned import NOTHING_ASSIGNED, Assigned, CameraKey
@@ -158,27 +157,32 @@ def check_camera(model: str, params: Sequence[float] | None, where: str = "") ->
         raise UsageError(f"{where or '--camera-params'}: focal lengths must be above 0 pixels")
 
 
+def _folder(name: str) -> str:
+    """Of an image."""
+    return name.rpartition("/")[0]
+
+
 def _keys(headers: Mapping[str, Header], mode: str, assigned: Assigned) -> dict[str, CameraKey]:
     """What each image shares with those of its camera, the mode first."""
     if mode == "single":
         return dict.fromkeys(headers, (mode,))
     if mode == "per-folder":
-        return {name: (mode, dirname(name)) for name in headers}
+        return {name: (mode, _folder(name)) for name in headers}
     if mode == "per-image":
         return {name: (mode, name) for name in headers}
     plain_sizes: dict[str, set[tuple[int, int]]] = {}
     for name, h in headers.items():
         if not h.camera:
-            plain_sizes.setdefault(dirname(name), set()).add((h.width, h.height))
+            plain_sizes.setdefault(_folder(name), set()).add((h.width, h.height))
     keys: dict[str, CameraKey] = {}
     for name, h in headers.items():
         size = (str(h.width), str(h.height))
-        folder, alone = ("folder", dirname(name), *size), ("image", name, *size)
+        folder, alone = ("folder", _folder(name), *size), ("image", name, *size)
         if h.camera:
             keys[name] = ("exif", h.camera, f"{h.focal or 0:.3f}", *size)
         elif name in assigned.images and alone in assigned.cameras:
             keys[name] = alone
-        elif folder in assigned.cameras or len(plain_sizes[dirname(name)]) == 1:
+        elif folder in assigned.cameras or len(plain_sizes[_folder(name)]) == 1:
             keys[name] = folder
         else:
             keys[name] = alone

@@ -66,7 +66,7 @@ def write_signatures(connection: sqlite3.Connection, signatures: Mapping[str, st
     )
 
 
-def take_over(database: Path, earlier: Earlier, pairs: NDArray[np.int64], names: list[str]) -> None:
+def take_over(database: Path, earlier: Earlier, pairs: NDArray[np.integer], names: list[str]) -> None:
     """Copies matches, geometries and verdicts of the pairs of unchanged images, all or none.
 
     Args:

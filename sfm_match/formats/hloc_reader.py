@@ -246,9 +246,9 @@ def _read_all_matches(
     """Writes the pair blocks that are open."""
     clock = Clock()
     before = scan_matches(workspace, collection, features, inputs)
-    if not len(before.usable):
+    if not len(before.codes):
         raise NothingDone(f"{workspace.pairs}: no pair of images that both have features")
-    remove_useless(workspace, before.heads)
+    remove_useless(workspace, before.files)
     first_listed = {frozenset(pair): pair for pair in listed}
     found = 0
     with _opened(path) as file:
@@ -264,11 +264,11 @@ def _read_all_matches(
     return StageReport(
         "match",
         "pairs",
-        done=len(before.open_pairs),
-        cached=len(before.usable) - len(before.open_pairs),
+        done=len(before.open_codes),
+        cached=len(before.codes) - len(before.open_codes),
         seconds=clock.seconds,
         detail=f"from {path}",
-        facts={"matches": found, "passed_over": len(before.listed) - len(before.usable)},
+        facts={"matches": found, "passed_over": before.passed_over},
     )
 
 

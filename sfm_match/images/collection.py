@@ -8,10 +8,9 @@ network calls of up to 16 images, 442 where units go by name, 272 at the least.
 """
 
 import csv
-import dataclasses
 import io
-import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from sfm_match.errors import NothingDone, UsageError, quoted
@@ -22,7 +21,8 @@ from sfm_match.images.videos import Sampling
 from sfm_match.job.log import LOGGER
 from sfm_match.job.progress import MakeProgress, no_progress
 from sfm_match.job.workspace import ANEW, RecordError, Workspace
-from sfm_match.store.records import DamagedRecord, OtherSchema, read_json, sealed
+from sfm_match.store.kept_state import digest_of
+from sfm_match.store.records import DamagedRecord, OtherSchema, entries_digest, read_entries, write_entries
 from sfm_match.store.regular import open_regular
 from sfm_match.store.shard import set_aside, write_text
 from sfm_match.store.validation import LARGEST
@@ -33,7 +33,7 @@ SCHEMA = 3  # of images.json
 _CURE = "`sfm-match doctor --repair` moves it aside; the next `run` or `extract` looks at the images again"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageRecord:
     """One image of the collection. `unit` is None when its header could not be used; `error` says why."""
 
@@ -57,17 +57,38 @@ class _Stored:
     videos: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class _OnDisk:
+    """What tells two states of images.json apart."""
+
+    digest: str
+    folder: str
+    masks: str | None
+    source: str | None
+
+    @classmethod
+    def of(cls, stored: _Stored, digest: str | None = None) -> "_OnDisk":
+        return cls(digest or entries_digest(stored), stored.folder, stored.masks, stored.source)
+
+
 class Collection:
     """The job's images, by name."""
 
     def __init__(
-        self, source: Source, masks: Path | None, records: list[ImageRecord], absent: list[ImageRecord], next_unit: int
+        self,
+        source: Source,
+        masks: Path | None,
+        records: list[ImageRecord],
+        absent: list[ImageRecord],
+        next_unit: int,
+        on_disk: "_OnDisk | None" = None,
     ) -> None:
         self.source = source
         self.masks = masks
         self.records = {record.name: record for record in sorted(records, key=lambda r: r.name)}
         self._absent = absent  # once here, not found now: a disk may come back
         self._next_unit = next_unit
+        self._on_disk = on_disk  # what images.json holds
 
     @property
     def folder(self) -> Path:
@@ -80,13 +101,22 @@ class Collection:
         folders = tuple(f"{video}/" for video in self.source.videos)
         return [name for name in self.usable if name.startswith(folders)] if folders else []
 
-    @property
+    @cached_property
     def usable(self) -> dict[str, Header]:
         """Images whose headers could be read."""
         return {name: record.header for name, record in self.records.items() if record.header is not None}
 
+    @cached_property
+    def digest(self) -> str:
+        """Of the images, their files and their units: of all that features are found by."""
+        return digest_of(f"{r.name}\t{r.signature}\t{r.unit}\t{r.error or ''!r}" for r in self.records.values())
+
     def units(self) -> dict[int, list[str]]:
         """Unit -> its images, by name."""
+        return dict(self._units)
+
+    @cached_property
+    def _units(self) -> dict[int, list[str]]:
         units: dict[int, list[str]] = {}
         for record in self.records.values():
             if record.unit is not None:
@@ -113,7 +143,7 @@ class Collection:
         """
         path = workspace.collection
         try:
-            stored = read_json(path, _Stored, _CURE, SCHEMA)
+            stored, digest = read_entries(path, _Stored, _CURE, SCHEMA)
         except OtherSchema as error:
             raise RecordError(f"{error}; {ANEW}") from error
         except FileNotFoundError:
@@ -125,21 +155,22 @@ class Collection:
             raise DamagedRecord(f"{path}: damaged ({wrong})", _CURE)
         folder, masks = Path(stored.folder), Path(stored.masks) if stored.masks else None
         source = Source(Path(stored.source or stored.folder), folder, tuple(stored.videos))
-        return cls(source, masks, stored.images, stored.absent, stored.next_unit)
+        on_disk = _OnDisk.of(stored, digest) if digest is not None else None
+        return cls(source, masks, stored.images, stored.absent, stored.next_unit, on_disk)
 
     def save(self, workspace: Workspace) -> None:
-        stored = {
-            "schema": SCHEMA,
-            "folder": str(self.folder),
-            **({"source": str(self.source.named), "videos": self.source.videos} if self.source.videos else {}),
-            "masks": str(self.masks) if self.masks else None,
-            "next_unit": self._next_unit,
-            "images": [dataclasses.asdict(record) for record in self.records.values()],
-            "absent": [dataclasses.asdict(record) for record in self._absent],
-        }
-        text = json.dumps(sealed(stored), ensure_ascii=False)
-        if not workspace.collection.exists() or workspace.collection.read_bytes() != text.encode():
-            write_text(workspace.collection, text)
+        """Writes `images.json`, unless it holds the same already."""
+        stored = _Stored(
+            str(self.folder),
+            str(self.masks) if self.masks else None,
+            self._next_unit,
+            list(self.records.values()),
+            self._absent,
+            str(self.source.named) if self.source.videos else None,
+            list(self.source.videos),
+        )
+        if self._on_disk is None or self._on_disk != _OnDisk.of(stored) or not workspace.collection.exists():
+            self._on_disk = _OnDisk.of(stored, write_entries(workspace.collection, stored, SCHEMA))
 
     def updated(self, source: Source, masks: Path | None) -> "Collection":
         """The collection after a scan of the folder: new and changed images in new units, vanished ones set aside.
@@ -159,6 +190,8 @@ class Collection:
                 f"--masks {masks}: not one mask in it has the name of an image (looked for {files[0].name}.png and the "
                 "like)"
             )
+        if self._holds(files):  # as it mostly is; of a hundred thousand images, the rest takes a second
+            return Collection(source, masks, list(self.records.values()), self._absent, self._next_unit, self._on_disk)
         known = {r.name: r for r in (*self._absent, *self.records.values()) if r.header is not None}
         kept = [r for f in files if (r := known.get(f.name)) is not None and r.signature == f.signature]
         known_names, found = {record.name for record in kept}, {file.name for file in files}
@@ -177,8 +210,17 @@ class Collection:
             unit = self._next_unit + place // UNIT_SIZE
             records.append(ImageRecord(file.name, file.signature, unit, header, None))
         absent = [record for name, record in known.items() if name not in found]
-        return Collection(
-            source, masks, kept + records + unusable, absent, self._next_unit + -(-len(good) // UNIT_SIZE)
+        next_unit = self._next_unit + -(-len(good) // UNIT_SIZE)
+        return Collection(source, masks, kept + records + unusable, absent, next_unit, self._on_disk)
+
+    def _holds(self, files: list[ScannedFile]) -> bool:
+        """Whether these files are its images, all of them usable and as they were."""
+        records = self.records
+        return len(files) == len(records) and all(
+            (record := records.get(file.name)) is not None
+            and record.signature == file.signature
+            and record.header is not None
+            for file in files
         )
 
 
@@ -282,9 +324,10 @@ def _refreshed(
     if known is None:
         return Collection(source, masks, [], [], 0).updated(source, masks)
     updated = known.updated(source, masks)
-    moved = all(updated.unit_of(name) == record.unit for name, record in known.records.items())
-    if known.source.named == source.named or moved:  # a folder that was moved brings every image back as it was
+    if known.source.named == source.named:
         return updated
+    if all(updated.unit_of(name) == record.unit for name, record in known.records.items()):
+        return updated  # a folder that was moved brings every image back as it was
     if not overwrite:
         raise UsageError(_of_another(source.named, workspace, known))
     return known.emptied().updated(source, masks)

@@ -79,7 +79,7 @@ def find_source(named: Path, own: Path, masks: Path | None = None) -> tuple[Sour
                     f"--images {named}: {name}: its frames would go to a folder {folder}, and another "
                     f"{'video' if folder in videos else 'file or folder'} has that name; rename one"
                 )
-            videos[folder] = path
+            videos[folder] = Path(path)
     return Source(named, own if videos else named, tuple(videos)), videos
 
 
@@ -184,7 +184,7 @@ def _link_photographs(named: Path, folder: Path, others: Sequence[Path]) -> set[
     linked = set()
     for name, path in files_below(named, IMAGE_SUFFIXES, others):
         linked.add(folder / name)
-        link(folder / name, path)
+        link(folder / name, Path(path))
     return linked
 
 

@@ -5,6 +5,7 @@ The caller holds the workspace, a worker never opens it: it takes units, writes 
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from operator import length_hint
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -80,7 +81,7 @@ class WorkerLost(SfmMatchError):
 def done_units(
     devices: Sequence[str],
     work: Work[U, R],
-    units: Sequence[U],
+    units: Iterable[U],
     folder: Path,
     advance: Advance,
     clock: Clock,
@@ -91,7 +92,8 @@ def done_units(
     Args:
         devices: as `devices.devices_of` gives them.
         work: what to do.
-        units: each is done once; with several workers each takes the next one that nobody has.
+        units: each is done once; with several workers each takes the next one that nobody has. They are taken as they
+            are needed: all of a large job would not be small.
         folder: of their files.
         advance: as in `Work`.
         clock: of the stage; of several workers it gets the mean.
@@ -100,12 +102,13 @@ def done_units(
     Raises:
         WorkerLost: a worker was killed twice. Its units are not done; files that are there are whole.
     """
-    if not units:
+    count = length_hint(units, len(devices))  # or more, where nobody knows
+    if not count:
         return
     if len(devices) == 1 and pool is None:
         yield from work(devices[0], iter(units), advance, clock)
         return
-    coordinator = _Coordinator(devices[: len(units)], work, units, advance, clock, pool or ProcessPool())
+    coordinator = _Coordinator(devices[:count], work, units, advance, clock, pool or ProcessPool())
     try:
         yield from coordinator.run()
     finally:
@@ -124,13 +127,14 @@ class _Coordinator(Generic[U, R]):
         self,
         devices: Sequence[str],
         work: Work[U, R],
-        units: Sequence[U],
+        units: Iterable[U],
         advance: Advance,
         clock: Clock,
         pool: Pool[Any],
     ) -> None:
         self._work, self._advance, self._clock, self._pool = work, advance, clock, pool
-        self._left = deque(units)
+        self._left, self._is_over = iter(units), False
+        self._again = deque[U]()  # units of workers that were lost
         self._devices = devices
         self._spent: list[dict[str, float]] = []
         self._begun = set[Worker]()  # those that asked for a unit
@@ -171,10 +175,11 @@ class _Coordinator(Generic[U, R]):
 
     def _unfinished(self, workers: Sequence[Worker]) -> bool:
         """A worker that has not begun when no unit is left is not waited for: on a full cluster that may be long."""
-        return bool(workers) and (bool(self._left) or not self._begun.isdisjoint(workers))
+        return bool(workers) and (bool(self._again) or not self._is_over or not self._begun.isdisjoint(workers))
 
     def _give(self, worker: Worker) -> None:
-        unit = self._left.popleft() if self._left else None
+        unit = self._again.popleft() if self._again else next(self._left, None)
+        self._is_over = unit is None
         if unit is not None:
             worker.holding.append(unit)
         worker.give(unit)
@@ -194,7 +199,7 @@ class _Coordinator(Generic[U, R]):
                 "is kept. Memory may be short: try fewer devices, or a smaller --batch"
             )
         LOGGER.warning("the worker on %s was lost (%s); another one takes its place", worker.device, cause)
-        self._left.extendleft(reversed(worker.holding))
+        self._again.extendleft(reversed(worker.holding))
         replacement: Worker = self._pool.start(self._work, worker.device, deaths)
         return replacement
 

@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
-Keypoints = NDArray[np.int64]
+Keypoints = NDArray[np.integer]
 
 _ROUNDS = 40
 _STILL = 0.002  # pixels: steps below it are the last
 _RESTING = 0.8  # of the relations that are left; with fewer at work, the others are left out
-_AT_ONCE = 1 << 20  # relations: bounds memory; tracks stay whole
 _NOISE = 0.1  # pixels: disagreement beyond it weighs by its size, not by the square
 
 
@@ -40,44 +39,32 @@ def join(parts: Iterable[Relations]) -> Relations:
     return Relations(*(np.concatenate(values) for values in fields))
 
 
-def optimize_tracks(relations: Relations, count: int, held: NDArray[np.bool_] | None = None) -> Floats:
-    """Moves of `count` keypoints that fit the relations best: (count, 2) pixels of their images, as the offsets are.
+def optimize_tracks(
+    relations: Relations, track: Keypoints, held: NDArray[np.bool_] | None = None
+) -> tuple[Keypoints, Floats]:
+    """Moves of the keypoints of whole tracks that fit the relations best.
 
     A keypoint that moves by m takes what it is aligned with along by A m. The sum of the distances that are left is
-    made small by reweighted least squares. Those without relations stay, and those of `held`, (count,).
+    made small by reweighted least squares.
+
+    Args:
+        relations: of the tracks, all of them.
+        track: (count,) the first keypoint of the track of each.
+        held: (count,) keypoints that stay.
+
+    Returns:
+        (K,) keypoints that have relations, ascending; (K, 2) moves, pixels of their images, as the offsets are.
     """
-    moves = np.zeros((count, 2), np.float32)
-    track = tracks(relations.first, relations.second, count)[relations.first]
-    order = np.argsort(track, kind="stable")
-    ends = np.flatnonzero(np.diff(track[order], append=-1)) + 1  # of each track, in that order
-    start = 0
-    while start < len(order):
-        end = ends[np.searchsorted(ends, min(start + _AT_ONCE, len(order)))]
-        part = order[start:end]
-        pair = np.stack((relations.first[part], relations.second[part]))
-        keypoints, local = np.unique(pair, return_inverse=True)
-        first, second = local.reshape(2, -1)
-        of_track = np.empty(len(keypoints), np.int64)
-        of_track[first] = of_track[second] = np.searchsorted(keypoints, track[part])
-        fixed = np.zeros(len(keypoints), bool) if held is None else held[keypoints]
-        mine = Relations(first, second, relations.offsets[part], relations.affines[part])
-        moves[keypoints] = _settled(mine, fixed, of_track)
-        start = end
-    return moves
-
-
-def tracks(first: Keypoints, second: Keypoints, count: int) -> Keypoints:
-    """(count,) the least keypoint that each is connected with."""
-    least = np.arange(count)
-    while True:
-        before = least.copy()
-        joined = np.minimum(least[first], least[second])
-        for ends in (first, second):
-            np.minimum.at(least, ends, joined)
-            np.minimum.at(least, before[ends], joined)  # and what they were joined with
-        least = least[least]
-        if (least == before).all():
-            return least
+    of_relation = track[relations.first]
+    order = np.argsort(of_relation, kind="stable")
+    pair = np.stack((relations.first[order], relations.second[order]))
+    keypoints, local = np.unique(pair, return_inverse=True)
+    first, second = local.reshape(2, -1)
+    of_track = np.empty(len(keypoints), np.int64)
+    of_track[first] = of_track[second] = np.searchsorted(keypoints, of_relation[order])
+    fixed = np.zeros(len(keypoints), bool) if held is None else held[keypoints]
+    mine = Relations(first, second, relations.offsets[order], relations.affines[order])
+    return keypoints, _settled(mine, fixed, of_track)
 
 
 def _settled(relations: Relations, fixed: NDArray[np.bool_], track: Keypoints) -> Floats:

@@ -9,7 +9,7 @@ import contextlib
 import io
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from sfm_match.images.coordinates import orient
 from sfm_match.images.files import Header, ImageError, decode, signature_of
 from sfm_match.images.loader import resize
 from sfm_match.job.cores import cores
-from sfm_match.reporting.packing import THUMBNAIL_BYTES
+from sfm_match.reporting.packing import THUMBNAIL_BYTES, spread
 from sfm_match.store.shard import replacing
 
 # pixels of the long side: few, so that a few more photographs do not change all pictures
@@ -54,7 +54,10 @@ def thumbnails(
         budget: bytes of all pictures.
     """
     side = side_of(len(headers), budget)
-    keys = dict(_keys(folder, headers, side))
+    names = list(headers)
+    # of very many, those that fit: the others would be read, and held in memory, for nothing
+    chosen = [names[place] for place in spread(len(names), int(budget / _bytes_of(side)))]
+    keys = dict(_keys(folder, chosen, side))
     known = _read(kept, keys) if kept is not None else {}
     fresh = [name for name in keys if name not in known]
     with ThreadPoolExecutor(cores()) as pool:
@@ -62,8 +65,8 @@ def thumbnails(
     found = known | {name: jpeg for name, jpeg in zip(fresh, made, strict=True) if jpeg is not None}
     if kept is not None and len(found) > len(known):
         _write(kept, keys, found)
-    pictures, left_out, total = {}, 0, 0
-    for name in headers:
+    pictures, left_out, total = {}, len(names) - len(chosen), 0
+    for name in chosen:
         if name not in found:
             continue
         if total + len(found[name]) > budget:
@@ -71,16 +74,21 @@ def thumbnails(
         else:
             total += len(found[name])
             pictures[name] = base64.b64encode(found[name]).decode("ascii")
-    return Thumbnails(side, pictures, len(headers) - len(found), left_out)
+    return Thumbnails(side, pictures, len(chosen) - len(found), left_out)
 
 
 def side_of(count: int, budget: int) -> int:
     """The long side of that many pictures, pixels."""
-    pixels = budget / max(count, 1) / _BYTES_PER_PIXEL
-    return next((side for side in _SIDES if side <= (pixels / _ASPECT) ** 0.5), _SIDES[-1])
+    each = budget / max(count, 1)
+    return next((side for side in _SIDES if _bytes_of(side) <= each), _SIDES[-1])
 
 
-def _keys(folder: Path, names: Mapping[str, Header], side: int) -> Iterator[tuple[str, bytes]]:
+def _bytes_of(side: int) -> float:
+    """Of a picture."""
+    return side**2 * _ASPECT * _BYTES_PER_PIXEL
+
+
+def _keys(folder: Path, names: Iterable[str], side: int) -> Iterator[tuple[str, bytes]]:
     """Of each photograph that is there: what its picture depends on."""
     for name in names:
         with contextlib.suppress(OSError):

@@ -1,7 +1,7 @@
 """Features of every image: a unit is up to 64 images, its result one file."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 from sfm_match.errors import NothingDone
@@ -27,7 +27,7 @@ from sfm_match.stages.extract_units import (
     work_of,
 )
 from sfm_match.stages.parts import features_of_all_parts, told
-from sfm_match.stages.state import FeatureSet, feature_set, move_aside, scan_features
+from sfm_match.stages.state import FeatureSet, keep_features, move_aside, scan_features, with_units
 
 ALGORITHM = 1  # raise it when the same image and options come to give other features
 
@@ -93,16 +93,17 @@ def run(job: Job) -> StageReport:
             buckets_of(geometries, options, model.divisor),
         )
         open_units = _units(collection, options, model.divisor, work)
-        images = [item for unit in open_units for item in unit.items]
-        progress = job.progress("extract", len(images), "images", work_of(images))
+        # made once more: all at once they would not be small
+        all_work = work_of(item for unit in _units(collection, options, model.divisor, work) for item in unit.items)
+        progress = job.progress("extract", sum(map(len, work.values())), "images", all_work)
         try:
             do = partial(extract_units, context)
-            receipts = list(done_units(devices, do, open_units, workspace.features, progress.advance, clock, pool))
+            fewer = devices[: len(work)]
+            receipts = list(done_units(fewer, do, open_units, workspace.features, progress.advance, clock, pool))
         finally:
             progress.close()
-        detail = _detail(receipts, min(len(devices), len(open_units))) + decoder_note(options.decoder)
-        heads = {**before.heads, **{receipt.number: receipt.head for receipt in receipts}}
-        after = feature_set(workspace, collection, inputs, heads)
+        detail = _detail(receipts, min(len(devices), len(work))) + decoder_note(options.decoder)
+        after = with_units(before, collection, ((receipt.number, receipt.head) for receipt in receipts))
     panoramas = sum(is_panorama(*header.upright_size) for header in collection.usable.values())
     if panoramas:
         hint = (
@@ -111,6 +112,7 @@ def run(job: Job) -> StageReport:
         detail = f"{detail}; {hint}" if detail else hint
     if part is None:
         write_failed(workspace, after.failed)
+        keep_features(workspace, collection, after)
     else:
         after = features_of_all_parts(workspace, collection, inputs)
         said = told(str(part), sum(map(len, after.open_units.values())), "images")
@@ -141,17 +143,12 @@ def _before(job: Job, inputs: Mapping[str, object]) -> FeatureSet:
 
 def _units(
     collection: Collection, options: ExtractOptions, divisor: int, wanted: Mapping[int, list[str]]
-) -> list[Unit]:
+) -> Iterator[Unit]:
     """Units with all that their extraction asks for."""
     headers = collection.usable
-    return [
-        Unit(
-            number,
-            tuple(Item(name, geometry_of(headers[name], options, divisor)) for name in names),
-            {name: collection.records[name].signature for name in names},
-        )
-        for number, names in wanted.items()
-    ]
+    for number, names in wanted.items():
+        items = tuple(Item(name, geometry_of(headers[name], options, divisor)) for name in names)
+        yield Unit(number, items, {name: collection.records[name].signature for name in names})
 
 
 def _detail(receipts: list[UnitReceipt], workers: int) -> str:
@@ -171,7 +168,7 @@ def load_only(job: Job) -> StageReport:
     batch = 8 if options.batch == AUTO else int(options.batch)
     batch = 1 if options.tile is not None else batch
     units = _units(collection, options, divisor, collection.units())
-    batches = [cut for unit in units for cut in batches_of(unit.items, batch)]
+    batches = (cut for unit in units for cut in batches_of(unit.items, batch))
     progress = job.progress("load", len(collection.usable), "images")
     loaded, failed = 0, 0
     for read in loader_for(collection.folder, collection.masks, options, batches, batch):

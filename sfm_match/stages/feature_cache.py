@@ -14,6 +14,7 @@ from sfm_match.matching.matcher import Descriptors
 from sfm_match.store.features import Features, read_features, unit_path
 
 KEPT = 1 << 29  # bytes of descriptors in memory: 7 blocks of 32 images with 4096 x 256 float16
+KEPT_IMAGES = 2048  # on a processor: more small ones would fill the memory, and are read again in no time
 SHARE = 8  # with a GPU, this part of the machine's memory where that is more: reading would hold it up
 
 
@@ -32,6 +33,7 @@ class FeatureCache:
         units: Mapping[str, int],
         headers: Mapping[str, Header] | None = None,
         limit: int = KEPT,
+        most: int | None = None,
     ) -> None:
         """
         Args:
@@ -39,9 +41,10 @@ class FeatureCache:
             units: image -> unit that holds its features.
             headers: of the images.
             limit: bytes of descriptors to keep.
+            most: images whose descriptors are kept; None: any number.
         """
-        self._folder, self._units, self._headers, self._limit = folder, units, headers or {}, limit
-        self._sizes = {name: (header.width, header.height) for name, header in self._headers.items()}
+        self._folder, self._units, self._headers = folder, units, headers or {}
+        self._limit, self._most = limit, most
         self._held: OrderedDict[str, Descriptors] = OrderedDict()  # the latest used last
         self._bytes = 0
         self._one_at_a_time = Lock()
@@ -58,7 +61,7 @@ class FeatureCache:
                     found[name] = self._held[name] = features.descriptors
                     self._bytes += features.descriptors.nbytes
                 self.read += len(missing)
-            while self._bytes > self._limit:
+            while self._bytes > self._limit or len(self._held) > (self._most or len(self._held)):
                 self._bytes -= self._held.popitem(last=False)[1].nbytes
             return [found[name] for name in names]
 
@@ -72,8 +75,9 @@ class FeatureCache:
         return [found[name] for name in names]
 
     def _read(self, unit: int, names: Sequence[str], *, descriptors: bool = True) -> dict[str, Features]:
-        path = unit_path(self._folder, unit)
-        return read_features(path, names, descriptors=descriptors, sizes=self._sizes)
+        known = {name: self._headers[name] for name in names if name in self._headers}
+        sizes = {name: (header.width, header.height) for name, header in known.items()}
+        return read_features(unit_path(self._folder, unit), names, descriptors=descriptors, sizes=sizes)
 
     def headers(self, names: Sequence[str]) -> list[Header]:
         """Of each image."""

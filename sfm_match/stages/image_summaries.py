@@ -2,10 +2,11 @@
 
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from threading import Lock
 from typing import IO
 
 import numpy as np
@@ -24,9 +25,50 @@ _PER_VECTOR = 1024  # keypoints that a vector is made of
 _SAMPLED_IMAGES, _SAMPLED_EACH = 2000, 100  # that the codebook is learned from
 
 
-def image_vectors(features: FeatureSet, names: Sequence[str]) -> NDArray[np.float16]:
-    """(N, T, V) VLAD vectors of unit length, one a rotation; zeros for an image without features."""
-    return vectors_of(features, names, learned_codebook(features, names))
+class VectorFile:
+    """(N, T, V) VLAD vectors in a nameless file (`pairs.retrieval.Vectors`): of 100,000 images they are 400 MB."""
+
+    def __init__(self, folder: Path, shape: tuple[int, int, int]) -> None:
+        self.shape = shape
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - it is open as long as this is
+        self._bytes = 2 * shape[1] * shape[2]  # of an image
+        self._one_at_a_time = Lock()
+        self._file.truncate(shape[0] * self._bytes)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def write(self, row: int, vectors: NDArray[np.float16]) -> None:
+        """(T, V) of an image; from any thread. Raises OSError where the disk is full."""
+        with self._one_at_a_time:
+            _write(self._file, row, vectors)
+
+    def __getitem__(self, key: tuple[NDArray[np.integer], int]) -> NDArray[np.float16]:
+        rows, turn = key
+        if len(rows) and rows[-1] - rows[0] + 1 == len(rows):  # as they mostly are, ascending
+            return self._read(int(rows[0]), len(rows))[:, turn]
+        found = np.empty((len(rows), self.shape[2]), np.float16)
+        for place, row in enumerate(rows.tolist()):
+            found[place] = self._read(row, 1)[0, turn]
+        return found
+
+    def _read(self, first: int, count: int) -> NDArray[np.float16]:
+        found = np.empty((count, *self.shape[1:]), np.float16)
+        with self._one_at_a_time:
+            self._file.seek(first * self._bytes)
+            self._file.readinto(found.view(np.uint16).data)
+        return found
+
+
+def image_vectors(folder: Path, features: FeatureSet, names: Sequence[str]) -> VectorFile:
+    """(N, T, V) VLAD vectors of unit length, one a rotation; zeros for an image without features.
+
+    They lie in a nameless file of `folder`.
+    """
+    codebook = learned_codebook(features, names)
+    vectors = VectorFile(folder, (len(names), features.rotations, codebook.dimension))
+    _describe(features, names, codebook, vectors.write)
+    return vectors
 
 
 def learned_codebook(features: FeatureSet, names: Sequence[str]) -> Codebook:
@@ -38,19 +80,29 @@ def learned_codebook(features: FeatureSet, names: Sequence[str]) -> Codebook:
 
 
 def vectors_of(features: FeatureSet, names: Sequence[str], codebook: Codebook) -> NDArray[np.float16]:
-    """As `image_vectors`, with words that are there."""
-    place = {name: i for i, name in enumerate(names)}
+    """As `image_vectors`, in memory and with words that are there."""
     vectors = np.zeros((len(names), features.rotations, codebook.dimension), np.float16)
+    _describe(features, names, codebook, vectors.__setitem__)
+    return vectors
+
+
+def _describe(
+    features: FeatureSet,
+    names: Sequence[str],
+    codebook: Codebook,
+    write: Callable[[int, NDArray[np.float16]], None],
+) -> None:
+    """Gives the place and the (T, V) vectors of each image that has features to `write`, from several threads."""
+    place = {name: i for i, name in enumerate(names)}
 
     def fill(read: tuple[str, NDArray[np.float32], NDArray[np.float32]]) -> None:
         name, _, turned = read
-        vectors[place[name]] = [codebook.vlad(one) for one in turned]
+        write(place[name], np.array([codebook.vlad(one) for one in turned], np.float16))
 
     described = _read(features, [name for name in names if name in features.counts], _PER_VECTOR)
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(cores()) as pool:  # products are small
         while some := list(islice(described, UNIT_SIZE)):  # not all at once: they would all be in memory
             list(pool.map(fill, some))
-    return vectors
 
 
 def vector_of(stored: Features, rotations: int, codebook: Codebook) -> NDArray[np.float16]:

@@ -21,10 +21,12 @@ from sfm_match.colmap.database_check import check_database
 from sfm_match.colmap.given_cameras import read_given_cameras
 from sfm_match.colmap.growth import SETTINGS, TAKEN, Earlier, earlier_of, take_over, write_signatures
 from sfm_match.colmap.queries import (
+    Counts,
     DamagedDatabase,
     DatabaseError,
     as_database_error,
     count,
+    file_state,
     is_edited,
     is_ours,
     read_record,
@@ -48,6 +50,8 @@ from sfm_match.stages.state import iter_features, iter_matches
 from sfm_match.stages.verify_units import verify_by_workers
 from sfm_match.store.shard import commit, fingerprint, set_aside, sha256_of
 
+_COUNTED = "counted"  # record: what a finished database holds
+_LEFT = "database left"  # entry of the workspace's record: the file of the database as it was finished
 _BUILT = "built from"  # record of a database that is not finished: its images and what it grew from are there
 ALGORITHM = 5  # raise it when the same matches and options come to give another database
 
@@ -64,7 +68,8 @@ def check(job: Job) -> None:
         read_rigs(options.rig_config, job.collection.usable)
     if options.cameras is not None:
         read_given_cameras(options.cameras, job.collection.usable, options.camera_model)
-    if job.found_features is not None:  # then it is known which images failed, and need no camera
+    may_differ = options.camera_mode in ("single", "per-folder") or options.rig_config or options.cameras
+    if job.found_features is not None and may_differ:  # then it is known which images failed, and need no camera
         _cameras(job)
 
 
@@ -72,7 +77,7 @@ def status(job: Job) -> int:
     """Pairs of the database."""
     database = job.workspace.database
     with suppress(DatabaseError):  # a damaged one is built again
-        return count(database).pairs if read_record(database, "inputs") is not None else 0
+        return _counted(job.workspace)[0].pairs if read_record(database, "inputs") is not None else 0
     return 0
 
 
@@ -91,10 +96,13 @@ def run(job: Job) -> StageReport:
     digest = fingerprint([inputs, matches.fingerprint, pairs, sorted(features.signatures.items()), ALGORITHM])
     if not job.overwrite:
         _refuse_foreign_database(workspace)
-    _move_aside_if_damaged(workspace)
+    if not _as_left(workspace):
+        _move_aside_if_damaged(workspace)
     if not job.overwrite and read_record(workspace.database, "inputs") == digest:
         workspace.write_record("import", inputs)
-        return _report(workspace.database, options, clock, computed=False)
+        if not _as_left(workspace) and not is_edited(workspace.database):  # it was moved, or touched
+            workspace.write_record(_LEFT, _left(workspace.database))
+        return _report(workspace, options, clock, computed=False)
     if options.verify and options.adjust_keypoints and not job.collection.folder.is_dir():
         raise NothingDone(
             f"{job.collection.folder}: the images are gone; keypoints are adjusted by them "
@@ -110,8 +118,9 @@ def run(job: Job) -> StageReport:
     workspace.write_record("import", inputs)
     remove_journals(workspace.database)  # of a database that is replaced: SQLite would apply them to the new one
     commit(partial, workspace.database)
+    workspace.write_record(_LEFT, _left(workspace.database))
     clear(workspace.aligned)
-    return _report(workspace.database, options, clock, computed=True)
+    return _report(workspace, options, clock, computed=True)
 
 
 def _tell_of_changed_images(job: Job) -> None:
@@ -177,7 +186,7 @@ def _build(job: Job, partial: Path, origin: Origin, clock: Clock) -> None:
         # without verification all pairs cost alike, and their matches are not read for it
         work = verification_work(partial, iter_matches(matches, features), how) if how.verify else None
         with closing(
-            job.progress("verify" if options.verify else "import", len(matches.usable), "pairs", work)
+            job.progress("verify" if options.verify else "import", len(matches.codes), "pairs", work)
         ) as progress:
             if pool is None:
                 verify_pairs(partial, iter_matches(matches, features), how, progress.advance)
@@ -197,6 +206,8 @@ def _build(job: Job, partial: Path, origin: Origin, clock: Clock) -> None:
                 earlier=origin.earlier,
                 pool=pool,
             )
+    with closing(sqlite3.connect(partial)) as connection, connection:
+        write_records(connection, {_COUNTED: json.dumps([asdict(count(partial)), verdicts(partial)])})
     seal(partial)
 
 
@@ -277,11 +288,36 @@ def _database_errors(path: Path) -> Iterator[None]:
         raise SfmMatchError(f"{path}: {error} (a full disk?)") from error
 
 
-def _report(database: Path, options: ImportOptions, clock: Clock, *, computed: bool) -> StageReport:
-    counts, adjusted = count(database), adjusted_before(database)
+def _left(database: Path) -> dict[str, Any]:
+    """What tells a database from one that was written to; a copy that keeps the time is the same."""
+    return {"size and time": [value for place, value in enumerate(file_state(database)) if place % 3]}
+
+
+def _as_left(workspace: Workspace) -> bool:
+    """Whether the database is as `import` left it, by its file's size and time.
+
+    Then it is not read to know that it is up to date: one of 100,000 images takes a minute. Who uses it, checks it.
+    """
+    database, known = workspace.database, workspace.read_record().get(_LEFT)
+    return known is not None and database.is_file() and known == _left(database)
+
+
+def _counted(workspace: Workspace) -> tuple[Counts, dict[str, int]]:
+    """What the database holds, and its pairs by their verdicts. Raises DatabaseError."""
+    database = workspace.database
+    known = read_record(database, _COUNTED) if _as_left(workspace) else None
+    if known is None:
+        return count(database), verdicts(database)
+    counts, judged = json.loads(known)
+    return Counts(**counts), judged
+
+
+def _report(workspace: Workspace, options: ImportOptions, clock: Clock, *, computed: bool) -> StageReport:
+    database, (counts, judged) = workspace.database, _counted(workspace)
+    adjusted = adjusted_before(database)
     detail = f"{counts.images:,} images, " + (f"{counts.verified:,} verified" if options.verify else "not verified")
     facts: dict[str, Any] = counts.numbers()
-    judged, told = verdicts(database), [detail]
+    told = [detail]
     if judged:
         facts["verdicts"] = judged
         detail = f"{counts.images:,} images, {judged.get(Verdict.ACCEPTED, 0):,} pairs accepted"
@@ -292,7 +328,7 @@ def _report(database: Path, options: ImportOptions, clock: Clock, *, computed: b
         detail += f", {adjusted.line()}"
         told += [adjusted.line()] if adjusted.keypoints else []
         facts["adjusted"] = asdict(adjusted)
-    if not computed and is_edited(database):
+    if not computed and not _as_left(workspace) and is_edited(database):
         changed = "database.db was changed since, and stays so until --overwrite builds it anew"
         detail += f"; {changed}"
         told.append(changed)

@@ -5,7 +5,7 @@ another strategy) make new files beside those that are there. `pair_blocks` plan
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ from sfm_match.stages.base import Job, ray_pool
 from sfm_match.stages.match_blocks import BlockPlan, BlockReceipt, MatchContext, match_blocks
 from sfm_match.stages.pair_blocks import plan_blocks
 from sfm_match.stages.parts import agreed_pairs, forget_agreed_pairs, told
-from sfm_match.stages.state import FeatureSet, MatchSet, move_aside, scan_matches
-from sfm_match.store.matches import BLOCK_FILE, BlockHead
+from sfm_match.stages.state import FeatureSet, MatchSet, keep_matches, move_aside, scan_matches
+from sfm_match.store.matches import BLOCK_FILE
 from sfm_match.store.shard import sha256_of
 
 ALGORITHM = 4  # raise it when the same features and options come to give other matches
@@ -76,7 +76,7 @@ def status(job: Job) -> int:
         job.found_matches = scan_matches(job.workspace, job.collection, job.found_features, inputs)
     except SfmMatchError:  # pairs.txt is gone, or of other images: it will be made anew
         return 0
-    return len(job.found_matches.usable) - len(job.found_matches.open_pairs)
+    return len(job.found_matches.codes) - len(job.found_matches.open_codes)
 
 
 def run(job: Job) -> StageReport:
@@ -98,35 +98,41 @@ def run(job: Job) -> StageReport:
     workspace.check("match", inputs, overwrite=job.overwrite)
     workspace.tell_if_changed(workspace.pairs)
     with clock.on("plan"):
-        before, plans = _planned(job, features, inputs)
-    total = sum(len(plan.pairs) for plan in plans)
+        before, total, plans = _planned(job, features, inputs)
     progress = job.progress("match", total, "pairs")
     receipts: list[BlockReceipt] = []
+    written: list[Path] = []
+
+    def noted() -> Iterator[BlockPlan]:
+        for plan in plans:
+            written.append(plan.path)
+            yield plan
+
     devices = [options.device]
     try:
-        if plans:
+        if total:
             pool = ray_pool(options.ray, options.device)
             devices = devices_of(options.device, options.devices) if pool is None else pool.devices
             do = partial(match_blocks, _context(job, inputs, before.fingerprint, workers=len(devices)))
-            receipts += done_units(devices, do, plans, workspace.matches, progress.advance, clock, pool)
+            receipts += done_units(devices, do, noted(), workspace.matches, progress.advance, clock, pool)
     finally:
         progress.close()
     if options.part is None:
-        heads = {plan.path: BlockHead(before.fingerprint, plan.images, plan.pairs) for plan in plans}
-        job.found_matches = before.with_blocks(heads)
+        job.found_matches = before.with_blocks(written)
+        keep_matches(workspace, features, job.found_matches)
     else:
         job.found_matches = scan_matches(workspace, job.collection, features, inputs)
-    workers = min(len(devices), len(plans))
+    workers = min(len(devices), len(written))
     engines = [f"{workers} workers" if workers > 1 else "", *dict.fromkeys(receipt.engine for receipt in receipts)]
-    passed_over = len(before.listed) - len(before.usable)
+    passed_over = before.passed_over
     left_out = f"{passed_over:,} pairs of images without features passed over" if passed_over else ""
-    parts = told(options.part, len(job.found_matches.open_pairs), "pairs") if options.part is not None else ""
+    parts = told(options.part, len(job.found_matches.open_codes), "pairs") if options.part is not None else ""
     notes = [", ".join(filter(None, engines)), left_out, parts]
     return StageReport(
         "match",
         "pairs",
         done=total,
-        cached=len(before.usable) - len(before.open_pairs),
+        cached=len(before.codes) - len(before.open_codes),
         seconds=clock.seconds,
         spent=clock.spent,
         detail="; ".join(filter(None, notes)),
@@ -134,23 +140,27 @@ def run(job: Job) -> StageReport:
     )
 
 
-def _planned(job: Job, features: FeatureSet, inputs: dict[str, Any]) -> tuple[MatchSet, list[BlockPlan]]:
-    """What is matched, and the blocks that are to be: of a part, its own. The record and the folder are made ready."""
+def _planned(job: Job, features: FeatureSet, inputs: dict[str, Any]) -> tuple[MatchSet, int, Iterable[BlockPlan]]:
+    """What is matched; how many pairs are to be, and their blocks: of a part, its own.
+
+    The record and the folder are made ready.
+    """
     workspace, part = job.workspace, job.options.match.part
     with workspace.one_part_at_a_time():
         before = scan_matches(workspace, job.collection, features, inputs)
-        if not len(before.usable):
+        if not len(before.codes):
             raise NothingDone(f"{workspace.pairs}: no pair of images that both have features")
         workspace.write_record("match", inputs)
         move_aside(before.damaged)
         if part is None:
-            remove_useless(workspace, before.heads)
+            remove_useless(workspace, before.files)
             forget_agreed_pairs(workspace)
         pairs = before.open_pairs if part is None else agreed_pairs(workspace, features, before)
-    plans = list(plan_blocks(workspace.matches, before.fingerprint, before.names, features, pairs))
+    plans = plan_blocks(workspace.matches, before.fingerprint, before.names, features, pairs)
     if part is None:
-        return before, plans
-    return before, [plan for plan in Part.parse(part).share(plans) if plan.path not in before.heads]
+        return before, len(pairs), plans
+    mine = [plan for plan in Part.parse(part).share(list(plans)) if plan.path.name not in before.files]
+    return before, sum(len(plan.pairs) for plan in mine), mine
 
 
 def _context(job: Job, inputs: Mapping[str, Any], expected: str, workers: int) -> MatchContext:
@@ -187,8 +197,8 @@ def match_settings(
     )
 
 
-def remove_useless(workspace: Workspace, useful: Mapping[Path, BlockHead]) -> None:
+def remove_useless(workspace: Workspace, useful: Container[str]) -> None:
     """Deletes files of other options; files with other names are not ours."""
     for path in workspace.matches.glob("*.h5"):
-        if path not in useful and BLOCK_FILE.fullmatch(path.name):
+        if path.name not in useful and BLOCK_FILE.fullmatch(path.name):
             path.unlink()

@@ -12,7 +12,7 @@ from sfm_match.images.files import Header
 from sfm_match.job.concurrency import in_background
 from sfm_match.job.progress import Clock
 from sfm_match.matching.matcher import Descriptors, ImageFeatures, MatchSettings, Names, create_matcher
-from sfm_match.stages.feature_cache import FeatureCache, kept_bytes
+from sfm_match.stages.feature_cache import KEPT_IMAGES, FeatureCache, kept_bytes
 from sfm_match.store.matches import Matches, PairBlock, write_block
 
 BLOCK = 32  # images; 2 x 32 x 4096 x 256 float32 are 268 MB, and a kill costs at most 1024 pairs
@@ -87,7 +87,8 @@ def match_blocks(
     with clock.on("load"):
         matcher = create_matcher(context.matcher, context.settings, device, advance)
     limit = kept_bytes(on_device=matcher.on_device, workers=context.workers)
-    images = _Timed(FeatureCache(context.features, context.units, context.headers, limit), clock)
+    most = None if matcher.on_device else KEPT_IMAGES
+    images = _Timed(FeatureCache(context.features, context.units, context.headers, limit, most), clock)
 
     def matched(plan: BlockPlan) -> list[Matches]:
         with clock.on("match"):

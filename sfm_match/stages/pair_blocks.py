@@ -1,6 +1,6 @@
 """Which pairs are matched together, and in which order: blocks of pairs that share images."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
@@ -15,11 +15,11 @@ from sfm_match.store.shard import fingerprint
 
 ROWS = 4  # blocks that stay in memory while the others pass
 
-Part = tuple[tuple[int, int], NDArray[np.int64]]  # two blocks, and (P, 2) pairs of places in the names
+Part = tuple[tuple[int, int], NDArray[np.int32]]  # two blocks, and (P, 2) pairs of places in the names
 
 
 def plan_blocks(
-    folder: Path, expected: str, names: list[str], features: FeatureSet, pairs: NDArray[np.int64]
+    folder: Path, expected: str, names: list[str], features: FeatureSet, pairs: NDArray[np.int32]
 ) -> Iterator[BlockPlan]:
     """Groups pairs by the blocks of their images; what is small is joined.
 
@@ -37,13 +37,7 @@ def plan_blocks(
     if not len(pairs):
         return
     block = _blocks(names, features)
-    joined = np.sort(block[pairs], axis=1)
-    order = np.lexsort((pairs[:, 1], pairs[:, 0], joined[:, 0], joined[:, 1], joined[:, 0] // ROWS))
-    pairs, joined = pairs[order], joined[order]
-    cuts = np.flatnonzero((joined[1:] != joined[:-1]).any(axis=1)) + 1
-    starts = np.concatenate(([0], cuts))
-    parts = [((int(a), int(b)), part) for (a, b), part in zip(joined[starts], np.split(pairs, cuts), strict=True)]
-    for (a, b), part in _merged(parts):
+    for (a, b), part in _merged(_parts(block, pairs)):
         used = np.unique(part)
         used = used[np.argsort(block[used], kind="stable")]  # block after block
         place = np.empty(len(names), np.int32)
@@ -55,7 +49,34 @@ def plan_blocks(
         yield BlockPlan(path, images, _first_group(block[used]), local)
 
 
-def _merged(parts: list[Part]) -> Iterator[Part]:
+def _parts(block: NDArray[np.int32], pairs: NDArray[np.int32]) -> Iterator[Part]:
+    """Pairs by the blocks of their images; a part is made when it is due, so that of millions little more is held."""
+    order, key = _in_order(block, pairs)
+    cuts = (np.flatnonzero(np.diff(key)) + 1).tolist()
+    del key
+    for start, end in zip([0, *cuts], [*cuts, len(order)], strict=True):
+        part = pairs[order[start:end]]
+        yield (int(block[part[0]].min()), int(block[part[0]].max())), part
+
+
+def _in_order(block: NDArray[np.int32], pairs: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.integer]]:
+    """(P,) places of the pairs in the order in which they go, and (P,) a number for the two blocks of each then."""
+    here, there = block[pairs[:, 0]], block[pairs[:, 1]]
+    row, key = np.minimum(here, there), np.maximum(here, there)
+    del here, there
+    blocks = int(block.max()) + 1
+    if blocks**2 * ROWS > np.iinfo(np.int32).max:
+        key = key.astype(np.int64)
+    # row // ROWS, then the column, then the row: in place, because these are arrays of millions
+    key += row // ROWS * np.asarray(blocks, key.dtype)
+    key *= ROWS
+    key += row % ROWS
+    del row
+    order = np.lexsort((pairs[:, 1], pairs[:, 0], key))
+    return order, key[order]
+
+
+def _merged(parts: Iterable[Part]) -> Iterator[Part]:
     """Parts that follow one another as one, under the blocks of the first, as long as they make no large one."""
     most = match_blocks.BLOCK
     held: list[Part] = []
@@ -70,19 +91,19 @@ def _merged(parts: list[Part]) -> Iterator[Part]:
     yield held[0][0], np.concatenate([p for _, p in held])
 
 
-def _first_group(block: NDArray[np.int64]) -> int:
+def _first_group(block: NDArray[np.int32]) -> int:
     """How many images go to a device first: those of the first block, or as many as fit. `block` of each, ascending."""
     most = match_blocks.BLOCK
     in_first = len(next(list(same) for _, same in groupby(block.tolist())))
     return in_first if len(block) - in_first <= most else most
 
 
-def _blocks(names: list[str], features: FeatureSet) -> NDArray[np.int64]:
+def _blocks(names: list[str], features: FeatureSet) -> NDArray[np.int32]:
     """The block of each name, -1 without features; blocks do not cross units."""
     size = match_blocks.BLOCK
     per_unit = -(-UNIT_SIZE // size)
     seen: dict[int, int] = {}
-    block = np.full(len(names), -1, np.int64)
+    block = np.full(len(names), -1, np.int32)
     for i, name in enumerate(names):
         unit = features.units.get(name)
         if unit is not None:

@@ -15,7 +15,7 @@ from sfm_match.store.shard import fingerprint, open_shard, sha256_of, unless_the
 _AGREED = "match-{}.h5"  # in the folder of parts
 
 
-def agreed_pairs(workspace: Workspace, features: FeatureSet, found: MatchSet) -> NDArray[np.int64]:
+def agreed_pairs(workspace: Workspace, features: FeatureSet, found: MatchSet) -> NDArray[np.int32]:
     """(P, 2) the pairs that were open when the first part began, places in the names.
 
     Raises:
@@ -24,9 +24,9 @@ def agreed_pairs(workspace: Workspace, features: FeatureSet, found: MatchSet) ->
     told = [found.fingerprint, found.names, sorted(features.signatures.items()), sha256_of(workspace.pairs)]
     path = workspace.parts / _AGREED.format(fingerprint(told))
     if not path.exists():
-        write_shard(path, {"pairs": found.open_pairs.astype(np.int32)}, {}, unless_there)
+        write_shard(path, {"pairs": found.open_pairs}, {}, unless_there)
     with open_shard(path, "match") as file:
-        pairs: NDArray[np.int64] = file["pairs"][()].astype(np.int64)
+        pairs: NDArray[np.int32] = file["pairs"][()]
     return pairs
 
 

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,13 +22,15 @@ from sfm_match.images.files import Header
 from sfm_match.job.log import LOGGER
 from sfm_match.job.workspace import Workspace
 from sfm_match.store.features import Features, UnitIndex, read_features, read_index, unit_path
-from sfm_match.store.matches import BLOCK_FILE, BlockHead, Matches, read_head, read_matches
-from sfm_match.store.pairs import read_pairs
-from sfm_match.store.shard import ShardError, fingerprint, set_aside
+from sfm_match.store.kept_state import Arrays, digest_of, is_kept, keep, kept
+from sfm_match.store.matches import BLOCK_FILE, BlockHead, Matches, PairBlock, read_block, read_head
+from sfm_match.store.pairs import read_pair_codes
+from sfm_match.store.shard import ShardError, fingerprint, set_aside, sha256_of
 
 NamedFeatures = tuple[str, Features]
 S = TypeVar("S", "FeatureSet", "MatchSet")
 NamedMatches = tuple[str, str, Matches]
+_NONE = -1  # keypoints of an image without features, where that is kept
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,7 @@ class FeatureSet:
     failed: dict[str, str] = field(default_factory=dict)  # image -> reason
     open_units: dict[int, list[str]] = field(default_factory=dict)  # without a file that is up to date
     retry_units: dict[int, list[str]] = field(default_factory=dict)  # with an image that another try may cure
-    heads: Mapping[int, UnitIndex] = field(default_factory=dict)  # of the files that are up to date
-    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # width and height of images, raw pixels
+    images: Mapping[str, Header] = field(default_factory=dict)  # that can be used
     damaged: Sequence[ShardError] = ()  # files that cannot be used; their units are open
 
     @property
@@ -55,6 +57,11 @@ class FeatureSet:
         """In how many rotations, by a quarter turn each, every image was described."""
         return ROTATIONS if self.inputs.get("turns") else 1
 
+    @cached_property
+    def digest(self) -> str:
+        """Of the images that have features, and of the files that those were made from."""
+        return digest_of(f"{name}\t{signature}" for name, signature in sorted(self.signatures.items()))
+
     def by_unit(self, names: Iterable[str]) -> dict[int, list[str]]:
         """Which file holds which of these images' features."""
         held: dict[int, list[str]] = {}
@@ -64,76 +71,120 @@ class FeatureSet:
 
     def headers(self, collection: Collection) -> dict[str, Header]:
         """Of the images that have features."""
+        if len(self.counts) == len(collection.usable):
+            return collection.usable
         return {name: header for name, header in collection.usable.items() if name in self.counts}
 
 
 def scan_features(workspace: Workspace, collection: Collection, inputs: Mapping[str, Any]) -> FeatureSet:
-    """Reads the head of every unit's file. A file of other inputs, or that is damaged, counts as absent."""
-    heads, damaged = {}, []
-    for unit in collection.units():
-        path = unit_path(workspace.features, unit)
-        try:
-            if path.exists():
-                heads[unit] = read_index(path)
-        except ShardError as error:
-            damaged.append(error)
-    return feature_set(workspace, collection, inputs, heads, damaged)
+    """What the units' files hold, by their heads. A file of other inputs, or that is damaged, counts as absent."""
+    known = _kept_features(workspace, collection, inputs)
+    if known is not None:
+        return known
+    damaged: list[ShardError] = []
+
+    def heads() -> Iterator[tuple[int, UnitIndex]]:  # one at a time: they hold all names once more
+        for unit in collection.units():
+            path = unit_path(workspace.features, unit)
+            try:
+                if path.exists():
+                    yield unit, read_index(path)
+            except ShardError as error:
+                damaged.append(error)
+
+    found = with_units(_without_units(workspace, collection, inputs), collection, heads())
+    return dataclasses.replace(found, damaged=tuple(damaged))
 
 
-def feature_set(
-    workspace: Workspace,
-    collection: Collection,
-    inputs: Mapping[str, Any],
-    heads: Mapping[int, UnitIndex],
-    damaged: Sequence[ShardError] = (),
-) -> FeatureSet:
-    """What these files hold of the collection.
+def _without_units(workspace: Workspace, collection: Collection, inputs: Mapping[str, Any]) -> FeatureSet:
+    failed = {name: record.error for name, record in collection.records.items() if record.error is not None}
+    units = collection.units()
+    return FeatureSet(workspace.features, inputs, {}, {}, {}, failed, units, images=collection.usable)
+
+
+def with_units(before: FeatureSet, collection: Collection, heads: Iterable[tuple[int, UnitIndex]]) -> FeatureSet:
+    """The same with what these files hold: those of other inputs, or of images that have changed, hold nothing.
 
     Args:
-        workspace: of the job.
-        collection: its images.
-        inputs: of the features' fingerprint.
-        heads: of files, by unit.
-        damaged: files that cannot be used.
+        before: what was known. It is not changed.
+        collection: the images.
+        heads: units, and the heads of their files.
     """
-    counts: dict[str, int] = {}
-    units: dict[str, int] = {}
-    failed = {name: record.error for name, record in collection.records.items() if record.error is not None}
-    signatures = {name: record.signature for name, record in collection.records.items()}
-    open_units, retry_units, current = {}, {}, {}
-    expected = fingerprint(inputs)
-    for unit, names in collection.units().items():
-        head = heads.get(unit)
-        if (
-            head is None
-            or head.fingerprint != expected
-            or any(head.signatures.get(name) != signatures[name] for name in names)
-        ):
-            open_units[unit] = names
+    counts, units, described = dict(before.counts), dict(before.units), dict(before.signatures)
+    failed, open_units, retry_units = dict(before.failed), dict(before.open_units), dict(before.retry_units)
+    every = collection.units()
+    for unit, head in heads:
+        names = every.get(unit, [])
+        signatures = {name: collection.records[name].signature for name in names}
+        if head.fingerprint != before.fingerprint or any(head.signatures.get(n) != s for n, s in signatures.items()):
             continue
-        current[unit] = head
+        open_units.pop(unit, None)
+        retry_units.pop(unit, None)
         if not head.retry.isdisjoint(names):
             retry_units[unit] = names
         for name in names:
+            for known in (counts, units, described, failed):
+                known.pop(name, None)
             if name in head.counts:
-                counts[name], units[name] = head.counts[name], unit
+                counts[name], units[name], described[name] = head.counts[name], unit, signatures[name]
             else:
                 failed[name] = head.failed[name]
-    described = {name: signatures[name] for name in counts}
-    sizes = {name: (header.width, header.height) for name, header in collection.usable.items()}
-    return FeatureSet(
+    return dataclasses.replace(
+        before,
+        counts=counts,
+        units=units,
+        signatures=described,
+        failed=failed,
+        open_units=open_units,
+        retry_units=retry_units,
+        damaged=(),
+    )
+
+
+def keep_features(workspace: Workspace, collection: Collection, found: FeatureSet) -> None:
+    """Notes what the files hold, so that the next command need not read all their heads."""
+    inputs = _inputs_of_features(collection, found.inputs)
+    if not _may_keep(workspace, found) or is_kept(workspace.features, inputs):
+        return
+    lost = {name: why for name, why in found.failed.items() if name in collection.usable}
+    keep(
         workspace.features,
         inputs,
-        counts,
-        units,
-        described,
-        failed,
-        open_units,
-        retry_units,
-        current,
-        sizes,
-        damaged,
+        {
+            "counts": np.array([found.counts.get(name, _NONE) for name in collection.usable], np.int32),
+            "open": np.array(list(found.open_units), np.int64),
+            "retry": np.array(list(found.retry_units), np.int64),
+            "failed": list(lost),
+            "reasons": list(lost.values()),
+        },
     )
+
+
+def _kept_features(workspace: Workspace, collection: Collection, inputs: Mapping[str, Any]) -> FeatureSet | None:
+    known = kept(workspace.features, _inputs_of_features(collection, inputs))
+    if known is None:
+        return None
+    empty, units = _without_units(workspace, collection, inputs), collection.units()
+    numbers = known["counts"]
+    counts = {name: n for name, n in zip(collection.usable, numbers.tolist(), strict=True) if n != _NONE}
+    return dataclasses.replace(
+        empty,
+        counts=counts,
+        units={name: unit for unit, names in units.items() for name in names if name in counts},
+        signatures={name: collection.records[name].signature for name in counts},
+        failed={**empty.failed, **dict(zip(known["failed"], known["reasons"], strict=True))},
+        open_units={unit: units[unit] for unit in known["open"].tolist()},
+        retry_units={unit: units[unit] for unit in known["retry"].tolist()},
+    )
+
+
+def _inputs_of_features(collection: Collection, inputs: Mapping[str, Any]) -> list[str]:
+    return [fingerprint(inputs), collection.digest]
+
+
+def _may_keep(workspace: Workspace, found: "FeatureSet | MatchSet") -> bool:
+    """Whether this process is alone in the workspace, and nothing of what is there is to be moved aside."""
+    return workspace.locked and not workspace.shared and not found.damaged
 
 
 def whole(found: S) -> S:
@@ -181,27 +232,52 @@ def iter_features(
         ShardError: a file cannot be read.
     """
     for unit, mine in features.by_unit(features.units if names is None else names).items():
-        path = unit_path(features.folder, unit)
-        yield from read_features(path, mine, descriptors=descriptors, sizes=features.sizes).items()
+        sizes = {name: (header.width, header.height) for name in mine if (header := features.images.get(name))}
+        yield from read_features(unit_path(features.folder, unit), mine, descriptors=descriptors, sizes=sizes).items()
 
 
 @dataclass(frozen=True)
 class MatchSet:
-    """The matches of a list of pairs: which pairs have some, in which files, and which are still to be matched."""
+    """The matches of a list of pairs: which pairs have some, in which files, and which are still to be matched.
+
+    A pair is known by its code: place of the first image in `names` * images + place of the second.
+    """
 
     inputs: Mapping[str, Any]  # of the fingerprint, beside the features
     fingerprint: str
     names: list[str]  # of the collection
-    listed: NDArray[np.int64]  # (P, 2) pairs of pairs.txt, places in `names`
-    usable: NDArray[np.int64]  # (Q, 2) those of which both images have features
-    open_pairs: NDArray[np.int64]  # (R, 2) those without matches
-    heads: Mapping[Path, BlockHead]  # of the files that are up to date
+    codes: NDArray[np.int64]  # (Q,) ascending: pairs of pairs.txt of which both images have features
+    open_codes: NDArray[np.int64]  # (R,) ascending: those without matches
+    passed_over: int  # pairs of pairs.txt of images without features
+    files: frozenset[str]  # names of the files that are up to date
+    folder: Path  # of the files
     damaged: Sequence[ShardError] = ()  # files that cannot be used
 
-    def with_blocks(self, heads: Mapping[Path, BlockHead]) -> "MatchSet":
+    @property
+    def usable(self) -> NDArray[np.int32]:
+        """(Q, 2) the pairs that are matched, or are to be: places in `names`."""
+        return self._pairs(self.codes)
+
+    @property
+    def open_pairs(self) -> NDArray[np.int32]:
+        """(R, 2) those without matches."""
+        return self._pairs(self.open_codes)
+
+    @property
+    def paths(self) -> list[Path]:
+        """Of the files, in order."""
+        return [self.folder / name for name in sorted(self.files)]
+
+    def _pairs(self, codes: NDArray[np.int64]) -> NDArray[np.int32]:
+        pairs, count = np.empty((len(codes), 2), np.int32), max(len(self.names), 1)
+        np.floor_divide(codes, count, out=pairs[:, 0], casting="unsafe")  # no arrays of millions in between
+        np.remainder(codes, count, out=pairs[:, 1], casting="unsafe")
+        return pairs
+
+    def with_blocks(self, paths: Iterable[Path]) -> "MatchSet":
         """The same when the open pairs are matched, in these files."""
-        none = np.empty((0, 2), np.int64)
-        return dataclasses.replace(self, open_pairs=none, heads={**self.heads, **heads}, damaged=())
+        files = self.files | {path.name for path in paths}
+        return dataclasses.replace(self, open_codes=np.empty(0, np.int64), files=files, damaged=())
 
 
 def scan_matches(
@@ -214,11 +290,18 @@ def scan_matches(
     """
     expected = fingerprint([inputs, features.fingerprint])
     names = list(collection.records)
-    listed = read_pairs(workspace.pairs, names)
+    known = kept(workspace.matches, _inputs_of_matches(workspace, names, features, expected))
+    if known is not None:
+        (passed_over,) = known["passed_over"].tolist()
+        codes, left, files = known["codes"], known["open"], frozenset(known["files"])
+        return MatchSet(inputs, expected, names, codes, left, passed_over, files, workspace.matches)
+    listed = read_pair_codes(workspace.pairs, names)
     has_features = np.array([name in features.counts for name in names])
-    usable = listed[has_features[listed].all(axis=1)]
+    codes = listed
+    if not has_features.all():
+        codes = listed[has_features[listed // len(names)] & has_features[listed % len(names)]]
     rank = {name: i for i, name in enumerate(names)}
-    heads, damaged = {}, []
+    current, damaged, matched = set[str](), [], np.zeros(len(codes), bool)
     for path in sorted(workspace.matches.glob("*.h5")):
         try:
             head = read_head(path)
@@ -227,11 +310,42 @@ def scan_matches(
                 damaged.append(error)
             continue
         if head.fingerprint == expected:
-            heads[path] = head
-    codes = [head.pair_codes(rank, features.signatures) for head in heads.values()]
-    matched = np.concatenate([np.empty(0, np.int64), *codes])
-    open_pairs = usable[~np.isin(usable @ (len(names), 1), matched)]
-    return MatchSet(inputs, expected, names, listed, usable, open_pairs, heads, damaged)
+            current.add(path.name)
+            matched[_places(head.pair_codes(rank, features.signatures), codes)[0]] = True
+    passed_over, left = len(listed) - len(codes), codes[~matched]
+    files = frozenset(current)
+    return MatchSet(inputs, expected, names, codes, left, passed_over, files, workspace.matches, tuple(damaged))
+
+
+def _places(some: NDArray[np.int64], codes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of the codes that are among others, which ascend: their places there, and which of them they are."""
+    if not len(codes):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    # not np.isin, which would sort all codes again for each file
+    places = np.searchsorted(codes, some).clip(max=len(codes) - 1)
+    among = np.flatnonzero(codes[places] == some)
+    return places[among], among
+
+
+def keep_matches(workspace: Workspace, features: FeatureSet, found: MatchSet) -> None:
+    """Notes what the files hold, so that the next command need not read all their heads."""
+    if not _may_keep(workspace, found):
+        return
+    inputs = _inputs_of_matches(workspace, found.names, features, found.fingerprint)
+    if not is_kept(workspace.matches, inputs):
+        numbers = np.array([found.passed_over], np.int64)
+        arrays: Arrays = {
+            "codes": found.codes,
+            "open": found.open_codes,
+            "passed_over": numbers,
+            "files": sorted(found.files),
+        }
+        keep(workspace.matches, inputs, arrays)
+
+
+def _inputs_of_matches(workspace: Workspace, names: list[str], features: FeatureSet, expected: str) -> list[str]:
+    pairs = sha256_of(workspace.pairs) if workspace.pairs.is_file() else ""
+    return [expected, digest_of(names), features.digest, pairs]
 
 
 def recorded_matches(workspace: Workspace, collection: Collection, features: FeatureSet) -> MatchSet:
@@ -244,16 +358,18 @@ def recorded_matches(workspace: Workspace, collection: Collection, features: Fea
 
 def all_matched(workspace: Workspace, matches: MatchSet) -> MatchSet:
     """The matches themselves. Raises ShardError or NothingDone where some are damaged or still to be matched."""
-    if len(whole(matches).open_pairs):
-        left = len(matches.open_pairs)
+    if left := len(whole(matches).open_codes):
         raise NothingDone(f"{workspace.folder}: {left:,} pairs are not matched; run `sfm-match match`")
     return matches
 
 
-def read_pairs_of(path: Path, head: BlockHead, features: FeatureSet) -> list[Matches]:
-    """Of each pair of a file: no match is of a keypoint that the features do not have. Raises ShardError."""
-    current = {name for name, was in head.images.items() if features.signatures.get(name) == was}
-    return read_matches(path, {name: features.counts[name] for name in current})
+def read_pairs_of(path: Path, features: FeatureSet) -> PairBlock:
+    """All of a file: no match is of a keypoint that the features do not have. Raises ShardError."""
+
+    def counts(images: Mapping[str, str]) -> dict[str, int]:
+        return {name: features.counts[name] for name, was in images.items() if features.signatures.get(name) == was}
+
+    return read_block(path, counts)
 
 
 def iter_matches(matches: MatchSet, features: FeatureSet) -> Iterator[NamedMatches]:
@@ -262,29 +378,46 @@ def iter_matches(matches: MatchSet, features: FeatureSet) -> Iterator[NamedMatch
     Raises:
         ShardError: a file cannot be read.
     """
-    for path, head, numbers in listed_blocks(matches, features):
-        yield from named_matches(path, head, numbers, features)
-
-
-def named_matches(
-    path: Path, head: BlockHead, numbers: NDArray[np.int64], features: FeatureSet
-) -> Iterator[NamedMatches]:
-    """Of some pairs of a file. Raises ShardError."""
-    found, names = read_pairs_of(path, head, features), list(head.images)
-    for number in numbers:
-        i, j = head.pairs[number]
-        yield names[i], names[j], found[number]
+    wanted = _Wanted(matches, features)
+    for path in matches.paths:  # not in the order in which they came
+        block = read_pairs_of(path, features)
+        yield from _named(block, wanted.of(block))
 
 
 def listed_blocks(matches: MatchSet, features: FeatureSet) -> Iterator[tuple[Path, BlockHead, NDArray[np.int64]]]:
-    """Files, and the numbers of their pairs that `pairs.txt` lists; each pair once."""
-    rank = {name: i for i, name in enumerate(matches.names)}
-    listed = np.unique(matches.listed @ (len(rank), 1))
-    given = np.zeros(len(listed), bool)
-    for path, head in sorted(matches.heads.items()):  # not in the order in which they came
-        codes = head.pair_codes(rank, features.signatures)
-        # not np.isin, which would sort all pairs again for each file
-        places = np.searchsorted(listed, codes).clip(max=len(listed) - 1)
-        wanted = (listed[places] == codes) & ~given[places]  # a part that was taken for dead may match a pair again
-        given[places[wanted]] = True
-        yield path, head, np.flatnonzero(wanted)
+    """Files, and the numbers of their pairs that `pairs.txt` lists; each pair once. Raises ShardError."""
+    wanted = _Wanted(matches, features)
+    for path in matches.paths:
+        head = read_head(path)
+        yield path, head, wanted.of(head)
+
+
+def named_matches(path: Path, numbers: NDArray[np.int64], features: FeatureSet) -> Iterator[NamedMatches]:
+    """Of some pairs of a file, by their numbers in it. Raises ShardError."""
+    return _named(read_pairs_of(path, features), numbers)
+
+
+def _named(block: PairBlock, numbers: NDArray[np.int64]) -> Iterator[NamedMatches]:
+    names = list(block.images)
+    for number in numbers:
+        i, j = block.pairs[number]
+        yield names[i], names[j], block.matches[number]
+
+
+class _Wanted:
+    """Which pairs of one file after another are listed, and were not in a file before.
+
+    A part that was taken for dead may match a pair again.
+    """
+
+    def __init__(self, matches: MatchSet, features: FeatureSet) -> None:
+        self._rank = {name: i for i, name in enumerate(matches.names)}
+        self._codes, self._signatures = matches.codes, features.signatures
+        self._given = np.zeros(len(matches.codes), bool)
+
+    def of(self, head: BlockHead) -> NDArray[np.int64]:
+        """Numbers of pairs in the file."""
+        places, numbers = _places(head.pair_codes(self._rank, self._signatures), self._codes)
+        new = ~self._given[places]
+        self._given[places] = True
+        return numbers[new]

@@ -24,7 +24,7 @@ from sfm_match.errors import NothingDone
 from sfm_match.job.cores import cores
 from sfm_match.options.pairs import LOOP_DETECTION, STRATEGIES, PairsOptions, Strategy
 from sfm_match.stages.base import Job
-from sfm_match.stages.image_summaries import image_vectors, keypoint_subsets
+from sfm_match.stages.image_summaries import VectorFile, image_vectors, keypoint_subsets
 from sfm_match.stages.state import FeatureSet
 from sfm_match.store.pairs import read_pairs
 
@@ -64,9 +64,9 @@ class Sources:
         return found
 
     @cached_property
-    def vectors(self) -> NDArray[np.float16]:
+    def vectors(self) -> VectorFile:
         """(N, T, V) of `image_vectors`."""
-        return image_vectors(self.features, self.names)
+        return image_vectors(self.job.workspace.folder, self.features, self.names)
 
     @cached_property
     def queries(self) -> NDArray[np.int32]:

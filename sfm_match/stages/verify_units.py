@@ -71,7 +71,7 @@ def verify_units(
         used = [names[place] for place in np.unique(unit.head.pairs[unit.pairs])]
         described = iter_features(context.features, used, descriptors=False)
         keypoints = {name: one.keypoints for name, one in described}
-        found = named_matches(unit.path, unit.head, unit.pairs, context.features)
+        found = named_matches(unit.path, unit.pairs, context.features)
         yield VerifyReceipt(unit.number, list(judge(context.judging, keypoints.__getitem__, found)))
 
 
@@ -94,7 +94,7 @@ def verify_by_workers(
     if is_verified(database):
         return
     judging = judging_of(database, how)
-    context = VerifyContext(dataclasses.replace(features, heads={}, damaged=()), judging)
+    context = VerifyContext(dataclasses.replace(features, damaged=()), judging)
     with writing_verdicts(database) as (connection, done):
         units: list[VerifyUnit] = []
         for path, head, numbers in listed_blocks(matches, features):

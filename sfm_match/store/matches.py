@@ -1,7 +1,7 @@
 """Matches of a block of pairs, packed: one dataset for all pairs, offsets between them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -99,20 +99,26 @@ def read_matches(path: Path, counts: Mapping[str, int] | None = None) -> list[Ma
     Raises:
         ShardError: the file is damaged.
     """
+    return read_block(path, None if counts is None else lambda _: counts).matches
+
+
+def read_block(path: Path, counts: Callable[[Mapping[str, str]], Mapping[str, int]] | None = None) -> PairBlock:
+    """Head and matches. Raises ShardError where the file is damaged.
+
+    Args:
+        path: of the file.
+        counts: of the file's images and their signatures, keypoints as in `read_matches`.
+    """
     with open_shard(path, COMMAND, unchecked=True) as file:
         head, offsets = _validated(file)
         indices, scores = file["matches"][()].astype(np.uint32, copy=False), file["scores"][()]
         check_probabilities(scores)
         if counts is not None:
-            existing = np.array([counts.get(name, _ANY) for name in head.images], np.int64)
+            known = counts(head.images)
+            existing = np.array([known.get(name, _ANY) for name in head.images], np.int64)
             check_indices(indices, offsets, existing[head.pairs])
-        return [Matches(indices[a:b], scores[a:b]) for a, b in pairwise(offsets.tolist())]
-
-
-def read_block(path: Path) -> PairBlock:
-    """Head and matches. Raises ShardError where the file is damaged."""
-    head = read_head(path)
-    return PairBlock(head.fingerprint, head.images, head.pairs, read_matches(path))
+        matches = [Matches(indices[a:b], scores[a:b]) for a, b in pairwise(offsets.tolist())]
+        return PairBlock(head.fingerprint, head.images, head.pairs, matches)
 
 
 def _validated(file: h5py.File) -> tuple[BlockHead, NDArray[np.int64]]:

@@ -40,17 +40,26 @@ def read_pairs(path: Path, names: Sequence[str]) -> NDArray[np.int64]:
         NothingDone: no pairs were written.
         UsageError: the file names images that are not in the collection.
     """
+    return _pairs(read_pair_codes(path, names), names)
+
+
+def read_pair_codes(path: Path, names: Sequence[str]) -> NDArray[np.int64]:
+    """(P,) ascending: the index of the first image * images + that of the second. Raises as `read_pairs`."""
     if not path.exists():
         raise NothingDone(f"{path.parent}: no pairs yet; run `sfm-match pairs` first")
-    pairs = _parsed(path, names, strict=True)
-    if not len(pairs):
+    codes = _parsed(path, names, strict=True)
+    if not len(codes):
         raise NothingDone(f"{path}: no pair in it; run `sfm-match pairs` again")
-    return pairs
+    return codes
 
 
 def read_known_pairs(path: Path, names: Sequence[str]) -> NDArray[np.int64]:
     """(P, 2) indices into `names`; pairs of other images are passed over, and a file that is not there is empty."""
-    return _parsed(path, names, strict=False) if path.exists() else np.empty((0, 2), np.int64)
+    return _pairs(_parsed(path, names, strict=False) if path.exists() else np.empty(0, np.int64), names)
+
+
+def _pairs(codes: NDArray[np.int64], names: Sequence[str]) -> NDArray[np.int64]:
+    return np.stack(np.divmod(codes, max(len(names), 1)), axis=1)
 
 
 def _parsed(path: Path, names: Sequence[str], *, strict: bool) -> NDArray[np.int64]:
@@ -73,5 +82,6 @@ def _lines(path: Path, names: Sequence[str], *, strict: bool) -> NDArray[np.int6
             except (ValueError, KeyError):
                 if strict:
                     raise UsageError(f"{path}, line {number}: not two images of this collection; {_CURE}") from None
-    pairs = np.sort(np.frombuffer(flat, np.int32).astype(np.int64).reshape(-1, 2), axis=1)
-    return np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)  # a file changed by hand may say things twice
+    here, there = np.frombuffer(flat, np.int32).reshape(-1, 2).T
+    codes = np.minimum(here, there) * np.int64(len(names)) + np.maximum(here, there)
+    return np.unique(codes[here != there])  # a file changed by hand may say things twice

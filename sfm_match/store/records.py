@@ -5,22 +5,30 @@ checksum of themselves.
 """
 
 import errno
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from sfm_match.errors import SfmMatchError
 from sfm_match.store.regular import read_regular
-from sfm_match.store.shard import fingerprint
+from sfm_match.store.shard import fingerprint, replacing
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 T = TypeVar("T")
+D = TypeVar("D", bound="DataclassInstance")
 LARGEST = 1 << 30  # bytes; of a million images, `images.json` has some 400 MB
 _OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 CHECKSUM = "checksum"  # key of a record that carries one
 # a workspace may be moved, and people bring these up to date; a wrong one is known by what is not there
 _MAY_CHANGE = ("folder", "source", "masks")
+_AT_ONCE = 4096  # entries that are encoded together: not all of them are in memory twice
 
 
 class DamagedRecord(SfmMatchError):
@@ -66,7 +74,7 @@ def read_json(path: Path, kind: type[T], cure: str, schema: int | None = None) -
         DamagedRecord: it cannot be read, is not JSON in UTF-8, holds something else, or is not as it was written where
             it carries a checksum; the line names the field.
     """
-    try:
+    with _damage(path, cure):
         content = msgspec.json.decode(read_regular(path, LARGEST))
         if isinstance(content, dict) and schema is not None and content.get("schema") != schema:
             raise OtherSchema(path, content.get("schema"), schema)
@@ -75,6 +83,13 @@ def read_json(path: Path, kind: type[T], cure: str, schema: int | None = None) -
                 raise DamagedRecord(f"{path}: damaged (it is not as it was written)", cure)
             del content[CHECKSUM]
         return msgspec.convert(content, kind)
+
+
+@contextmanager
+def _damage(path: Path, cure: str) -> Iterator[None]:
+    """What reading JSON raises, as `read_json` says it."""
+    try:
+        yield
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -83,3 +98,75 @@ def read_json(path: Path, kind: type[T], cure: str, schema: int | None = None) -
         raise DamagedRecord(f"{path}: {error.strerror}", cure) from error
     except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
         raise DamagedRecord(f"{path}: damaged ({' '.join(str(error).split())})", cure) from error
+
+
+@dataclass(frozen=True)
+class _Head:
+    """What is looked at before the entries of a large record."""
+
+    schema: Any = None
+    checksum: Any = None
+
+
+def read_entries(path: Path, kind: "type[D]", cure: str, schema: int) -> "tuple[D, str | None]":
+    """As `read_json`, of a record with very many entries: they are made at once as what they are.
+
+    Returns:
+        The content, a dataclass, and its `entries_digest`; None where the file carries another checksum, as those of
+        before did, or none.
+    """
+    with _damage(path, cure):
+        text = read_regular(path, LARGEST)
+        head = msgspec.json.decode(text, type=_Head)
+        if head.schema != schema:
+            raise OtherSchema(path, head.schema, schema)
+        content = msgspec.json.decode(text, type=kind)
+        if head.checksum is None:
+            return content, None
+        digest = entries_digest(content)
+        if head.checksum == digest:
+            return content, digest
+        if head.checksum != _checksum(msgspec.json.decode(text)):
+            raise DamagedRecord(f"{path}: damaged (it is not as it was written)", cure)
+        return content, None
+
+
+def write_entries(path: Path, content: "DataclassInstance", schema: int) -> str:
+    """Writes a record that `read_entries` reads. Returns its digest."""
+    digest = entries_digest(content)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(b'{"schema":%d' % schema)
+        for field, value in _entries(content):
+            file.write(b',"%s":' % field.encode())
+            if not isinstance(value, list):
+                file.write(msgspec.json.encode(value))
+                continue
+            for number, some in enumerate(_encoded(value)):
+                file.write((b"," if number else b"[") + some[1:-1])
+            file.write(b"]")
+        file.write(b',"%s":"%s"}' % (CHECKSUM.encode(), digest.encode()))
+    return digest
+
+
+def entries_digest(content: "DataclassInstance") -> str:
+    """Of a record's entries, but for those that name folders: it does not depend on how the JSON is laid out."""
+    digest = hashlib.sha256()
+    for field, value in _entries(content):
+        if field not in _MAY_CHANGE:
+            digest.update(field.encode())
+            for some in _encoded(value):
+                digest.update(some)
+    return digest.hexdigest()[:16]
+
+
+def _entries(content: "DataclassInstance") -> list[tuple[str, Any]]:
+    return [(field.name, getattr(content, field.name)) for field in fields(content)]
+
+
+def _encoded(value: Any) -> Iterator[bytes]:
+    """JSON of a value; of a list, of so many entries at once, and of an empty one `[]`."""
+    if not isinstance(value, list):
+        yield msgspec.json.encode(value)
+        return
+    for start in range(0, max(len(value), 1), _AT_ONCE):
+        yield msgspec.json.encode(value[start : start + _AT_ONCE])

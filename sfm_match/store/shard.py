@@ -5,6 +5,7 @@ result; measured with HDF5, appending to an open file loses all of it at a kill.
 """
 
 import contextlib
+import functools
 import hashlib
 import io
 import itertools
@@ -32,10 +33,11 @@ from sfm_match.store.regular import open_regular
 
 SCHEMA = 3  # of features and matches files
 UNCHECKED = 2  # the schema before there were checksums
+_LARGE = 1 << 20  # bytes
 DAMAGED = ".damaged"  # ends the name of what could not be read
 TEMPORARY = ".tmp-"  # in the name of what is not finished; deleted when a workspace is opened
 _LEFTOVER = re.compile(
-    r"(images\.json|pairs(-added)?\.txt|(failed|unregistered)\.csv|(sfm-match|stages)\.json|report\.html|thumbnails\.zip|sparse|[\d-]+(-\w+)?\.h5)\.tmp-[\w.-]+"
+    r"(images\.json|pairs(-added)?\.txt|(failed|unregistered)\.csv|(sfm-match|stages)\.json|report\.html|thumbnails\.zip|(features|matches)\.state|sparse|[\d-]+(-\w+)?\.h5)\.tmp-[\w.-]+"
 )
 
 # what h5py raises where a file does not hold what it should
@@ -62,7 +64,18 @@ def fingerprint(inputs: Any) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file's content, read in pieces."""
+    """Of a file's content, read in pieces; of a large one once a process, as long as it stays as it is."""
+    status = path.stat()
+    state = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    return _sha256_once(path, state) if status.st_size > _LARGE else _sha256(path)
+
+
+@functools.lru_cache(16)
+def _sha256_once(path: Path, _: tuple[int, ...]) -> str:
+    return _sha256(path)
+
+
+def _sha256(path: Path) -> str:
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

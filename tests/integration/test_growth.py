@@ -152,10 +152,10 @@ def test_overwrite_builds_all_anew(job: Path, rendered: Path) -> None:
     assert again(job, overwrite=True)["import"].done == 15
 
 
-@pytest.mark.parametrize("where", ["take_over", "write_records", "optimize_tracks"])
+@pytest.mark.parametrize("where", ["take_over", "write_records", "optimize_all"])
 def test_a_killed_growth_resumes(job: Path, rendered: Path, where: str) -> None:
     """Before the earlier pairs are there, in the middle of it, and while keypoints are adjusted."""
-    module = {"take_over": "stages.import_", "write_records": "colmap.growth", "optimize_tracks": "refine.keypoints"}[
+    module = {"take_over": "stages.import_", "write_records": "colmap.growth", "optimize_all": "refine.keypoints"}[
         where
     ]
     for path in sorted(rendered.iterdir())[:2]:

@@ -14,7 +14,7 @@ from sfm_match.colmap.queries import content_digest
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.job import executor, worker_processes
 from sfm_match.job.worker_processes import ProcessPool
-from sfm_match.refine.keypoints import align_units
+from sfm_match.refine.align_units import align_units
 from sfm_match.stages.verify_units import verify_units
 
 SMALL: dict[str, Any] = {"size": 384, "max_keypoints": 400}

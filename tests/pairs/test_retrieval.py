@@ -21,16 +21,33 @@ def flat(blocks) -> set[tuple[int, int]]:
     return {(int(i), int(j)) for block in blocks for i, j in block}
 
 
-@given(count=st.integers(2, 40), num_images=st.integers(1, 45), cells=st.sampled_from([1, 50, 10_000]))
-def test_the_nearest_of_each_image(count: int, num_images: int, cells: int) -> None:
+@given(
+    count=st.integers(2, 40),
+    num_images=st.integers(1, 45),
+    cells=st.sampled_from([1, 50, 10_000]),
+    rows=st.sampled_from([1, 7, 4096]),
+)
+def test_the_nearest_of_each_image(count: int, num_images: int, cells: int, rows: int) -> None:
     vectors = unit_vectors(count, 1, 12)
     cosines = vectors[:, 0] @ vectors[:, 0].T
     np.fill_diagonal(cosines, -2)
     nearest = np.argsort(-cosines, axis=1)[:, : min(num_images, count - 1)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_CELLS", cells)  # blocks of one query up to all
+        patch.setattr(module, "_ROWS", rows)
         found = flat(retrieval(vectors, num_images))
-    assert found == {(min(i, j), max(i, j)) for i, row in enumerate(nearest) for j in row.tolist()}
+        every = np.arange(count, dtype=np.int32)
+        asked = flat(retrieval(vectors, num_images, every, every))  # not as the images of one list
+    assert found == asked == {(min(i, j), max(i, j)) for i, row in enumerate(nearest) for j in row.tolist()}
+
+
+@pytest.mark.parametrize("rows", [2, 4096])
+def test_of_equals_the_first_image_counts(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_ROWS", rows)
+    monkeypatch.setattr(module, "_CELLS", 1)
+    vectors = np.repeat(unit_vectors(1, 1, 12), 7, axis=0)
+    told = [one for here, images, _ in ranked(vectors, 3) for one in zip(here.tolist(), images.tolist(), strict=True)]
+    assert dict(told) == {q: [i for i in range(7) if i != q][:3] for q in range(7)}
 
 
 def test_scores_come_with_the_best_first() -> None:

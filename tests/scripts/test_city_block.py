@@ -97,7 +97,8 @@ def test_points_are_seen_where_nothing_hides_them(tmp_path: Path) -> None:
     assert 50 < len(matches) == len(set(matches[:, 0])) == len(set(matches[:, 1]))
     k = np.linalg.inv(intrinsics())
     a, b = (np.column_stack((side, np.ones(len(side)))) @ k.T for side in (first[matches[:, 0]], second[matches[:, 1]]))
-    lines = a @ geometry.E.T
+    assert geometry.E is not None
+    lines = np.asarray(a, np.float64) @ np.asarray(geometry.E.T, np.float64)
     off = np.abs((b * lines).sum(axis=1)) / np.linalg.norm(lines[:, :2], axis=1) * FOCAL
     assert 0.1 < np.median(off) < 1.0 and off.max() < 4
     alone = City.of([board(0.0, 0, False, width=2.0)])

@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 import pytest
 from epipolar import epipolar_distance
+from hypothesis import given
+from hypothesis import strategies as st
 from jobs import copied_job
 from jobs import sfm_match as command
 
@@ -18,11 +20,12 @@ from sfm_match.colmap.queries import MOST_IMAGES, DamagedDatabase, write_records
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.job.progress import Progress
 from sfm_match.options.job_file import read_job
+from sfm_match.refine import align_units
 from sfm_match.refine import keypoints as adjustment
 from sfm_match.stages import base
 from sfm_match.stages import import_ as database
 
-align = adjustment._align
+align = align_units._align
 OPTIONS: dict[str, Any] = {"size": 512, "max_keypoints": 1024, "pairs": "exhaustive", "mapper": "none"}
 
 
@@ -131,7 +134,7 @@ def test_files_on_the_way(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         aligned.append(len(pairs))
         return align(pairs, seen)
 
-    monkeypatch.setattr(adjustment, "_align", counted)
+    monkeypatch.setattr(align_units, "_align", counted)
     sfm_match.import_(work)
     assert aligned == [7]  # of 15; the others stood
     aligned.clear()
@@ -176,7 +179,40 @@ def test_the_best_pairs_of_each_image(monkeypatch: pytest.MonkeyPatch) -> None:
         values = [(a * MOST_IMAGES + b, count) for (a, b), count in rows.items()]
         connection.executemany("INSERT INTO two_view_geometries VALUES (?, ?)", values)
         units = [unit.tolist() for unit in adjustment.units_of(connection)]
-    assert units == [[[1, 2], [1, 3]], [[3, 4]]]
+    assert units == [[[1, 2, 50], [1, 3, 40]], [[3, 4, 20]]]
+
+
+@pytest.mark.parametrize("at_once", [3, 1 << 14])
+def test_the_best_pairs_are_the_same_however_many_images_are_looked_at_at_once(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adjustment, "_AT_ONCE", at_once)
+    monkeypatch.setattr(adjustment, "PARTNERS", 2)
+    pairs = np.array([(a, b) for a in range(1, 12) for b in range(a + 1, 12)], np.int64)
+    matches = np.random.default_rng(3).integers(15, 200, len(pairs))
+    best = {
+        pair
+        for image in range(1, 12)
+        for pair in sorted(np.flatnonzero((pairs == image).any(axis=1)), key=lambda pair: -matches[pair])[:2]
+    }
+    found = adjustment._best_of_each(pairs @ (MOST_IMAGES, 1), matches)
+    assert set(np.flatnonzero(found)) == best
+
+
+def test_files_hold_more_pairs_where_there_are_very_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adjustment, "_FILES", 5)
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("CREATE TABLE two_view_geometries (pair_id INTEGER, rows INTEGER)")
+        values = [(a * MOST_IMAGES + b, 50) for a in range(1, 100) for b in range(a + 1, a + 3)]
+        connection.executemany("INSERT INTO two_view_geometries VALUES (?, ?)", values)
+        units = list(adjustment.units_of(connection))
+    assert [len(unit) for unit in units[:-1]] == [39] * (len(units) - 1)
+    assert sum(map(len, units)) == len(values) == 198
+
+
+@given(st.lists(st.integers(0, 9), max_size=30))
+def test_the_median_of_counted_numbers(numbers: list[int]) -> None:
+    assert adjustment._median(np.bincount(numbers, minlength=1)) == (np.median(numbers) if numbers else 0)
 
 
 def test_on_the_command_line(work: Path, tmp_path: Path) -> None:

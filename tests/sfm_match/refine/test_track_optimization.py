@@ -1,12 +1,17 @@
 """Relations made from known moves must give moves that fit them."""
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pairs.graph import Graph
-from sfm_match.refine.track_optimization import Relations, join, optimize_tracks, tracks
+from sfm_match.refine import all_tracks
+from sfm_match.refine.all_tracks import joined_tracks, optimize_all
+from sfm_match.refine.track_optimization import Relations, join
 
 
 def made(pairs: list[tuple[int, int]], truth: np.ndarray, affines: np.ndarray) -> Relations:
@@ -14,6 +19,13 @@ def made(pairs: list[tuple[int, int]], truth: np.ndarray, affines: np.ndarray) -
     first, second = np.array(pairs, np.int64).reshape(-1, 2).T
     offsets = truth[second] - np.einsum("eij,ej->ei", affines, truth[first])
     return Relations(first, second, offsets.astype(np.float32), affines)
+
+
+def optimized(relations: Relations, count: int, held: np.ndarray | None = None, cut: int = 1) -> np.ndarray:
+    """(count, 2) moves, the relations told in so many parts."""
+    parts = [Relations(*(values[number::cut] for values in vars(relations).values())) for number in range(cut)]
+    with tempfile.TemporaryDirectory() as folder:
+        return optimize_all(lambda: parts, count, Path(folder), held).of(slice(0, count))
 
 
 def left(relations: Relations, moves: np.ndarray) -> np.ndarray:
@@ -30,7 +42,7 @@ def test_a_track_agrees(count: int, seed: int) -> None:
     linear = [np.eye(2) + rng.normal(0, 0.1, (2, 2)) for _ in range(count)]  # of each image from one plane
     affines = np.array([linear[j] @ np.linalg.inv(linear[i]) for i, j in pairs], np.float32)
     relations = made(pairs, truth, affines)
-    moves = optimize_tracks(relations, count + 1)
+    moves = optimized(relations, count + 1)
     assert left(relations, moves).max() < 0.02
     assert not moves[count].any()  # without relations
 
@@ -41,7 +53,7 @@ def test_a_wrong_relation_among_right_ones_weighs_little() -> None:
     affines = np.broadcast_to(np.eye(2, dtype=np.float32), (len(pairs), 2, 2))
     relations = made(pairs, truth, affines)
     relations.offsets[3] += 4
-    missed = left(relations, optimize_tracks(relations, 8))
+    missed = left(relations, optimized(relations, 8))
     assert missed[3] > 5
     assert np.delete(missed, 3).max() < 0.2
 
@@ -52,16 +64,21 @@ def test_tracks_are_whole_whatever_is_looked_at_at_once(monkeypatch: pytest.Monk
     pairs = [pairs[i] for i in rng.permutation(len(pairs))[:400]]
     affines = np.broadcast_to(np.eye(2, dtype=np.float32), (len(pairs), 2, 2))
     relations = made(pairs, rng.normal(0, 0.5, (300, 2)).astype(np.float32), affines)
-    whole = optimize_tracks(relations, 300)
-    monkeypatch.setattr("sfm_match.refine.track_optimization._AT_ONCE", 25)
-    np.testing.assert_allclose(optimize_tracks(relations, 300), whole, atol=0.01)
+    whole = optimized(relations, 300)
+    monkeypatch.setattr(all_tracks, "_AT_ONCE", 25)
+    monkeypatch.setattr(all_tracks, "_STEP", 8)
+    np.testing.assert_allclose(optimized(relations, 300, cut=7), whole, atol=0.01)
 
 
 @given(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), max_size=40))
 def test_tracks(pairs: list[tuple[int, int]]) -> None:
     graph = Graph(20, np.array(pairs, np.int64).reshape(-1, 2))
     first, second = np.array(pairs, np.int64).reshape(-1, 2).T
-    found = tracks(first, second, 20)
+    affines = np.broadcast_to(np.eye(2, dtype=np.float32), (len(first), 2, 2))
+    every = Relations(first, second, np.zeros((len(first), 2), np.float32), affines)
+    parts = [Relations(*(values[number::3] for values in vars(every).values())) for number in range(3)]
+    found = joined_tracks(parts, 20)
+    np.testing.assert_array_equal(found, joined_tracks([every], 20))
     assert len(np.unique(np.stack((found, graph.components())), axis=1).T) == len(set(graph.components().tolist()))
     assert len(set(found.tolist())) == len(set(graph.components().tolist()))
     for track in set(found.tolist()):
@@ -70,7 +87,7 @@ def test_tracks(pairs: list[tuple[int, int]]) -> None:
 
 def test_nothing_to_join() -> None:
     assert len(join([]).first) == 0
-    assert not optimize_tracks(join([]), 3).any()
+    assert not optimized(join([]), 3).any()
 
 
 def test_held_keypoints_stay_and_others_come_to_them() -> None:
@@ -80,8 +97,8 @@ def test_held_keypoints_stay_and_others_come_to_them() -> None:
         np.array([[1, 0], [0, 2]], np.float32),
         np.tile(np.eye(2, dtype=np.float32), (2, 1, 1)),
     )
-    moves = optimize_tracks(relations, 3, np.array([True, False, False]))
+    moves = optimized(relations, 3, np.array([True, False, False]))
     np.testing.assert_allclose(moves, [[0, 0], [1, 0], [1, 2]], atol=0.05)  # steps end below 0.002
-    both = optimize_tracks(relations, 3, np.array([True, False, True]))
+    both = optimized(relations, 3, np.array([True, False, True]))
     assert not both[[0, 2]].any()
     assert both[1].any()

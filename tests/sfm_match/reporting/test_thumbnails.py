@@ -3,6 +3,7 @@
 import base64
 import os
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,6 +32,22 @@ def test_upright(tmp_path: Path) -> None:
     assert picture[:300, :, 0].min() > 200
     assert picture[340:, :, 0].max() < 60
     assert (made.missing, made.left_out, list(made.pictures)) == (1, 0, ["a.jpg"])
+
+
+def test_of_very_many_only_those_that_fit_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    headers = {f"{i:02d}.jpg": Header(200, 150) for i in range(40)}
+    for name in headers:
+        cv2.imwrite(str(tmp_path / name), np.zeros((150, 200, 3), np.uint8))
+    read: list[str] = []
+
+    def small(_folder: Path, name: str, *_: Any, **__: Any) -> bytes:
+        read.append(name)
+        return b"jpeg"
+
+    monkeypatch.setattr(module, "_thumbnail", small)
+    made = thumbnails(tmp_path, headers, budget=10_000)  # ten of the smallest
+    assert (len(read), made.left_out, made.missing) == (10, 30, 0)
+    assert {"00.jpg", "39.jpg"} < set(made.pictures)  # from all over
 
 
 def test_a_small_budget(tmp_path: Path) -> None:

@@ -50,6 +50,14 @@ def test_the_longest_unused_go(folder: Path) -> None:
     assert cache._bytes == sum(one.nbytes for one in cache._held.values()) <= 2 * SIZE
 
 
+def test_no_more_images_than_asked_for_stay(folder: Path) -> None:
+    cache = FeatureCache(folder, {f"{unit}{n}": unit for unit in range(2) for n in range(3)}, most=2)
+    assert len(cache.descriptors(["00", "01", "02"])) == 3  # given all the same
+    assert list(cache._held) == ["01", "02"]
+    cache.descriptors(["02", "10"])
+    assert (list(cache._held), cache.read, cache._bytes) == (["02", "10"], 4, 2 * SIZE)
+
+
 def test_a_file_that_is_gone(folder: Path) -> None:
     unit_path(folder, 1).unlink()
     cache = FeatureCache(folder, {"00": 0, "10": 1})

@@ -28,8 +28,8 @@ def test_tiles_hold_every_pair_once(count: int, chosen: int, seed: int) -> None:
     units = {name: i // 64 for i, name in enumerate(names)}
     features = FeatureSet(Path("f"), {}, dict.fromkeys(names, 1), units, dict.fromkeys(names, "1:1"))
     pairs = np.unique(np.sort(rng.integers(0, count, (chosen, 2)), axis=1), axis=0)
-    pairs = pairs[pairs[:, 0] < pairs[:, 1]].astype(np.int64)
-    tiles = list(module.plan_blocks(Path("m"), "f", names, features, rng.permutation(pairs)))
+    pairs = pairs[pairs[:, 0] < pairs[:, 1]].astype(np.int32)
+    tiles = list(module.plan_blocks(Path("m"), "f", names, features, rng.permutation(pairs).astype(np.int32)))
     found = [(list(t.images)[i], list(t.images)[j]) for t in tiles for i, j in t.pairs]
     assert sorted(found) == [(names[i], names[j]) for i, j in pairs]
     assert len({t.path for t in tiles}) == len(tiles)

@@ -1,0 +1,125 @@
+"""Tracks of a whole collection brought to agree, a part of them in memory at a time.
+
+What aligned pairs say grows with the images: of 100,000 it is some gigabytes. It stays in the files of the units, is
+dealt out by tracks to files of some million relations each, and the moves go to a file, too.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfm_match.refine.track_optimization import Floats, Keypoints, Relations, optimize_tracks
+
+Parts = Callable[[], Iterable[Relations]]
+_AT_ONCE = 1 << 20  # relations: bounds memory
+_MOST_FILES = 200  # that are open at a time
+_STEP = 1 << 10  # keypoints: tracks are dealt out by their first one
+_MOVE = 8  # bytes
+_STORED = np.dtype([("first", "<i8"), ("second", "<i8"), ("offsets", "<f4", 2), ("affines", "<f4", (2, 2))])
+
+
+class Moves:
+    """(count, 2) pixels, in a nameless file."""
+
+    def __init__(self, count: int, folder: Path) -> None:
+        self.count = count
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - it is open as long as this is
+        self._file.truncate(count * _MOVE)
+
+    def set(self, keypoints: Keypoints, moves: Floats) -> None:
+        """Of (K,) keypoints, ascending. Raises OSError where the disk is full."""
+        for some in np.split(np.arange(len(keypoints)), np.flatnonzero(np.diff(keypoints) != 1) + 1):
+            if len(some):
+                self._file.seek(int(keypoints[some[0]]) * _MOVE)
+                self._file.write(np.ascontiguousarray(moves[some], np.float32).tobytes())
+
+    def of(self, span: slice) -> Floats:
+        """(K, 2) of the keypoints of a slice."""
+        found = np.empty((span.stop - span.start, 2), np.float32)
+        self._file.seek(span.start * _MOVE)
+        self._file.readinto(found.data)
+        return found
+
+
+def optimize_all(parts: Parts, count: int, folder: Path, held: NDArray[np.bool_] | None = None) -> Moves:
+    """Moves of `count` keypoints that fit what pairs say of them best.
+
+    Args:
+        parts: gives all relations, some at a time, as often as it is called, and always the same.
+        count: of keypoints.
+        folder: for files without a name.
+        held: (count,) keypoints that stay.
+    """
+    moves = Moves(count, folder)
+    track = joined_tracks(parts(), count)
+    with ExitStack() as files:
+        dealt = _dealt(parts, track, lambda: files.enter_context(tempfile.TemporaryFile(dir=folder)))
+        for file in dealt:
+            relations = _read(file)
+            moves.set(*optimize_tracks(relations, track, held))
+    return moves
+
+
+def joined_tracks(parts: Iterable[Relations], count: int) -> Keypoints:
+    """(count,) the least keypoint that each is connected with."""
+    least: Keypoints = np.arange(count, dtype=np.int32 if count < 1 << 31 else np.int64)
+    for part in parts:
+        first, second = part.first, part.second
+        while len(first):
+            first, second = _root(least, first), _root(least, second)
+            apart = first != second
+            first, second = first[apart], second[apart]
+            np.minimum.at(least, np.maximum(first, second), np.minimum(first, second))
+    for start in range(0, count, _STEP):  # what a keypoint points to comes before it, and is settled
+        some = slice(start, start + _STEP)
+        least[some] = _root(least, least[some])
+    return least
+
+
+def _root(least: Keypoints, keypoints: Keypoints) -> Keypoints:
+    """The first keypoint of the track of each."""
+    while True:
+        further = least[keypoints]
+        if (further == keypoints).all():
+            return further
+        keypoints = further
+
+
+def _dealt(parts: Parts, track: Keypoints, new_file: Callable[[], IO[bytes]]) -> list[IO[bytes]]:
+    """Files of relations: tracks are whole, and there are `_AT_ONCE` relations in each, or as many as one step has."""
+    steps = np.zeros(-(-len(track) // _STEP), np.int64)
+    for part in parts():
+        np.add.at(steps, track[part.first] // _STEP, 1)
+    most = max(_AT_ONCE, int(steps.sum()) // _MOST_FILES)
+    file_of_step, held = np.zeros(len(steps), np.int64), 0
+    number = 0
+    for step, relations in enumerate(steps.tolist()):
+        if held and held + relations > most:
+            number, held = number + 1, 0
+        held += relations
+        file_of_step[step] = number
+    files = [new_file() for _ in range(number + 1)]
+    for part in parts():
+        for number, some in _split(part, file_of_step[track[part.first] // _STEP]):
+            files[number].write(some.tobytes())
+    return files
+
+
+def _split(part: Relations, number: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.void]]]:
+    """Relations by the number of their file, in their order."""
+    stored = np.empty(len(number), _STORED)
+    for name, values in vars(part).items():
+        stored[name] = values
+    for one in np.unique(number).tolist():
+        yield one, stored[number == one]
+
+
+def _read(file: IO[bytes]) -> Relations:
+    file.seek(0)
+    stored = np.frombuffer(file.read(), _STORED)
+    return Relations(*(stored[name].copy() for name in _STORED.fields or ()))
