@@ -144,7 +144,8 @@ def matches_of(workspace: Path, first: str) -> list[tuple[str, np.ndarray, np.nd
     """Of the pairs of an image: the other's name, and the matched points of both, (M, 2) each."""
     from sfm_match.images.collection import Collection
     from sfm_match.stages.base import Job
-    from sfm_match.stages.state import iter_features, iter_matches
+    from sfm_match.stages.listed_matches import iter_matches
+    from sfm_match.stages.state import iter_features
 
     with Workspace(workspace) as place:
         job = Job(place, Collection.load(place))

@@ -25,14 +25,12 @@ from sfm_match.images.files import Header
 from sfm_match.job.log import LOGGER
 from sfm_match.job.workspace import Workspace
 from sfm_match.options.arguments import checked
+from sfm_match.stages.listed_matches import NamedMatches, iter_matches, read_pairs_of
 from sfm_match.stages.state import (
     FeatureSet,
     MatchSet,
     NamedFeatures,
-    NamedMatches,
     iter_features,
-    iter_matches,
-    read_pairs_of,
     recorded_features,
     recorded_matches,
     whole,

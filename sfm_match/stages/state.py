@@ -1,7 +1,7 @@
 """What a workspace holds: features and matches that are up to date, and how to go through them.
 
 A stage finds this state once and hands it to the next one (`stages.base.Job`). Whoever reads features or matches - the
-database, an export, a report - goes through `iter_features` and `iter_matches`.
+database, an export, a report - goes through `iter_features` and `listed_matches.iter_matches`.
 """
 
 import dataclasses
@@ -23,13 +23,12 @@ from sfm_match.job.log import LOGGER
 from sfm_match.job.workspace import Workspace
 from sfm_match.store.features import Features, UnitIndex, read_features, read_index, unit_path
 from sfm_match.store.kept_state import Arrays, digest_of, is_kept, keep, kept
-from sfm_match.store.matches import BLOCK_FILE, BlockHead, Matches, PairBlock, read_block, read_head
+from sfm_match.store.matches import BLOCK_FILE, read_head
 from sfm_match.store.pairs import read_pair_codes
 from sfm_match.store.shard import ShardError, fingerprint, set_aside, sha256_of
 
 NamedFeatures = tuple[str, Features]
 S = TypeVar("S", "FeatureSet", "MatchSet")
-NamedMatches = tuple[str, str, Matches]
 _NONE = -1  # keypoints of an image without features, where that is kept
 
 
@@ -311,13 +310,13 @@ def scan_matches(
             continue
         if head.fingerprint == expected:
             current.add(path.name)
-            matched[_places(head.pair_codes(rank, features.signatures), codes)[0]] = True
+            matched[places_among(head.pair_codes(rank, features.signatures), codes)[0]] = True
     passed_over, left = len(listed) - len(codes), codes[~matched]
     files = frozenset(current)
     return MatchSet(inputs, expected, names, codes, left, passed_over, files, workspace.matches, tuple(damaged))
 
 
-def _places(some: NDArray[np.int64], codes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def places_among(some: NDArray[np.int64], codes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Of the codes that are among others, which ascend: their places there, and which of them they are."""
     if not len(codes):
         return np.empty(0, np.int64), np.empty(0, np.int64)
@@ -361,63 +360,3 @@ def all_matched(workspace: Workspace, matches: MatchSet) -> MatchSet:
     if left := len(whole(matches).open_codes):
         raise NothingDone(f"{workspace.folder}: {left:,} pairs are not matched; run `sfm-match match`")
     return matches
-
-
-def read_pairs_of(path: Path, features: FeatureSet) -> PairBlock:
-    """All of a file: no match is of a keypoint that the features do not have. Raises ShardError."""
-
-    def counts(images: Mapping[str, str]) -> dict[str, int]:
-        return {name: features.counts[name] for name, was in images.items() if features.signatures.get(name) == was}
-
-    return read_block(path, counts)
-
-
-def iter_matches(matches: MatchSet, features: FeatureSet) -> Iterator[NamedMatches]:
-    """The matches of the pairs of `pairs.txt`, file by file: both names, and what was found; each pair once.
-
-    Raises:
-        ShardError: a file cannot be read.
-    """
-    wanted = _Wanted(matches, features)
-    for path in matches.paths:  # not in the order in which they came
-        block = read_pairs_of(path, features)
-        yield from _named(block, wanted.of(block))
-
-
-def listed_blocks(matches: MatchSet, features: FeatureSet) -> Iterator[tuple[Path, BlockHead, NDArray[np.int64]]]:
-    """Files, and the numbers of their pairs that `pairs.txt` lists; each pair once. Raises ShardError."""
-    wanted = _Wanted(matches, features)
-    for path in matches.paths:
-        head = read_head(path)
-        yield path, head, wanted.of(head)
-
-
-def named_matches(path: Path, numbers: NDArray[np.int64], features: FeatureSet) -> Iterator[NamedMatches]:
-    """Of some pairs of a file, by their numbers in it. Raises ShardError."""
-    return _named(read_pairs_of(path, features), numbers)
-
-
-def _named(block: PairBlock, numbers: NDArray[np.int64]) -> Iterator[NamedMatches]:
-    names = list(block.images)
-    for number in numbers:
-        i, j = block.pairs[number]
-        yield names[i], names[j], block.matches[number]
-
-
-class _Wanted:
-    """Which pairs of one file after another are listed, and were not in a file before.
-
-    A part that was taken for dead may match a pair again.
-    """
-
-    def __init__(self, matches: MatchSet, features: FeatureSet) -> None:
-        self._rank = {name: i for i, name in enumerate(matches.names)}
-        self._codes, self._signatures = matches.codes, features.signatures
-        self._given = np.zeros(len(matches.codes), bool)
-
-    def of(self, head: BlockHead) -> NDArray[np.int64]:
-        """Numbers of pairs in the file."""
-        places, numbers = _places(head.pair_codes(self._rank, self._signatures), self._codes)
-        new = ~self._given[places]
-        self._given[places] = True
-        return numbers[new]

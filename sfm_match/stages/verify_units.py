@@ -25,7 +25,8 @@ from sfm_match.colmap.verification import (
 )
 from sfm_match.job.executor import done_units
 from sfm_match.job.progress import Advance, Clock
-from sfm_match.stages.state import FeatureSet, MatchSet, iter_features, listed_blocks, named_matches
+from sfm_match.stages.listed_matches import listed_blocks, named_matches
+from sfm_match.stages.state import FeatureSet, MatchSet, iter_features
 from sfm_match.store.matches import BlockHead
 
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ from sfm_match.errors import NothingDone, UsageError
 from sfm_match.images.collection import Collection
 from sfm_match.job.workspace import Workspace
 from sfm_match.stages import pair_blocks as module
+from sfm_match.stages.listed_matches import iter_matches
 from sfm_match.stages.match_blocks import BLOCK, BlockPlan
-from sfm_match.stages.state import FeatureSet, iter_matches, recorded_features, recorded_matches
+from sfm_match.stages.state import FeatureSet, recorded_features, recorded_matches
 from sfm_match.store.matches import read_block
 
 SMALL: dict[str, Any] = {"size": 256, "max_keypoints": 200}
@@ -28,8 +29,8 @@ def test_tiles_hold_every_pair_once(count: int, chosen: int, seed: int) -> None:
     units = {name: i // 64 for i, name in enumerate(names)}
     features = FeatureSet(Path("f"), {}, dict.fromkeys(names, 1), units, dict.fromkeys(names, "1:1"))
     pairs = np.unique(np.sort(rng.integers(0, count, (chosen, 2)), axis=1), axis=0)
-    pairs = pairs[pairs[:, 0] < pairs[:, 1]].astype(np.int32)
-    tiles = list(module.plan_blocks(Path("m"), "f", names, features, rng.permutation(pairs).astype(np.int32)))
+    pairs = np.asarray(pairs[pairs[:, 0] < pairs[:, 1]], np.int32)
+    tiles = list(module.plan_blocks(Path("m"), "f", names, features, pairs[rng.permutation(len(pairs))]))
     found = [(list(t.images)[i], list(t.images)[j]) for t in tiles for i, j in t.pairs]
     assert sorted(found) == [(names[i], names[j]) for i, j in pairs]
     assert len({t.path for t in tiles}) == len(tiles)
