@@ -96,6 +96,11 @@ def in_child(step: str, place: Path, count: int, until: float | None) -> Report:
     }
 
 
+def _seconds(step: Report) -> float:
+    """Of a step, without the start of its process where that is known."""
+    return float(step["step_s"] if "step_s" in step else step["wall_s"])
+
+
 def files_of(work: Path) -> dict[str, dict[str, int]]:
     """Files and bytes of a workspace, by what is in its folder."""
     found: dict[str, dict[str, int]] = {}
@@ -121,7 +126,7 @@ def measure(place: Path, count: int, until: Mapping[str, float], tell: Callable[
             continue
         rounds = REPEATED if step in AGAIN else 1
         every = [in_child(step, place, count, until.get(f"{count}:{step}")) for _ in range(rounds)]
-        found = sorted(every, key=lambda one: float(one.get("step_s", one["wall_s"])))[rounds // 2]
+        found = sorted(every, key=_seconds)[rounds // 2]
         known["steps"][step] = found
         tell(f"{count:,} {step}: {json.dumps(found)}")
         if "stopped" in found and (fill := FILLS[step]) is not None:
@@ -141,7 +146,7 @@ def table(results: list[Report]) -> str:
         cells = []
         for one in results:
             found = one["steps"].get(step)
-            seconds = "–" if found is None else f"{found.get('step_s', found['wall_s']):,.1f}"
+            seconds = "–" if found is None else f"{_seconds(found):,.1f}"
             part = f" ({found['done']:,} of {found['total']:,})" if found is not None and "stopped" in found else ""
             others = ("–", "–") if found is None else (f"{found['cpu_s']:,.1f}", f"{found['peak_mb']:,.0f}")
             cells += [seconds + part, *others]
@@ -179,7 +184,7 @@ def draw(results: list[Report], path: Path) -> None:
         found = [(one["images"], one["steps"][step]) for one in results if step in one["steps"]]
         whole = [(count, one) for count, one in found if "stopped" not in one]
         counts = [count for count, _ in whole]
-        left.plot(counts, [one.get("step_s", one["wall_s"]) for _, one in whole], marker="o", label=words)
+        left.plot(counts, [_seconds(one) for _, one in whole], marker="o", label=words)
         right.plot(counts, [one["peak_mb"] for _, one in whole], marker="o")
     for axes, title in ((left, "seconds"), (right, "peak memory, MB")):
         axes.set(xscale="log", xlabel="photographs", title=title)

@@ -38,7 +38,12 @@ def test_of_very_many_only_those_that_fit_are_read(tmp_path: Path, monkeypatch: 
     for name in headers:
         cv2.imwrite(str(tmp_path / name), np.zeros((150, 200, 3), np.uint8))
     read: list[str] = []
-    monkeypatch.setattr(module, "_thumbnail", lambda _, name, *__, **___: read.append(name) or b"jpeg")
+
+    def noted(_: Path, name: str, __: Header, *, side: int) -> bytes:
+        read.append(f"{name} {side}")
+        return b"jpeg"
+
+    monkeypatch.setattr(module, "_thumbnail", noted)
     made = thumbnails(tmp_path, headers, budget=10_000)  # ten of the smallest
     assert (len(read), made.left_out, made.missing) == (10, 30, 0)
     assert {"00.jpg", "39.jpg"} < set(made.pictures)  # from all over
