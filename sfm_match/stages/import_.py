@@ -26,7 +26,6 @@ from sfm_match.colmap.queries import (
     DatabaseError,
     as_database_error,
     count,
-    file_state,
     is_edited,
     is_ours,
     read_record,
@@ -46,11 +45,11 @@ from sfm_match.matching.acceptance import Verdict
 from sfm_match.options.stages import ImportOptions
 from sfm_match.refine.keypoints import adjust_keypoints, adjusted_before, clear
 from sfm_match.stages.base import Job
+from sfm_match.stages.database_state import as_left, note_left
 from sfm_match.stages.state import iter_features, iter_matches
 from sfm_match.store.shard import commit, fingerprint, set_aside, sha256_of
 
 _COUNTED = "counted"  # record: what a finished database holds
-_LEFT = "database left"  # entry of the workspace's record: the file of the database as it was finished
 _BUILT = "built from"  # record of a database that is not finished: its images and what it grew from are there
 ALGORITHM = 5  # raise it when the same matches and options come to give another database
 
@@ -95,12 +94,12 @@ def run(job: Job) -> StageReport:
     digest = fingerprint([inputs, matches.fingerprint, pairs, sorted(features.signatures.items()), ALGORITHM])
     if not job.overwrite:
         _refuse_foreign_database(workspace)
-    if not _as_left(workspace):
+    if not as_left(workspace):
         _move_aside_if_damaged(workspace)
     if not job.overwrite and read_record(workspace.database, "inputs") == digest:
         workspace.write_record("import", inputs)
-        if not _as_left(workspace) and not is_edited(workspace.database):  # it was moved, or touched
-            workspace.write_record(_LEFT, _left(workspace.database))
+        if not as_left(workspace) and not is_edited(workspace.database):  # it was moved, or touched
+            note_left(workspace)
         return _report(workspace, options, clock, computed=False)
     if options.verify and options.adjust_keypoints and not job.collection.folder.is_dir():
         raise NothingDone(
@@ -117,7 +116,7 @@ def run(job: Job) -> StageReport:
     workspace.write_record("import", inputs)
     remove_journals(workspace.database)  # of a database that is replaced: SQLite would apply them to the new one
     commit(partial, workspace.database)
-    workspace.write_record(_LEFT, _left(workspace.database))
+    note_left(workspace)
     clear(workspace.aligned)
     return _report(workspace, options, clock, computed=True)
 
@@ -282,24 +281,10 @@ def _database_errors(path: Path) -> Iterator[None]:
         raise SfmMatchError(f"{path}: {error} (a full disk?)") from error
 
 
-def _left(database: Path) -> dict[str, Any]:
-    """What tells a database from one that was written to; a copy that keeps the time is the same."""
-    return {"size and time": [value for place, value in enumerate(file_state(database)) if place % 3]}
-
-
-def _as_left(workspace: Workspace) -> bool:
-    """Whether the database is as `import` left it, by its file's size and time.
-
-    Then it is not read to know that it is up to date: one of 100,000 images takes a minute. Who uses it, checks it.
-    """
-    database, known = workspace.database, workspace.read_record().get(_LEFT)
-    return known is not None and database.is_file() and known == _left(database)
-
-
 def _counted(workspace: Workspace) -> tuple[Counts, dict[str, int]]:
     """What the database holds, and its pairs by their verdicts. Raises DatabaseError."""
     database = workspace.database
-    known = read_record(database, _COUNTED) if _as_left(workspace) else None
+    known = read_record(database, _COUNTED) if as_left(workspace) else None
     if known is None:
         return count(database), verdicts(database)
     counts, judged = json.loads(known)
@@ -322,7 +307,7 @@ def _report(workspace: Workspace, options: ImportOptions, clock: Clock, *, compu
         detail += f", {adjusted.line()}"
         told += [adjusted.line()] if adjusted.keypoints else []
         facts["adjusted"] = asdict(adjusted)
-    if not computed and not _as_left(workspace) and is_edited(database):
+    if not computed and not as_left(workspace) and is_edited(database):
         changed = "database.db was changed since, and stays so until --overwrite builds it anew"
         detail += f"; {changed}"
         told.append(changed)
