@@ -147,10 +147,12 @@ def table(results: list[Report]) -> str:
         for one in results:
             found = one["steps"].get(step)
             seconds = "–" if found is None else f"{_seconds(found):,.1f}"
-            part = f" ({found['done']:,} of {found['total']:,})" if found is not None and "stopped" in found else ""
+            part = _part(found) if found is not None and "stopped" in found else ""
             others = ("–", "–") if found is None else (f"{found['cpu_s']:,.1f}", f"{found['peak_mb']:,.0f}")
             cells += [seconds + part, *others]
         lines.append(f"| {words} | " + " | ".join(cells) + " |")
+    loads = [step["load_before"] for one in results for step in one["steps"].values()]
+    lines += ["", f"Load of the machine before a step: {min(loads)} to {max(loads)}."]
     lines += ["", "| files, MB | " + " | ".join(sizes) + " |", "|---|" + "---|" * len(sizes)]
     last = [one.get("files import") or one.get("files import plain") or {} for one in results]
     kinds = dict.fromkeys(kind for held in last for kind in held)
@@ -170,6 +172,11 @@ def table(results: list[Report]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _part(found: Report) -> str:
+    """How much of a step was done before it was stopped."""
+    return f" ({found['done']:,} of {found['total']:,})" if "done" in found else " (a part)"
+
+
 def draw(results: list[Report], path: Path) -> None:
     """A picture: seconds and peak memory over the number of photographs, a line a step."""
     import matplotlib
@@ -178,14 +185,18 @@ def draw(results: list[Report], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 5))
-    for step, (_, _, words) in STEPS.items():
-        if step == "photographs":
-            continue
+    shown = [step for step in STEPS if step != "photographs"]
+    for number, step in enumerate(shown):
         found = [(one["images"], one["steps"][step]) for one in results if step in one["steps"]]
+        colour = pyplot.get_cmap("tab20")(number)
         whole = [(count, one) for count, one in found if "stopped" not in one]
-        counts = [count for count, _ in whole]
-        left.plot(counts, [_seconds(one) for _, one in whole], marker="o", label=words)
-        right.plot(counts, [one["peak_mb"] for _, one in whole], marker="o")
+        parts = [(count, one) for count, one in found if "stopped" in one]
+        counts, seconds = [count for count, _ in whole], [_seconds(one) for _, one in whole]
+        left.plot(counts, seconds, marker="o", label=STEPS[step][2], color=colour)
+        right.plot([count for count, _ in found], [one["peak_mb"] for _, one in found], color=colour)
+        for some, inside in ((whole, colour), (parts, "white")):  # a part of a step is hollow
+            places = [count for count, _ in some], [one["peak_mb"] for _, one in some]
+            right.scatter(*places, color=inside, edgecolors=[colour], zorder=3)
     for axes, title in ((left, "seconds"), (right, "peak memory, MB")):
         axes.set(xscale="log", xlabel="photographs", title=title)
         axes.grid(alpha=0.3)
