@@ -96,6 +96,11 @@ def in_child(step: str, place: Path, count: int, until: float | None) -> Report:
     }
 
 
+def _seconds(step: Report) -> float:
+    """Of a step, without the start of its process where that is known."""
+    return float(step["step_s"] if "step_s" in step else step["wall_s"])
+
+
 def files_of(work: Path) -> dict[str, dict[str, int]]:
     """Files and bytes of a workspace, by what is in its folder."""
     found: dict[str, dict[str, int]] = {}
@@ -121,7 +126,7 @@ def measure(place: Path, count: int, until: Mapping[str, float], tell: Callable[
             continue
         rounds = REPEATED if step in AGAIN else 1
         every = [in_child(step, place, count, until.get(f"{count}:{step}")) for _ in range(rounds)]
-        found = sorted(every, key=lambda one: float(one["step_s"] if "step_s" in one else one["wall_s"]))[rounds // 2]
+        found = sorted(every, key=_seconds)[rounds // 2]
         known["steps"][step] = found
         tell(f"{count:,} {step}: {json.dumps(found)}")
         if "stopped" in found and (fill := FILLS[step]) is not None:
@@ -141,11 +146,13 @@ def table(results: list[Report]) -> str:
         cells = []
         for one in results:
             found = one["steps"].get(step)
-            seconds = "–" if found is None else f"{found.get('step_s', found['wall_s']):,.1f}"
-            part = f" ({found['done']:,} of {found['total']:,})" if found is not None and "stopped" in found else ""
+            seconds = "–" if found is None else f"{_seconds(found):,.1f}"
+            part = _part(found) if found is not None and "stopped" in found else ""
             others = ("–", "–") if found is None else (f"{found['cpu_s']:,.1f}", f"{found['peak_mb']:,.0f}")
             cells += [seconds + part, *others]
         lines.append(f"| {words} | " + " | ".join(cells) + " |")
+    loads = [step["load_before"] for one in results for step in one["steps"].values()]
+    lines += ["", f"Load of the machine before a step: {min(loads)} to {max(loads)}."]
     lines += ["", "| files, MB | " + " | ".join(sizes) + " |", "|---|" + "---|" * len(sizes)]
     last = [one.get("files import") or one.get("files import plain") or {} for one in results]
     kinds = dict.fromkeys(kind for held in last for kind in held)
@@ -165,6 +172,11 @@ def table(results: list[Report]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _part(found: Report) -> str:
+    """How much of a step was done before it was stopped."""
+    return f" ({found['done']:,} of {found['total']:,})" if "done" in found else " (a part)"
+
+
 def draw(results: list[Report], path: Path) -> None:
     """A picture: seconds and peak memory over the number of photographs, a line a step."""
     import matplotlib
@@ -173,14 +185,18 @@ def draw(results: list[Report], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 5))
-    for step, (_, _, words) in STEPS.items():
-        if step == "photographs":
-            continue
+    shown = [step for step in STEPS if step != "photographs"]
+    for number, step in enumerate(shown):
         found = [(one["images"], one["steps"][step]) for one in results if step in one["steps"]]
+        colour = pyplot.get_cmap("tab20")(number)
         whole = [(count, one) for count, one in found if "stopped" not in one]
-        counts = [count for count, _ in whole]
-        left.plot(counts, [one.get("step_s", one["wall_s"]) for _, one in whole], marker="o", label=words)
-        right.plot(counts, [one["peak_mb"] for _, one in whole], marker="o")
+        parts = [(count, one) for count, one in found if "stopped" in one]
+        counts, seconds = [count for count, _ in whole], [_seconds(one) for _, one in whole]
+        left.plot(counts, seconds, marker="o", label=STEPS[step][2], color=colour)
+        right.plot([count for count, _ in found], [one["peak_mb"] for _, one in found], color=colour)
+        for some, inside in ((whole, colour), (parts, "white")):  # a part of a step is hollow
+            places = [count for count, _ in some], [one["peak_mb"] for _, one in some]
+            right.scatter(*places, color=inside, edgecolors=[colour], zorder=3)
     for axes, title in ((left, "seconds"), (right, "peak memory, MB")):
         axes.set(xscale="log", xlabel="photographs", title=title)
         axes.grid(alpha=0.3)

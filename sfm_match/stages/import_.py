@@ -45,7 +45,7 @@ from sfm_match.matching.acceptance import Verdict
 from sfm_match.options.stages import ImportOptions
 from sfm_match.refine.keypoints import adjust_keypoints, adjusted_before, clear
 from sfm_match.stages.base import Job, ray_pool
-from sfm_match.stages.finished_database import is_as_left, note_left
+from sfm_match.stages.database_state import as_left, note_left
 from sfm_match.stages.listed_matches import iter_matches
 from sfm_match.stages.state import iter_features
 from sfm_match.stages.verify_units import verify_by_workers
@@ -96,11 +96,11 @@ def run(job: Job) -> StageReport:
     digest = fingerprint([inputs, matches.fingerprint, pairs, sorted(features.signatures.items()), ALGORITHM])
     if not job.overwrite:
         _refuse_foreign_database(workspace)
-    if not is_as_left(workspace):
+    if not as_left(workspace):
         _move_aside_if_damaged(workspace)
     if not job.overwrite and read_record(workspace.database, "inputs") == digest:
         workspace.write_record("import", inputs)
-        if not is_as_left(workspace) and not is_edited(workspace.database):  # it was moved, or touched
+        if not as_left(workspace) and not is_edited(workspace.database):  # it was moved, or touched
             note_left(workspace)
         return _report(workspace, options, clock, computed=False)
     if options.verify and options.adjust_keypoints and not job.collection.folder.is_dir():
@@ -291,7 +291,7 @@ def _database_errors(path: Path) -> Iterator[None]:
 def _counted(workspace: Workspace) -> tuple[Counts, dict[str, int]]:
     """What the database holds, and its pairs by their verdicts. Raises DatabaseError."""
     database = workspace.database
-    known = read_record(database, _COUNTED) if is_as_left(workspace) else None
+    known = read_record(database, _COUNTED) if as_left(workspace) else None
     if known is None:
         return count(database), verdicts(database)
     counts, judged = json.loads(known)
@@ -314,7 +314,7 @@ def _report(workspace: Workspace, options: ImportOptions, clock: Clock, *, compu
         detail += f", {adjusted.line()}"
         told += [adjusted.line()] if adjusted.keypoints else []
         facts["adjusted"] = asdict(adjusted)
-    if not computed and not is_as_left(workspace) and is_edited(database):
+    if not computed and not as_left(workspace) and is_edited(database):
         changed = "database.db was changed since, and stays so until --overwrite builds it anew"
         detail += f"; {changed}"
         told.append(changed)

@@ -15,11 +15,11 @@ from sfm_match.store.shard import fingerprint
 
 ROWS = 4  # blocks that stay in memory while the others pass
 
-Part = tuple[tuple[int, int], NDArray[np.int32]]  # two blocks, and (P, 2) pairs of places in the names
+Part = tuple[tuple[int, int], NDArray[np.integer]]  # two blocks, and (P, 2) pairs of places in the names
 
 
 def plan_blocks(
-    folder: Path, expected: str, names: list[str], features: FeatureSet, pairs: NDArray[np.int32]
+    folder: Path, expected: str, names: list[str], features: FeatureSet, pairs: NDArray[np.integer]
 ) -> Iterator[BlockPlan]:
     """Groups pairs by the blocks of their images; what is small is joined.
 
@@ -49,7 +49,7 @@ def plan_blocks(
         yield BlockPlan(path, images, _first_group(block[used]), local)
 
 
-def _parts(block: NDArray[np.int32], pairs: NDArray[np.int32]) -> Iterator[Part]:
+def _parts(block: NDArray[np.int32], pairs: NDArray[np.integer]) -> Iterator[Part]:
     """Pairs by the blocks of their images; a part is made when it is due, so that of millions little more is held."""
     order, key = _in_order(block, pairs)
     cuts = (np.flatnonzero(np.diff(key)) + 1).tolist()
@@ -59,7 +59,7 @@ def _parts(block: NDArray[np.int32], pairs: NDArray[np.int32]) -> Iterator[Part]
         yield (int(block[part[0]].min()), int(block[part[0]].max())), part
 
 
-def _in_order(block: NDArray[np.int32], pairs: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.integer]]:
+def _in_order(block: NDArray[np.int32], pairs: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.integer]]:
     """(P,) places of the pairs in the order in which they go, and (P,) a number for the two blocks of each then."""
     here, there = block[pairs[:, 0]], block[pairs[:, 1]]
     row, key = np.minimum(here, there), np.maximum(here, there)

@@ -44,8 +44,8 @@ from sfm_match.job.workspace import Workspace
 from sfm_match.options.stages import ReconstructOptions
 from sfm_match.signals import removed_if_stopped
 from sfm_match.stages.base import Job
+from sfm_match.stages.database_state import as_left, note_left
 from sfm_match.stages.earlier_models import move_aside_if_damaged, read_summary, refuse_foreign_models
-from sfm_match.stages.finished_database import is_as_left, note_left
 from sfm_match.stages.model_lines import model_lines, placed
 from sfm_match.store.model_record import NAME as _SUMMARY
 from sfm_match.store.model_record import changed, digests_below
@@ -161,7 +161,7 @@ def run(job: Job) -> StageReport:
 @contextmanager
 def _unfinished(workspace: Workspace) -> Iterator[Path]:
     """An empty folder, to be renamed to `sparse`, or not to stay."""
-    temporary, as_left = workspace.folder / temporary_name("sparse"), is_as_left(workspace)
+    temporary, was_left = workspace.folder / temporary_name("sparse"), as_left(workspace)
     temporary.mkdir()
     with removed_if_stopped(temporary):
         try:
@@ -170,7 +170,7 @@ def _unfinished(workspace: Workspace) -> Iterator[Path]:
             remove_leftovers(workspace.folder)
             with suppress(sqlite3.Error):  # another program has it open
                 switch_log_off(workspace.database)
-                if as_left:  # COLMAP has switched the log on, which is all that it wrote
+                if was_left:  # COLMAP switches the log on, which changes the file's time
                     note_left(workspace)
 
 

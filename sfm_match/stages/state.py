@@ -311,7 +311,7 @@ def scan_matches(
         if head.fingerprint == expected:
             current.add(path.name)
             matched[places_among(head.pair_codes(rank, features.signatures), codes)[0]] = True
-    passed_over, left = len(listed) - len(codes), codes[~matched]
+    passed_over, left = len(listed) - len(codes), codes[~matched] if matched.any() else codes
     files = frozenset(current)
     return MatchSet(inputs, expected, names, codes, left, passed_over, files, workspace.matches, tuple(damaged))
 

@@ -82,6 +82,13 @@ def _lines(path: Path, names: Sequence[str], *, strict: bool) -> NDArray[np.int6
             except (ValueError, KeyError):
                 if strict:
                     raise UsageError(f"{path}, line {number}: not two images of this collection; {_CURE}") from None
-    here, there = np.frombuffer(flat, np.int32).reshape(-1, 2).T
-    codes = np.minimum(here, there) * np.int64(len(names)) + np.maximum(here, there)
-    return np.unique(codes[here != there])  # a file changed by hand may say things twice
+    del index
+    pairs = np.frombuffer(flat, np.int32).reshape(-1, 2)
+    # in place: these are arrays of millions
+    codes = np.minimum(pairs[:, 0], pairs[:, 1]).astype(np.int64)
+    codes *= len(names)
+    codes += np.maximum(pairs[:, 0], pairs[:, 1])
+    codes.sort()
+    useless = codes // max(len(names), 1) == codes % max(len(names), 1)
+    useless[1:] |= codes[1:] == codes[:-1]  # a file changed by hand may say things twice
+    return codes[~useless] if useless.any() else codes

@@ -3,7 +3,6 @@
 import base64
 import os
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -40,11 +39,11 @@ def test_of_very_many_only_those_that_fit_are_read(tmp_path: Path, monkeypatch: 
         cv2.imwrite(str(tmp_path / name), np.zeros((150, 200, 3), np.uint8))
     read: list[str] = []
 
-    def small(_folder: Path, name: str, *_: Any, **__: Any) -> bytes:
-        read.append(name)
+    def noted(_: Path, name: str, __: Header, *, side: int) -> bytes:
+        read.append(f"{name} {side}")
         return b"jpeg"
 
-    monkeypatch.setattr(module, "_thumbnail", small)
+    monkeypatch.setattr(module, "_thumbnail", noted)
     made = thumbnails(tmp_path, headers, budget=10_000)  # ten of the smallest
     assert (len(read), made.left_out, made.missing) == (10, 30, 0)
     assert {"00.jpg", "39.jpg"} < set(made.pictures)  # from all over

@@ -1,15 +1,13 @@
 """A finished workspace opens without reading its files again, and one that was changed does not."""
 
-import dataclasses
 import os
-from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 import sfm_match
-from sfm_match.colmap.database_check import check_database
 from sfm_match.stages import import_, state
 from sfm_match.store.shard import ShardError
 
@@ -24,21 +22,22 @@ def made(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return work
 
 
-def _noting(read: Callable[[Path], Any], note: Callable[[Path], None]) -> Callable[[Path], Any]:
-    def noted(path: Path) -> Any:
-        note(path)
-        return read(path)
-
-    return noted
-
-
 def opened(work: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """Which files' heads were read, and `database` where it was read whole. Everything is up to date."""
     seen: set[str] = set()
-    for name in ("read_index", "read_head"):
-        monkeypatch.setattr(state, name, _noting(getattr(state, name), lambda path: seen.add(path.parent.name)))
-    check = _noting(check_database, lambda _: seen.add("database"))
-    monkeypatch.setattr(import_, "check_database", check)
+
+    def watched(module: ModuleType, function: str, what: str) -> None:
+        read = getattr(module, function)
+
+        def noted(path: Path) -> Any:
+            seen.add(what)
+            return read(path)
+
+        monkeypatch.setattr(module, function, noted)
+
+    watched(state, "read_index", "features")
+    watched(state, "read_head", "matches")
+    watched(import_, "check_database", "database")
     reports = sfm_match.run(images, work, **OPTIONS)
     monkeypatch.undo()
     assert [(one.stage, one.done) for one in reports] == [(one.stage, 0) for one in reports]
@@ -63,14 +62,13 @@ def test_what_was_touched_is_read_once(kind: str, made: Path, rendered: Path, mo
 
 def test_what_is_kept_says_what_the_files_say(made: Path) -> None:
     results = sfm_match.open(made)
-    kept: list[Any] = [results.feature_set, results.match_set]
+    kept = results.feature_set, results.match_set
     for folder in ("features", "matches"):
         (made / f"{folder}.state").unlink()
     again = sfm_match.open(made)
-    for one, other in zip(kept, [again.feature_set, again.match_set], strict=True):
-        assert vars(one).keys() >= {"damaged"}
-        for name in (field.name for field in dataclasses.fields(one)):
-            mine, theirs = getattr(one, name), getattr(other, name)
+    for one, other in zip(kept, (again.feature_set, again.match_set), strict=True):
+        for name, mine in vars(one).items():
+            theirs = getattr(other, name)
             assert (mine == theirs).all() if hasattr(mine, "shape") else mine == theirs, name
     assert not (made / "features.state").exists()  # nothing is written where nobody holds the workspace
 
