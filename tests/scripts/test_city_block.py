@@ -96,7 +96,8 @@ def test_points_are_seen_where_nothing_hides_them(tmp_path: Path) -> None:
     matches = geometry.inlier_matches
     assert 50 < len(matches) == len(set(matches[:, 0])) == len(set(matches[:, 1]))
     k = np.linalg.inv(intrinsics())
-    a, b = (np.column_stack((side, np.ones(len(side)))) @ k.T for side in (first[matches[:, 0]], second[matches[:, 1]]))
+    sides = first[matches[:, 0]], second[matches[:, 1]]
+    a, b = (np.column_stack((side, np.ones(len(side)))).astype(np.float64) @ k.T for side in sides)
     assert geometry.E is not None
     lines = np.asarray(a, np.float64) @ np.asarray(geometry.E.T, np.float64)
     off = np.abs((b * lines).sum(axis=1)) / np.linalg.norm(lines[:, :2], axis=1) * FOCAL
