@@ -6,7 +6,7 @@ and a pair that makes one point of them is wrong.
 """
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from functools import lru_cache, partial
 from itertools import pairwise
@@ -15,7 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sfm_match.colmap.components import Component, components
 from sfm_match.colmap.partial_database import Source
+from sfm_match.job.log import LOGGER
 
 _LEAST = 0.02  # of a pair's matches must be contradicted for it to be doubted
 _APART = 0.02  # of the image's extent: nearer to one another, two keypoints may be of one point
@@ -52,6 +54,16 @@ def contradicted(database: Path, inliers: Mapping[tuple[str, str], int]) -> set[
             for number, (a, b, matches) in zip(order.tolist(), source.each(), strict=True)
             if not tracks.grown((a, points(a)), (b, points(b)), matches)
         }
+
+
+def trusted_components(database: Path, names: Sequence[str], least: int) -> tuple[list[Component], int]:
+    """`components` without the pairs that are `contradicted`, and how many those are."""
+    found = components(database, names, least)
+    doubted = {pair for component in found for pair in contradicted(database, component.inliers)}
+    if doubted:
+        LOGGER.info("%d pairs contradict stronger ones and are not used: their places look alike", len(doubted))
+        found = components(database, names, least, doubted)
+    return found, len(doubted)
 
 
 def _points(connection: sqlite3.Connection, image: int) -> _Points:
