@@ -42,11 +42,8 @@ def contradicted(database: Path, inliers: Mapping[tuple[str, str], int]) -> set[
         source = Source.of(connection, inliers)
         order = np.argsort(-source.counts, kind="stable")
         source = Source(connection, source.pairs[order], source.counts[order])
-        query = "SELECT rows FROM keypoints WHERE image_id = ?"
-        counts = {
-            image: connection.execute(query, (image,)).fetchone()[0] for image in np.unique(source.pairs).tolist()
-        }
-        if sum(counts.values()) > _MOST:
+        counts = _keypoints(connection, np.unique(source.pairs).tolist())
+        if sum(counts.values()) > _MOST or 0 in counts.values():
             return set()
         tracks, points, names = _Tracks(counts), lru_cache(_CACHED)(partial(_points, connection)), list(inliers)
         return {
@@ -64,6 +61,13 @@ def trusted_components(database: Path, names: Sequence[str], least: int) -> tupl
         LOGGER.info("%d pairs contradict stronger ones and are not used: their places look alike", len(doubted))
         found = components(database, names, least, doubted)
     return found, len(doubted)
+
+
+def _keypoints(connection: sqlite3.Connection, images: Sequence[int]) -> dict[int, int]:
+    """How many each of some images has."""
+    query = "SELECT rows FROM keypoints WHERE image_id = ?"
+    rows = {image: connection.execute(query, (image,)).fetchone() for image in images}
+    return {image: int(row[0]) if row else 0 for image, row in rows.items()}
 
 
 def _points(connection: sqlite3.Connection, image: int) -> _Points:

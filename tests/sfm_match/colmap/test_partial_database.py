@@ -90,7 +90,7 @@ def test_pairs_that_are_not_accepted_stay_behind(tmp_path: Path) -> None:
 def test_the_mapper_makes_the_same_of_both(tmp_path: Path) -> None:
     path = places(tmp_path / "all.db")
     every, pairs = found(path)
-    poses = []
+    poses: list[dict[int, np.ndarray]] = []
     for database in (path, own_database(path, tmp_path / "one.db", every[2], pairs)):
         options = pycolmap.IncrementalPipelineOptions()
         options.image_names = every[2].names
