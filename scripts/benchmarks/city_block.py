@@ -364,7 +364,11 @@ def table(rows: list[dict[str, Any]]) -> str:
                 for key in ("rotation_deg", "position_m")
             ]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, ""])
+    loads = [value for row in rows for pair in row["load"] if pair for value in pair]
+    told = (
+        f"Load of the machine while it was measured, on {os.cpu_count()} cores: {min(loads):.1f} to {max(loads):.1f}."
+    )
+    return "\n".join([*lines, "", told, ""])
 
 
 def main() -> None:

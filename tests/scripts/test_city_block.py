@@ -149,4 +149,6 @@ def test_a_step_is_done_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_the_table_tells_a_mapper_that_did_not_end() -> None:
     row: dict[str, Any] = {"views": 1000, "pairs": 12345, "method": "COLMAP SIFT", "mapper": "incremental"}
     row |= {"stages": {"extract": (1.0, 2.0), "match": (3.0, 4.0)}, "longer_than": 60.0, "seconds": [4.0, 6.0]}
+    row |= {"load": [[0.5, 1.25], None]}
     assert "| 1,000 | 12,345 | COLMAP SIFT | incremental | 4 | over 60 | – |" in table([row])
+    assert "cores: 0.5 to 1.2." in table([row])
