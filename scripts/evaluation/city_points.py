@@ -20,6 +20,7 @@ _REACH = 35.0  # metres, up to which a point is seen
 _SEEN, _NOISE = 0.6, 0.4  # share of the points that are found; pixels, in x and in y
 _MOST = 2000  # keypoints of a view
 _LEAST = 15  # matches of a pair
+_SAMPLED = 16  # of so many points one tells which views share most
 _OVERLAP, _NEIGHBOURS = 10, 10
 
 
@@ -97,9 +98,9 @@ def _pairs(seen: Sequence[NDArray[np.int64]], points: int) -> Iterator[tuple[int
     count = len(seen)
     steps = sorted({*range(1, _OVERLAP + 1), *(1 << k for k in range(_OVERLAP))})
     chosen = {(a, a + step) for a in range(count) for step in steps if a + step < count}
-    sees = np.zeros((count, points), np.float32)
+    sees = np.zeros((count, points // _SAMPLED + 1), np.float32)
     for number, ids in enumerate(seen):
-        sees[number, ids] = 1
+        sees[number, ids[ids % _SAMPLED == 0] // _SAMPLED] = 1
     for a in range(count):
         shared = sees @ sees[a]
         shared[max(0, a - _OVERLAP) : a + _OVERLAP + 1] = 0

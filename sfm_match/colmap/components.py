@@ -1,6 +1,6 @@
 """Images that accepted pairs connect: each such set is mapped on its own."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,15 +19,21 @@ class Component:
     inliers: dict[tuple[str, str], int]  # of each accepted pair
 
 
-def components(database: Path, names: Sequence[str], least: int) -> list[Component]:
+def components(
+    database: Path, names: Sequence[str], least: int, without: Collection[tuple[str, str]] = ()
+) -> list[Component]:
     """Of the accepted pairs of a database and the frames of its rigs, the largest first.
 
     Args:
         database: with two-view geometries.
         names: of its images.
         least: images of a component.
+        without: pairs that do not count, as the `inliers` of components have them.
     """
     accepted = verified_inliers(database, names)
+    if without:
+        left_out = set(without)
+        accepted = accepted[[(names[i], names[j]) not in left_out for i, j in accepted[:, :2].tolist()]]
     graph = Graph(len(names), np.concatenate((accepted[:, :2], frames(database, names))))
     partners = np.bincount(graph.edges.ravel(), minlength=len(names))
     component = graph.components()

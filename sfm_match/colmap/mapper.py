@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING
 
 from sfm_match.colmap import hush_colmap
 from sfm_match.colmap.cameras import all_given, cameras_of_exif, given_cameras
-from sfm_match.colmap.components import Component, components
+from sfm_match.colmap.components import Component
 from sfm_match.colmap.exif_doubt import agreeing, camera_of, contradictions, doubted, headers_without, without_focals
 from sfm_match.colmap.georeference import position_priors, reference_of
 from sfm_match.colmap.mapper_options import CAREFUL, FAST, Pace, global_options, incremental_options
 from sfm_match.colmap.partial_database import own_database
 from sfm_match.colmap.plausibility import LEAST_JUDGED, far_from_exif, far_from_gps, keep_earned
+from sfm_match.colmap.repeated_structure import trusted_components
 from sfm_match.colmap.robust_bundle_adjustment import ONE_ROUND, TOLERANCES, refine_robustly, spread
 from sfm_match.colmap.thinning import thinned
 from sfm_match.colmap.triangulation import triangulated
@@ -37,7 +38,7 @@ from sfm_match.options.stages import ReconstructOptions
 if TYPE_CHECKING:
     import pycolmap
 
-ALGORITHM = 6  # raise it when the same database and options come to give other models
+ALGORITHM = 7  # raise it when the same database and options come to give other models
 TRIES = 3  # with other seeds, where images are missing, a place fell apart, or EXIF or GPS contradict
 _ENOUGH = 0.9  # of the images that could be registered
 _EXPLAINED = 0.99  # of the inliers of accepted pairs, which lie between images of one model
@@ -124,8 +125,9 @@ def map_components(
     models: list[pycolmap.Reconstruction] = []
     dropped: dict[str, int] = {}
     contradicted: dict[str, str] = {}
-    found = components(database, sorted(headers), options.min_model_size)
-    pairs = sum(len(component.inliers) for component in found)
+    with clock.on("map"):
+        found, doubted = trusted_components(database, sorted(headers), options.min_model_size)
+    pairs = None if doubted else sum(len(component.inliers) for component in found)
     for component in found:
         with clock.on("map"):
             its = own_database(database, _next(job, ".db"), component, pairs)

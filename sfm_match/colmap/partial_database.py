@@ -61,19 +61,19 @@ class Source:
             yield a, b, matches_of(data).astype(np.int64)
 
 
-def own_database(database: Path, copy: Path, component: Component, pairs: int) -> Path:
+def own_database(database: Path, copy: Path, component: Component, pairs: int | None) -> Path:
     """A copy of what a database holds of a component, for the mappers that map this alone.
 
     Args:
         database: as `import` leaves it.
         copy: path of the new one; no file is there.
         component: with all images of each frame that it has one of.
-        pairs: accepted ones of the database.
+        pairs: accepted ones of the database; None: some of them are not to be used.
 
     Returns:
         `copy`, or, where the component has many of the pairs, `database`, and no file.
     """
-    if len(component.inliers) > _FEW * pairs:
+    if pairs is not None and len(component.inliers) > _FEW * pairs:
         return database
     with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(copy)) as target:
         numbers = sorted(_numbers(source, component.names).values())

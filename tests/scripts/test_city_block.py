@@ -96,10 +96,12 @@ def test_points_are_seen_where_nothing_hides_them(tmp_path: Path) -> None:
     matches = geometry.inlier_matches
     assert 50 < len(matches) == len(set(matches[:, 0])) == len(set(matches[:, 1]))
     k = np.linalg.inv(intrinsics())
-    sides = first[matches[:, 0]], second[matches[:, 1]]
-    a, b = (np.column_stack((side, np.ones(len(side)))).astype(np.float64) @ k.T for side in sides)
     assert geometry.E is not None
-    lines = np.asarray(a, np.float64) @ np.asarray(geometry.E.T, np.float64)
+    a, b = (
+        np.column_stack((side, np.ones(len(side)))).astype(np.float64) @ k.T
+        for side in (first[matches[:, 0]], second[matches[:, 1]])
+    )
+    lines = a @ np.asarray(geometry.E, np.float64).T
     off = np.abs((b * lines).sum(axis=1)) / np.linalg.norm(lines[:, :2], axis=1) * FOCAL
     assert 0.1 < np.median(off) < 1.0 and off.max() < 4
     alone = City.of([board(0.0, 0, False, width=2.0)])
@@ -134,7 +136,7 @@ def test_errors_are_those_after_a_similarity(tmp_path: Path) -> None:
     found = judged(tmp_path, truth)
     assert (found["registered"], found["models"], found["largest"]) == (8, 1, 8)
     assert found["rotation_deg"]["median"] < 1e-3 and abs(found["rotation_deg"]["worst"] - 2) < 1e-3
-    assert found["position_m"]["worst"] < 1e-3
+    assert found["position_m"]["worst"] < 1e-3 and found["off"] == 1
     assert judged(tmp_path / "none", truth) == {"registered": 0, "models": 0}
 
 
@@ -147,4 +149,6 @@ def test_a_step_is_done_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_the_table_tells_a_mapper_that_did_not_end() -> None:
     row: dict[str, Any] = {"views": 1000, "pairs": 12345, "method": "COLMAP SIFT", "mapper": "incremental"}
     row |= {"stages": {"extract": (1.0, 2.0), "match": (3.0, 4.0)}, "longer_than": 60.0, "seconds": [4.0, 6.0]}
+    row |= {"load": [[0.5, 1.25], None]}
     assert "| 1,000 | 12,345 | COLMAP SIFT | incremental | 4 | over 60 | – |" in table([row])
+    assert "cores: 0.5 to 1.2." in table([row])

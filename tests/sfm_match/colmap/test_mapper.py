@@ -11,7 +11,7 @@ import pytest
 from jobs import NAMES, accepted_database
 
 from sfm_match.colmap import mapper
-from sfm_match.colmap.components import components
+from sfm_match.colmap.components import Component, components
 from sfm_match.colmap.mapper import map_components
 from sfm_match.colmap.mapper_options import CAREFUL, FAST
 from sfm_match.colmap.plausibility import Kept
@@ -91,6 +91,8 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Runs]:
     monkeypatch.setattr(pycolmap, "global_mapping", lambda *_, options: {0: Model(list(options.image_names))})
     monkeypatch.setattr(mapper, "cameras_of_exif", lambda _: {1})
     monkeypatch.setattr(mapper, "camera_of", lambda _: {})  # no doubts about EXIF
+    monkeypatch.setattr(mapper, "trusted_components", lambda *given: (components(*given), 0))
+    monkeypatch.setattr(mapper, "own_database", lambda database, *_: database)
     monkeypatch.setattr(mapper, "thinned", lambda _, copy, __: copy if found.of_few else None)
     monkeypatch.setattr(mapper, "triangulated", lambda model, *_: model)
     monkeypatch.setattr(mapper, "keep_earned", lambda model, _: Kept(model, {}))
@@ -295,3 +297,24 @@ def test_databases_of_few_matches_do_not_pile_up(runs: Runs, tmp_path: Path, mon
     assert made
     assert not any(path.exists() for path in made)
     assert len(runs.databases) > 1  # each with a folder of its own
+
+
+@pytest.mark.parametrize("doubted", [0, 1])
+def test_components_are_mapped_from_databases_of_their_own(
+    doubted: int, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which are gone afterwards. Where pairs are not to be used, no component is mapped from the whole database."""
+    asked: list[int | None] = []
+
+    def own(_: Path, copy: Path, __: Component, pairs: int | None) -> Path:
+        asked.append(pairs)
+        copy.touch()
+        return copy
+
+    monkeypatch.setattr(mapper, "trusted_components", lambda *given: (components(*given), doubted))
+    monkeypatch.setattr(mapper, "own_database", own)
+    runs.found = {(7, False): [Model(NAMES[:3])]}
+    mapped(tmp_path, pairs=[(0, 1), (1, 2), (0, 2), (5, 6), (6, 7), (5, 7)])
+    assert asked == [None if doubted else 6] * 2
+    assert "a.db" not in runs.databases
+    assert not list((tmp_path / "out").glob("*.db"))

@@ -3,7 +3,6 @@
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pycolmap
@@ -91,7 +90,7 @@ def test_pairs_that_are_not_accepted_stay_behind(tmp_path: Path) -> None:
 def test_the_mapper_makes_the_same_of_both(tmp_path: Path) -> None:
     path = places(tmp_path / "all.db")
     every, pairs = found(path)
-    poses: list[dict[str, Any]] = []
+    poses: list[dict[int, np.ndarray]] = []
     for database in (path, own_database(path, tmp_path / "one.db", every[2], pairs)):
         options = pycolmap.IncrementalPipelineOptions()
         options.image_names = every[2].names
