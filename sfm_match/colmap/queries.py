@@ -34,6 +34,7 @@ _COLUMNS = {  # table -> all that COLMAP and we read of it
 _OWN = (TABLE, PAIRS, "sfm_match_images")
 _LONG = 64  # characters of a digest; those of before were shorter and knew of large tables only how much there is
 _BEFORE = {"keypoints": "image_id, rows", "two_view_geometries": "pair_id, rows"}
+_PATIENCE = 60  # seconds for those who read a database
 MOST_IMAGES = 2147483647  # COLMAP's pair_id = this * first image_id + second image_id
 
 
@@ -123,6 +124,24 @@ def seal(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection, connection:
         write_records(connection, {CONTENT: digest})
     switch_log_off(path)
+
+
+def switch_log_on(path: Path) -> None:
+    """As COLMAP does when it opens a database, where it fails at once if somebody reads it: here that is waited for.
+
+    With the log on, COLMAP opens it beside readers, such as a report or `doctor`.
+
+    Raises:
+        sqlite3.Error: it is still read after a minute, or cannot be written.
+    """
+    with closing(sqlite3.connect(path, timeout=1)) as connection:
+        for left in reversed(range(_PATIENCE)):  # a second at a time: Python acts on signals in between
+            try:
+                connection.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or not left:
+                    raise
 
 
 def switch_log_off(path: Path) -> None:

@@ -33,6 +33,7 @@ from sfm_match.colmap.queries import (
     image_names,
     read_record,
     switch_log_off,
+    switch_log_on,
 )
 from sfm_match.colmap.rigs import recorded_rigs, with_places_of
 from sfm_match.colmap.unregistered import reasons
@@ -124,6 +125,7 @@ def run(job: Job) -> StageReport:
     _check_writable(workspace.database)
     with _unfinished(workspace) as temporary:
         with _colmap_errors(workspace.database):
+            switch_log_on(workspace.database)
             if known is not None:
                 mapped = triangulate(workspace.database, collection.folder, options, temporary, clock)
             else:

@@ -63,3 +63,23 @@ def test_at_every_stage(rendered: Path, tmp_path: Path) -> None:
     assert (tmp_path / "b.jpg").exists()
     assert '"level":"good"' in (work / "report.html").read_text(encoding="utf-8")
     assert not list(work.glob("*.tmp-*"))
+
+
+READER = """
+import sqlite3, sys, time
+connection = sqlite3.connect(f"file:{sys.argv[1]}?mode=ro", uri=True)
+connection.execute("BEGIN")
+connection.execute("SELECT COUNT(*) FROM images").fetchall()
+print("reading", flush=True)
+time.sleep(3)
+"""
+
+
+def test_who_reads_the_database_does_not_stop_the_mapper(workspace: Path) -> None:
+    """COLMAP fails at once where somebody reads a database that it wants to open, as long as its log is off."""
+    command = [sys.executable, "-c", READER, str(workspace / "database.db")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "reading\n"
+        assert sfm_match.reconstruct(workspace, overwrite=True).done == 6
+    assert not list(workspace.glob("database.db-*"))
