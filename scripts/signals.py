@@ -88,7 +88,7 @@ RECONSTRUCT = ["reconstruct", *OF_JOB, "--overwrite"]
 PLACES = {
     "start": Place(RUN, "importlib._bootstrap_external", "SourceFileLoader.exec_module", 60),
     "extract": Place(RUN, "sfm_match.runtime.ort", "OrtSession.run"),
-    "pairs": Place([*RUN, "--pairs", "retrieval"], "sfm_match.stages.image_summaries", "vectors_of"),
+    "pairs": Place([*RUN, "--pairs", "retrieval"], "sfm_match.stages.image_summaries", "_describe"),
     "match": Place(RUN, "sfm_match.stages.match_blocks", "write_block"),
     "import, write": Place(RUN, "sfm_match.stages.import_", "write_images"),
     "import, verify": Place(RUN, "sfm_match.colmap.verification", "estimate_two_view", 5),
