@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pairs import Block
+from pairs.retrieval import first_of_each
 
 KEYPOINTS = 256
 INVERSE_TEMPERATURE = 8.0
@@ -137,9 +138,8 @@ def among_first(ends: NDArray[np.integer], order: NDArray[np.int64], most: int) 
         order: (2K,) of the ends, by image, and within an image as its pairs are to be taken.
         most: of an image.
     """
-    rank = np.arange(len(ends)) - np.searchsorted(ends[order], ends[order])
     kept = np.zeros(len(ends) // 2, bool)
-    kept[order[rank < most] % max(len(kept), 1)] = True
+    kept[first_of_each(ends, order, most) % max(len(kept), 1)] = True
     return kept
 
 

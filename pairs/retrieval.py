@@ -114,13 +114,24 @@ class _Best:
         image = np.concatenate((images[column], self._images.ravel()))
         score = np.concatenate((scores[query[: len(column)], column], self._scores.ravel()))
         order = np.lexsort((image, -score, query))
-        query = query[order]
-        first = order[np.arange(len(order)) - np.searchsorted(query, query) < count]
+        first = first_of_each(query, order, count)
         self._images, self._scores = image[first].reshape(queries, count), score[first].reshape(queries, count)
 
     def told(self) -> tuple[Images, Floats]:
         """As `ranked` yields it."""
         return np.where(np.isfinite(self._scores), self._images, -1).astype(np.int32), self._scores
+
+
+def first_of_each(groups: NDArray[np.integer], order: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """The places in `order` that are among the `most` first ones of their group.
+
+    Args:
+        groups: (K,) the group of each place.
+        order: (K,) places by group, and within a group as they are to be taken.
+        most: of a group.
+    """
+    ordered = groups[order]
+    return order[np.arange(len(order)) - np.searchsorted(ordered, ordered) < most]
 
 
 def _below(scores: Floats) -> Floats:

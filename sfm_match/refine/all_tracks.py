@@ -27,7 +27,6 @@ class Moves:
     """(count, 2) pixels, in a nameless file."""
 
     def __init__(self, count: int, folder: Path) -> None:
-        self.count = count
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - it is open as long as this is
         self._file.truncate(count * _MOVE)
 

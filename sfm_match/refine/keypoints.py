@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pairs.graph import Graph
+from pairs.retrieval import first_of_each
 from sfm_match.colmap.growth import Earlier, restore_keypoints
 from sfm_match.colmap.queries import (
     MOST_IMAGES,
@@ -258,7 +259,5 @@ def _best_of_each(numbers: NDArray[np.int64], matches: NDArray[np.int64]) -> NDA
         mine = [np.flatnonzero((ends >= first) & (ends < first + _AT_ONCE)) for ends in (low, high)]
         pair = np.concatenate(mine)
         ends = np.concatenate((low[mine[0]], high[mine[1]]))
-        order = np.lexsort((-matches[pair], ends))
-        ends = ends[order]
-        kept[pair[order[np.arange(len(ends)) - np.searchsorted(ends, ends) < PARTNERS]]] = True
+        kept[pair[first_of_each(ends, np.lexsort((-matches[pair], ends)), PARTNERS)]] = True
     return kept
