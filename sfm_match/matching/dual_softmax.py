@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sfm_match.matching.compiled_sweep import Sweep, kernels, sweep
 from sfm_match.runtime import GRAPHS
 from sfm_match.store.matches import Matches
 
@@ -83,6 +84,26 @@ def match_descriptors(
     """
     if not len(descriptors0) or not len(descriptors1):
         return _EMPTY
+    # half of the threshold: rounding must not lose what the exact test below keeps
+    given = descriptors0, descriptors1, inverse_temperature, 0.5 * threshold
+    compiled = next(iter(kernels().values()), None)
+    row_sums, column_sums, rows, columns, e = _sweep(*given) if compiled is None else sweep(compiled, *given)
+    p = (e / row_sums[rows]) * (e / column_sums[columns])
+    likely = p > threshold
+    rows, columns, p = rows[likely], columns[likely], p[likely]
+    best_of_row = np.zeros(len(descriptors0), np.float32)
+    best_of_column = np.zeros(len(descriptors1), np.float32)
+    np.maximum.at(best_of_row, rows, p)
+    np.maximum.at(best_of_column, columns, p)
+    mutual = (p == best_of_row[rows]) & (p == best_of_column[columns])
+    indices = np.stack((rows[mutual], columns[mutual]), axis=1).astype(np.uint32)
+    return Matches(indices, p[mutual].astype(np.float16))
+
+
+def _sweep(
+    descriptors0: NDArray[np.float32], descriptors1: NDArray[np.float32], inverse_temperature: float, least: float
+) -> Sweep:
+    """As `compiled_sweep.sweep`, where nothing was compiled or the processor has no wide vectors."""
     # without the shift by t of the formula: it cancels in P, and exp(40) is far from float32's end
     right = np.ascontiguousarray(descriptors1.T) * np.float32(inverse_temperature)
     row_sums = np.empty(len(descriptors0), np.float32)
@@ -95,23 +116,12 @@ def match_descriptors(
         sums = e @ across
         row_sums[start : start + ROWS] = sums
         column_sums += down[: len(e)] @ e
-        # half of the threshold: rounding must not lose what the exact test below keeps
-        flat = _true_places(e > (0.5 * threshold) * sums[:, None])
+        flat = _true_places(e > least * sums[:, None])
         rows, columns = np.divmod(flat, e.shape[1])
-        found_rows.append(rows + start)
-        found_columns.append(columns)
+        found_rows.append((rows + start).astype(np.int32))
+        found_columns.append(columns.astype(np.int32))
         found_e.append(e.ravel()[flat])
-    rows, columns, e = (np.concatenate(parts) for parts in (found_rows, found_columns, found_e))
-    p = (e / row_sums[rows]) * (e / column_sums[columns])
-    likely = p > threshold
-    rows, columns, p = rows[likely], columns[likely], p[likely]
-    best_of_row = np.zeros(len(descriptors0), np.float32)
-    best_of_column = np.zeros(len(descriptors1), np.float32)
-    np.maximum.at(best_of_row, rows, p)
-    np.maximum.at(best_of_column, columns, p)
-    mutual = (p == best_of_row[rows]) & (p == best_of_column[columns])
-    indices = np.stack((rows[mutual], columns[mutual]), axis=1).astype(np.uint32)
-    return Matches(indices, p[mutual].astype(np.float16))
+    return row_sums, column_sums, np.concatenate(found_rows), np.concatenate(found_columns), np.concatenate(found_e)
 
 
 def _product(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:

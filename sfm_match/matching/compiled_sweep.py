@@ -1,0 +1,109 @@
+"""`_dual_softmax.c`: one pass over the matrix of a dual softmax. Compiled where the package is installed, if a compiler
+is there; without it `dual_softmax` does the same with numpy and ONNX Runtime, in twice to three times as long.
+"""
+
+import ctypes
+import math
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+# row sums, column sums; of the candidates: rows, columns, E
+Sweep = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]
+_FAILED = ctypes.c_size_t(-1).value
+
+
+class _Problem(ctypes.Structure):
+    """As in the C file."""
+
+    _fields_ = (
+        ("left", ctypes.c_void_p),
+        ("right", ctypes.c_void_p),
+        ("rows", ctypes.c_size_t),
+        ("columns", ctypes.c_size_t),
+        ("dimension", ctypes.c_size_t),
+        ("scale", ctypes.c_float),
+        ("least", ctypes.c_float),
+        ("row_sums", ctypes.c_void_p),
+        ("column_sums", ctypes.c_void_p),
+        ("found_rows", ctypes.c_void_p),
+        ("found_columns", ctypes.c_void_p),
+        ("found_e", ctypes.c_void_p),
+        ("capacity", ctypes.c_size_t),
+    )
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    for suffix in EXTENSION_SUFFIXES:
+        path = Path(__file__).with_name(f"_dual_softmax{suffix}")
+        if path.exists():
+            try:
+                library = ctypes.CDLL(str(path))
+            except OSError:  # of another machine, or of another C library
+                return None
+            library.dual_softmax_kernel.restype = ctypes.c_char_p
+            library.dual_softmax_kernel.argtypes = [ctypes.c_size_t]
+            library.dual_softmax_sweep.restype = ctypes.c_size_t
+            library.dual_softmax_sweep.argtypes = [ctypes.c_size_t, ctypes.POINTER(_Problem)]
+            return library
+    return None
+
+
+@cache
+def kernels() -> dict[str, int]:
+    """Numbers of the kernels that this processor can run, by name, the fastest first. None if nothing was compiled."""
+    library, found = _library(), dict[str, int]()
+    number = 0
+    while library and (name := library.dual_softmax_kernel(number)) is not None:
+        if name:
+            found[name.decode()] = number
+        number += 1
+    return found
+
+
+def sweep(
+    kernel: int,
+    descriptors0: NDArray[np.float32],
+    descriptors1: NDArray[np.float32],
+    inverse_temperature: float,
+    least: float,
+) -> Sweep:
+    """With E = exp(t * descriptors0 @ descriptors1.T): its sums, and where it is more than `least` of its row's sum.
+
+    Other threads run meanwhile.
+
+    Args:
+        kernel: a number of `kernels`.
+        descriptors0: (N, D) float32, unit length.
+        descriptors1: (M, D) float32, unit length.
+        inverse_temperature: t, at most 40.
+        least: above 0.
+
+    Raises:
+        MemoryError: there is no memory for a panel of rows and for `descriptors1` once more.
+    """
+    left, right = (np.ascontiguousarray(d, np.float32) for d in (descriptors0, descriptors1))
+    # A row has fewer than 1 / least such places. Pages that are not written to are not there.
+    capacity = len(left) * min(len(right), int(1 / least) + 1)
+    row_sums, column_sums = np.empty(len(left), np.float32), np.empty(len(right), np.float32)
+    rows, columns = np.empty(capacity, np.int32), np.empty(capacity, np.int32)
+    e = np.empty(capacity, np.float32)
+    arrays = (row_sums, column_sums, rows, columns, e)
+    scale = inverse_temperature * math.log2(math.e)
+    problem = _Problem(
+        left.ctypes.data,
+        right.ctypes.data,
+        *(len(left), len(right), left.shape[1]),
+        *(scale, least),
+        *(array.ctypes.data for array in arrays),
+        capacity,
+    )
+    library = _library()
+    found = library.dual_softmax_sweep(kernel, ctypes.byref(problem)) if library else _FAILED
+    if found == _FAILED:
+        raise MemoryError(f"{len(left)} x {len(right)} descriptors")
+    return row_sums, column_sums, rows[:found], columns[:found], e[:found]
