@@ -99,7 +99,7 @@ def _run(facts: Facts) -> str:
 
 def _repairs(facts: Facts) -> Iterator[Advice]:
     if facts.problems:
-        text = "Parts of the workspace cannot be read. Move what is damaged away and run again: it is made anew."
+        text = "Parts of the workspace cannot be read. Run again: what is damaged is moved aside and made anew."
         yield Advice(text, _run(facts))
     if facts.folder is not None and not facts.folder.is_dir():
         yield Advice(f"The photographs are not in {facts.folder} any more, so that none are shown here.")

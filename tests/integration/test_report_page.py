@@ -145,7 +145,7 @@ def test_a_broken_workspace(workspace: Path, page: Page, broken: str) -> None:
     sfm_match.report(workspace)
     page.open(workspace / "report.html", dark=True)
     assert broken in page.evaluate("document.getElementById('failures').textContent")
-    assert "Move what is damaged away" in page.evaluate("document.getElementById('advice').textContent")
+    assert "what is damaged is moved aside" in page.evaluate("document.getElementById('advice').textContent")
 
 
 @needs_browser
