@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 from numpy.typing import NDArray
 
-SCHEMA = 3  # of the files; another number may mean another layout
+SCHEMAS = 3, 4  # of the files; another number may mean another layout
 
 
 def read_features(workspace: Path) -> Iterator[tuple[str, NDArray[Any], NDArray[Any]]]:
@@ -22,8 +22,8 @@ def read_features(workspace: Path) -> Iterator[tuple[str, NDArray[Any], NDArray[
     """
     for path in sorted((workspace / "features").glob("*.h5")):
         with h5py.File(path, "r") as file:
-            if file.attrs["schema"] != SCHEMA:
-                raise ValueError(f"{path}: schema {file.attrs['schema']}, this script reads {SCHEMA}")
+            if file.attrs["schema"] not in SCHEMAS:
+                raise ValueError(f"{path}: schema {file.attrs['schema']}, this script reads {SCHEMAS}")
             offsets = file["offsets"][()]
             for row, name in enumerate(file["names"].asstr()[()]):
                 part = slice(offsets[row], offsets[row + 1])

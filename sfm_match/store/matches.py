@@ -1,4 +1,8 @@
-"""Matches of a block of pairs, packed: one dataset for all pairs, offsets between them."""
+"""Matches of a block of pairs, packed: a dataset a column for all pairs, offsets between them.
+
+Deflate cannot see that the first column mostly climbs by a few; it is stored as the steps from each row to the next.
+With that and a dataset a column, a match takes 3.5 bytes instead of 6.
+"""
 
 import re
 from collections.abc import Callable, Mapping
@@ -64,17 +68,17 @@ class PairBlock(BlockHead):
 def write_block(path: Path, block: PairBlock) -> None:
     counts = np.array([0, *(len(m.indices) for m in block.matches)], np.int64)
     indices = np.concatenate((np.empty((0, 2), np.uint32), *(m.indices for m in block.matches)))
-    if indices.max(initial=0) <= np.iinfo(np.uint16).max:  # as they mostly are: 6 bytes a match, not 10
-        indices = indices.astype(np.uint16)
+    indices = indices.astype(np.uint16 if indices.max(initial=0) <= np.iinfo(np.uint16).max else np.uint32)
     arrays: dict[str, NDArray[Any] | list[str]] = {
         "names": list(block.images),
         "signatures": list(block.images.values()),
         "pairs": block.pairs,
         "offsets": counts.cumsum(),
-        "matches": indices,
+        "first_steps": np.diff(indices[:, 0], prepend=indices.dtype.type(0)),  # of an unsigned type: where one is
+        "second": indices[:, 1],  # below zero it wraps round, and `cumsum` wraps it back
         "scores": np.concatenate((np.empty(0, np.float16), *(m.scores for m in block.matches))),
     }
-    write_shard(path, arrays, {"fingerprint": block.fingerprint})
+    write_shard(path, arrays, {"fingerprint": block.fingerprint}, compressed=("first_steps", "second", "scores"))
 
 
 def check_block(path: Path, counts: Mapping[str, int] | None = None) -> None:
@@ -111,7 +115,7 @@ def read_block(path: Path, counts: Callable[[Mapping[str, str]], Mapping[str, in
     """
     with open_shard(path, COMMAND, unchecked=True) as file:
         head, offsets = _validated(file)
-        indices, scores = file["matches"][()].astype(np.uint32, copy=False), file["scores"][()]
+        indices, scores = _indices(file), file["scores"][()]
         check_probabilities(scores)
         if counts is not None:
             known = counts(head.images)
@@ -121,9 +125,22 @@ def read_block(path: Path, counts: Callable[[Mapping[str, str]], Mapping[str, in
         return PairBlock(head.fingerprint, head.images, head.pairs, matches)
 
 
+def _indices(file: h5py.File) -> NDArray[np.uint32]:
+    """(M, 2)."""
+    if "matches" in file:  # until schema 3
+        return np.asarray(file["matches"][()], np.uint32)
+    steps, second = file["first_steps"][()], file["second"][()]
+    indices = np.empty((len(steps), 2), np.uint32)
+    indices[:, 0] = np.cumsum(steps, dtype=steps.dtype)
+    indices[:, 1] = second
+    return indices
+
+
 def _validated(file: h5py.File) -> tuple[BlockHead, NDArray[np.int64]]:
     """The head of a file, and the (P + 1,) first matches of its pairs. Raises ValueError."""
-    images, count, total = len(file["names"]), len(file["pairs"]), len(file["matches"])
+    images, count, total = len(file["names"]), len(file["pairs"]), len(file["scores"])
+    columns = {"matches": (total, 2)} if "matches" in file else {"first_steps": (total,), "second": (total,)}
+    dtype = "uint16" if file[next(iter(columns))].dtype == np.uint16 else "uint32"
     check_datasets(
         file,
         {
@@ -131,7 +148,7 @@ def _validated(file: h5py.File) -> tuple[BlockHead, NDArray[np.int64]]:
             "signatures": ("string", (images,)),
             "pairs": ("int32", (count, 2)),
             "offsets": ("int64", (count + 1,)),
-            "matches": ("uint16" if file["matches"].dtype == np.uint16 else "uint32", (total, 2)),
+            **{name: (dtype, shape) for name, shape in columns.items()},
             "scores": ("float16", (total,)),
         },
     )

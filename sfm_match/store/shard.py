@@ -16,7 +16,7 @@ import re
 import shutil
 import socket
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
@@ -31,9 +31,11 @@ from sfm_match.signals import removed_if_stopped
 from sfm_match.store.checked_file import CheckedFile, DamagedFile, head_of, is_plain
 from sfm_match.store.regular import open_regular
 
-SCHEMA = 3  # of features and matches files
+SCHEMA = 4  # of features and matches files
+_READABLE = (3, SCHEMA)  # with checksums; 3: matches as they were, features as they are
 UNCHECKED = 2  # the schema before there were checksums
 _LARGE = 1 << 20  # bytes
+_DEFLATE = 4  # of 9 levels: level 9 takes five times as long for a hundredth of the bytes
 DAMAGED = ".damaged"  # ends the name of what could not be read
 TEMPORARY = ".tmp-"  # in the name of what is not finished; deleted when a workspace is opened
 _LEFTOVER = re.compile(
@@ -222,6 +224,7 @@ def write_shard(
     arrays: Mapping[str, NDArray[Any] | list[str]],
     attributes: Mapping[str, Any],
     place: Callable[[Path], AbstractContextManager[Path]] = replacing,
+    compressed: Collection[str] = (),
 ) -> None:
     """Writes one HDF5 file: an array or a list of strings a dataset, metadata in attributes.
 
@@ -230,6 +233,7 @@ def write_shard(
         arrays: its datasets.
         attributes: its metadata.
         place: gives the temporary path and makes it the file: `replacing`, or `unless_there`.
+        compressed: names of one-dimensional datasets that HDF5 shuffles and deflates.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # in memory first: HDF5 can crash the process when the disk is full as it closes a file
@@ -240,6 +244,8 @@ def write_shard(
         for name, values in arrays.items():
             if isinstance(values, list):
                 file.create_dataset(name, data=np.array(values, dtype=object), dtype=h5py.string_dtype())
+            elif name in compressed and len(values):
+                file.create_dataset(name, data=values, chunks=values.shape, shuffle=True, compression=_DEFLATE)
             else:
                 file.create_dataset(name, data=values)
     content = buffer.getbuffer()
@@ -263,10 +269,9 @@ def open_shard(path: Path, command: str, *, unchecked: bool = False) -> Iterator
     checked: CheckedFile | None = None
     try:
         checked = None if unchecked and is_plain(path) else CheckedFile(path)
-        schema = UNCHECKED if checked is None else SCHEMA
         with h5py.File(checked or path, "r") as file:
-            if file.attrs.get("schema") != schema:
-                raise ValueError(f"schema {file.attrs.get('schema')}, this version reads {schema}")
+            if file.attrs.get("schema") not in ((UNCHECKED,) if checked is None else _READABLE):
+                raise ValueError(f"schema {file.attrs.get('schema')}, this version reads {SCHEMA}")
             yield file
     except FileNotFoundError:
         raise ShardError(path, "it is not there any more", command) from None

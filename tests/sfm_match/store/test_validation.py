@@ -55,7 +55,8 @@ def put(name: str, at: object, value: object) -> Change:
 
 def replaced(name: str, values: object) -> Change:
     def change(file: h5py.File) -> None:
-        del file[name]
+        if name in file:
+            del file[name]
         file[name] = values
 
     return change
@@ -71,6 +72,18 @@ def test_files_of_before_are_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_features(before)["b"].descriptors, read_features(now)["b"].descriptors)
     check_unit(before, SIZES)
     check_block(without_checksums(block(tmp_path / "2.h5"), nothing), {"a": 20, "b": 20, "c": 0})
+
+
+def test_matches_in_one_dataset_are_read(tmp_path: Path) -> None:
+    def as_until_schema_3(file: h5py.File) -> None:
+        indices = read_matches(now)[0].indices
+        del file["first_steps"], file["second"]
+        file["matches"] = indices.astype(np.uint16)
+
+    now = block(tmp_path / "0.h5")
+    before = without_checksums(block(tmp_path / "1.h5"), as_until_schema_3)
+    check_block(before, {"a": 20, "b": 20, "c": 0})
+    np.testing.assert_array_equal(read_matches(before)[0].indices, read_matches(now)[0].indices)
 
 
 @pytest.mark.parametrize(
@@ -106,8 +119,8 @@ def test_features_that_cannot_be(tmp_path: Path, change: Change, reason: str) ->
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (put("matches", (4, 1), 21), "matches are of keypoints that do not exist"),
-        (put("matches", (4, 0), 65_535), "matches are of keypoints"),
+        (put("second", 4, 21), "matches are of keypoints that do not exist"),
+        (put("first_steps", 4, 65_000), "matches are of keypoints"),
         (put("scores", 4, np.nan), "scores are not probabilities"),
         (put("scores", 4, 1.5), "scores are not"),
         (put("scores", 4, -0.5), "scores are not"),
@@ -117,6 +130,9 @@ def test_features_that_cannot_be(tmp_path: Path, change: Change, reason: str) ->
         (put("pairs", 1, (1, 0)), "a pair is there twice"),
         (put("offsets", 1, 11), "offsets"),
         (replaced("matches", np.zeros((10, 3), np.uint32)), "matches is uint32 of shape"),
+        (replaced("second", np.zeros(10, np.int64)), "second is int64"),
+        (replaced("second", np.zeros(10, np.uint32)), "second is uint32 of shape"),
+        (replaced("first_steps", np.zeros(9, np.uint16)), "first_steps is uint16 of shape"),
         (replaced("matches", np.zeros((10, 2), np.int64)), "matches is int64"),
         (replaced("pairs", np.zeros((5, 2), np.int32)), "offsets is int64 of shape"),
     ],
@@ -127,12 +143,13 @@ def test_matches_that_cannot_be(tmp_path: Path, change: Change, reason: str) -> 
         check_block(path, {"a": 21, "b": 21, "c": 21})
 
 
-def test_a_dataset_longer_than_the_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_a_dataset_longer_than_the_file(tmp_path: Path, compression: str | None) -> None:
     def change(file: h5py.File) -> None:
-        for name, width in (("matches", (2,)), ("scores", ())):
+        for name in ("first_steps", "second", "scores"):
             dtype = file[name].dtype
             del file[name]
-            file.create_dataset(name, shape=(10**12, *width), dtype=dtype, chunks=(1000, *width))
+            file.create_dataset(name, shape=(10**12,), dtype=dtype, chunks=(1000,), compression=compression)
 
     path = without_checksums(block(tmp_path / "0.h5"), change)
     with pytest.raises(ShardError, match="longer than what is stored"):
@@ -142,7 +159,7 @@ def test_a_dataset_longer_than_the_file(tmp_path: Path) -> None:
 def test_another_program_wrote_into_a_file_with_checksums(tmp_path: Path) -> None:
     path = block(tmp_path / "0.h5")
     with h5py.File(path, "r+") as file:
-        file["matches"][0] = (7, 7)
+        file["second"][0] = 7
     with pytest.raises(ShardError, match="not as it was written"):
         check_block(path)
     with pytest.raises(ShardError, match="not as it was written"):
