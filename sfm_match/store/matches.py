@@ -1,7 +1,8 @@
 """Matches of a block of pairs, packed: a dataset a column for all pairs, offsets between them.
 
 Deflate cannot see that the first column mostly climbs by a few; it is stored as the steps from each row to the next.
-With that and a dataset a column, a match takes 3.5 bytes instead of 6.
+Probabilities keep 8 significant bits of float16's 11: the others are noise, which nothing compresses. With that and a
+dataset a column, a match takes 3.2 bytes instead of 6.
 """
 
 import re
@@ -76,9 +77,14 @@ def write_block(path: Path, block: PairBlock) -> None:
         "offsets": counts.cumsum(),
         "first_steps": np.diff(indices[:, 0], prepend=indices.dtype.type(0)),  # of an unsigned type: where one is
         "second": indices[:, 1],  # below zero it wraps round, and `cumsum` wraps it back
-        "scores": np.concatenate((np.empty(0, np.float16), *(m.scores for m in block.matches))),
+        "scores": _rounded(np.concatenate((np.empty(0, np.float16), *(m.scores for m in block.matches)))),
     }
     write_shard(path, arrays, {"fingerprint": block.fingerprint}, compressed=("first_steps", "second", "scores"))
+
+
+def _rounded(scores: NDArray[np.float16]) -> NDArray[np.float16]:
+    """To 8 significant bits: within 0.2 %."""
+    return ((scores.view(np.uint16) + 4) & 0xFFF8).view(np.float16)  # a carry goes on into the exponent, as it should
 
 
 def check_block(path: Path, counts: Mapping[str, int] | None = None) -> None:

@@ -74,7 +74,21 @@ def test_matches(tmp_path_factory: pytest.TempPathFactory, counts: list[int], ke
     for read, written in zip(tile.matches, matches, strict=True):
         assert read.indices.dtype == np.uint32
         np.testing.assert_array_equal(read.indices, written.indices)
-        np.testing.assert_array_equal(read.scores, written.scores)
+        np.testing.assert_allclose(read.scores, written.scores, rtol=0.002, atol=1e-6)  # 8 significant bits
+
+
+def test_probabilities_keep_eight_bits(tmp_path: Path) -> None:
+    every = np.arange(0x3C01, dtype=np.uint16).view(np.float16)  # that float16 has from 0 to 1
+    indices = np.arange(2 * len(every), dtype=np.uint32).reshape(-1, 2)
+    write_block(
+        tmp_path / "0.h5",
+        PairBlock("print", {"a": "1:1", "b": "1:1"}, np.array([[0, 1]], np.int32), [Matches(indices, every)]),
+    )
+    read = read_block(tmp_path / "0.h5").matches[0]
+    np.testing.assert_array_equal(read.indices, indices)
+    np.testing.assert_allclose(read.scores[every >= 1e-3], every[every >= 1e-3], rtol=0.002)
+    assert (read.scores[0], read.scores[-1]) == (0, 1)
+    assert len(np.unique(read.scores[every >= 0.5])) == 129
 
 
 @pytest.mark.parametrize(("largest", "stored"), [(65535, "uint16"), (65536, "uint32")])
