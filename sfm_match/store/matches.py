@@ -83,7 +83,7 @@ def write_block(path: Path, block: PairBlock) -> None:
 
 
 def _rounded(scores: NDArray[np.float16]) -> NDArray[np.float16]:
-    """To 8 significant bits: within 0.2 %."""
+    """To 8 significant bits: within 0.4 %."""
     return ((scores.view(np.uint16) + 4) & 0xFFF8).view(np.float16)  # a carry goes on into the exponent, as it should
 
 

@@ -74,7 +74,7 @@ def test_matches(tmp_path_factory: pytest.TempPathFactory, counts: list[int], ke
     for read, written in zip(tile.matches, matches, strict=True):
         assert read.indices.dtype == np.uint32
         np.testing.assert_array_equal(read.indices, written.indices)
-        np.testing.assert_allclose(read.scores, written.scores, rtol=0.002, atol=1e-6)  # 8 significant bits
+        np.testing.assert_allclose(read.scores, written.scores, rtol=0.004, atol=1e-6)  # 8 significant bits
 
 
 def test_probabilities_keep_eight_bits(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_probabilities_keep_eight_bits(tmp_path: Path) -> None:
     )
     read = read_block(tmp_path / "0.h5").matches[0]
     np.testing.assert_array_equal(read.indices, indices)
-    np.testing.assert_allclose(read.scores[every >= 1e-3], every[every >= 1e-3], rtol=0.002)
+    np.testing.assert_allclose(read.scores[every >= 1e-3], every[every >= 1e-3], rtol=0.004)
     assert (read.scores[0], read.scores[-1]) == (0, 1)
     assert len(np.unique(read.scores[every >= 0.5])) == 129
 
