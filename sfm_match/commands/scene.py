@@ -16,6 +16,7 @@ Image = NDArray[np.uint8]
 WIDTH, HEIGHT, FOCAL = 960, 720, 800.0  # pixels
 _TEXELS_PER_METRE = 400
 _SUPERSAMPLING = 2
+_COARSE = 4  # texels
 
 
 @dataclass(frozen=True)
@@ -80,15 +81,20 @@ def _texture(width: float, height: float, rng: np.random.Generator) -> Image:
     """Noise at many scales under shapes and letters: corners at every size, repeated nowhere."""
     w, h = int(width * _TEXELS_PER_METRE), int(height * _TEXELS_PER_METRE)
     ground = np.zeros((h, w, 3), np.float32)
+    small = np.zeros((-(-h // _COARSE), -(-w // _COARSE), 3), np.float32)  # what is smooth is drawn in small
     cell = max(w, h) // 2
     while cell >= 3:
         grid = rng.normal(0, 1, (h // cell + 2, w // cell + 2, 3)).astype(np.float32)
         grid += rng.normal(0, 1, grid.shape[:2])[..., None]
-        layer = cv2.resize(grid, None, fx=cell, fy=cell, interpolation=cv2.INTER_CUBIC)[:h, :w]
-        ground += layer * cell**0.35
+        grid *= cell**0.35
+        onto, scale = (small, cell / _COARSE) if cell >= 8 * _COARSE else (ground, cell)
+        onto += cv2.resize(grid, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)[: len(onto), : onto.shape[1]]
         cell //= 2
-    ground = 128 + 38 * (ground - ground.mean()) / ground.std() + rng.uniform(-30, 30, 3)
-    texture: Image = ground.clip(0, 255).astype(np.uint8)
+    ground += cv2.resize(small, None, fx=_COARSE, fy=_COARSE, interpolation=cv2.INTER_CUBIC)[:h, :w]
+    contrast = 38 / ground.std()
+    ground *= contrast
+    ground += (128 - ground.mean() + rng.uniform(-30, 30, 3)).astype(np.float32)
+    texture: Image = np.clip(ground, 0, 255, out=ground).astype(np.uint8)
     for _ in range(int(18 * width * height) + 6):
         colour = tuple(int(c) for c in rng.integers(0, 256, 3))
         x, y = int(rng.integers(w)), int(rng.integers(h))
@@ -143,8 +149,8 @@ def render(view: View, planes: list[Rectangle]) -> Image:
         texture_height, texture_width = plane.texture.shape[:2]
         x, y = patch.s * texture_width - 0.5, patch.t * texture_height - 0.5
         seen = cv2.remap(plane.texture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        image[patch.where][front] = seen[front]
-        nearest[patch.where][front] = patch.inverse_depth[front]
+        np.copyto(image[patch.where], seen, where=front[..., None])
+        np.copyto(nearest[patch.where], patch.inverse_depth, where=front)
     return np.asarray(cv2.resize(image, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA), np.uint8)
 
 
@@ -177,11 +183,12 @@ def _project(view: View, plane: Rectangle, k: Floats, width: int, height: int) -
         return None
     x = np.arange(left, right)[None] + 0.5
     y = np.arange(top, bottom)[:, None] + 0.5
-    s, t, w = (row[0] * x + row[1] * y + row[2] for row in np.linalg.inv(m))
-    safe = np.where(w > 1e-6, w, 1e-6)
-    return _Patch(
-        (slice(top, bottom), slice(left, right)),
-        np.where(w > 1e-6, w, -1).astype(np.float32),
-        (s / safe).astype(np.float32),
-        (t / safe).astype(np.float32),
-    )
+    # in float32, a texture coordinate is off by some thousandths of a texel
+    s, t, w = ((row[0] * x).astype(np.float32) + (row[1] * y + row[2]).astype(np.float32) for row in np.linalg.inv(m))
+    behind = w <= 1e-6
+    if behind.any():
+        w[behind] = 1e-6
+    s /= w
+    t /= w
+    w[behind] = -1
+    return _Patch((slice(top, bottom), slice(left, right)), w, s, t)
