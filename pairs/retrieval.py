@@ -18,8 +18,8 @@ Floats = NDArray[np.float32]
 Images = NDArray[np.int32]
 Forbidden = Callable[[Images], NDArray[np.bool_]]
 NUM_IMAGES = 20
-_CELLS = 1 << 24  # of a block of scores, or of vectors; 64 MB
-_ROWS = 1 << 12  # queries that are asked for together
+_CELLS = 1 << 22  # of a block of scores, or of vectors: 16 MB, and some copies
+_ROWS = 1 << 11  # queries that are asked for together
 
 
 class Vectors(Protocol):

@@ -6,6 +6,7 @@ that it is in: `<` is not in it.
 
 import json
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -18,7 +19,7 @@ from sfm_match.job.workspace import Workspace
 from sfm_match.reporting.collect import content
 from sfm_match.reporting.facts import read_facts
 from sfm_match.store.regular import open_regular
-from sfm_match.store.shard import fingerprint, sha256_of, write_text
+from sfm_match.store.shard import fingerprint, replacing, sha256_of
 
 FORMAT = 2  # raise it when the same workspace comes to give another page
 _GENERATOR = '<meta name="generator" content="sfm-match'
@@ -55,10 +56,12 @@ def write_report(workspace: Workspace, *, replace: bool = False) -> Written:
     inputs = inputs_of(workspace)  # first: what changes from now on makes the report out of date
     facts = read_facts(workspace)
     data = content(facts, time.strftime("%Y-%m-%d %H:%M"))
-    text = page(data, inputs)
-    write_text(workspace.report, text)
+    size = 0
+    with replacing(workspace.report) as temporary, temporary.open("wb") as out:
+        for piece in _pieces(data, inputs):
+            size += out.write(piece.encode())
     told = data["verdict"]
-    return Written(workspace.report, len(facts.names), facts.registered, told["level"], told["title"], len(text))
+    return Written(workspace.report, len(facts.names), facts.registered, told["level"], told["title"], size)
 
 
 def refuse_foreign(workspace: Workspace) -> None:
@@ -98,28 +101,45 @@ def page(data: dict[str, Any], inputs: str) -> str:
         data: what `collect.content` makes.
         inputs: digest of what it was made from.
     """
+    return "".join(_pieces(data, inputs))
+
+
+def _pieces(data: dict[str, Any], inputs: str) -> Iterator[str]:
+    """The file, a piece after the other: of thousands of images all of it, several times over, is much memory."""
     assets = files("sfm_match.reporting") / "assets"
     # the licence of three.js asks to be in every copy
     three = f"/*\n{_read(assets, 'three.LICENSE')}*/\n{_read(assets, 'three.min.js')}"
     scripts = [three, *(_read(assets, name) for name in _SCRIPTS)]
-    parts = {
-        "inputs": inputs,
-        "version": __version__,
-        "style": _read(assets, "page.css"),
+    parts: dict[str, Iterable[str]] = {
+        "inputs": [inputs],
+        "version": [__version__],
+        "style": [_read(assets, "page.css")],
         "data": as_json(data),
-        "scripts": "\n".join(f"<script>\n{script}\n</script>" for script in scripts),
+        "scripts": ["\n".join(f"<script>\n{script}\n</script>" for script in scripts)],
     }
     first, *others = _read(assets, "page.html").split("{{")
-    made = [first]
+    yield first
     for piece in others:  # names are not looked for in what is filled in
         name, _, rest = piece.partition("}}")
-        made += [parts[name], rest]
-    return "".join(made)
+        yield from parts[name]
+        yield rest
 
 
-def as_json(data: dict[str, Any]) -> str:
-    """JSON that may stand in HTML: ASCII, without `<`, `>` and `&`."""
-    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+def as_json(data: dict[str, Any], levels: int = 2) -> Iterator[str]:
+    """JSON that may stand in HTML: ASCII, without `<`, `>` and `&`. Objects of so many levels in a piece an entry."""
+    separator = "{"
+    for key, value in data.items():
+        yield f"{separator}{_escaped(str(key))}:"
+        if levels > 1 and isinstance(value, dict) and value:
+            yield from as_json(value, levels - 1)
+        else:
+            yield _escaped(value)
+        separator = ","
+    yield "}"
+
+
+def _escaped(value: Any) -> str:
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 

@@ -55,12 +55,13 @@ def test_hostile_names_stay_data() -> None:
 
 
 def test_json_in_html_is_ascii_without_markup() -> None:
-    text = as_json({"names": HOSTILE, "ü": 1.5})
+    data = {"names": HOSTILE, "ü": 1.5, "a": {"<b>": {"c": [1]}, "d": {}}, "e": {}}
+    text = "".join(as_json(data))
     assert text.isascii()
     assert not set("<>&") & set(text)
-    assert json.loads(text) == {"names": HOSTILE, "ü": 1.5}
+    assert json.loads(text) == data
     with pytest.raises(ValueError, match="JSON"):
-        as_json({"error": float("nan")})
+        list(as_json({"error": float("nan")}))
 
 
 def test_nothing_comes_from_elsewhere(finished: Path) -> None:
