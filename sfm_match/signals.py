@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -47,7 +47,7 @@ def received() -> int | None:
 def removed_if_stopped(*paths: Path, remove: Callable[[], None] | None = None) -> Iterator[None]:
     """Files and folders that are not to be left behind when the process ends inside the block, or what removes them."""
     key = object()
-    _unfinished[key] = remove or partial(_remove, paths)
+    _unfinished[key] = remove or partial(remove_all, paths)
     try:
         yield
     finally:
@@ -225,7 +225,8 @@ def _not_a_stream(descriptor: int) -> int:
     return moved
 
 
-def _remove(paths: tuple[Path, ...]) -> None:
+def remove_all(paths: Iterable[Path]) -> None:
+    """Files, folders with what is in them, and what is not there."""
     for path in paths:
         if path.is_dir() and not path.is_symlink():
             for _ in range(3):  # a native thread may still be writing into it

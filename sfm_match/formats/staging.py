@@ -1,5 +1,6 @@
 """Files that another program reads: all there, or nothing of them."""
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -7,7 +8,7 @@ from pathlib import Path
 
 from sfm_match.errors import UsageError, quoted
 from sfm_match.results import Results
-from sfm_match.signals import removed_if_stopped
+from sfm_match.signals import remove_all, removed_if_stopped
 from sfm_match.store.shard import commit, temporary_name
 
 _PICTURES = "images"
@@ -32,18 +33,23 @@ def staged(results: Results, out: Path, names: Sequence[str], *, overwrite: bool
     for name in names:
         _refuse(out, name, overwrite=overwrite)
     temporary = out / temporary_name("convert")
-    temporary.mkdir()
-    with removed_if_stopped(temporary):
+    unfinished = [temporary]  # until all is there, what has come into `out` is, too
+    with removed_if_stopped(remove=lambda: remove_all(unfinished)):
         try:
+            temporary.mkdir()
             yield temporary
             others = sorted({path.name for path in temporary.iterdir()} - set(names))
             for name in others:
                 _refuse(out, name, overwrite=overwrite)
             for name in (*others, *names):
                 if (temporary / name).exists():
+                    if not os.path.lexists(out / name):
+                        unfinished.append(out / name)
                     commit(temporary / name, out / name)
-        finally:
             shutil.rmtree(temporary, ignore_errors=True)
+        except BaseException:
+            remove_all(unfinished)
+            raise
 
 
 def _refuse(out: Path, name: str, *, overwrite: bool) -> None:
