@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sfm_match.colmap.chained_rotations import turned_away
 from sfm_match.colmap.components import Component, components
 from sfm_match.colmap.partial_database import Source
 from sfm_match.job.log import LOGGER
@@ -54,9 +55,12 @@ def contradicted(database: Path, inliers: Mapping[tuple[str, str], int]) -> set[
 
 
 def trusted_components(database: Path, names: Sequence[str], least: int) -> tuple[list[Component], int]:
-    """`components` without the pairs that are `contradicted`, and how many those are."""
+    """`components` without the pairs that are `contradicted` or `turned_away`, and how many those are."""
     found = components(database, names, least)
     doubted = {pair for component in found for pair in contradicted(database, component.inliers)}
+    for component in found:
+        believed = {pair: count for pair, count in component.inliers.items() if pair not in doubted}
+        doubted |= turned_away(database, believed)
     if doubted:
         LOGGER.info("%d pairs contradict stronger ones and are not used: their places look alike", len(doubted))
         found = components(database, names, least, doubted)
