@@ -1,7 +1,8 @@
 """Tracks of a whole collection brought to agree, a part of them in memory at a time.
 
 What aligned pairs say grows with the images: of 100,000 it is some gigabytes. It stays in the files of the units, is
-dealt out by tracks to files of some million relations each, and the moves go to a file, too.
+dealt out by tracks to files of some hundred thousand relations each, and the moves go to a
+file, too.
 """
 
 import tempfile
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from sfm_match.refine.track_optimization import Floats, Keypoints, Relations, optimize_tracks
 
 Parts = Callable[[], Iterable[Relations]]
-_AT_ONCE = 1 << 20  # relations: bounds memory
+_AT_ONCE = 1 << 17  # relations: with what is made of them, some 30 MB
 _MOST_FILES = 200  # that are open at a time
 _STEP = 1 << 10  # keypoints: tracks are dealt out by their first one
 _MOVE = 8  # bytes

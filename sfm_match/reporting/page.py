@@ -25,6 +25,7 @@ FORMAT = 2  # raise it when the same workspace comes to give another page
 _GENERATOR = '<meta name="generator" content="sfm-match'
 _INPUTS = '<meta name="sfm-match-inputs" content="'
 _HEAD = 1024  # bytes of a page in which these are
+_AT_ONCE = 256  # entries of a list
 _SCRIPTS = ("base.js", "table.js", "figures.js", "graph.js", "viewer.js", "detail.js", "page.js")  # in this order
 
 
@@ -125,17 +126,22 @@ def _pieces(data: dict[str, Any], inputs: str) -> Iterator[str]:
         yield rest
 
 
-def as_json(data: dict[str, Any], levels: int = 2) -> Iterator[str]:
-    """JSON that may stand in HTML: ASCII, without `<`, `>` and `&`. Objects of so many levels in a piece an entry."""
-    separator = "{"
-    for key, value in data.items():
-        yield f"{separator}{_escaped(str(key))}:"
-        if levels > 1 and isinstance(value, dict) and value:
-            yield from as_json(value, levels - 1)
-        else:
-            yield _escaped(value)
-        separator = ","
-    yield "}"
+def as_json(value: Any) -> Iterator[str]:
+    """JSON that may stand in HTML, in pieces: ASCII, without `<`, `>` and `&`."""
+    if isinstance(value, dict) and value:
+        separator = "{"
+        for key, one in value.items():
+            yield f"{separator}{_escaped(str(key))}:"
+            yield from as_json(one)
+            separator = ","
+        yield "}"
+    elif isinstance(value, list) and len(value) > _AT_ONCE:
+        for start in range(0, len(value), _AT_ONCE):
+            yield "," if start else "["
+            yield _escaped(value[start : start + _AT_ONCE])[1:-1]
+        yield "]"
+    else:
+        yield _escaped(value)
 
 
 def _escaped(value: Any) -> str:

@@ -55,7 +55,13 @@ def test_hostile_names_stay_data() -> None:
 
 
 def test_json_in_html_is_ascii_without_markup() -> None:
-    data = {"names": HOSTILE, "ü": 1.5, "a": {"<b>": {"c": [1]}, "d": {}}, "e": {}}
+    data = {
+        "names": HOSTILE,
+        "ü": 1.5,
+        "a": {"<b>": {"c": [1]}, "d": {}},
+        "e": {},
+        "long": [[n, "<"] for n in range(1000)],
+    }
     text = "".join(as_json(data))
     assert text.isascii()
     assert not set("<>&") & set(text)
