@@ -72,8 +72,8 @@ from sfm_match.images import collection
 from sfm_match.stages import match_blocks
 from sfm_match.store import features, matches
 collection.UNIT_SIZE = match_blocks.BLOCK = 2
-def killed(path, *rest):
-    written(path.with_name(path.name + ".tmp-here-1-1"), *rest)  # half of a write
+def killed(path, *rest, **keywords):
+    written(path.with_name(path.name + ".tmp-here-1-1"), *rest, **keywords)  # half of a write
     os.kill(os.getpid(), signal.SIGKILL)
 written = features.write_shard
 features.write_shard = matches.write_shard = killed
