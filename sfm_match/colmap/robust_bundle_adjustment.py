@@ -22,6 +22,10 @@ TOLERANCES = (1e-3, 1e-4)
 # Of a model whose poses are found with few points, before and after the others are: its scale is near the truth both
 # times. With (1e-4,) at the end AUC@1 degree is the same within 0.0001.
 ONE_ROUND = (1e-3,)
+# Both are of so many images. Where there are more, a bend of a long row of them costs a smaller part of the whole, and
+# it straightens while the cost hardly falls: of a street block of 1,000 views, rotations were off by 0.21 degrees in
+# the median where the last round ended at 1e-3, by 0.10 after 4 more steps, by 0.03 after 40.
+_WHOLE = 100
 GPS_DEVIATION = 5.0  # metres, of a position under the open sky
 Floats = NDArray[np.float64]
 
@@ -64,7 +68,7 @@ def refine_robustly(
         threads: of the solver; -1: one per core.
         priors: positions of images, in metres, that hold the model, too, with a robust loss.
         constant_cameras: whose intrinsics stay in any case.
-        tolerances: of each round: relative change of the cost at which it ends.
+        tolerances: of each round: relative change of the cost at which it ends; of many images a smaller one.
 
     Returns:
         The adjusted model, or `model` itself where the solver found nothing usable.
@@ -81,9 +85,9 @@ def refine_robustly(
     options.ceres.solver_options.max_num_iterations = at_once
     options.ceres.solver_options.num_threads = threads
     config = pycolmap.BundleAdjustmentConfig()
-    for image in refined.images.values():
-        if image.has_pose:
-            config.add_image(image.image_id)
+    registered = [image for image in refined.images.values() if image.has_pose]
+    for image in registered:
+        config.add_image(image.image_id)
     for number in constant_cameras:
         if number in refined.cameras:
             config.set_constant_cam_intrinsics(number)
@@ -94,7 +98,7 @@ def refine_robustly(
         if found is None:
             return model
         width = _STRICT if found.tail > _HEAVY_TAIL else _EFFICIENT
-        options.ceres.solver_options.function_tolerance = tolerance
+        options.ceres.solver_options.function_tolerance = tolerance * min(1.0, _WHOLE / max(len(registered), 1))
         options.ceres.loss_function_scale = max(_LEAST_SCALE, width * found.deviation)
         if not _solved(options, config, refined, priors, -(-_ITERATIONS // at_once)):
             return model

@@ -29,21 +29,29 @@ static float *allocate(size_t count)
 
 #if defined(__x86_64__)
 
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,fma,prefer-vector-width=512")
+/* The functions between are compiled for processors that have these instructions, the others for any. */
+#define PRAGMA(text) _Pragma(#text)
+#if defined(__clang__)
+#define FOR(instructions) PRAGMA(clang attribute push(__attribute__((target(instructions))), apply_to = function))
+#define FOR_ALL _Pragma("clang attribute pop")
+#else
+#define FOR(instructions) _Pragma("GCC push_options") PRAGMA(GCC target(instructions))
+#define FOR_ALL _Pragma("GCC pop_options")
+#endif
+
+FOR("avx512f,avx512dq,avx512bw,avx512vl,fma,prefer-vector-width=512")
 #define WIDTH 16
 #define ROWS 12 /* 24 accumulators of 32 registers */
 #define NAME(x) x##_avx512
 #include "_sweep.h"
-#pragma GCC pop_options
+FOR_ALL
 
-#pragma GCC push_options
-#pragma GCC target("avx2,fma")
+FOR("avx2,fma")
 #define WIDTH 8
 #define ROWS 6 /* 12 accumulators of 16 registers */
 #define NAME(x) x##_avx2
 #include "_sweep.h"
-#pragma GCC pop_options
+FOR_ALL
 
 static int has_avx512(void)
 {
