@@ -18,7 +18,7 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
-from sfm_match.colmap.partial_database import Source
+from sfm_match.colmap.partial_database import Source, points_of
 from sfm_match.colmap.queries import matches_of
 
 _STRONGER = 2  # times the matches of a pair has each of a chain that judges it
@@ -50,12 +50,11 @@ def turned_away(database: Path, inliers: Mapping[tuple[str, str], int]) -> set[t
     """
     names, found = list(inliers), set[tuple[str, str]]()
     with closing(sqlite3.connect(database)) as connection, pycolmap.Database.open(str(database)) as opened:
-        source = Source.of(connection, inliers)
-        order = np.argsort(-source.counts, kind="stable")
-        source = Source(connection, source.pairs[order], source.counts[order])
-        cameras = {camera.camera_id: camera for camera in opened.read_all_cameras()}
-        images = {image.image_id: cameras[image.camera_id] for image in opened.read_all_images()}
-        known = all(images[image].has_prior_focal_length for image in np.unique(source.pairs).tolist())
+        source, order = Source.of(connection, inliers).strongest_first()
+        # not those of all images: there may be hundreds of components
+        numbers = np.unique(source.pairs).tolist()
+        images = {number: opened.read_camera(opened.read_image(number).camera_id) for number in numbers}
+        known = all(camera.has_prior_focal_length for camera in images.values())
         rays = lru_cache(_CACHED)(partial(_rays, connection, images))
         rotations = _rotations(source, rays)
         proven = _proven(source.pairs.tolist(), rotations)
@@ -78,10 +77,8 @@ def turned_away(database: Path, inliers: Mapping[tuple[str, str], int]) -> set[t
 
 
 def _rays(connection: sqlite3.Connection, images: Mapping[int, pycolmap.Camera], image: int) -> _Floats:
-    query = "SELECT data, rows, cols FROM keypoints WHERE image_id = ?"
-    data, rows, columns = connection.execute(query, (image,)).fetchone()
-    points = np.frombuffer(data, np.float32).reshape(rows, columns)[:, :2].astype(np.float64)
-    return np.concatenate((np.asarray(images[image].cam_from_img(points)), np.ones((rows, 1))), axis=1)
+    points = points_of(connection, image).astype(np.float64)
+    return np.concatenate((np.asarray(images[image].cam_from_img(points)), np.ones((len(points), 1))), axis=1)
 
 
 def _rotations(source: Source, rays: _Rays) -> list[_Floats | None]:
@@ -91,16 +88,16 @@ def _rotations(source: Source, rays: _Rays) -> list[_Floats | None]:
     while some := list(islice(rows, _AT_ONCE)):
         numbers, matrices, seen = [], [], []
         for number, (a, b, (data, essential)) in some:
-            matches = matches_of(data)
-            if essential is not None and len(matches):
+            matches, matrix = matches_of(data), np.frombuffer(essential or b"")
+            if len(matrix) and np.isfinite(matrix).all() and len(matches):
                 matches = matches[np.linspace(0, len(matches) - 1, _FEW).astype(np.int64)]
                 numbers.append(number)
-                matrices.append(np.frombuffer(essential).reshape(3, 3))
+                matrices.append(matrix.reshape(3, 3))
                 seen.append((rays(a)[matches[:, 0]], rays(b)[matches[:, 1]]))
         if numbers:
             rotations = _of_essential(np.array(matrices), *np.array(seen).swapaxes(0, 1))
             for number, rotation in zip(numbers, rotations, strict=True):
-                found[number] = rotation if np.isfinite(rotation).all() else None
+                found[number] = rotation
     return found
 
 
@@ -113,7 +110,7 @@ def _of_essential(matrices: _Floats, first: _Floats, second: _Floats) -> _Floats
         matrices: (P, 3, 3).
         first, second: (P, N, 3) of matches.
     """
-    u, _, v = np.linalg.svd(np.where(np.isfinite(matrices), matrices, 0))
+    u, _, v = np.linalg.svd(matrices)
     u, v = (side * np.linalg.det(side)[:, None, None] for side in (u, v))
     quarter = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1.0]])
     both = np.stack((u @ quarter @ v, u @ quarter.T @ v))  # (2, P, 3, 3)
@@ -148,8 +145,7 @@ def _proven(pairs: list[list[int]], rotations: list[_Floats | None]) -> list[boo
 def _seen(source: Source, number: int, rays: _Rays) -> tuple[_Floats, _Floats]:
     """(N, 3) each, unit length: some matches of a pair as both cameras see them."""
     a, b = source.pairs[number].tolist()
-    ((_, _, (data,)),) = Source(source.connection, source.pairs[number : number + 1], source.counts).rows("data")
-    matches = matches_of(data)
+    matches = matches_of(source.row(a, b, "data")[0])
     few = matches[:: max(1, len(matches) // _ENOUGH)]
     first, second = rays(a)[few[:, 0]], rays(b)[few[:, 1]]
     finite = np.isfinite(first).all(axis=1) & np.isfinite(second).all(axis=1)

@@ -49,16 +49,33 @@ class Source:
         pairs = np.array([sorted((ids[a], ids[b])) for a, b in inliers], np.int64).reshape(-1, 2)
         return cls(connection, pairs, np.array(list(inliers.values()), np.int64))
 
+    def strongest_first(self) -> tuple["Source", Rows]:
+        """The same pairs, those with most matches first, and (P,) which one each of them was."""
+        order = np.argsort(-self.counts, kind="stable")
+        return Source(self.connection, self.pairs[order], self.counts[order]), order
+
     def rows(self, columns: str) -> Iterator[tuple[int, int, tuple[Any, ...]]]:
         """Image, image and some columns of each pair."""
-        query = f"SELECT {columns} FROM two_view_geometries WHERE pair_id = ?"
         for a, b in self.pairs.tolist():
-            yield a, b, self.connection.execute(query, (a * MOST_IMAGES + b,)).fetchone()
+            yield a, b, self.row(a, b, columns)
+
+    def row(self, a: int, b: int, columns: str) -> tuple[Any, ...]:
+        """Some columns of a pair."""
+        query = f"SELECT {columns} FROM two_view_geometries WHERE pair_id = ?"
+        found: tuple[Any, ...] = self.connection.execute(query, (a * MOST_IMAGES + b,)).fetchone()
+        return found
 
     def each(self) -> Iterator[tuple[int, int, Rows]]:
         """Image, image and (M, 2) matches of each pair."""
         for a, b, (data,) in self.rows("data"):
             yield a, b, matches_of(data).astype(np.int64)
+
+
+def points_of(connection: sqlite3.Connection, image: int) -> NDArray[np.float32]:
+    """(N, 2) keypoints of an image, pixels."""
+    query = "SELECT data, rows, cols FROM keypoints WHERE image_id = ?"
+    data, rows, columns = connection.execute(query, (image,)).fetchone()
+    return np.frombuffer(data, np.float32).reshape(rows, columns)[:, :2]
 
 
 def own_database(database: Path, copy: Path, component: Component, pairs: int | None) -> Path:

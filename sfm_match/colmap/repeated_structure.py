@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sfm_match.colmap.chained_rotations import turned_away
 from sfm_match.colmap.components import Component, components
-from sfm_match.colmap.partial_database import Source
+from sfm_match.colmap.partial_database import Source, points_of
 from sfm_match.job.log import LOGGER
 
 _LEAST = 0.02  # of a pair's matches must be contradicted for it to be doubted
@@ -40,9 +40,7 @@ def contradicted(database: Path, inliers: Mapping[tuple[str, str], int]) -> set[
         inliers: accepted pairs of names, and how many matches each has.
     """
     with closing(sqlite3.connect(database)) as connection:
-        source = Source.of(connection, inliers)
-        order = np.argsort(-source.counts, kind="stable")
-        source = Source(connection, source.pairs[order], source.counts[order])
+        source, order = Source.of(connection, inliers).strongest_first()
         counts = _keypoints(connection, np.unique(source.pairs).tolist())
         if sum(counts.values()) > _MOST or 0 in counts.values():
             return set()
@@ -76,9 +74,7 @@ def _keypoints(connection: sqlite3.Connection, images: Sequence[int]) -> dict[in
 
 def _points(connection: sqlite3.Connection, image: int) -> _Points:
     """(N, 2) keypoints of an image, in units of their extent."""
-    query = "SELECT data, rows, cols FROM keypoints WHERE image_id = ?"
-    data, rows, columns = connection.execute(query, (image,)).fetchone()
-    points = np.frombuffer(data, np.float32).reshape(rows, columns)[:, :2]
+    points = points_of(connection, image)
     return np.asarray(points / max(1.0, float(np.ptp(points, axis=0).max())), np.float32)
 
 

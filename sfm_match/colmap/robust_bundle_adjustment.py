@@ -26,8 +26,7 @@ ONE_ROUND = (1e-3,)
 # it straightens while the cost hardly falls: of a street block of 1,000 views, rotations were off by 0.21 degrees in
 # the median where the last round ended at 1e-3, by 0.10 after 4 more steps, by 0.03 after 40.
 _WHOLE = 100
-# Iterations of a call, at least, where there are more images: the solver begins each with short steps, which hold
-# bends.
+# Iterations of a call, at least, where there are more images: the first steps of each are short, and leave bends there.
 # One at a time, the same block was at 0.13 degrees after 780 s; in one call, at 0.03 after 460.
 _GROWING = 10
 GPS_DEVIATION = 5.0  # metres, of a position under the open sky

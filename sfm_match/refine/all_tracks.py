@@ -1,8 +1,7 @@
 """Tracks of a whole collection brought to agree, a part of them in memory at a time.
 
 What aligned pairs say grows with the images: of 100,000 it is some gigabytes. It stays in the files of the units, is
-dealt out by tracks to files of some hundred thousand relations each, and the moves go to a
-file, too.
+dealt out by tracks to files of some hundred thousand relations each, and the moves go to a file, too.
 """
 
 import tempfile
