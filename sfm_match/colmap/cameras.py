@@ -1,7 +1,6 @@
 """Which images share a camera, and what is known of it before the reconstruction."""
 
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfm_match.colmap.assigned import NOTHING_ASSIGNED, Assigned, CameraKey
-from sfm_match.colmap.queries import open_for_reading, read_record
+from sfm_match.colmap.queries import open_for_reading, read_value
 from sfm_match.errors import UsageError, nearest, quoted
 from sfm_match.images.files import Header
 from sfm_match.options.stages import ImportOptions
@@ -106,7 +105,7 @@ def plan_cameras(
 
 def given_cameras(database: Path) -> set[int]:
     """camera_ids of the cameras whose intrinsics were given by the user."""
-    return set(json.loads(read_record(database, GIVEN) or "[]"))
+    return read_value(database, GIVEN, set[int]) or set()
 
 
 def all_given(database: Path) -> bool:

@@ -24,6 +24,7 @@ from sfm_match.colmap.queries import (
     content_digest,
     file_state,
     matches_of,
+    ours_as_sealed,
     read_record,
     reading,
 )
@@ -87,6 +88,8 @@ def _checked(path: Path, _: tuple[int, ...]) -> bool:
         raise DamagedDatabase(path, f"it says it is of COLMAP {_words(made_by)}")
     if content_digest(path) == read_record(path, CONTENT):
         return False
+    if not ours_as_sealed(path):
+        raise DamagedDatabase(path, "what sfm-match noted in it is not as it was written")
     with reading(path) as connection:
         nonsense = next(_nonsense(connection), None)
     if nonsense is not None:

@@ -4,20 +4,25 @@ import hashlib
 import itertools
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from sfm_match.errors import SfmMatchError, UsageError
 
+T = TypeVar("T")
+
 TABLE = "sfm_match"  # ours, beside COLMAP's; COLMAP reads past it
 PAIRS = "sfm_match_pairs"  # ours, too: what was seen of each pair (`verification`)
 CONTENT = "content"  # key in it: `content_digest` as import left the database
+_OURS = "ours"  # key in it: digest of our own tables, which nobody else has a reason to change
 _COLUMNS = {  # table -> all that COLMAP and we read of it
     "rigs": "rig_id, ref_sensor_id, ref_sensor_type",
     "rig_sensors": "rig_id, sensor_id, sensor_type, sensor_from_rig",
@@ -61,6 +66,15 @@ def read_record(path: Path, key: str) -> str | None:
     return str(row[0]) if row else None
 
 
+def read_value(path: Path, key: str, kind: type[T]) -> T | None:
+    """A value of our own table that is JSON. Raises DatabaseError, also where it is not of that kind."""
+    value = read_record(path, key)
+    try:
+        return None if value is None else msgspec.json.decode(value, type=kind)
+    except msgspec.MsgspecError as error:
+        raise DamagedDatabase(path, f"{key}: {error}") from error
+
+
 def write_records(connection: sqlite3.Connection, notes: Mapping[str, str]) -> None:
     """Into our own table; the caller commits."""
     connection.execute(f"CREATE TABLE IF NOT EXISTS {TABLE} (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
@@ -97,22 +111,38 @@ def _digest(path: Path, _: tuple[int, ...], full: bool) -> str:
     digest = hashlib.sha256()
     with reading(path) as connection:
         if full:
-            for table in (*_COLUMNS, *(one for one in _OWN if _has(connection, one))):
-                digest.update(table.encode())
-                where = f"WHERE key <> '{CONTENT}'" if table == TABLE else ""
-                columns = _COLUMNS.get(table, "*")
-                for row in connection.execute(f"SELECT {columns} FROM {table} {where} ORDER BY 1, 2"):
-                    digest.update(repr([len(one) if isinstance(one, bytes) else one for one in row]).encode())
-                    for one in row:
-                        if isinstance(one, bytes):
-                            digest.update(one)
-            return digest.hexdigest()
+            return _of_tables(connection, (*_COLUMNS, *_OWN))
         for table in _COLUMNS:
             if table != "matches":
                 digest.update(table.encode())
                 for row in connection.execute(f"SELECT {_BEFORE.get(table, '*')} FROM {table} ORDER BY 1, 2"):
                     digest.update(repr(row).encode())
     return digest.hexdigest()[:16]
+
+
+def _of_tables(connection: sqlite3.Connection, tables: Iterable[str]) -> str:
+    """Digest of those that are there, but for the digests in them."""
+    digest = hashlib.sha256()
+    for table in (one for one in tables if one in _COLUMNS or _has(connection, one)):
+        digest.update(table.encode())
+        where = f"WHERE key NOT IN ('{CONTENT}', '{_OURS}')" if table == TABLE else ""
+        for row in connection.execute(f"SELECT {_COLUMNS.get(table, '*')} FROM {table} {where} ORDER BY 1, 2"):
+            digest.update(repr([len(one) if isinstance(one, bytes) else one for one in row]).encode())
+            for one in row:
+                if isinstance(one, bytes):
+                    digest.update(one)
+    return digest.hexdigest()
+
+
+def ours_as_sealed(path: Path) -> bool:
+    """Whether our own tables are as `seal` left them, or were sealed before it looked at them alone.
+
+    Raises:
+        DatabaseError: the database is damaged, or in use.
+    """
+    sealed = read_record(path, _OURS)
+    with reading(path) as connection:
+        return sealed is None or sealed == _of_tables(connection, _OWN)
 
 
 def seal(path: Path) -> None:
@@ -122,7 +152,7 @@ def seal(path: Path) -> None:
     """
     digest = _digest(path, file_state(path), True)
     with closing(sqlite3.connect(path)) as connection, connection:
-        write_records(connection, {CONTENT: digest})
+        write_records(connection, {CONTENT: digest, _OURS: _of_tables(connection, _OWN)})
     switch_log_off(path)
 
 

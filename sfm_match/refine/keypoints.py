@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,10 +22,9 @@ from pairs.retrieval import first_of_each
 from sfm_match.colmap.growth import Earlier, restore_keypoints
 from sfm_match.colmap.queries import (
     MOST_IMAGES,
-    DamagedDatabase,
     empty_log,
     open_for_reading,
-    read_record,
+    read_value,
     write_records,
 )
 from sfm_match.errors import NothingDone
@@ -72,11 +70,7 @@ class Adjusted:
 
 def adjusted_before(database: Path) -> Adjusted | None:
     """What was done in a database, or None. Raises DamagedDatabase."""
-    note = read_record(database, _NOTE)
-    try:
-        return None if note is None else msgspec.json.decode(note, type=Adjusted)
-    except msgspec.MsgspecError as error:
-        raise DamagedDatabase(database, f"{_NOTE}: {error}") from error
+    return read_value(database, _NOTE, Adjusted)
 
 
 def adjust_keypoints(

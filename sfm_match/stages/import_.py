@@ -29,6 +29,7 @@ from sfm_match.colmap.queries import (
     is_edited,
     is_ours,
     read_record,
+    read_value,
     remove_journals,
     seal,
     write_records,
@@ -291,11 +292,8 @@ def _database_errors(path: Path) -> Iterator[None]:
 def _counted(workspace: Workspace) -> tuple[Counts, dict[str, int]]:
     """What the database holds, and its pairs by their verdicts. Raises DatabaseError."""
     database = workspace.database
-    known = read_record(database, _COUNTED) if as_left(workspace) else None
-    if known is None:
-        return count(database), verdicts(database)
-    counts, judged = json.loads(known)
-    return Counts(**counts), judged
+    known = read_value(database, _COUNTED, tuple[Counts, dict[str, int]]) if as_left(workspace) else None
+    return known or (count(database), verdicts(database))
 
 
 def _report(workspace: Workspace, options: ImportOptions, clock: Clock, *, computed: bool) -> StageReport:

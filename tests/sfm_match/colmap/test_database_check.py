@@ -17,6 +17,7 @@ from sfm_match.colmap.queries import (
     count,
     is_edited,
     read_record,
+    read_value,
     seal,
     write_records,
 )
@@ -52,6 +53,8 @@ NONSENSE = {
     "no table": ("DROP TABLE keypoints",),
     "another name of a column": ("ALTER TABLE images RENAME COLUMN name TO nome",),
     "an old version": ("PRAGMA user_version = 1",),
+    "a record of ours": ("UPDATE sfm_match SET value = 'abd' WHERE key = 'inputs'",),
+    "one more record": ("INSERT INTO sfm_match VALUES ('cameras given', '[1]')",),
 }
 EDITS = {
     "a focal length": ("UPDATE cameras SET prior_focal_length = 1",),
@@ -59,7 +62,6 @@ EDITS = {
     "an inlier": ("UPDATE two_view_geometries SET data = zeroblob(LENGTH(data))",),
     "a match": ("UPDATE matches SET data = zeroblob(LENGTH(data))",),
     "a matrix": ("UPDATE two_view_geometries SET E = NULL",),
-    "a record of ours": ("INSERT INTO sfm_match VALUES ('cameras given', '[1]')",),
 }
 
 
@@ -172,6 +174,22 @@ def test_a_newer_colmap_and_another_program_are_named(database: Path, monkeypatc
             count(database)
         with pytest.raises(DatabaseError, match="another program is writing to it"):
             read_record(database, "inputs")
+
+
+def test_a_database_of_before_is_taken_as_it_is(database: Path) -> None:
+    """It has no digest of our own tables alone."""
+    said(database, "DELETE FROM sfm_match WHERE key = 'ours'")
+    assert check_database(database) is False
+    said(database, "UPDATE sfm_match SET value = 'abd' WHERE key = 'inputs'")
+    assert check_database(database) is True
+
+
+def test_a_value_of_another_kind_is_damage(database: Path) -> None:
+    said(database, "INSERT INTO sfm_match VALUES ('cameras', '{\"!\": [\"single\"]}'), ('cameras given', '[1]')")
+    assert read_value(database, "cameras given", list[int]) == [1]
+    assert read_value(database, "none", list[int]) is None
+    with pytest.raises(DamagedDatabase, match="cameras: "):
+        read_value(database, "cameras", dict[int, list[str]])
 
 
 def test_digests_of_before_are_still_compared(database: Path) -> None:
