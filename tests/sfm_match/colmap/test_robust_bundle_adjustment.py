@@ -122,3 +122,27 @@ def test_few_iterations_at_a_time_come_to_the_same(located: bool, monkeypatch: p
     stepwise = refine_robustly(model, refine_cameras=False, priors=priors)
     assert calls == [50, 50]
     assert centre_error(stepwise, at_once) < 0.05 * centre_error(at_once, truth)
+
+
+def test_of_many_images_few_points_decide_and_all_are_adjusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, truth = scene(0.0, 12)
+    plain(model)
+    whole = refine_robustly(model, refine_cameras=False)
+    monkeypatch.setattr(robust_bundle_adjustment, "_WHOLE", 3)
+    monkeypatch.setattr(robust_bundle_adjustment, "_DECIDING", 30)
+    left_out = robust_bundle_adjustment._not_deciding(model)
+    assert model.num_points3D() / 2 < len(left_out) < model.num_points3D()
+    found = refine_robustly(model, refine_cameras=False)
+    assert found.num_points3D() == whole.num_points3D()
+    assert found.compute_num_observations() == whole.compute_num_observations()
+    assert centre_error(found, truth) < 5 * centre_error(whole, truth)  # by a thirteenth of the observations
+    assert found.compute_mean_reprojection_error() < 1.1 * whole.compute_mean_reprojection_error()
+
+
+def test_tracks_with_an_image_twice_decide_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = scene(0.0, 12)
+    monkeypatch.setattr(robust_bundle_adjustment, "_WHOLE", 3)
+    monkeypatch.setattr(robust_bundle_adjustment, "_DECIDING", 30)
+    first, second = sorted(set(model.points3D) - set(robust_bundle_adjustment._not_deciding(model)))[:2]
+    model.merge_points3D(first, second)
+    assert max(model.points3D) in robust_bundle_adjustment._not_deciding(model)
