@@ -34,7 +34,7 @@ _WHOLE = 100
 _GROWING = 10
 # Observations of each of more images that their poses are found by. An iteration takes the longer the more images each
 # point is seen in: of 300 frames of a slow arc, with 1.2 million observations, 8 s, and poses err by 0.010 degrees in
-# the median; with so many, a tenth of the time and 0.005; with twice as many the same.
+# the median; with so many, about 1 s and 0.005; with twice as many the same.
 _DECIDING = 150
 GPS_DEVIATION = 5.0  # metres, of a position under the open sky
 Floats = NDArray[np.float64]
@@ -155,10 +155,9 @@ def _solved_by_poses(
         return False
     for frame in model.reg_frame_ids():
         config.set_constant_rig_from_world_pose(frame)
-    for camera in model.cameras:
-        config.set_constant_cam_intrinsics(camera)
-    for image in model.images.values():
-        config.set_constant_sensor_from_rig_pose(image.camera.sensor_id)
+    for camera in model.cameras.values():
+        config.set_constant_cam_intrinsics(camera.camera_id)
+        config.set_constant_sensor_from_rig_pose(camera.sensor_id)
     options.ceres.loss_function_scale = _scale(found)
     options.ceres.solver_options.function_tolerance = max(ONE_ROUND)  # each point is on its own: nothing bends
     return _solved(options, config, model, (), _ITERATIONS // _GROWING)

@@ -1,6 +1,7 @@
 """Points by poses."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pycolmap
@@ -10,17 +11,21 @@ from sfm_match.colmap import triangulation
 from sfm_match.colmap.triangulation import triangulated
 
 
+def scene(path: Path, kept: int, **options: Any) -> tuple[pycolmap.Reconstruction, pycolmap.Reconstruction]:
+    """Writes the database of a scene of one camera. The scene with so many of its points, and with all."""
+    pycolmap.set_random_seed(0)
+    chosen = pycolmap.SyntheticDatasetOptions(num_rigs=1, num_cameras_per_rig=1, **options)
+    with pycolmap.Database.open(str(path)) as opened:
+        truth = pycolmap.synthesize_dataset(chosen, opened)
+    some = pycolmap.Reconstruction(truth)
+    for number in sorted(some.points3D)[kept:]:
+        some.delete_point3D(number)
+    return some, truth
+
+
 def test_points_are_found_again_and_cameras_stay(tmp_path: Path) -> None:
     path = tmp_path / "database.db"
-    pycolmap.set_random_seed(0)
-    options = pycolmap.SyntheticDatasetOptions()
-    options.num_rigs, options.num_cameras_per_rig, options.num_frames_per_rig = 1, 1, 6
-    options.num_points3D = 200
-    with pycolmap.Database.open(str(path)) as opened:
-        truth = pycolmap.synthesize_dataset(options, opened)
-    some = pycolmap.Reconstruction(truth)
-    for number in sorted(some.points3D)[20:]:
-        some.delete_point3D(number)
+    some, truth = scene(path, 20, num_frames_per_rig=6, num_points3D=200)
     found = triangulated(some, path, {image.name for image in truth.images.values()}, seed=0)
     assert some.num_points3D() == 20  # it stays as it was
     assert found.num_points3D() >= 0.95 * truth.num_points3D()
@@ -36,15 +41,8 @@ def test_long_tracks_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     """Of a row of images, each matched with its neighbours alone."""
     monkeypatch.setattr(triangulation, "_MANY", many)
     path = tmp_path / "database.db"
-    pycolmap.set_random_seed(0)
-    options = pycolmap.SyntheticDatasetOptions()
-    options.num_rigs, options.num_cameras_per_rig, options.num_frames_per_rig = 1, 1, 24
-    options.num_points3D, options.match_config = 100, pycolmap.SyntheticDatasetMatchConfig.CHAINED
-    with pycolmap.Database.open(str(path)) as opened:
-        truth = pycolmap.synthesize_dataset(options, opened)
-    some = pycolmap.Reconstruction(truth)
-    for number in sorted(some.points3D)[5:]:
-        some.delete_point3D(number)
+    chained = pycolmap.SyntheticDatasetMatchConfig.CHAINED
+    some, truth = scene(path, 5, num_frames_per_rig=24, num_points3D=100, match_config=chained)
     found = triangulated(some, path, {image.name for image in truth.images.values()}, seed=0)
     assert found.num_points3D() == truth.num_points3D()
     assert found.compute_mean_track_length() == truth.compute_mean_track_length()
