@@ -1,8 +1,21 @@
-"""Looks at processes of this machine, through /proc."""
+"""Looks at processes of this machine, through /proc, and at what happens to one that may open no more files."""
 
+import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+
+@contextmanager
+def no_more_files() -> Iterator[None]:
+    """This process can open none: EMFILE."""
+    least, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (least, most))
 
 
 def alive(pid: int) -> bool:

@@ -1,6 +1,7 @@
 """What every command of the command line shares: options from dataclasses, errors as one line and an exit status."""
 
 import dataclasses
+import errno
 import inspect
 import sqlite3
 import sys
@@ -139,7 +140,8 @@ def with_options(*groups: type[Options]) -> Callable[[Callable[..., Any]], Calla
                 _complain(str(error), verbose)
                 raise typer.Exit(error.exit_status) from None
             except (OSError, sqlite3.Error) as error:  # a full disk, a folder without permission
-                _complain(f"{error}; completed work is kept", verbose)
+                cure = "raise the limit (ulimit -n); " if getattr(error, "errno", None) == errno.EMFILE else ""
+                _complain(f"{error}; {cure}completed work is kept", verbose)
                 raise typer.Exit(NOTHING) from None
             except Exception as error:  # noqa: BLE001 - a bug of ours; the user gets a line all the same
                 if _of_memory(error):

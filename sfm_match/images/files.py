@@ -20,6 +20,7 @@ from sfm_match.images.coordinates import ImageGeometry, plan_geometry, undo_orie
 from sfm_match.images.exif import details_of, focal_from_exif, gps_of, location_from_exif
 from sfm_match.job.cores import cores
 from sfm_match.job.log import LOGGER
+from sfm_match.store.regular import of_the_process
 
 _HEIC, _AVIF = {".heic", ".heif"}, {".avif"}
 SUFFIXES = {".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".webp", ".bmp"} | _HEIC | _AVIF
@@ -213,6 +214,7 @@ def read_header(path: Path) -> Header:
 
     Raises:
         ImageError: not an image, empty, or too small.
+        OSError: as `decode`.
     """
     with _opened(path) as image:
         orientation = _orientation(image)
@@ -256,6 +258,7 @@ def decode(path: Path, least: tuple[int, int] | None = None) -> Image:
 
     Raises:
         ImageError: the file is truncated, damaged or no image.
+        OSError: this process may open no more files, or gets no memory.
     """
     with _opened(path, whole=True) as image:
         try:
@@ -265,6 +268,8 @@ def decode(path: Path, least: tuple[int, int] | None = None) -> Image:
                 image.draft(None, reduced(image.size, least))
             pixels = _to_rgb(image)
         except Exception as error:  # a damaged file can raise anything in a decoder
+            if of_the_process(error):
+                raise
             lasting = not isinstance(error, MemoryError) and getattr(error, "errno", None) is None
             raise ImageError(f"cannot be decoded: {_one_line(error)}", lasting=lasting) from error
     return undo_orientation(pixels, turned_by_pillow)
@@ -362,6 +367,8 @@ def _opened(path: Path, *, whole: bool = False) -> Any:
     except UnidentifiedImageError as error:
         raise ImageError(_unidentified(path)) from error
     except Exception as error:  # as in decode
+        if of_the_process(error):
+            raise
         lasting = getattr(error, "errno", None) is None
         raise ImageError(f"cannot be opened: {_one_line(error)}", lasting=lasting) from error
 

@@ -310,7 +310,7 @@ def _report(workspace: Workspace, options: ImportOptions, clock: Clock, *, compu
         detail += f" (rejected: {', '.join(others.values())})" if others else ""
     if adjusted is not None:
         detail += f", {adjusted.line()}"
-        told += [adjusted.line()] if adjusted.keypoints else []
+        told += [adjusted.line()] if adjusted.keypoints or adjusted.unreadable else []
         facts["adjusted"] = asdict(adjusted)
     if not computed and not as_left(workspace) and is_edited(database):
         changed = "database.db was changed since, and stays so until --overwrite builds it anew"

@@ -4,7 +4,6 @@ msgspec checks types (also those of dataclasses). Where a flipped bit would chan
 checksum of themselves.
 """
 
-import errno
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from sfm_match.errors import SfmMatchError
-from sfm_match.store.regular import read_regular
+from sfm_match.store.regular import of_the_process, read_regular
 from sfm_match.store.shard import fingerprint, replacing
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 D = TypeVar("D", bound="DataclassInstance")
 LARGEST = 1 << 30  # bytes; of a million images, `images.json` has some 400 MB
-_OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 CHECKSUM = "checksum"  # key of a record that carries one
 # a workspace may be moved, and people bring these up to date; a wrong one is known by what is not there
 _MAY_CHANGE = ("folder", "source", "masks")
@@ -93,7 +91,7 @@ def _damage(path: Path, cure: str) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except OSError as error:
-        if error.errno in _OF_THE_PROCESS:
+        if of_the_process(error):
             raise
         raise DamagedRecord(f"{path}: {error.strerror}", cure) from error
     except (msgspec.DecodeError, RecursionError, UnicodeError) as error:

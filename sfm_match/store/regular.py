@@ -4,6 +4,13 @@ import errno
 from io import FileIO
 from pathlib import Path
 
+_OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
+def of_the_process(error: BaseException) -> bool:
+    """Whether an error says that this process may open no more files, or gets no memory: the file may be whole."""
+    return isinstance(error, OSError) and error.errno in _OF_THE_PROCESS
+
 
 def open_regular(path: Path) -> FileIO:
     """A file, open for reading, without a buffer of its own.

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from sfm_match.errors import SfmMatchError
 from sfm_match.signals import removed_if_stopped
 from sfm_match.store.checked_file import CheckedFile, DamagedFile, head_of, is_plain
-from sfm_match.store.regular import open_regular
+from sfm_match.store.regular import of_the_process, open_regular
 
 SCHEMA = 4  # of features and matches files
 _READABLE = (3, SCHEMA)  # with checksums; 3: matches as they were, features as they are
@@ -265,6 +265,7 @@ def open_shard(path: Path, command: str, *, unchecked: bool = False) -> Iterator
 
     Raises:
         ShardError: it is damaged, it does not hold what was asked for, or another version of the program wrote it.
+        OSError: this process may open no more files, or gets no memory.
     """
     checked: CheckedFile | None = None
     try:
@@ -278,6 +279,8 @@ def open_shard(path: Path, command: str, *, unchecked: bool = False) -> Iterator
     except PermissionError as error:
         raise SfmMatchError(f"{path}: {error.strerror}") from error
     except _DAMAGE as error:
+        if of_the_process(error):
+            raise
         told = "not readable as HDF5" if isinstance(error, OSError) else str(error)  # HDF5 says it at length
         raise ShardError(path, (checked and checked.damage) or told, command) from error
     finally:
@@ -286,12 +289,19 @@ def open_shard(path: Path, command: str, *, unchecked: bool = False) -> Iterator
 
 
 def check_bytes(path: Path, command: str) -> None:
-    """Reads a whole file that has checksums. Raises ShardError where one byte is not as it was written."""
+    """Reads a whole file that has checksums.
+
+    Raises:
+        ShardError: one byte is not as it was written.
+        OSError: as `open_shard`.
+    """
     try:
         if not is_plain(path):
             with contextlib.closing(CheckedFile(path)) as file:
                 file.check_all()
     except (OSError, DamagedFile) as error:
+        if of_the_process(error):
+            raise
         raise ShardError(path, str(error), command) from error
 
 

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from damage import read_damaged
 from PIL import Image
+from processes import no_more_files
 
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.images.files import (
+    Header,
     ImageError,
     decode,
     find_mask,
@@ -116,6 +118,16 @@ def test_truncated_file_is_refused(tmp_path: Path) -> None:
     assert read_header(tmp_path / "a.jpg").width == 640
     with pytest.raises(ImageError, match="truncated"):
         decode(tmp_path / "a.jpg")
+
+
+def test_a_process_that_may_open_no_more_files_says_nothing_of_an_image(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    picture().save(path)
+    decode(path)
+    for read in (decode, read_header):
+        with pytest.raises(OSError, match="Too many open files"), no_more_files():
+            read(path)
+    assert isinstance(read_header(path), Header)
 
 
 def test_damaged_exif_does_not_cost_the_image(tmp_path: Path) -> None:

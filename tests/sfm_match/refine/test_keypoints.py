@@ -14,10 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jobs import copied_job
 from jobs import sfm_match as command
+from processes import no_more_files
 
 import sfm_match
 from sfm_match.colmap.queries import MOST_IMAGES, DamagedDatabase, write_records
 from sfm_match.errors import NothingDone, UsageError
+from sfm_match.images.loader import decode_for
 from sfm_match.job.progress import Progress
 from sfm_match.options.job_file import read_job
 from sfm_match.refine import align_units
@@ -106,6 +108,7 @@ def test_images_that_are_gone_or_others(work: Path) -> None:
     report = sfm_match.import_(work, overwrite=True)
     assert report.facts["adjusted"]["unreadable"] == 1
     assert "1 image could not be read again" in report.detail
+    assert report.told[-1] in report.detail
     for path in images.iterdir():
         path.unlink()
     with pytest.raises(NothingDone, match="not one photograph can be read again"):
@@ -114,6 +117,20 @@ def test_images_that_are_gone_or_others(work: Path) -> None:
     with pytest.raises(NothingDone, match="the images are gone"):
         sfm_match.import_(work, camera_mode="per-image", overwrite=True)
     sfm_match.import_(work, camera_mode="per-image", adjust_keypoints=False, overwrite=True)
+
+
+def test_a_process_that_may_open_no_more_files(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Photographs count as unreadable where they are, not where this process cannot open them."""
+
+    def refused(*arguments: Any, **options: Any) -> np.ndarray:
+        with no_more_files():
+            return decode_for(*arguments, **options)
+
+    monkeypatch.setattr(align_units, "decode_for", refused)
+    with pytest.raises(OSError, match="Too many open files"):
+        sfm_match.import_(work, overwrite=True)
+    monkeypatch.undo()
+    assert sfm_match.import_(work, overwrite=True).facts["adjusted"]["unreadable"] == 0
 
 
 def test_files_on_the_way(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from processes import no_more_files
 
 from sfm_match.store.shard import (
     ShardError,
+    check_bytes,
     fingerprint,
     open_shard,
     read_strings,
@@ -103,6 +105,16 @@ def test_hostile_files(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "0.h5").write_bytes(content)
     with pytest.raises(ShardError, match="damaged"), open_shard(tmp_path / "0.h5", "extract", unchecked=True):
         pass
+
+
+def test_a_process_that_may_open_no_more_files_says_nothing_of_a_shard(tmp_path: Path) -> None:
+    path = tmp_path / "0.h5"
+    write_shard(path, {"v": np.arange(10)}, {})
+    with pytest.raises(OSError, match="Too many open files"), no_more_files(), open_shard(path, "extract"):
+        pass
+    with pytest.raises(OSError, match="Too many open files"), no_more_files():
+        check_bytes(path, "extract")
+    check_bytes(path, "extract")
 
 
 def test_truncated_file(tmp_path: Path) -> None:
