@@ -94,9 +94,7 @@ def refine_robustly(
     options.print_summary = False
     options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
     registered = [image for image in refined.images.values() if image.has_pose]
-    observations = sum(image.num_points3D for image in registered)
-    least = _GROWING if len(registered) > _WHOLE else 1
-    at_once = min(max(least, _AT_ONCE // max(observations, 1)), _ITERATIONS)
+    at_once = max(_GROWING if len(registered) > _WHOLE else 1, _iterations_at_once(refined))
     options.ceres.solver_options.max_num_iterations = at_once
     options.ceres.solver_options.num_threads = threads
     config = pycolmap.BundleAdjustmentConfig()
@@ -159,8 +157,17 @@ def _solved_by_poses(
         config.set_constant_cam_intrinsics(camera.camera_id)
         config.set_constant_sensor_from_rig_pose(camera.sensor_id)
     options.ceres.loss_function_scale = _scale(found)
-    options.ceres.solver_options.function_tolerance = max(ONE_ROUND)  # each point is on its own: nothing bends
-    return _solved(options, config, model, (), _ITERATIONS // _GROWING)
+    solver = options.ceres.solver_options
+    solver.function_tolerance = max(ONE_ROUND)
+    # each point is on its own: nothing bends where calls are short, and there are many more of them than before
+    solver.max_num_iterations = _iterations_at_once(model)
+    return _solved(options, config, model, (), -(-_ITERATIONS // solver.max_num_iterations))
+
+
+def _iterations_at_once(model: "pycolmap.Reconstruction") -> int:
+    """Of a call of the solver, so that signals wait for a second or so."""
+    observations: int = sum(image.num_points3D for image in model.images.values() if image.has_pose)
+    return min(max(1, _AT_ONCE // max(observations, 1)), _ITERATIONS)
 
 
 def _scale(found: Spread) -> float:

@@ -139,6 +139,26 @@ def test_of_many_images_few_points_decide_and_all_are_adjusted(monkeypatch: pyte
     assert found.compute_mean_reprojection_error() < 1.1 * whole.compute_mean_reprojection_error()
 
 
+def test_calls_are_short_where_all_points_are_adjusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are many more than those that the poses were found by, and signals wait for a call."""
+    model, _ = scene(0.0, 12)
+    plain(model)
+    monkeypatch.setattr(robust_bundle_adjustment, "_WHOLE", 3)
+    monkeypatch.setattr(robust_bundle_adjustment, "_DECIDING", 30)
+    monkeypatch.setattr(robust_bundle_adjustment, "_AT_ONCE", 2 * model.compute_num_observations())
+    iterations: list[int] = []
+    solved = robust_bundle_adjustment._solved
+
+    def counted(options: Any, *arguments: Any) -> bool:
+        iterations.append(options.ceres.solver_options.max_num_iterations)
+        return solved(options, *arguments)
+
+    monkeypatch.setattr(robust_bundle_adjustment, "_solved", counted)
+    refine_robustly(model, refine_cameras=False)
+    assert iterations[-1] == 2
+    assert min(iterations[:-1]) > 10
+
+
 def test_tracks_with_an_image_twice_decide_last(monkeypatch: pytest.MonkeyPatch) -> None:
     model, _ = scene(0.0, 12)
     monkeypatch.setattr(robust_bundle_adjustment, "_WHOLE", 3)
