@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 from numpy.typing import NDArray
 
-SCHEMAS = 3, 4  # of the files; another number may mean another layout
+SCHEMAS = 3, 4, 5  # of the files; another number may mean another layout
 
 
 def read_features(workspace: Path) -> Iterator[tuple[str, NDArray[Any], NDArray[Any]]]:

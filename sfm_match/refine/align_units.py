@@ -24,7 +24,7 @@ from sfm_match.refine.memory import pairs_at_once, photographs_kept
 from sfm_match.refine.patch_alignment import Seen, align_photographs, see
 from sfm_match.refine.track_optimization import Relations, join
 from sfm_match.refine.verified_matches import Side, Source
-from sfm_match.store.shard import ShardError, open_shard, write_shard
+from sfm_match.store.shard import ShardError, open_shard, read_text, write_shard
 
 BLOCK = 32  # images: pairs between two blocks follow one another
 _MOST_KEPT = 3 * BLOCK  # photographs in memory
@@ -101,7 +101,7 @@ def aligned(unit: AlignUnit) -> Relations:
 def _read(path: Path) -> tuple[str, Relations]:
     """The fingerprint of a unit, and what was found."""
     with open_shard(path, "import") as file:
-        return str(file.attrs["fingerprint"]), Relations(*(file[field.name][()] for field in fields(Relations)))
+        return read_text(file, "fingerprint"), Relations(*(file[field.name][()] for field in fields(Relations)))
 
 
 class _Photographs:

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from sfm_match.store.shard import UNCHECKED, check_bytes, open_shard, read_strings, write_shard
+from sfm_match.store.shard import UNCHECKED, check_bytes, open_shard, read_strings, read_text, write_shard
 from sfm_match.store.validation import check_datasets, check_finite, check_keypoints, check_names, check_offsets
 
 COMMAND = "extract"  # makes these files
@@ -154,7 +154,7 @@ def _validated(file: h5py.File) -> tuple[UnitIndex, NDArray[np.int64]]:
     offsets: NDArray[np.int64] = file["offsets"][()]
     check_offsets(offsets, total)
     index = UnitIndex(
-        str(file.attrs["fingerprint"]),
+        read_text(file, "fingerprint"),
         dict(zip(names, np.diff(offsets).tolist(), strict=True)),
         dict(zip(failed, read_strings(file, "failed_reasons"), strict=True)),
         dict(zip((*names, *failed), read_strings(file, "signatures"), strict=True)),

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import h5py
 from numpy.typing import NDArray
 
-from sfm_match.store.shard import ShardError, fingerprint, open_shard, read_strings, write_shard
+from sfm_match.store.shard import ShardError, fingerprint, open_shard, read_strings, read_text, write_shard
 
 SCHEMA = 1  # raise it when the same arrays come to mean something else
 SUFFIX = ".state"  # of a folder's name
@@ -58,13 +58,15 @@ def _read(folder: Path, inputs: Any, read: Callable[[h5py.File], T]) -> T | None
         return None
     try:
         with open_shard(path, "match") as file:
-            return read(file) if file.attrs["key"] == _key(folder, inputs) else None
+            return read(file) if read_text(file, "key") == _key(folder, inputs) else None
     except ShardError:
         return None
 
 
 def _arrays(file: h5py.File) -> dict[str, Any]:
-    return {name: read_strings(file, name) if one.dtype == object else one[()] for name, one in file.items()}
+    return {
+        name: read_strings(file, name) if h5py.check_string_dtype(one.dtype) else one[()] for name, one in file.items()
+    }
 
 
 def digest_of(texts: Iterable[str]) -> str:

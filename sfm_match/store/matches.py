@@ -1,8 +1,8 @@
 """Matches of a block of pairs, packed: a dataset a column for all pairs, offsets between them.
 
-Deflate cannot see that the first column mostly climbs by a few; it is stored as the steps from each row to the next.
-Probabilities keep 8 significant bits of float16's 11: the others are noise, which nothing compresses. With that and a
-dataset a column, a match takes 3.2 bytes instead of 6.
+The first column mostly climbs by a few; it is stored as the steps from each row to the next, which deflate well. The
+second is no less than noise: it takes as many bits as its largest number. Probabilities keep 8 significant bits of
+float16's 11 and are stored as steps below 1: as many bits as the least of them needs. A match takes 3 bytes or so.
 """
 
 import re
@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from sfm_match.store.shard import check_bytes, open_shard, read_strings, write_shard
+from sfm_match.store.shard import check_bytes, open_shard, read_strings, read_text, write_shard
 from sfm_match.store.validation import (
     check_datasets,
     check_indices,
@@ -29,6 +29,7 @@ from sfm_match.store.validation import (
 BLOCK_FILE = re.compile(r"\d{5,}-\d{5,}-[0-9a-f]{8}\.h5")  # names of these files: `stages.pair_blocks` gives them
 COMMAND = "match"  # makes these files
 _ANY = 1 << 32  # keypoints of an image of which it is not known how many it has
+_ONE, _NOISE = 0x3C00, 3  # a probability as float16: the bits of 1, and how many of the last ones say nothing
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,27 @@ def write_block(path: Path, block: PairBlock) -> None:
         "offsets": counts.cumsum(),
         "first_steps": np.diff(indices[:, 0], prepend=indices.dtype.type(0)),  # of an unsigned type: where one is
         "second": indices[:, 1],  # below zero it wraps round, and `cumsum` wraps it back
-        "scores": _rounded(np.concatenate((np.empty(0, np.float16), *(m.scores for m in block.matches)))),
+        "below_one": _below_one(np.concatenate((np.empty(0, np.float16), *(m.scores for m in block.matches)))),
     }
-    write_shard(path, arrays, {"fingerprint": block.fingerprint}, compressed=("first_steps", "second", "scores"))
+    attributes = {"fingerprint": block.fingerprint}
+    write_shard(path, arrays, attributes, deflated=("first_steps",), packed=("second", "below_one"))
 
 
-def _rounded(scores: NDArray[np.float16]) -> NDArray[np.float16]:
-    """To 8 significant bits: within 0.4 %."""
-    return ((scores.view(np.uint16) + 4) & 0xFFF8).view(np.float16)  # a carry goes on into the exponent, as it should
+def _below_one(scores: NDArray[np.float16]) -> NDArray[np.uint16]:
+    """(M,) how many numbers of 8 significant bits a probability is below 1; it is within 0.4 % of the nearest."""
+    rounded = (scores.view(np.uint16) + (1 << _NOISE - 1)) >> _NOISE  # a carry goes on into the exponent, as it should
+    below: NDArray[np.uint16] = np.subtract(_ONE >> _NOISE, rounded, dtype=np.uint16)
+    return below
+
+
+def _scores(file: h5py.File) -> NDArray[np.float16]:
+    """(M,) probabilities. Raises ValueError."""
+    if "scores" in file:  # until schema 4
+        scores: NDArray[np.float16] = file["scores"][()]
+    else:
+        scores = (((_ONE >> _NOISE) - file["below_one"][()]) << _NOISE).view(np.float16)
+    check_probabilities(scores)
+    return scores
 
 
 def check_block(path: Path, counts: Mapping[str, int] | None = None) -> None:
@@ -121,8 +135,7 @@ def read_block(path: Path, counts: Callable[[Mapping[str, str]], Mapping[str, in
     """
     with open_shard(path, COMMAND, unchecked=True) as file:
         head, offsets = _validated(file)
-        indices, scores = _indices(file), file["scores"][()]
-        check_probabilities(scores)
+        indices, scores = _indices(file), _scores(file)
         if counts is not None:
             known = counts(head.images)
             existing = np.array([known.get(name, _ANY) for name in head.images], np.int64)
@@ -144,9 +157,11 @@ def _indices(file: h5py.File) -> NDArray[np.uint32]:
 
 def _validated(file: h5py.File) -> tuple[BlockHead, NDArray[np.int64]]:
     """The head of a file, and the (P + 1,) first matches of its pairs. Raises ValueError."""
-    images, count, total = len(file["names"]), len(file["pairs"]), len(file["scores"])
-    columns = {"matches": (total, 2)} if "matches" in file else {"first_steps": (total,), "second": (total,)}
-    dtype = "uint16" if file[next(iter(columns))].dtype == np.uint16 else "uint32"
+    first = "matches" if "matches" in file else "first_steps"
+    images, count, total = len(file["names"]), len(file["pairs"]), len(file[first])
+    columns = {"matches": (total, 2)} if first == "matches" else {"first_steps": (total,), "second": (total,)}
+    dtype = "uint16" if file[first].dtype == np.uint16 else "uint32"
+    probabilities = {"scores": ("float16", (total,))} if "scores" in file else {"below_one": ("uint16", (total,))}
     check_datasets(
         file,
         {
@@ -155,7 +170,7 @@ def _validated(file: h5py.File) -> tuple[BlockHead, NDArray[np.int64]]:
             "pairs": ("int32", (count, 2)),
             "offsets": ("int64", (count + 1,)),
             **{name: (dtype, shape) for name, shape in columns.items()},
-            "scores": ("float16", (total,)),
+            **probabilities,
         },
     )
     names = read_strings(file, "names")
@@ -164,4 +179,4 @@ def _validated(file: h5py.File) -> tuple[BlockHead, NDArray[np.int64]]:
     check_pairs(pairs, names)
     check_offsets(offsets, total)
     signatures = dict(zip(names, read_strings(file, "signatures"), strict=True))
-    return BlockHead(str(file.attrs["fingerprint"]), signatures, pairs), offsets
+    return BlockHead(read_text(file, "fingerprint"), signatures, pairs), offsets

@@ -31,11 +31,13 @@ from sfm_match.signals import removed_if_stopped
 from sfm_match.store.checked_file import CheckedFile, DamagedFile, head_of, is_plain
 from sfm_match.store.regular import of_the_process, open_regular
 
-SCHEMA = 4  # of features and matches files
-_READABLE = (3, SCHEMA)  # with checksums; 3: matches as they were, features as they are
+SCHEMA = 5  # of features and matches files
+_READABLE = (3, 4, SCHEMA)  # with checksums; 3, 4: matches as they were, features as they are
 UNCHECKED = 2  # the schema before there were checksums
 _LARGE = 1 << 20  # bytes
 _DEFLATE = 4  # of 9 levels: level 9 takes five times as long for a hundredth of the bytes
+_LAYOUT = ("v110", "v110")  # HDF5 1.10, of 2016: its structures take half the bytes of those of 1.6, the default
+_HEAP = 4096  # bytes that HDF5 takes, at least, for strings that are not of one length
 DAMAGED = ".damaged"  # ends the name of what could not be read
 TEMPORARY = ".tmp-"  # in the name of what is not finished; deleted when a workspace is opened
 _LEFTOVER = re.compile(
@@ -224,7 +226,8 @@ def write_shard(
     arrays: Mapping[str, NDArray[Any] | list[str]],
     attributes: Mapping[str, Any],
     place: Callable[[Path], AbstractContextManager[Path]] = replacing,
-    compressed: Collection[str] = (),
+    deflated: Collection[str] = (),
+    packed: Collection[str] = (),
 ) -> None:
     """Writes one HDF5 file: an array or a list of strings a dataset, metadata in attributes.
 
@@ -233,25 +236,39 @@ def write_shard(
         arrays: its datasets.
         attributes: its metadata.
         place: gives the temporary path and makes it the file: `replacing`, or `unless_there`.
-        compressed: names of one-dimensional datasets that HDF5 shuffles and deflates.
+        deflated: names of one-dimensional datasets that HDF5 shuffles and deflates.
+        packed: of those, of whole numbers, that it stores in as many bits as their range needs ("scale-offset"): where
+            all are as likely as others, that is smaller than deflate, and written in a fifth of the time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # in memory first: HDF5 can crash the process when the disk is full as it closes a file
     buffer = io.BytesIO()
-    with h5py.File(buffer, "w") as file:
+    with h5py.File(buffer, "w", libver=_LAYOUT) as file:
         file.attrs["schema"] = SCHEMA
-        file.attrs.update(attributes)
+        for name, value in attributes.items():
+            file.attrs[name] = _in_place(value)[0] if isinstance(value, str) else value
         for name, values in arrays.items():
             if isinstance(values, list):
-                file.create_dataset(name, data=np.array(values, dtype=object), dtype=h5py.string_dtype())
-            elif name in compressed and len(values):
+                file[name] = _in_place(*values)
+            elif name in deflated and len(values):
                 file.create_dataset(name, data=values, chunks=values.shape, shuffle=True, compression=_DEFLATE)
+            elif name in packed and len(values):
+                file.create_dataset(name, data=values, chunks=values.shape, scaleoffset=0)
             else:
                 file.create_dataset(name, data=values)
     content = buffer.getbuffer()
     with place(path) as temporary, temporary.open("wb") as out:
         out.write(head_of(content))
         out.write(content)
+
+
+def _in_place(*texts: str) -> NDArray[Any]:
+    """As HDF5 is to store them: padded to one length, unless a heap would be smaller."""
+    encoded = [text.encode() for text in texts]
+    longest = max(map(len, encoded), default=0) or 1
+    if not encoded or longest * len(encoded) > _HEAP:
+        return np.array(texts, dtype=h5py.string_dtype())
+    return np.array(encoded, dtype=h5py.string_dtype(length=longest))
 
 
 @contextlib.contextmanager
@@ -313,6 +330,12 @@ def damaged_beside(error: ShardError) -> Iterator[ShardError]:
                 check_bytes(path, error.command)
             except ShardError as other:
                 yield other
+
+
+def read_text(file: h5py.File, name: str) -> str:
+    """An attribute that is a string."""
+    value = file.attrs[name]
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def read_strings(file: h5py.File, name: str) -> list[str]:

@@ -19,7 +19,7 @@ OF_THE_FILE = {"schema", "checksum"}  # which the writer gives
 
 def _contents(path: Path) -> tuple[Arrays, Arrays]:
     with h5py.File(path) as file:
-        arrays = {n: list(d.asstr()[()]) if d.dtype.kind == "O" else d[()] for n, d in file.items()}
+        arrays = {n: list(d.asstr()[()]) if h5py.check_string_dtype(d.dtype) else d[()] for n, d in file.items()}
         return arrays, {n: v for n, v in file.attrs.items() if n not in OF_THE_FILE}
 
 
@@ -90,8 +90,9 @@ DATASETS: dict[str, dict[str, dict[str, Callable[[Any], Any]]]] = {
         "failed_reasons": {"one more": lambda _: ["x"]},
     },
     "matches": {
-        "matches": {**NUMBERS, **WHOLE, **COLUMNS},
-        "scores": {**NUMBERS, **FLOATS},
+        "first_steps": {**NUMBERS, **WHOLE},
+        "second": {**NUMBERS, **WHOLE},
+        "below_one": {**NUMBERS, **WHOLE},
         "offsets": {**NUMBERS, **WHOLE, **SIGNED},
         "pairs": {**NUMBERS, **WHOLE, **SIGNED, **COLUMNS},
         "names": TEXTS,
@@ -190,14 +191,18 @@ def _foreign(path: Path) -> None:
 def _bomb(path: Path) -> None:
     """Megabytes of zeros, in a few bytes."""
     with h5py.File(path, "a") as file:
-        del file["scores"]
-        file.create_dataset("scores", shape=(10**11,), dtype=np.float16, chunks=(2**20,), compression="gzip")
+        name = "below_one" if "below_one" in file else "scores"
+        how: dict[str, Any] = {"scaleoffset": 0} if name == "below_one" else {"compression": "gzip"}
+        dtype = file[name].dtype
+        del file[name]
+        file.create_dataset(name, shape=(10**11,), dtype=dtype, chunks=(2**20,), **how)
 
 
 def _linked(path: Path) -> None:
     with h5py.File(path, "a") as file:
-        del file["scores"]
-        file["scores"] = h5py.ExternalLink("/etc/passwd", "/scores")
+        name = "below_one" if "below_one" in file else "scores"
+        del file[name]
+        file[name] = h5py.ExternalLink("/etc/passwd", f"/{name}")
 
 
 RAW: dict[str, Callable[[Path], object]] = {

@@ -16,6 +16,7 @@ from sfm_match.store.shard import (
     fingerprint,
     open_shard,
     read_strings,
+    read_text,
     remove_leftovers,
     replacing,
     temporary_name,
@@ -31,7 +32,19 @@ def test_roundtrip(tmp_path: Path) -> None:
     with open_shard(tmp_path / "x" / "0.h5", "extract") as file:
         assert read_strings(file, "n") == names
         np.testing.assert_array_equal(file["v"][()], [[0, 1, 2], [3, 4, 5]])
-        assert file.attrs["fingerprint"] == "f"
+        assert read_text(file, "fingerprint") == "f"
+
+
+@pytest.mark.parametrize("long", [10, 5000])
+def test_few_strings_take_little_space(tmp_path: Path, long: int) -> None:
+    """Where a heap of HDF5 would be larger, they are padded; where they are long, they are in one."""
+    path = tmp_path / "0.h5"
+    names = ["x", "ü" * long, "y" * 3]
+    write_shard(path, {"n": names}, {"fingerprint": "f", "empty": ""})
+    assert path.stat().st_size < (2000 if long == 10 else 12_000 + 2 * long)
+    with open_shard(path, "extract") as file:
+        assert read_strings(file, "n") == names
+        assert read_text(file, "empty") == ""
 
 
 def test_empty_list_of_strings(tmp_path: Path) -> None:

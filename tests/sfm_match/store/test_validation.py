@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -62,6 +63,16 @@ def replaced(name: str, values: object) -> Change:
     return change
 
 
+def scored(value: float) -> Change:
+    """With probabilities as until schema 4."""
+
+    def change(file: h5py.File) -> None:
+        del file["below_one"]
+        file["scores"] = np.full(10, value, np.float16)
+
+    return change
+
+
 def nothing(_: h5py.File) -> None:
     return
 
@@ -84,6 +95,11 @@ def test_matches_in_one_dataset_are_read(tmp_path: Path) -> None:
     before = without_checksums(block(tmp_path / "1.h5"), as_until_schema_3)
     check_block(before, {"a": 20, "b": 20, "c": 0})
     np.testing.assert_array_equal(read_matches(before)[0].indices, read_matches(now)[0].indices)
+
+
+def test_probabilities_as_such_are_read(tmp_path: Path) -> None:
+    before = without_checksums(block(tmp_path / "0.h5"), scored(0.25))
+    np.testing.assert_array_equal(read_matches(before)[0].scores, np.full(10, 0.25, np.float16))
 
 
 @pytest.mark.parametrize(
@@ -121,9 +137,11 @@ def test_features_that_cannot_be(tmp_path: Path, change: Change, reason: str) ->
     [
         (put("second", 4, 21), "matches are of keypoints that do not exist"),
         (put("first_steps", 4, 65_000), "matches are of keypoints"),
-        (put("scores", 4, np.nan), "scores are not probabilities"),
-        (put("scores", 4, 1.5), "scores are not"),
-        (put("scores", 4, -0.5), "scores are not"),
+        (put("below_one", 4, 1921), "scores are not probabilities"),
+        (put("below_one", 4, 65_000), "scores are not"),
+        (scored(np.nan), "scores are not probabilities"),
+        (scored(1.5), "scores are not"),
+        (scored(-0.5), "scores are not"),
         (put("pairs", (1, 1), 3), "pairs are not of its images"),
         (put("pairs", (1, 1), -1), "pairs are not of its images"),
         (put("pairs", (1, 1), 1), "pairs are not of its images"),
@@ -132,7 +150,9 @@ def test_features_that_cannot_be(tmp_path: Path, change: Change, reason: str) ->
         (replaced("matches", np.zeros((10, 3), np.uint32)), "matches is uint32 of shape"),
         (replaced("second", np.zeros(10, np.int64)), "second is int64"),
         (replaced("second", np.zeros(10, np.uint32)), "second is uint32 of shape"),
-        (replaced("first_steps", np.zeros(9, np.uint16)), "first_steps is uint16 of shape"),
+        (replaced("first_steps", np.zeros(9, np.uint16)), "second is uint16 of shape"),
+        (replaced("below_one", np.zeros(9, np.uint16)), "below_one is uint16 of shape"),
+        (replaced("below_one", np.zeros(10, np.float16)), "below_one is float16"),
         (replaced("matches", np.zeros((10, 2), np.int64)), "matches is int64"),
         (replaced("pairs", np.zeros((5, 2), np.int32)), "offsets is int64 of shape"),
     ],
@@ -143,13 +163,13 @@ def test_matches_that_cannot_be(tmp_path: Path, change: Change, reason: str) -> 
         check_block(path, {"a": 21, "b": 21, "c": 21})
 
 
-@pytest.mark.parametrize("compression", [None, "gzip"])
-def test_a_dataset_longer_than_the_file(tmp_path: Path, compression: str | None) -> None:
+@pytest.mark.parametrize("how", [{}, {"compression": "gzip"}, {"scaleoffset": 0}])
+def test_a_dataset_longer_than_the_file(tmp_path: Path, how: dict[str, Any]) -> None:
     def change(file: h5py.File) -> None:
-        for name in ("first_steps", "second", "scores"):
+        for name in ("first_steps", "second", "below_one"):
             dtype = file[name].dtype
             del file[name]
-            file.create_dataset(name, shape=(10**12,), dtype=dtype, chunks=(1000,), compression=compression)
+            file.create_dataset(name, shape=(10**12,), dtype=dtype, chunks=(1000,), **how)
 
     path = without_checksums(block(tmp_path / "0.h5"), change)
     with pytest.raises(ShardError, match="longer than what is stored"):
