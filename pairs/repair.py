@@ -30,7 +30,7 @@ def repair(
     yield deduplicate(*_across_gaps(graph.components(), vectors, before, repair_pairs))
     for i, j in graph.bridges():
         left, right = (graph.breadth_first(*ends, most=AROUND).astype(np.int32) for ends in ((i, j), (j, i)))
-        scores = similarities(vectors, left, right)
+        scores = similarities(np.asarray(vectors[left, 0], np.float32), vectors, right)
         scores[_among(before, left, count)[:, right]] = -np.inf
         rows, columns = np.unravel_index(_best(scores.ravel(), repair_pairs), scores.shape)
         yield deduplicate(left[rows], right[columns])

@@ -20,9 +20,9 @@ from sfm_match.job.cores import cores
 from sfm_match.stages.state import FeatureSet, iter_features
 from sfm_match.store.features import Features
 
-ALGORITHM = 3  # raise it when the same features come to give other vectors, subsets or pairs
+ALGORITHM = 4  # raise it when the same features come to give other vectors, subsets or pairs
 _PER_VECTOR = 1024  # keypoints that a vector is made of
-_SAMPLED_IMAGES, _SAMPLED_EACH = 2000, 100  # that the codebook is learned from
+_SAMPLED_IMAGES, _SAMPLED_EACH = 500, 100  # that the codebook is learned from: 1,500 descriptors a word
 
 
 class VectorFile:
