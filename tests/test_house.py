@@ -1,6 +1,8 @@
 """The layout that docs/architecture.md describes: no import circle, no room over 400 lines, few on the first floor."""
 
 import ast
+import subprocess
+import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -74,6 +76,15 @@ def test_pairs_and_exports_know_nothing_of_the_pipeline(wing: str) -> None:
     for name, path in MODULES.items():
         if name.split(".")[0] == wing:
             assert not {other for other in imports(path, inside=True) if other.startswith("sfm_match")}, name
+
+
+def test_large_libraries_are_loaded_where_they_are_needed() -> None:
+    """They take half a second and 50 MB each: of `run` with nothing to do, most of the time."""
+    load = "import sys, sfm_match.cli.main as main; from sfm_match.stages.base import STAGES"
+    told = f"{load}; [one.load() for one in STAGES]; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True).stdout.split()
+    assert "sfm_match.stages.reconstruct" in loaded
+    assert not {"pycolmap", "onnxruntime", "torch", "onnx", "tensorrt", "matplotlib", "ray"} & set(loaded)
 
 
 def test_the_first_floor_has_few_modules() -> None:

@@ -12,14 +12,17 @@ from contextlib import closing
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 
 from sfm_match.colmap.partial_database import Source, points_of
 from sfm_match.colmap.queries import matches_of
+
+if TYPE_CHECKING:
+    import pycolmap
 
 _STRONGER = 2  # times the matches of a pair has each of a chain that judges it
 _TOLERANCE = 10.0  # degrees that a pair and a chain may be apart
@@ -49,6 +52,8 @@ def turned_away(database: Path, inliers: Mapping[tuple[str, str], int]) -> set[t
         inliers: accepted pairs of names, and how many matches each has.
     """
     names, found = list(inliers), set[tuple[str, str]]()
+    import pycolmap
+
     with closing(sqlite3.connect(database)) as connection, pycolmap.Database.open(str(database)) as opened:
         source, order = Source.of(connection, inliers).strongest_first()
         # not those of all images: there may be hundreds of components
@@ -76,7 +81,7 @@ def turned_away(database: Path, inliers: Mapping[tuple[str, str], int]) -> set[t
     return found
 
 
-def _rays(connection: sqlite3.Connection, images: Mapping[int, pycolmap.Camera], image: int) -> _Floats:
+def _rays(connection: sqlite3.Connection, images: "Mapping[int, pycolmap.Camera]", image: int) -> _Floats:
     points = points_of(connection, image).astype(np.float64)
     return np.concatenate((np.asarray(images[image].cam_from_img(points)), np.ones((len(points), 1))), axis=1)
 
