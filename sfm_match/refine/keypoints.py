@@ -22,6 +22,7 @@ from pairs.retrieval import first_of_each
 from sfm_match.colmap.growth import Earlier, restore_keypoints
 from sfm_match.colmap.queries import (
     MOST_IMAGES,
+    columns,
     empty_log,
     open_for_reading,
     read_value,
@@ -35,7 +36,7 @@ from sfm_match.refine.align_units import BLOCK, AlignContext, AlignUnit, align_u
 from sfm_match.refine.all_tracks import Moves, optimize_all
 from sfm_match.refine.patch_alignment import ALGORITHM
 from sfm_match.refine.track_optimization import Relations
-from sfm_match.refine.verified_matches import Source, columns
+from sfm_match.refine.verified_matches import Source
 from sfm_match.store.shard import fingerprint
 
 if TYPE_CHECKING:

@@ -1,14 +1,12 @@
 """Keypoints and verified matches of a database, as the adjustment of keypoints reads them."""
 
 import sqlite3
-from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sfm_match.colmap.queries import MOST_IMAGES, matches_of
+from sfm_match.colmap.queries import MOST_IMAGES, columns, matches_of
 from sfm_match.refine.patch_alignment import Floats
 
 
@@ -68,10 +66,5 @@ class Source:
         return found
 
     def keypoints(self, image: int) -> Floats:
-        ((data, columns),) = self._connection.execute("SELECT data, cols FROM keypoints WHERE image_id = ?", (image,))
-        return np.frombuffer(data, np.float32).reshape(-1, columns)
-
-
-def columns(rows: Iterable[tuple[int, int]]) -> NDArray[np.int64]:
-    """(2, R) of a query's numbers, without a Python object for each."""
-    return np.fromiter(chain.from_iterable(rows), np.int64).reshape(-1, 2).T
+        ((data, width),) = self._connection.execute("SELECT data, cols FROM keypoints WHERE image_id = ?", (image,))
+        return np.frombuffer(data, np.float32).reshape(-1, width)

@@ -1,4 +1,7 @@
-"""Facts as the JSON that the page reads. Large arrays are base64; `page.js` knows their types."""
+"""Facts as the JSON that the page reads. Large arrays are bytes, of types that `page.js` knows; so are photographs.
+
+They become base64 a piece at a time, where the page is written.
+"""
 
 from dataclasses import asdict
 from typing import Any
@@ -149,7 +152,7 @@ def _pairs(matching: Matching) -> dict[str, Any]:
     }
 
 
-def _drawn(facts: Facts) -> dict[str, str] | None:
+def _drawn(facts: Facts) -> dict[str, bytes] | None:
     if facts.drawn is None:
         return None
     return {name: packed(getattr(facts.drawn, name)) for name in ("starts", "keypoints", "match_starts", "matches")}

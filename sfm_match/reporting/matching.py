@@ -1,7 +1,7 @@
 """What the database says of a job: keypoints, pairs with their verdicts, the graph of accepted pairs."""
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pairs.graph import Graph
-from sfm_match.colmap.queries import MOST_IMAGES, PAIRS, matches_of, open_for_reading
+from sfm_match.colmap.queries import MOST_IMAGES, PAIRS, columns, matches_of, open_for_reading
 from sfm_match.images.coordinates import plan_geometry
 from sfm_match.images.files import Header
 from sfm_match.matching.acceptance import Verdict
@@ -102,26 +102,25 @@ def read_drawn(
     drawn: list[NDArray[np.uint16]] = [np.empty((0, 2), np.uint16)] * count
     with closing(open_for_reading(database)) as connection:
         place = _places(connection, names)
-        chosen = _chosen_matches(connection, place, accepted[: MATCHES // each], each, count)
-        ends = [np.empty((len(indices), 4), np.uint16) for _, _, indices in chosen]
-        uses: dict[int, list[tuple[int, int]]] = {}
-        for number, (i, j, _) in enumerate(chosen):
-            uses.setdefault(i, []).append((number, 0))
-            uses.setdefault(j, []).append((number, 1))
-        for image, data, columns in connection.execute("SELECT image_id, data, cols FROM keypoints"):
+        shown = accepted[: MATCHES // each, :2]
+        chosen = _chosen_matches(connection, place, shown, each, count)
+        starts = _starts([len(one) for one in chosen] + [0] * (len(accepted) - len(chosen)))
+        indices = np.concatenate((np.empty((0, 2), np.uint32), *chosen))
+        del chosen
+        matches = np.empty((len(indices), 2, 2), np.uint16)  # M, side, x and y
+        uses = np.argsort(shown.ravel(), kind="stable")  # 2 * pair + side, image by image
+        firsts = np.searchsorted(shown.ravel()[uses], np.arange(count + 1))
+        for image, data, width in connection.execute("SELECT image_id, data, cols FROM keypoints"):
             here = int(place[image])
             if here < 0 or names[here] not in headers:
                 continue
-            points = _upright(np.frombuffer(data, np.float32).reshape(-1, columns)[:, :2], headers[names[here]])
-            drawn[here] = points[:wanted]
-            for number, side in uses.get(here, []):
-                ends[number][:, 2 * side : 2 * side + 2] = points[chosen[number][2][:, side]]
-    return Drawn(
-        _starts([len(one) for one in drawn]),
-        np.concatenate((np.empty((0, 2), np.uint16), *drawn)),
-        _starts([len(one) for one in ends] + [0] * (len(accepted) - len(ends))),
-        np.concatenate((np.empty((0, 4), np.uint16), *ends)),
-    )
+            points = _upright(np.frombuffer(data, np.float32).reshape(-1, width)[:, :2], headers[names[here]])
+            drawn[here] = points[:wanted].copy()  # or all of them would stay in memory
+            for number, side in np.stack(np.divmod(uses[firsts[here] : firsts[here + 1]], 2), axis=1).tolist():
+                part = slice(starts[number], starts[number + 1])
+                matches[part, side] = points[indices[part, side]]
+    keypoints = np.concatenate((np.empty((0, 2), np.uint16), *drawn))
+    return Drawn(_starts([len(one) for one in drawn]), keypoints, starts, matches.reshape(-1, 4))
 
 
 def _starts(counts: Sequence[int]) -> NDArray[np.uint32]:
@@ -136,18 +135,18 @@ def _upright(raw: NDArray[np.float32], header: Header) -> NDArray[np.uint16]:
 
 
 def _chosen_matches(
-    connection: sqlite3.Connection, place: NDArray[np.int64], accepted: NDArray[np.int64], each: int, count: int
-) -> list[tuple[int, int, NDArray[np.int64]]]:
-    """Images i, j and (M, 2) keypoint indices in them, of each of these pairs in their order."""
-    row = {code: number for number, code in enumerate((accepted[:, :2] @ (count, 1)).tolist())}
-    found: list[tuple[int, int, NDArray[np.int64]]] = [(i, j, _none(2)) for i, j in accepted[:, :2].tolist()]
+    connection: sqlite3.Connection, place: NDArray[np.int64], pairs: NDArray[np.int64], each: int, count: int
+) -> list[NDArray[np.uint32]]:
+    """(M, 2) keypoint indices in i and j, of each of (P, 2) pairs i < j in their order."""
+    row = {code: number for number, code in enumerate((pairs @ (count, 1)).tolist())}
+    found = [np.empty((0, 2), np.uint32)] * len(pairs)
     for pair, data in connection.execute("SELECT pair_id, data FROM two_view_geometries WHERE rows > 0"):
         a, b = (int(place[end]) for end in divmod(pair, MOST_IMAGES))
         number = row.get(min(a, b) * count + max(a, b))
         if number is not None:
-            indices = matches_of(data).astype(np.int64)
+            indices = matches_of(data)
             indices = indices[spread(len(indices), each)]
-            found[number] = (min(a, b), max(a, b), indices if a < b else indices[:, ::-1])
+            found[number] = indices if a < b else indices[:, ::-1]
     return found
 
 
@@ -163,14 +162,14 @@ def _places(connection: sqlite3.Connection, names: Sequence[str]) -> NDArray[np.
 
 def _pairs(connection: sqlite3.Connection, place: NDArray[np.int64], query: str) -> NDArray[np.int64]:
     """(P, 3) i < j and the second column of a query whose first one is COLMAP's pair_id."""
-    return _numbered(connection.execute(query).fetchall(), place)
+    return _numbered(connection.execute(query), place)
 
 
-def _numbered(rows: Sequence[tuple[int, int]], place: NDArray[np.int64]) -> NDArray[np.int64]:
+def _numbered(rows: Iterable[tuple[int, int]], place: NDArray[np.int64]) -> NDArray[np.int64]:
     """(P, 3) i < j and a number, of rows of COLMAP's pair_id and the number."""
-    table = np.array(rows, np.int64).reshape(-1, 2)
-    ends = np.sort(place[np.stack(np.divmod(table[:, 0], MOST_IMAGES), axis=1)], axis=1)
-    return np.column_stack((ends, table[:, 1]))[(ends >= 0).all(axis=1)]
+    pairs, numbers = columns(rows)
+    ends = np.sort(place[np.stack(np.divmod(pairs, MOST_IMAGES), axis=1)], axis=1)
+    return np.column_stack((ends, numbers))[(ends >= 0).all(axis=1)]
 
 
 def _judged(connection: sqlite3.Connection, place: NDArray[np.int64]) -> tuple[dict[str, int], NDArray[np.int64]]:
@@ -181,8 +180,8 @@ def _judged(connection: sqlite3.Connection, place: NDArray[np.int64]) -> tuple[d
     verdicts = {str(verdict): int(pairs) for verdict, pairs in connection.execute(query)}
     number = {verdict: i for i, verdict in enumerate(verdicts)}
     query = f"SELECT pair_id, verdict FROM {PAIRS} WHERE verdict IS NOT NULL AND verdict != ?"
-    rows = [(pair, number[verdict]) for pair, verdict in connection.execute(query, (Verdict.ACCEPTED,))]
-    return verdicts, _numbered(rows, place)
+    rows = connection.execute(query, (Verdict.ACCEPTED,))
+    return verdicts, _numbered(((pair, number[verdict]) for pair, verdict in rows), place)
 
 
 def _graph(count: int, accepted: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[Bridge]]:
@@ -194,10 +193,10 @@ def _graph(count: int, accepted: NDArray[np.int64]) -> tuple[NDArray[np.int64], 
     rank[order] = np.arange(len(order))
     component = rank[component] if count else component
     sizes = np.bincount(component, minlength=1)
-    inliers = {(i, j): found for i, j, found in accepted.tolist()}
+    connecting = np.array(graph.bridges(), np.int64).reshape(-1, 2)
+    inliers = accepted[np.isin(accepted[:, :2] @ (count, 1), connecting @ (count, 1))]
     bridges = []
-    weakest = sorted(graph.bridges(), key=lambda pair: inliers[pair])[:_BRIDGES]
-    for i, j in weakest:
+    for i, j, found in inliers[np.argsort(inliers[:, 2], kind="stable")][:_BRIDGES].tolist():
         side = len(graph.breadth_first(i, cut=j))
-        bridges.append(Bridge((i, j), inliers[i, j], min(side, int(sizes[component[i]]) - side)))
+        bridges.append(Bridge((i, j), found, min(side, int(sizes[component[i]]) - side)))
     return component, sorted(bridges, key=lambda one: -one.behind)

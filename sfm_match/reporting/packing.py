@@ -1,10 +1,9 @@
-"""Numbers for the page: arrays as base64, points as 16 bits of their range, and how much of everything is shown.
+"""Numbers for the page: arrays as their bytes, points as 16 bits of their range, and how much of everything is shown.
 
 A report holds 2 to 5,000 images in at most 50 MB. The budgets below are shares of that; what they cut is said on the
 page.
 """
 
-import base64
 from typing import Any
 
 import numpy as np
@@ -20,10 +19,9 @@ OBSERVATIONS = 2_000_000  # whose residuals are measured
 FULL = 65535  # of 16 bits
 
 
-def packed(values: NDArray[Any]) -> str:
-    """Base64 of an array's bytes, little-endian, in C order. The page knows its type."""
-    little = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
-    return base64.b64encode(little.tobytes()).decode("ascii")
+def packed(values: NDArray[Any]) -> bytes:
+    """Of an array, little-endian, in C order. The page knows its type."""
+    return np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes()
 
 
 def quantised(

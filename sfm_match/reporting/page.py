@@ -4,6 +4,7 @@ Names of images reach the page as JSON alone, and its scripts write them as text
 that it is in: `<` is not in it.
 """
 
+import base64
 import json
 import time
 from collections.abc import Iterable, Iterator
@@ -26,6 +27,7 @@ _GENERATOR = '<meta name="generator" content="sfm-match'
 _INPUTS = '<meta name="sfm-match-inputs" content="'
 _HEAD = 1024  # bytes of a page in which these are
 _AT_ONCE = 256  # entries of a list
+_BYTES_AT_ONCE = 3 << 14  # base64 makes four of three
 _SCRIPTS = ("base.js", "table.js", "figures.js", "graph.js", "viewer.js", "detail.js", "page.js")  # in this order
 
 
@@ -127,7 +129,7 @@ def _pieces(data: dict[str, Any], inputs: str) -> Iterator[str]:
 
 
 def as_json(value: Any) -> Iterator[str]:
-    """JSON that may stand in HTML, in pieces: ASCII, without `<`, `>` and `&`."""
+    """JSON that may stand in HTML, in pieces: ASCII, without `<`, `>` and `&`. Bytes become base64."""
     if isinstance(value, dict) and value:
         separator = "{"
         for key, one in value.items():
@@ -140,13 +142,23 @@ def as_json(value: Any) -> Iterator[str]:
             yield "," if start else "["
             yield _escaped(value[start : start + _AT_ONCE])[1:-1]
         yield "]"
+    elif isinstance(value, bytes):
+        yield '"'
+        for start in range(0, len(value), _BYTES_AT_ONCE):
+            yield _base64(value[start : start + _BYTES_AT_ONCE])
+        yield '"'
     else:
         yield _escaped(value)
 
 
 def _escaped(value: Any) -> str:
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"), default=_base64)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _base64(value: Any) -> str:
+    """Raises TypeError for what is not bytes."""
+    return base64.b64encode(value).decode("ascii")
 
 
 def _read(assets: Traversable, name: str) -> str:

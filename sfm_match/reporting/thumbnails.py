@@ -4,9 +4,7 @@ They are kept beside the report: of thousands of photographs, reading all again 
 They are in a zip file, which has a checksum for each; what cannot be read is made again.
 """
 
-import base64
 import contextlib
-import io
 import struct
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,6 +26,7 @@ _SIDES = (640, 512, 400, 320, 256, 200, 160, 128, 100, 80, 64)
 _BYTES_PER_PIXEL = 0.3  # of a JPEG of this quality, with much detail
 _ASPECT = 0.75
 _QUALITY = 70
+_AT_ONCE = 256  # photographs that wait for a thread: each takes a kilobyte
 _MADE = 1  # raise it when the same photograph comes to give another picture
 _DAMAGE = (OSError, zipfile.BadZipFile, ValueError, RuntimeError, LookupError, EOFError, struct.error)
 
@@ -37,7 +36,7 @@ class Thumbnails:
     """Pictures of some images."""
 
     side: int  # of the long side, pixels
-    pictures: dict[str, str]  # image -> JPEG as base64
+    pictures: dict[str, bytes]  # image -> JPEG
     missing: int  # images that could not be read
     left_out: int  # images whose pictures would have made the page too large
 
@@ -60,12 +59,16 @@ def thumbnails(
     keys = dict(_keys(folder, chosen, side))
     known = _read(kept, keys) if kept is not None else {}
     fresh = [name for name in keys if name not in known]
+    found = dict(known)
     with ThreadPoolExecutor(cores()) as pool:
-        made = list(pool.map(lambda name: _thumbnail(folder, name, headers[name], side=side), fresh))
-    found = known | {name: jpeg for name, jpeg in zip(fresh, made, strict=True) if jpeg is not None}
+        for start in range(0, len(fresh), _AT_ONCE):
+            some = fresh[start : start + _AT_ONCE]
+            made = pool.map(lambda name: _thumbnail(folder, name, headers[name], side=side), some)
+            found |= {name: jpeg for name, jpeg in zip(some, made, strict=True) if jpeg is not None}
     if kept is not None and len(found) > len(known):
         _write(kept, keys, found)
-    pictures, left_out, total = {}, len(names) - len(chosen), 0
+    pictures: dict[str, bytes] = {}
+    left_out, total = len(names) - len(chosen), 0
     for name in chosen:
         if name not in found:
             continue
@@ -73,7 +76,7 @@ def thumbnails(
             left_out += 1
         else:
             total += len(found[name])
-            pictures[name] = base64.b64encode(found[name]).decode("ascii")
+            pictures[name] = found[name]
     return Thumbnails(side, pictures, len(chosen) - len(found), left_out)
 
 
@@ -108,14 +111,11 @@ def _read(kept: Path, keys: Mapping[str, bytes]) -> dict[str, bytes]:
 
 def _write(kept: Path, keys: Mapping[str, bytes], pictures: Mapping[str, bytes]) -> None:
     """Where the disk is full or read-only, they are made again next time."""
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as file:
+    with contextlib.suppress(OSError), replacing(kept) as temporary, zipfile.ZipFile(temporary, "w") as file:
         for name in sorted(pictures):
             about = zipfile.ZipInfo(name)
             about.comment = keys[name]
             file.writestr(about, pictures[name])
-    with contextlib.suppress(OSError), replacing(kept) as temporary:
-        temporary.write_bytes(content.getbuffer())
 
 
 def _thumbnail(folder: Path, name: str, header: Header, *, side: int) -> bytes | None:

@@ -1,5 +1,6 @@
 """One file that asks nobody for more, of whatever is in a workspace; names are data in it, and nothing else."""
 
+import base64
 import json
 import re
 import shutil
@@ -66,6 +67,9 @@ def test_json_in_html_is_ascii_without_markup() -> None:
     assert text.isascii()
     assert not set("<>&") & set(text)
     assert json.loads(text) == data
+    assert "".join(as_json({"picture": [b"\xff\xd8", None]})) == '{"picture":["/9g=",null]}'
+    long = bytes(range(256)) * 999
+    assert base64.b64decode(json.loads("".join(as_json(long)))) == long
     with pytest.raises(ValueError, match="JSON"):
         list(as_json({"error": float("nan")}))
 

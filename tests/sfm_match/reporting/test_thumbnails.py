@@ -1,6 +1,5 @@
 """Pictures are upright, small, and within their budget."""
 
-import base64
 import os
 from pathlib import Path
 
@@ -14,8 +13,8 @@ from sfm_match.reporting import thumbnails as module
 from sfm_match.reporting.thumbnails import side_of, thumbnails
 
 
-def decoded(text: str) -> np.ndarray:
-    return np.asarray(cv2.imdecode(np.frombuffer(base64.b64decode(text), np.uint8), cv2.IMREAD_COLOR))[..., ::-1]
+def decoded(jpeg: bytes) -> np.ndarray:
+    return np.asarray(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR))[..., ::-1]
 
 
 def test_upright(tmp_path: Path) -> None:
@@ -57,7 +56,7 @@ def test_a_small_budget(tmp_path: Path) -> None:
     headers = {name: read_header(tmp_path / name) for name in names}
     made = thumbnails(tmp_path, headers, budget=7_000)
     assert made.left_out == 8 - len(made.pictures) > 0  # noise is larger than photographs
-    assert sum(len(base64.b64decode(picture)) for picture in made.pictures.values()) <= 7_000
+    assert sum(len(picture) for picture in made.pictures.values()) <= 7_000
 
 
 def test_sides() -> None:
