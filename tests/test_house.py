@@ -79,7 +79,7 @@ def test_pairs_and_exports_know_nothing_of_the_pipeline(wing: str) -> None:
 
 
 def test_large_libraries_are_loaded_where_they_are_needed() -> None:
-    """They take half a second and 50 MB each: of `run` with nothing to do, most of the time."""
+    """They take tenths of a second and some 50 MB each, of commands that have nothing for them to do."""
     load = "import sys, sfm_match.cli.main as main; from sfm_match.stages.base import STAGES"
     told = f"{load}; [one.load() for one in STAGES]; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True).stdout.split()
