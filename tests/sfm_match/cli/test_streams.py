@@ -74,6 +74,8 @@ def test_interrupted_while_it_starts() -> None:
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
+        # a shell that starts the tests in the background has them, and this, ignore SIGINT
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None and process.stdout.readline() == "here\n"
     started = time.monotonic()
