@@ -32,7 +32,7 @@ class Vectors(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, key: Any, /) -> NDArray[np.floating]:
-        """(R, V) of `rows, turn`: places of images that ascend, and a turn."""
+        """(R, V) of `rows, turn`: places of images, mostly one after the other, and a turn."""
 
 
 def retrieval(

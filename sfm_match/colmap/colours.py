@@ -84,5 +84,5 @@ def _few(views: dict[str, _Seen], folder: Path, counts: NDArray[np.int64]) -> It
             return
         try:
             yield views[name], decode(folder / name, _LEAST)
-        except ImageError:
+        except (ImageError, OSError):  # a model without colours is one; without files to open it is the last step
             continue

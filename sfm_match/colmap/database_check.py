@@ -61,14 +61,12 @@ def _tell(path: Path, _: tuple[int, ...]) -> None:
     )
 
 
-def damage(path: Path) -> str | None:
-    """What is wrong with a database, in words; None where nothing is."""
+def trouble(path: Path) -> DatabaseError | None:
+    """What `check_database` would raise; None where nothing is wrong."""
     try:
         _checked(path, file_state(path))
-    except DamagedDatabase as error:
-        return error.reason
     except DatabaseError as error:
-        return str(error).removeprefix(f"{path}: ")
+        return error
     return None
 
 

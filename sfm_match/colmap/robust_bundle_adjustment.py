@@ -50,6 +50,7 @@ _STRICT = 1.0
 _EFFICIENT = 2.385  # deviations, without: 95 % as exact as least squares where there is nothing but noise
 _ITERATIONS = 50
 _AT_ONCE = 750_000  # observations times iterations of a call of the solver: a second or so
+_LEAST_STEPS = 3  # of a call: where the first makes it worse, the next are shorter
 _MAX_ERROR, _MIN_ANGLE = 4.0, 1.5  # pixels, degrees: what COLMAP's mappers keep
 
 
@@ -160,7 +161,7 @@ def _solved_by_poses(
     solver = options.ceres.solver_options
     solver.function_tolerance = max(ONE_ROUND)
     # each point is on its own: nothing bends where calls are short, and there are many more of them than before
-    solver.max_num_iterations = _iterations_at_once(model)
+    solver.max_num_iterations = max(_LEAST_STEPS, _iterations_at_once(model))
     return _solved(options, config, model, (), -(-_ITERATIONS // solver.max_num_iterations))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sfm_match.colmap import queries
-from sfm_match.colmap.database_check import damage
+from sfm_match.colmap.database_check import trouble
 from sfm_match.errors import SfmMatchError
 from sfm_match.images.collection import Collection, read_table
 from sfm_match.job.stage_record import stages_on_record
@@ -138,10 +138,12 @@ def _database(place: Workspace, known: Record) -> Iterator[Check]:
     path = place.database
     if not path.exists():
         return
-    wrong = damage(path)
-    if wrong is not None:
+    wrong = trouble(path)
+    if isinstance(wrong, queries.DamagedDatabase):
         ours = known is None or "import" in known  # else somebody else's may be there
-        yield Check(path.name, f"{path}: {wrong}", True, (path, *queries.journals(path)), ours=ours)
+        yield Check(path.name, f"{path}: {wrong.reason}", True, (path, *queries.journals(path)), ours=ours)
+    elif wrong is not None:  # in use, or of a newer COLMAP: it stays where it is
+        yield Check(path.name, str(wrong), True)
     elif queries.read_record(path, "inputs") is None:
         yield Check(path.name, f"{path}: not made by sfm-match", True)
     else:

@@ -23,7 +23,7 @@ from sfm_match.job.progress import MakeProgress, no_progress
 from sfm_match.job.workspace import ANEW, RecordError, Workspace
 from sfm_match.store.kept_state import digest_of
 from sfm_match.store.records import DamagedRecord, OtherSchema, entries_digest, read_entries, write_entries
-from sfm_match.store.regular import open_regular
+from sfm_match.store.regular import of_the_process, open_regular
 from sfm_match.store.shard import set_aside, write_text
 from sfm_match.store.validation import LARGEST
 
@@ -364,6 +364,8 @@ def read_table(path: Path) -> dict[str, str]:
         with io.TextIOWrapper(io.BufferedReader(open_regular(path)), encoding="utf-8", newline="") as file:
             return dict(row for row in list(csv.reader(file))[1:] if len(row) == 2)
     except (OSError, UnicodeError, csv.Error) as error:
+        if of_the_process(error):
+            raise
         what = error.strerror if isinstance(error, OSError) else f"damaged ({error})"
         cure = "`sfm-match doctor --repair` moves it aside, the next `run` writes it again"
         raise DamagedRecord(f"{path}: {what}", cure) from error

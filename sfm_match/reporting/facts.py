@@ -21,7 +21,7 @@ from sfm_match.reporting.models import Measured, measure
 from sfm_match.reporting.thumbnails import Thumbnails, thumbnails
 from sfm_match.results import Results
 from sfm_match.store.model_record import changed, read_model_record
-from sfm_match.store.regular import open_regular
+from sfm_match.store.regular import of_the_process, open_regular
 
 if TYPE_CHECKING:
     import pycolmap
@@ -140,6 +140,8 @@ class _Reader:
         except NothingDone:  # not there yet
             return None
         except _DAMAGE as error:
+            if of_the_process(error):  # a page that says so would stay
+                raise
             text = " ".join(str(error).split()) or type(error).__name__
             self._problems.append(f"{what} cannot be read: {text}")
             return None

@@ -22,8 +22,8 @@ _MOST_DRAWN = 400  # matches of a pair: more are a blot
 _BRIDGES = 200  # the weakest ones, where there are more
 
 
-def _none(columns: int) -> NDArray[np.int64]:
-    return np.empty((0, columns), np.int64)
+def _none(width: int) -> NDArray[np.int64]:
+    return np.empty((0, width), np.int64)
 
 
 @dataclass(frozen=True)

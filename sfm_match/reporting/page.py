@@ -156,8 +156,10 @@ def _escaped(value: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _base64(value: Any) -> str:
+def _base64(value: object) -> str:
     """Raises TypeError for what is not bytes."""
+    if not isinstance(value, bytes):  # of a number of numpy it would be those of its memory
+        raise TypeError(f"{type(value).__name__} is not JSON")
     return base64.b64encode(value).decode("ascii")
 
 

@@ -124,7 +124,7 @@ def _thumbnail(folder: Path, name: str, header: Header, *, side: int) -> bytes |
     size = max(1, round(header.width * scale)), max(1, round(header.height * scale))
     try:
         raw = decode(folder / name, size)
-    except (ImageError, OSError):
+    except ImageError:
         return None
     small = orient(resize(raw, size, cv2.INTER_AREA), header.orientation)
     made, jpeg = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])

@@ -45,7 +45,7 @@ class VectorFile:
 
     def __getitem__(self, key: tuple[NDArray[np.integer], int]) -> NDArray[np.float16]:
         rows, turn = key
-        if len(rows) and rows[-1] - rows[0] + 1 == len(rows):  # as they mostly are, ascending
+        if len(rows) and (np.diff(rows) == 1).all():  # as they mostly are
             return self._read(int(rows[0]), len(rows))[:, turn]
         found = np.empty((len(rows), self.shape[2]), np.float16)
         for place, row in enumerate(rows.tolist()):
@@ -74,7 +74,8 @@ def image_vectors(folder: Path, features: FeatureSet, names: Sequence[str]) -> V
 def learned_codebook(features: FeatureSet, names: Sequence[str]) -> Codebook:
     """From a sample of the images' descriptors. Raises PairsError where there is no descriptor."""
     every = [name for name in names if name in features.counts]
-    few = every[:: max(1, -(-len(every) // _SAMPLED_IMAGES))]
+    places = np.linspace(0, len(every) - 1, min(len(every), _SAMPLED_IMAGES)).round().astype(int)
+    few = [every[place] for place in places.tolist()]
     described = _read(features, few, _PER_VECTOR)
     return Codebook.learned(sample_of((one for *_, turned in described for one in turned), _SAMPLED_EACH))
 

@@ -81,7 +81,7 @@ def write_block(path: Path, block: PairBlock) -> None:
         "below_one": _below_one(np.concatenate((np.empty(0, np.float16), *(m.scores for m in block.matches)))),
     }
     attributes = {"fingerprint": block.fingerprint}
-    write_shard(path, arrays, attributes, deflated=("first_steps",), packed=("second", "below_one"))
+    write_shard(path, arrays, attributes, deflated=("first_steps",), in_bits=("second", "below_one"))
 
 
 def _below_one(scores: NDArray[np.float16]) -> NDArray[np.uint16]:

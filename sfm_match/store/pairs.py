@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pairs import Block
 from sfm_match.errors import NothingDone, UsageError
-from sfm_match.store.regular import open_regular
+from sfm_match.store.regular import of_the_process, open_regular
 from sfm_match.store.shard import replacing
 
 _CURE = "run `sfm-match pairs` again"
@@ -66,6 +66,8 @@ def _parsed(path: Path, names: Sequence[str], *, strict: bool) -> NDArray[np.int
     try:
         return _lines(path, names, strict=strict)
     except OSError as error:
+        if of_the_process(error):
+            raise
         raise UsageError(f"{path}: {error.strerror}; {_CURE}") from error
     except UnicodeError as error:
         raise UsageError(f"{path}: not text in UTF-8; {_CURE}") from error

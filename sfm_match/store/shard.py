@@ -37,7 +37,7 @@ UNCHECKED = 2  # the schema before there were checksums
 _LARGE = 1 << 20  # bytes
 _DEFLATE = 4  # of 9 levels: level 9 takes five times as long for a hundredth of the bytes
 _LAYOUT = ("v110", "v110")  # HDF5 1.10, of 2016: its structures take half the bytes of those of 1.6, the default
-_HEAP = 4096  # bytes that HDF5 takes, at least, for strings that are not of one length
+_HEAP, _IN_HEAP = 4096, 32  # bytes that HDF5 takes, at least, for strings of no one length; for each, beside its text
 DAMAGED = ".damaged"  # ends the name of what could not be read
 TEMPORARY = ".tmp-"  # in the name of what is not finished; deleted when a workspace is opened
 _LEFTOVER = re.compile(
@@ -227,7 +227,7 @@ def write_shard(
     attributes: Mapping[str, Any],
     place: Callable[[Path], AbstractContextManager[Path]] = replacing,
     deflated: Collection[str] = (),
-    packed: Collection[str] = (),
+    in_bits: Collection[str] = (),
 ) -> None:
     """Writes one HDF5 file: an array or a list of strings a dataset, metadata in attributes.
 
@@ -237,7 +237,7 @@ def write_shard(
         attributes: its metadata.
         place: gives the temporary path and makes it the file: `replacing`, or `unless_there`.
         deflated: names of one-dimensional datasets that HDF5 shuffles and deflates.
-        packed: of those, of whole numbers, that it stores in as many bits as their range needs ("scale-offset"): where
+        in_bits: of those, of whole numbers, that it stores in as many bits as their range needs ("scale-offset"): where
             all are as likely as others, that is smaller than deflate, and written in a fifth of the time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -246,13 +246,14 @@ def write_shard(
     with h5py.File(buffer, "w", libver=_LAYOUT) as file:
         file.attrs["schema"] = SCHEMA
         for name, value in attributes.items():
-            file.attrs[name] = _in_place(value)[0] if isinstance(value, str) else value
+            text = _in_place(value) if isinstance(value, str) else None
+            file.attrs.create(name, value if text is None else text[0], dtype=None if text is None else text.dtype)
         for name, values in arrays.items():
             if isinstance(values, list):
                 file[name] = _in_place(*values)
             elif name in deflated and len(values):
                 file.create_dataset(name, data=values, chunks=values.shape, shuffle=True, compression=_DEFLATE)
-            elif name in packed and len(values):
+            elif name in in_bits and len(values):
                 file.create_dataset(name, data=values, chunks=values.shape, scaleoffset=0)
             else:
                 file.create_dataset(name, data=values)
@@ -266,7 +267,7 @@ def _in_place(*texts: str) -> NDArray[Any]:
     """As HDF5 is to store them: padded to one length, unless a heap would be smaller."""
     encoded = [text.encode() for text in texts]
     longest = max(map(len, encoded), default=0) or 1
-    if not encoded or longest * len(encoded) > _HEAP:
+    if not encoded or longest * len(encoded) > max(_HEAP, sum(map(len, encoded)) + _IN_HEAP * len(encoded)):
         return np.array(texts, dtype=h5py.string_dtype())
     return np.array(encoded, dtype=h5py.string_dtype(length=longest))
 

@@ -6,6 +6,7 @@ import numpy as np
 import pycolmap
 import pytest
 from PIL import Image, features
+from processes import no_more_files
 
 from sfm_match.colmap.colours import colour_points
 from sfm_match.images.files import decode
@@ -50,6 +51,11 @@ def test_no_point_of_a_job_is_black(finished: Path, rendered: Path, monkeypatch:
     shown = next(image for image in model.images.values() if image.num_points3D)
     for point in shown.get_observation_points2D():
         model.points3D[point.point3D_id].color = np.zeros(3, np.uint8)
+    with no_more_files():  # a model without colours is one
+        colour_points([model], rendered)
+    assert read
+    assert not all(point.color.any() for point in model.points3D.values())
+    read.clear()
     colour_points([model], rendered)
     assert read == [shown.name]
     assert all(point.color.any() for point in model.points3D.values())

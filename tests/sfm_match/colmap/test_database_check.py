@@ -9,7 +9,7 @@ import numpy as np
 import pycolmap
 import pytest
 
-from sfm_match.colmap.database_check import check_database, damage
+from sfm_match.colmap.database_check import check_database, trouble
 from sfm_match.colmap.queries import (
     DamagedDatabase,
     DatabaseError,
@@ -93,7 +93,7 @@ def said(path: Path, statement: str, *values: object) -> None:
 
 def test_what_import_leaves_is_believed(database: Path) -> None:
     assert check_database(database) is False
-    assert damage(database) is None
+    assert trouble(database) is None
     assert not [path for path in database.parent.iterdir() if path != database]
 
 
@@ -103,7 +103,7 @@ def test_nonsense_is_refused(database: Path, statement: tuple[str, ...]) -> None
     with pytest.raises(DamagedDatabase, match=r"database.db: damaged \(.+\); run `sfm-match import`") as raised:
         check_database(database)
     assert "\n" not in str(raised.value)
-    assert damage(database) == raised.value.reason
+    assert str(trouble(database)) == str(raised.value)
 
 
 @pytest.mark.parametrize("statement", EDITS.values(), ids=EDITS.keys())

@@ -145,7 +145,7 @@ def test_calls_are_short_where_all_points_are_adjusted(monkeypatch: pytest.Monke
     plain(model)
     monkeypatch.setattr(robust_bundle_adjustment, "_WHOLE", 3)
     monkeypatch.setattr(robust_bundle_adjustment, "_DECIDING", 30)
-    monkeypatch.setattr(robust_bundle_adjustment, "_AT_ONCE", 2 * model.compute_num_observations())
+    monkeypatch.setattr(robust_bundle_adjustment, "_AT_ONCE", 4 * model.compute_num_observations())
     iterations: list[int] = []
     solved = robust_bundle_adjustment._solved
 
@@ -155,7 +155,7 @@ def test_calls_are_short_where_all_points_are_adjusted(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(robust_bundle_adjustment, "_solved", counted)
     refine_robustly(model, refine_cameras=False)
-    assert iterations[-1] == 2
+    assert iterations[-1] == 4
     assert min(iterations[:-1]) > 10
 
 

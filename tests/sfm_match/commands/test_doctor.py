@@ -1,5 +1,7 @@
 import json
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -125,6 +127,19 @@ def test_each_damaged_file_is_named_and_made_again(finished: Path, rendered: Pat
     assert with_damage[str(work / name)] in kept
     assert sfm_match.run(rendered, work, report=False, size=256, max_keypoints=300)[-1].facts["registered"] == 6
     assert not doctor(work).trouble
+
+
+def test_a_database_in_use_stays_where_it_is(finished: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    shutil.copytree(finished, work)
+    with closing(sqlite3.connect(work / "database.db")) as connection:
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("BEGIN EXCLUSIVE")
+        told = doctor(work, repair=True)
+    assert told.trouble
+    assert "another program is writing to it" in "\n".join(told.lines())
+    assert (work / "database.db").exists()
+    assert not list(work.glob("*.damaged"))
 
 
 @pytest.mark.parametrize("name", ["failed.csv", "unregistered.csv"])

@@ -72,6 +72,8 @@ def test_json_in_html_is_ascii_without_markup() -> None:
     assert base64.b64decode(json.loads("".join(as_json(long)))) == long
     with pytest.raises(ValueError, match="JSON"):
         list(as_json({"error": float("nan")}))
+    with pytest.raises(TypeError, match="int64"):
+        list(as_json({"number": np.int64(3)}))
 
 
 def test_nothing_comes_from_elsewhere(finished: Path) -> None:

@@ -1,6 +1,7 @@
 """The report at the end of a run: of a finished one, of one that gives no model, of none."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import FINISHED
 from jobs import sfm_match as command
+from processes import no_more_files
 
 import sfm_match
 from sfm_match.errors import NothingDone, UsageError
@@ -35,6 +37,17 @@ def test_a_run_writes_it_once(rendered: Path, workspace: Path) -> None:
     report.unlink()
     sfm_match.run(rendered, workspace, pairs="exhaustive", report=False, **FINISHED)
     assert not report.exists()
+
+
+def test_a_process_that_may_open_no_more_files_writes_no_page(finished: Path, tmp_path: Path) -> None:
+    """It would say that photographs are gone, and stay."""
+    work = tmp_path / "work"
+    shutil.copytree(finished, work)
+    sfm_match.report(work)
+    page = (work / "report.html").read_bytes()
+    with pytest.raises(OSError, match="Too many open files"), no_more_files():
+        sfm_match.report(work, overwrite=True)
+    assert (work / "report.html").read_bytes() == page
 
 
 def test_without_a_model_it_says_why(strangers: Path, tmp_path: Path) -> None:

@@ -176,6 +176,17 @@ def test_a_dataset_longer_than_the_file(tmp_path: Path, how: dict[str, Any]) -> 
         read_matches(path)
 
 
+def test_long_strings_in_few_bytes(tmp_path: Path) -> None:
+    def change(file: h5py.File) -> None:
+        del file["names"]
+        dtype = h5py.string_dtype(length=1 << 20)
+        file.create_dataset("names", shape=(3,), dtype=dtype, chunks=(1,), compression="gzip")[0] = "a"
+
+    path = without_checksums(block(tmp_path / "0.h5"), change)
+    with pytest.raises(ShardError, match="longer than what is stored"):
+        read_matches(path)
+
+
 def test_another_program_wrote_into_a_file_with_checksums(tmp_path: Path) -> None:
     path = block(tmp_path / "0.h5")
     with h5py.File(path, "r+") as file:
