@@ -138,8 +138,9 @@ def _attribute(name: str, value: Any, _: Arrays, attributes: Arrays) -> None:
 PLAUSIBLE = ("reversed", "swapped columns", "1", "outside", "unknown")
 ALSO = {
     "keypoints, -1",
+    "below_one, 300",
     *(f"scores, {value}" for value in FLOATS),
-}  # within a pixel of the image; scores are logits, too
+}  # within a pixel of the image; a probability, as any number to 1920; scores are logits, too
 
 
 def _case(store: str, title: str, change: Callable[[Arrays, Arrays], None]) -> Case:
