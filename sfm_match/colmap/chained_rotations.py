@@ -51,9 +51,9 @@ def turned_away(database: Path, inliers: Mapping[tuple[str, str], int]) -> set[t
         database: as `import` leaves it, with essential matrices.
         inliers: accepted pairs of names, and how many matches each has.
     """
-    names, found = list(inliers), set[tuple[str, str]]()
     import pycolmap
 
+    names, found = list(inliers), set[tuple[str, str]]()
     with closing(sqlite3.connect(database)) as connection, pycolmap.Database.open(str(database)) as opened:
         source, order = Source.of(connection, inliers).strongest_first()
         # not those of all images: there may be hundreds of components

@@ -95,7 +95,7 @@ def refine_robustly(
     options.print_summary = False
     options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
     registered = [image for image in refined.images.values() if image.has_pose]
-    at_once = max(_GROWING if len(registered) > _WHOLE else 1, _iterations_at_once(refined))
+    at_once = _iterations_at_once(refined, _GROWING if len(registered) > _WHOLE else 1)
     options.ceres.solver_options.max_num_iterations = at_once
     options.ceres.solver_options.num_threads = threads
     config = pycolmap.BundleAdjustmentConfig()
@@ -161,14 +161,14 @@ def _solved_by_poses(
     solver = options.ceres.solver_options
     solver.function_tolerance = max(ONE_ROUND)
     # each point is on its own: nothing bends where calls are short, and there are many more of them than before
-    solver.max_num_iterations = max(_LEAST_STEPS, _iterations_at_once(model))
+    solver.max_num_iterations = _iterations_at_once(model, _LEAST_STEPS)
     return _solved(options, config, model, (), -(-_ITERATIONS // solver.max_num_iterations))
 
 
-def _iterations_at_once(model: "pycolmap.Reconstruction") -> int:
-    """Of a call of the solver, so that signals wait for a second or so."""
+def _iterations_at_once(model: "pycolmap.Reconstruction", least: int) -> int:
+    """Of a call of the solver, so that signals wait for a second or so where `least` allows it."""
     observations: int = sum(image.num_points3D for image in model.images.values() if image.has_pose)
-    return min(max(1, _AT_ONCE // max(observations, 1)), _ITERATIONS)
+    return min(max(least, _AT_ONCE // max(observations, 1)), _ITERATIONS)
 
 
 def _scale(found: Spread) -> float:

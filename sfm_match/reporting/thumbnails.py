@@ -8,7 +8,6 @@ import contextlib
 import struct
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import cv2
 from sfm_match.images.coordinates import orient
 from sfm_match.images.files import Header, ImageError, decode, signature_of
 from sfm_match.images.loader import resize
+from sfm_match.job.concurrency import WorkerThreads
 from sfm_match.job.cores import cores
 from sfm_match.reporting.packing import THUMBNAIL_BYTES, spread
 from sfm_match.store.shard import replacing
@@ -26,7 +26,6 @@ _SIDES = (640, 512, 400, 320, 256, 200, 160, 128, 100, 80, 64)
 _BYTES_PER_PIXEL = 0.3  # of a JPEG of this quality, with much detail
 _ASPECT = 0.75
 _QUALITY = 70
-_AT_ONCE = 256  # photographs that wait for a thread: each takes a kilobyte
 _MADE = 1  # raise it when the same photograph comes to give another picture
 _DAMAGE = (OSError, zipfile.BadZipFile, ValueError, RuntimeError, LookupError, EOFError, struct.error)
 
@@ -59,12 +58,8 @@ def thumbnails(
     keys = dict(_keys(folder, chosen, side))
     known = _read(kept, keys) if kept is not None else {}
     fresh = [name for name in keys if name not in known]
-    found = dict(known)
-    with ThreadPoolExecutor(cores()) as pool:
-        for start in range(0, len(fresh), _AT_ONCE):
-            some = fresh[start : start + _AT_ONCE]
-            made = pool.map(lambda name: _thumbnail(folder, name, headers[name], side=side), some)
-            found |= {name: jpeg for name, jpeg in zip(some, made, strict=True) if jpeg is not None}
+    made = WorkerThreads(cores()).each(fresh, lambda name: _thumbnail(folder, name, headers[name], side=side))
+    found = known | {name: jpeg for name, jpeg in made if jpeg is not None}
     if kept is not None and len(found) > len(known):
         _write(kept, keys, found)
     pictures: dict[str, bytes] = {}

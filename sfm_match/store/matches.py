@@ -157,11 +157,10 @@ def _indices(file: h5py.File) -> NDArray[np.uint32]:
 
 def _validated(file: h5py.File) -> tuple[BlockHead, NDArray[np.int64]]:
     """The head of a file, and the (P + 1,) first matches of its pairs. Raises ValueError."""
-    first = "matches" if "matches" in file else "first_steps"
-    images, count, total = len(file["names"]), len(file["pairs"]), len(file[first])
-    columns = {"matches": (total, 2)} if first == "matches" else {"first_steps": (total,), "second": (total,)}
-    dtype = "uint16" if file[first].dtype == np.uint16 else "uint32"
-    probabilities = {"scores": ("float16", (total,))} if "scores" in file else {"below_one": ("uint16", (total,))}
+    scores = ("scores", "float16") if "scores" in file else ("below_one", "uint16")
+    images, count, total = len(file["names"]), len(file["pairs"]), len(file[scores[0]])
+    columns = {"matches": (total, 2)} if "matches" in file else {"first_steps": (total,), "second": (total,)}
+    dtype = "uint16" if file[next(iter(columns))].dtype == np.uint16 else "uint32"
     check_datasets(
         file,
         {
@@ -170,7 +169,7 @@ def _validated(file: h5py.File) -> tuple[BlockHead, NDArray[np.int64]]:
             "pairs": ("int32", (count, 2)),
             "offsets": ("int64", (count + 1,)),
             **{name: (dtype, shape) for name, shape in columns.items()},
-            **probabilities,
+            scores[0]: (scores[1], (total,)),
         },
     )
     names = read_strings(file, "names")

@@ -246,8 +246,11 @@ def write_shard(
     with h5py.File(buffer, "w", libver=_LAYOUT) as file:
         file.attrs["schema"] = SCHEMA
         for name, value in attributes.items():
-            text = _in_place(value) if isinstance(value, str) else None
-            file.attrs.create(name, value if text is None else text[0], dtype=None if text is None else text.dtype)
+            if isinstance(value, str):
+                text = _in_place(value)
+                file.attrs.create(name, text[0], dtype=text.dtype)
+            else:
+                file.attrs[name] = value
         for name, values in arrays.items():
             if isinstance(values, list):
                 file[name] = _in_place(*values)

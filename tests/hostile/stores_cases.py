@@ -189,10 +189,15 @@ def _foreign(path: Path) -> None:
         file.attrs["schema"] = 3
 
 
+def _scores(file: h5py.File) -> str:
+    """The dataset of scores."""
+    return "below_one" if "below_one" in file else "scores"
+
+
 def _bomb(path: Path) -> None:
     """Megabytes of zeros, in a few bytes."""
     with h5py.File(path, "a") as file:
-        name = "below_one" if "below_one" in file else "scores"
+        name = _scores(file)
         how: dict[str, Any] = {"scaleoffset": 0} if name == "below_one" else {"compression": "gzip"}
         dtype = file[name].dtype
         del file[name]
@@ -201,7 +206,7 @@ def _bomb(path: Path) -> None:
 
 def _linked(path: Path) -> None:
     with h5py.File(path, "a") as file:
-        name = "below_one" if "below_one" in file else "scores"
+        name = _scores(file)
         del file[name]
         file[name] = h5py.ExternalLink("/etc/passwd", f"/{name}")
 
