@@ -265,10 +265,29 @@ def open_for_reading(path: Path, *, still: bool = False) -> sqlite3.Connection:
     Args:
         path: of the database.
         still: nobody writes to it, and its log is empty: it is read without locks.
+
+    Raises:
+        sqlite3.Error: what a killed process left unfinished cannot be taken back.
     """
-    wal = Path(f"{path}-wal")
-    alone = still or (not os.access(path.parent, os.W_OK) and not (wal.exists() and wal.stat().st_size))
+    journal, wal, _ = journals(path)
+    begun = _holds_something(journal)
+    alone = still or not (begun or _holds_something(wal) or os.access(path.parent, os.W_OK))
+    if begun and not still:
+        _roll_back(path)
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if alone else ''}", uri=True)
+
+
+def _holds_something(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
+
+
+def _roll_back(path: Path) -> None:
+    """Takes back what a process wrote that was killed in a transaction, such as COLMAP's when it opens a database.
+
+    SQLite does that at the first read, but not by a connection that cannot write. A journal that is in use stays.
+    """
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
 
 
 def count(path: Path) -> Counts:

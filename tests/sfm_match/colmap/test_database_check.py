@@ -1,5 +1,6 @@
 """A database is believed, taken as it is with a line, or refused with one: never handed to COLMAP with nonsense."""
 
+import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -15,7 +16,9 @@ from sfm_match.colmap.queries import (
     DatabaseError,
     content_digest,
     count,
+    image_names,
     is_edited,
+    journals,
     read_record,
     read_value,
     seal,
@@ -174,6 +177,23 @@ def test_a_newer_colmap_and_another_program_are_named(database: Path, monkeypatc
             count(database)
         with pytest.raises(DatabaseError, match="another program is writing to it"):
             read_record(database, "inputs")
+
+
+def test_what_a_killed_process_began_is_taken_back(database: Path, tmp_path: Path) -> None:
+    names, before, left = image_names(database), content_digest(database), tmp_path / "left.db"
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        connection.execute("PRAGMA cache_size = 1")  # pages: the others are written before the transaction ends
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("UPDATE images SET name = 'changed' || image_id")
+        connection.execute("UPDATE keypoints SET data = zeroblob(LENGTH(data))")
+        for end in ("", "-journal"):
+            shutil.copyfile(f"{database}{end}", f"{left}{end}")
+        connection.execute("ROLLBACK")
+    assert left.read_bytes() != database.read_bytes()
+    assert image_names(left) == names
+    assert content_digest(left) == before
+    assert trouble(left) is None
+    assert not [one for one in journals(left) if one.exists()]
 
 
 def test_a_database_of_before_is_taken_as_it_is(database: Path) -> None:
