@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from sfm_match.commands.workspace_files import checks
+from sfm_match.compiled import kernels
 from sfm_match.errors import NothingDone
 from sfm_match.images import decoders
 from sfm_match.job.workspace import Workspace
-from sfm_match.matching import compiled_sweep
 from sfm_match.models import BUILT_IN, find_model, zoo
 from sfm_match.options.arguments import checked
 from sfm_match.options.devices import DEVICES
@@ -102,9 +102,9 @@ def _gpu() -> list[Finding]:
 def _devices() -> list[Finding]:
     found = [Finding(f"--device {device}", why_not(device) or "available") for device in DEVICES if device != "auto"]
     found.append(Finding(f"--decoder {NVIMGCODEC}", decoders.why_not(NVIMGCODEC) or "available"))
-    compiled = next(iter(compiled_sweep.kernels()), None)
-    slower = "with numpy, in twice the time: nothing was compiled at installation, or not for this processor"
-    found.append(Finding("matching on the CPU", f"compiled, with {compiled}" if compiled else slower))
+    kernel = next(iter(kernels()), None)
+    slower = "with numpy, in twice the time or more: nothing was compiled at installation, or not for this processor"
+    found.append(Finding("matching and adjustment on the CPU", f"compiled, with {kernel}" if kernel else slower))
     choice = choose("auto")
     return [*found, Finding("--device auto", f"takes {choice.device} ({choice.reason})")]
 

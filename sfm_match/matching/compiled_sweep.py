@@ -1,15 +1,14 @@
-"""`_dual_softmax.c`: one pass over the matrix of a dual softmax. Compiled where the package is installed, if a compiler
-is there; without it `dual_softmax` does the same with numpy and ONNX Runtime, in twice to three times as long.
+"""`dual_softmax.c`: one pass over the matrix of a dual softmax. Where it was not compiled, `dual_softmax` does the same
+with numpy and ONNX Runtime, in twice to three times as long.
 """
 
 import ctypes
 import math
-from functools import cache
-from importlib.machinery import EXTENSION_SUFFIXES
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sfm_match.compiled import function
 
 # row sums, column sums; of the candidates: rows, columns, E
 Sweep = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]
@@ -36,35 +35,6 @@ class _Problem(ctypes.Structure):
     )
 
 
-@cache
-def _library() -> ctypes.CDLL | None:
-    for suffix in EXTENSION_SUFFIXES:
-        path = Path(__file__).with_name(f"_dual_softmax{suffix}")
-        if path.exists():
-            try:
-                library = ctypes.CDLL(str(path))
-            except OSError:  # of another machine, or of another C library
-                return None
-            library.dual_softmax_kernel.restype = ctypes.c_char_p
-            library.dual_softmax_kernel.argtypes = [ctypes.c_size_t]
-            library.dual_softmax_sweep.restype = ctypes.c_size_t
-            library.dual_softmax_sweep.argtypes = [ctypes.c_size_t, ctypes.POINTER(_Problem)]
-            return library
-    return None
-
-
-@cache
-def kernels() -> dict[str, int]:
-    """Numbers of the kernels that this processor can run, by name, the fastest first. None if nothing was compiled."""
-    library, found = _library(), dict[str, int]()
-    number = 0
-    while library and (name := library.dual_softmax_kernel(number)) is not None:
-        if name:
-            found[name.decode()] = number
-        number += 1
-    return found
-
-
 def sweep(
     kernel: int,
     descriptors0: NDArray[np.float32],
@@ -77,7 +47,7 @@ def sweep(
     Other threads run meanwhile.
 
     Args:
-        kernel: a number of `kernels`.
+        kernel: a number of `sfm_match.compiled.kernels`.
         descriptors0: (N, D) float32, unit length.
         descriptors1: (M, D) float32, unit length.
         inverse_temperature: t, at most 40.
@@ -102,8 +72,7 @@ def sweep(
         *(array.ctypes.data for array in arrays),
         capacity,
     )
-    library = _library()
-    found = library.dual_softmax_sweep(kernel, ctypes.byref(problem)) if library else _FAILED
+    found = function("dual_softmax_sweep", _Problem, ctypes.c_size_t)(kernel, ctypes.byref(problem))
     if found == _FAILED:
         raise MemoryError(f"{len(left)} x {len(right)} descriptors")
     return row_sums, column_sums, rows[:found], columns[:found], e[:found]

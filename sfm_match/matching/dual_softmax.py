@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sfm_match.matching.compiled_sweep import Sweep, kernels, sweep
+from sfm_match.compiled import kernels
+from sfm_match.matching.compiled_sweep import Sweep, sweep
 from sfm_match.runtime import GRAPHS
 from sfm_match.store.matches import Matches
 

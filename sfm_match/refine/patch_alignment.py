@@ -10,17 +10,19 @@ Photographs are compared at the network's scale, before the EXIF orientation. Wi
 centre of the top-left one is at (0, 0) here.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sfm_match.compiled import kernels
 from sfm_match.images.coordinates import ImageGeometry
 from sfm_match.images.loader import resize
+from sfm_match.refine import compiled_alignment
+from sfm_match.refine.compiled_alignment import Floats, Limits, Smoothness
 
-Floats = NDArray[np.float32]
 Pyramid = tuple[NDArray[np.uint8] | Floats, ...]  # (H, W) grey, its half and its quarter
 
 ALGORITHM = 3  # raise it when the same photographs and points come to be aligned otherwise
@@ -28,30 +30,23 @@ ALGORITHM = 3  # raise it when the same photographs and points come to be aligne
 _WAYS = ((1, 0), (2, 1, 0))
 _RADIUS = 5  # pixels of a patch each way, at every level
 _FARTHEST = 6.0  # pixels that a point may move; no detector errs by more
-_FARTHEST_AT_A_LEVEL = 3.0  # pixels of that level
-_LEAST_CORRELATION = 0.7  # of patches that show the same
-_SETTLED = 0.1  # pixels: the last step of a point that has settled
-_DAMPING = np.float32(1e-4)  # of steps where a patch is flat
-_LEAST_CONTRAST = np.float32(1e-3)
 _NEIGHBOURS = 12  # matches that tell an affine map
-_ROUNDS = 5  # of its weights
 _ONE_KD_TREE, _EXACT = 4, -1  # of FLANN
-_STIFFNESS = 9.0  # square pixels: weight of the identity beside them
-_STRETCH = 2.5  # most that an affine map may magnify or shrink
+_SMOOTHNESS = Smoothness(rounds=5, stiffness=9.0, stretch=2.5)
 _AT_ONCE = 2048  # points whose patches are in memory; with fewer, threads wait for one another between numpy calls
 
 
-@dataclass(frozen=True)
-class _Effort:
-    """What a level is worth."""
-
-    interpolation: int
-    iterations: int  # at most
-    still: float  # pixels: a smaller step is a point's last
-
-
-_FINE = _Effort(cv2.INTER_CUBIC, 7, 0.04)
-_COARSE = _Effort(cv2.INTER_LINEAR, 6, 0.1)  # for the fine level to begin from
+_FINE = Limits(
+    cubic=True,
+    iterations=7,
+    still=0.04,
+    damping=1e-4,
+    least_contrast=1e-3,
+    farthest=3.0,
+    settled=0.1,
+    least_correlation=0.7,
+)
+_COARSE = replace(_FINE, cubic=False, iterations=6, still=0.1)  # for the fine level to begin from
 
 
 @dataclass(frozen=True)
@@ -102,24 +97,32 @@ def align(image_a: Pyramid, image_b: Pyramid, first: Floats, second: Floats) -> 
     levels_a, levels_b = ([np.asarray(level, np.float32) for level in image] for image in (image_a, image_b))
     moved, fits = second.copy(), np.zeros(len(second), bool)
     affines = np.empty((len(second), 2, 2), np.float32)
-    near = neighbours(first)
+    near, kernel = neighbours(first), _kernel()
     for way in _WAYS:
         tried = np.flatnonzero(~fits)
         for level in way if len(tried) else ():
             # again, now that the points are better known
-            effort = _COARSE if level else _FINE
+            limits = _COARSE if level else _FINE
             affines[tried] = local_affines(first, moved, near[tried], tried)
             scale = np.float32(2**level)
             for start in range(0, len(tried), _AT_ONCE):
                 part = tried[start : start + _AT_ONCE]
-                found, good = _fit(
-                    levels_a[level], levels_b[level], first[part] / scale, moved[part] / scale, affines[part], effort
+                given = levels_a[level], levels_b[level], first[part] / scale, moved[part] / scale, affines[part]
+                found, good = (
+                    _fit(*given, limits)
+                    if kernel is None
+                    else compiled_alignment.fit(kernel, *given, _weights(), limits)
                 )
                 there = moved[part] + found * scale
                 good &= np.square(there - second[part]).sum(axis=1) <= _FARTHEST**2
                 moved[part[good]] = there[good]
                 fits[part] |= good
     return Aligned(moved - second, fits, affines)
+
+
+def _kernel() -> int | None:
+    """The fastest one that was compiled and that this processor can run."""
+    return next(iter(kernels().values()), None)
 
 
 def neighbours(points: Floats) -> NDArray[np.int64]:
@@ -143,6 +146,9 @@ def local_affines(first: Floats, second: Floats, near: NDArray[np.int64], rows: 
     Returns:
         (R, 2, 2) second from first: least squares, weighted by 1 / residual; the identity where that makes no sense.
     """
+    kernel = _kernel()
+    if kernel is not None:
+        return compiled_alignment.local_affines(kernel, first, second, near, rows, _SMOOTHNESS)
     maps = np.empty((len(rows), 2, 2), np.float32)
     for start in range(0, len(rows), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
@@ -154,9 +160,9 @@ def _local_affines(first: Floats, second: Floats, near: NDArray[np.int64], rows:
     near = np.ascontiguousarray(near.T)  # (K, R): sums go over whole rows
     x, y, u, v = (points[:, axis][near] - points[rows, axis] for points in (first, second) for axis in (0, 1))
     products = np.stack((x * x, x * y, y * y, x * u, y * u, x * v, y * v))
-    stiffness = np.array((1, 0, 1, 1, 0, 0, 1), np.float32)[:, None] * _STIFFNESS
+    stiffness = np.array((1, 0, 1, 1, 0, 0, 1), np.float32)[:, None] * np.float32(_SMOOTHNESS.stiffness)
     weights = np.ones(near.shape, np.float32)
-    for _ in range(_ROUNDS):
+    for _ in range(_SMOOTHNESS.rounds):
         xx, xy, yy, xu, yu, xv, yv = np.einsum("pkr,kr->pr", products, weights) + stiffness
         determinant = xx * yy - xy * xy  # 81 at least
         a, b = (yy * xu - xy * yu) / determinant, (xx * yu - xy * xu) / determinant
@@ -167,39 +173,41 @@ def _local_affines(first: Floats, second: Floats, near: NDArray[np.int64], rows:
     total, determinant = a * a + b * b + c * c + d * d, a * d - b * c
     apart = np.sqrt(np.maximum(total**2 - 4 * determinant**2, 0))
     least = np.sqrt(np.maximum(total - apart, 0) / 2)
-    wild = (np.sqrt((total + apart) / 2) > _STRETCH) | (least < 1 / _STRETCH) | (determinant < 0)
+    stretch = _SMOOTHNESS.stretch
+    wild = (np.sqrt((total + apart) / 2) > stretch) | (least < 1 / stretch) | (determinant < 0)
     maps[wild] = np.eye(2, dtype=np.float32)
     return maps
 
 
 def _fit(
-    image_a: Floats, image_b: Floats, first: Floats, second: Floats, affines: Floats, effort: _Effort
+    image_a: Floats, image_b: Floats, first: Floats, second: Floats, affines: Floats, limits: Limits
 ) -> tuple[Floats, NDArray[np.bool_]]:
-    """(M, 2) offsets of the second points at one level, and whether to believe them (M,)."""
+    """As `compiled_alignment.fit`, where nothing was compiled or the processor has no wide vectors."""
     grid, weights = _grid(_RADIUS), _weights()
+    interpolation = cv2.INTER_CUBIC if limits.cubic else cv2.INTER_LINEAR
     warped = _inverse(affines).transpose(1, 0, 2) @ _grid(_RADIUS + 1)  # (2, M, K)
-    questions = _questions(_sample(image_a, first.T, warped, effort.interpolation), weights)
+    questions = _questions(_sample(image_a, first.T, warped, interpolation), weights, limits)
     places = np.ascontiguousarray(second.T)  # (2, M) like all that is by coordinate here: sums go over whole rows
     last, correlation = np.zeros_like(places), np.zeros(len(second), np.float32)
     moving = np.arange(len(second))
-    for number in range(effort.iterations):
-        seen = _sample(image_b, places[:, moving], grid[:, None], effort.interpolation)
+    for number in range(limits.iterations):
+        seen = _sample(image_b, places[:, moving], grid[:, None], interpolation)
         seen -= (seen @ weights)[:, None]
-        contrast = np.sqrt(np.square(seen) @ weights) + _LEAST_CONTRAST
+        contrast = np.sqrt(np.square(seen) @ weights) + np.float32(limits.least_contrast)
         answers = np.einsum("mik,mk->im", questions, seen) / contrast
         correlation[moving], steps = answers[0], answers[1:].clip(-1, 1)
         if not number:
             before = correlation.copy()
         last[:, moving] = steps
         places[:, moving] += steps
-        going = np.flatnonzero(np.maximum(*np.abs(steps)) > effort.still)
+        going = np.flatnonzero(np.maximum(*np.abs(steps)) > limits.still)
         if not len(going):
             break
         if len(going) < len(moving):
             moving, questions = moving[going], questions[going]
     offsets = places - second.T
-    near = _within(offsets, _FARTHEST_AT_A_LEVEL) & _within(last, _SETTLED)
-    return offsets.T, near & (correlation >= np.maximum(before, _LEAST_CORRELATION))
+    near = _within(offsets, limits.farthest) & _within(last, limits.settled)
+    return offsets.T, near & (correlation >= np.maximum(before, limits.least_correlation))
 
 
 def _within(vectors: Floats, most: float) -> NDArray[np.bool_]:
@@ -207,7 +215,7 @@ def _within(vectors: Floats, most: float) -> NDArray[np.bool_]:
     return np.asarray(vectors[0] ** 2 + vectors[1] ** 2 <= most**2)
 
 
-def _questions(patches: Floats, weights: Floats) -> Floats:
+def _questions(patches: Floats, weights: Floats, limits: Limits) -> Floats:
     """(M, (2r + 3)^2) of the first image -> (M, 3, (2r + 1)^2), to multiply patches of mean 0 and deviation 1 with.
 
     The first product tells how a patch correlates with the template, the others are the step in x and y.
@@ -216,7 +224,7 @@ def _questions(patches: Floats, weights: Floats) -> Floats:
     patches = patches.reshape(-1, side, side)
     template = patches[:, 1:-1, 1:-1].reshape(len(patches), -1)
     template -= (template @ weights)[:, None]
-    contrast = np.sqrt(np.square(template) @ weights) + _LEAST_CONTRAST
+    contrast = np.sqrt(np.square(template) @ weights) + np.float32(limits.least_contrast)
     template /= contrast[:, None]
     questions = np.empty((len(patches), 3, template.shape[1]), np.float32)
     weighted = np.multiply(template, weights, out=questions[:, 0])
@@ -227,7 +235,8 @@ def _questions(patches: Floats, weights: Floats) -> Floats:
         slope /= (2 * contrast)[:, None]
         slope -= (slope @ weights)[:, None]
         slope -= np.einsum("mk,mk->m", slope, weighted)[:, None] * template
-    xx, xy, yy = np.square(x) @ weights + _DAMPING, (x * y) @ weights, np.square(y) @ weights + _DAMPING
+    damping = np.float32(limits.damping)
+    xx, xy, yy = np.square(x) @ weights + damping, (x * y) @ weights, np.square(y) @ weights + damping
     determinant = xx * yy - xy**2
     x *= weights
     y *= weights

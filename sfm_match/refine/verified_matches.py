@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfm_match.colmap.queries import MOST_IMAGES, columns, matches_of
-from sfm_match.refine.patch_alignment import Floats
+from sfm_match.refine.compiled_alignment import Floats
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,12 @@
 """The compiled pass over E against double precision, with every kernel that this processor can run."""
 
-from importlib.machinery import EXTENSION_SUFFIXES
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfm_match.matching import compiled_sweep
-from sfm_match.matching.compiled_sweep import kernels, sweep
+from sfm_match.compiled import kernels
+from sfm_match.matching.compiled_sweep import sweep
 
 pytestmark = pytest.mark.skipif(not kernels(), reason="nothing was compiled: no GCC or Clang at installation")
 KERNELS = sorted(kernels().values())
@@ -60,10 +58,3 @@ def test_takes_views(kernel: int) -> None:
     copies = sweep(kernel, wide[::2, 8:16].copy(), wide[:, 16:24].copy(), 20.0, 0.01)
     for one, other in zip(slices, copies, strict=True):
         np.testing.assert_array_equal(one, other)
-
-
-def test_a_library_that_cannot_be_loaded_is_none(tmp_path, monkeypatch) -> None:
-    suffix = EXTENSION_SUFFIXES[0]
-    (tmp_path / f"_dual_softmax{suffix}").write_bytes(b"of another machine")
-    monkeypatch.setattr(compiled_sweep, "__file__", str(tmp_path / "compiled_sweep.py"))
-    assert compiled_sweep._library.__wrapped__() is None

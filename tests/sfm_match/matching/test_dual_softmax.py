@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sfm_match.compiled import kernels
 from sfm_match.matching import dual_softmax
-from sfm_match.matching.compiled_sweep import kernels
 from sfm_match.matching.dual_softmax import match_descriptors, match_rotated
 
 COMPILED = [{name: number} for name, number in kernels().items()]  # each as if it were the only one; {}: numpy

@@ -4,9 +4,12 @@ import cv2
 import numpy as np
 import pytest
 
+from sfm_match.compiled import kernels
 from sfm_match.images.coordinates import orient, plan_geometry
+from sfm_match.refine import patch_alignment
 from sfm_match.refine.patch_alignment import align, align_photographs, local_affines, neighbours, pyramid, see
 
+WAYS = {**{name: {name: number} for name, number in kernels().items()}, "numpy": {}}
 TURN = np.array([[0.95, -0.15], [0.12, 0.9]], np.float32)  # second from first
 
 
@@ -25,6 +28,12 @@ def seen(linear: np.ndarray, shift: np.ndarray) -> np.ndarray:
     y, x = np.mgrid[:300, :400].astype(float)
     x, y = np.tensordot(np.linalg.inv(linear), np.stack((x - shift[0], y - shift[1])), 1)
     return waves(x, y).round().astype(np.uint8)
+
+
+@pytest.fixture(params=list(WAYS.values()), ids=list(WAYS), autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each kernel as if it were the only one, and none."""
+    monkeypatch.setattr(patch_alignment, "kernels", lambda: request.param)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,4 @@
-/* `sweep` for one width of vectors. Included once for each, with WIDTH (floats of a vector), ROWS (of a tile) and
-   NAME(x) defined; they are undefined at its end. */
+/* `sweep` for one width of vectors: see processors.h. */
 
 typedef float NAME(floats) __attribute__((vector_size(4 * WIDTH), may_alias));
 typedef int32_t NAME(ints) __attribute__((vector_size(4 * WIDTH)));
@@ -131,6 +130,3 @@ end:
 #undef ints
 #undef COLUMNS
 #undef CHUNK
-#undef WIDTH
-#undef ROWS
-#undef NAME
