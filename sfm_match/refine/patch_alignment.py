@@ -187,7 +187,7 @@ def _fit(
     interpolation = cv2.INTER_CUBIC if limits.cubic else cv2.INTER_LINEAR
     warped = _inverse(affines).transpose(1, 0, 2) @ _grid(_RADIUS + 1)  # (2, M, K)
     questions = _questions(_sample(image_a, first.T, warped, interpolation), weights, limits)
-    places = np.ascontiguousarray(second.T)  # (2, M) like all that is by coordinate here: sums go over whole rows
+    places = second.T.copy(order="C")  # (2, M) like all that is by coordinate here: sums go over whole rows
     last, correlation = np.zeros_like(places), np.zeros(len(second), np.float32)
     moving = np.arange(len(second))
     for number in range(limits.iterations):
