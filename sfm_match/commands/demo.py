@@ -15,6 +15,7 @@ from sfm_match.colmap.similarity import align
 from sfm_match.commands.scene import FOCAL, HEIGHT, WIDTH, View, cameras, render, room
 from sfm_match.errors import NothingDone, UsageError, quoted
 from sfm_match.images.collection import Collection
+from sfm_match.job.cores import cores
 from sfm_match.job.progress import StageReport
 from sfm_match.job.workspace import Workspace
 from sfm_match.options.arguments import checked
@@ -99,7 +100,7 @@ def _render_all(views: list[View], folder: Path) -> int:
                 old.unlink()
     if missing:
         planes = room()
-        with ThreadPoolExecutor() as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             for view, image in zip(missing, pool.map(lambda v: render(v, planes), missing), strict=True):
                 partial = folder / f".{view.name}"
                 with removed_if_stopped(partial):

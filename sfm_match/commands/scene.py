@@ -4,11 +4,15 @@ World: metres, z up. Cameras as COLMAP's: x right, y down, z forward; `camera_fr
 points. Image pixels have the centre of the top-left one at (0.5, 0.5).
 """
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from sfm_match.job.cores import cores
 
 Floats = NDArray[np.float64]
 Image = NDArray[np.uint8]
@@ -17,6 +21,7 @@ WIDTH, HEIGHT, FOCAL = 960, 720, 800.0  # pixels
 _TEXELS_PER_METRE = 400
 _SUPERSAMPLING = 2
 _COARSE = 4  # texels
+_BAND = 192  # rows that are worked on at once: with fewer, threads wait for one another between numpy calls
 
 
 @dataclass(frozen=True)
@@ -47,9 +52,9 @@ def room(seed: int = 0) -> list[Rectangle]:
     """A floor, two walls and four boxes."""
     rng = np.random.default_rng(seed)
 
-    def plane(corner: tuple[float, ...], u: tuple[float, ...], v: tuple[float, ...]) -> Rectangle:
-        size = np.linalg.norm(u), np.linalg.norm(v)
-        return Rectangle(np.array(corner), np.array(u), np.array(v), _texture(float(size[0]), float(size[1]), rng))
+    def plane(corner: tuple[float, ...], u: tuple[float, ...], v: tuple[float, ...]) -> tuple[list[Floats], _Draft]:
+        sides = [np.array(one) for one in (corner, u, v)]
+        return sides, _draft(float(np.linalg.norm(u)), float(np.linalg.norm(v)), rng)
 
     planes = [
         plane((-3, -3, 0), (6, 0, 0), (0, 6, 0)),
@@ -74,43 +79,73 @@ def room(seed: int = 0) -> list[Rectangle]:
             plane(tuple(top), tuple(b * depth), tuple(-up * height)),
             plane(tuple(top + a * width), tuple(b * depth), tuple(-up * height)),
         ]
-    return planes
+    with ThreadPoolExecutor(cores()) as pool:
+        textures = pool.map(_drawn, [draft for _, draft in planes])
+        return [Rectangle(*sides, texture) for (sides, _), texture in zip(planes, textures, strict=True)]
 
 
-def _texture(width: float, height: float, rng: np.random.Generator) -> Image:
-    """Noise at many scales under shapes and letters: corners at every size, repeated nowhere."""
+@dataclass(frozen=True)
+class _Draft:
+    """All that is random in a texture."""
+
+    size: tuple[int, int]  # texels: height, width
+    grids: list[tuple[int, NDArray[np.float32]]]  # texels of a cell, (rows, columns, 3) noise
+    brightness: Floats  # (3,)
+    shapes: list[Callable[[Image], object]]  # draw something on it
+
+
+def _draft(width: float, height: float, rng: np.random.Generator) -> _Draft:
+    """Noise at many scales under shapes and letters: corners at every size, repeated nowhere. Sides in metres."""
     w, h = int(width * _TEXELS_PER_METRE), int(height * _TEXELS_PER_METRE)
-    ground = np.zeros((h, w, 3), np.float32)
-    small = np.zeros((-(-h // _COARSE), -(-w // _COARSE), 3), np.float32)  # what is smooth is drawn in small
+    grids = []
     cell = max(w, h) // 2
     while cell >= 3:
         grid = rng.normal(0, 1, (h // cell + 2, w // cell + 2, 3)).astype(np.float32)
         grid += rng.normal(0, 1, grid.shape[:2])[..., None]
         grid *= cell**0.35
+        grids.append((cell, grid))
+        cell //= 2
+    brightness = rng.uniform(-30, 30, 3)
+    shapes = [_shape(w, h, rng) for _ in range(int(18 * width * height) + 6)]
+    return _Draft((h, w), grids, brightness, shapes)
+
+
+def _shape(w: int, h: int, rng: np.random.Generator) -> Callable[[Image], object]:
+    """Draws one on a texture of w x h."""
+    colour = tuple(int(c) for c in rng.integers(0, 256, 3))
+    x, y = int(rng.integers(w)), int(rng.integers(h))
+    size = int(rng.integers(8, 60))
+    kind = rng.integers(4)
+    if kind == 0:
+        points = (rng.normal(0, size, (int(rng.integers(3, 6)), 2)) + (x, y)).astype(np.int32)
+        return lambda texture: cv2.fillPoly(texture, [points], colour, cv2.LINE_AA)
+    if kind == 1:
+        thickness = int(rng.integers(-1, 5)) or 1
+        return lambda texture: cv2.circle(texture, (x, y), size // 2, colour, thickness, cv2.LINE_AA)
+    if kind == 2:
+        end = (x + int(rng.normal(0, 2 * size)), y + int(rng.normal(0, 2 * size)))
+        thickness = int(rng.integers(1, 8))
+        return lambda texture: cv2.line(texture, (x, y), end, colour, thickness, cv2.LINE_AA)
+    letters, font = "".join(chr(int(c)) for c in rng.integers(65, 91, 3)), cv2.FONT_HERSHEY_DUPLEX
+    return lambda texture: cv2.putText(texture, letters, (x, y), font, size / 25, colour, 3, cv2.LINE_AA)
+
+
+def _drawn(draft: _Draft) -> Image:
+    h, w = draft.size
+    ground = np.zeros((h, w, 3), np.float32)
+    small = np.zeros((-(-h // _COARSE), -(-w // _COARSE), 3), np.float32)  # what is smooth is drawn in small
+    for cell, grid in draft.grids:
         onto, scale = (small, cell / _COARSE) if cell >= 8 * _COARSE else (ground, cell)
         onto += cv2.resize(grid, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)[: len(onto), : onto.shape[1]]
-        cell //= 2
     ground += cv2.resize(small, None, fx=_COARSE, fy=_COARSE, interpolation=cv2.INTER_CUBIC)[:h, :w]
     contrast = 38 / ground.std()
-    ground *= contrast
-    ground += (128 - ground.mean() + rng.uniform(-30, 30, 3)).astype(np.float32)
-    texture: Image = np.clip(ground, 0, 255, out=ground).astype(np.uint8)
-    for _ in range(int(18 * width * height) + 6):
-        colour = tuple(int(c) for c in rng.integers(0, 256, 3))
-        x, y = int(rng.integers(w)), int(rng.integers(h))
-        size = int(rng.integers(8, 60))
-        kind = rng.integers(4)
-        if kind == 0:
-            points = (rng.normal(0, size, (int(rng.integers(3, 6)), 2)) + (x, y)).astype(np.int32)
-            cv2.fillPoly(texture, [points], colour, cv2.LINE_AA)
-        elif kind == 1:
-            cv2.circle(texture, (x, y), size // 2, colour, int(rng.integers(-1, 5)) or 1, cv2.LINE_AA)
-        elif kind == 2:
-            end = (x + int(rng.normal(0, 2 * size)), y + int(rng.normal(0, 2 * size)))
-            cv2.line(texture, (x, y), end, colour, int(rng.integers(1, 8)), cv2.LINE_AA)
-        else:
-            letters = "".join(chr(int(c)) for c in rng.integers(65, 91, 3))
-            cv2.putText(texture, letters, (x, y), cv2.FONT_HERSHEY_DUPLEX, size / 25, colour, 3, cv2.LINE_AA)
+    shift = (128 - contrast * ground.mean() + draft.brightness).astype(np.float32)
+    texture = np.empty(ground.shape, np.uint8)
+    for top in range(0, h, _BAND):  # in the cache
+        rows = slice(top, top + _BAND)
+        texture[rows] = (ground[rows] * contrast + shift).clip(0, 255)
+    for draw in draft.shapes:
+        draw(texture)
     return texture
 
 
@@ -138,34 +173,50 @@ def render(view: View, planes: list[Rectangle]) -> Image:
     width, height = WIDTH * _SUPERSAMPLING, HEIGHT * _SUPERSAMPLING
     image = np.full((height, width, 3), 90, np.uint8)
     nearest = np.zeros((height, width), np.float32)  # inverse depth
-    for plane in planes:
-        patch = _project(view, plane, k, width, height)
-        if patch is None:
-            continue
-        covered = (patch.s >= 0) & (patch.s <= 1) & (patch.t >= 0) & (patch.t <= 1)
-        front = covered & (patch.inverse_depth > nearest[patch.where])
-        if not front.any():
-            continue
-        texture_height, texture_width = plane.texture.shape[:2]
-        x, y = patch.s * texture_width - 0.5, patch.t * texture_height - 0.5
-        seen = cv2.remap(plane.texture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        np.copyto(image[patch.where], seen, where=front[..., None])
-        np.copyto(nearest[patch.where], patch.inverse_depth, where=front)
+    seen = [one for plane in planes if (one := _seen(view, plane, k, width, height)) is not None]
+    for top in range(0, height, _BAND):  # in the cache
+        for one in seen:
+            one.draw(image, nearest, max(top, one.rows.start), min(top + _BAND, one.rows.stop))
     return np.asarray(cv2.resize(image, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 @dataclass(frozen=True)
-class _Patch:
-    """The part of the image that a rectangle may cover, (h, w) values of its pixels."""
+class _Seen:
+    """A rectangle, and the part of the image that it may cover."""
 
-    where: tuple[slice, slice]  # rows, columns
-    inverse_depth: NDArray[np.float32]
-    s: NDArray[np.float32]  # texture coordinates; 0 to 1 on the rectangle
-    t: NDArray[np.float32]
+    texture: Image
+    inverse: Floats  # (3, 3) from (x, y, 1) of a pixel to (s, t, 1) / depth
+    rows: slice
+    columns: slice
+
+    def draw(self, image: Image, nearest: NDArray[np.float32], top: int, bottom: int) -> None:
+        """Between two rows, where it is nearest."""
+        if top >= bottom:
+            return
+        where = slice(top, bottom), self.columns
+        x = np.arange(self.columns.start, self.columns.stop)[None] + 0.5
+        y = np.arange(top, bottom)[:, None] + 0.5
+        # in float32, a texture coordinate is off by some thousandths of a texel
+        s, t, w = ((a * x).astype(np.float32) + (b * y + c).astype(np.float32) for a, b, c in self.inverse)
+        behind = w <= 1e-6
+        if behind.any():
+            w[behind] = 1e-6
+        s /= w
+        t /= w
+        w[behind] = -1
+        front = (s >= 0) & (s <= 1) & (t >= 0) & (t <= 1) & (w > nearest[where])
+        if not front.any():
+            return
+        texture_height, texture_width = self.texture.shape[:2]
+        x, y = s * texture_width - 0.5, t * texture_height - 0.5
+        pixels = cv2.remap(self.texture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        mask = front.view(np.uint8)
+        cv2.copyTo(pixels, mask, image[where])
+        cv2.copyTo(w, mask, nearest[where])
 
 
-def _project(view: View, plane: Rectangle, k: Floats, width: int, height: int) -> _Patch | None:
-    """Intersects the rays of the pixels with the rectangle's plane.
+def _seen(view: View, plane: Rectangle, k: Floats, width: int, height: int) -> _Seen | None:
+    """Intersects the rays of the pixels with the rectangle's plane; None where there is nothing to see.
 
     A point corner + s u + t v has the pixel M (s, t, 1) / depth, with M = K R [u, v, corner - centre]; so
     M^-1 (x, y, 1) = (s, t, 1) / depth, and all three are affine in the pixel.
@@ -181,14 +232,4 @@ def _project(view: View, plane: Rectangle, k: Floats, width: int, height: int) -
         top, bottom = max(0, int(ys.min())), min(height, int(ys.max()) + 2)
     if left >= right or top >= bottom:
         return None
-    x = np.arange(left, right)[None] + 0.5
-    y = np.arange(top, bottom)[:, None] + 0.5
-    # in float32, a texture coordinate is off by some thousandths of a texel
-    s, t, w = ((row[0] * x).astype(np.float32) + (row[1] * y + row[2]).astype(np.float32) for row in np.linalg.inv(m))
-    behind = w <= 1e-6
-    if behind.any():
-        w[behind] = 1e-6
-    s /= w
-    t /= w
-    w[behind] = -1
-    return _Patch((slice(top, bottom), slice(left, right)), w, s, t)
+    return _Seen(plane.texture, np.linalg.inv(m), slice(top, bottom), slice(left, right))

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
+from platformdirs import user_cache_dir
+
 from exports.registry import FAMILY, LIGHTGLUE, WeightsFile
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError, quoted
 from sfm_match.models.model import BUILT_IN, check_name
@@ -28,9 +30,7 @@ def weights_dir(chosen: Path | None = None) -> Path:
         return chosen
     if os.environ.get("SFM_MATCH_WEIGHTS"):
         return Path(os.environ["SFM_MATCH_WEIGHTS"])
-    import pooch
-
-    return Path(pooch.os_cache("sfm-match"))
+    return Path(user_cache_dir("sfm-match"))
 
 
 def files_of(model: str) -> tuple[WeightsFile, ...]:
