@@ -27,7 +27,14 @@ class _Seen:
     """The black points that an image observes."""
 
     points: NDArray[np.int64]  # (N,) places among the black points
-    shares: NDArray[np.float64]  # (N, 2) where, in shares of its sides
+    image: "pycolmap.Image"
+    observed: NDArray[np.int64]  # (N,) places among the points that it observes
+    size: tuple[int, int]  # (width, height) that these are in pixels of
+
+    def shares(self) -> NDArray[np.float64]:
+        """(N, 2) where, in shares of the image's sides. Asked of few images: COLMAP tells of a point at a time."""
+        every = self.image.get_observation_points2D()
+        return np.array([every[one].xy for one in self.observed]).reshape(-1, 2) / self.size
 
 
 def colour_points(models: Iterable["pycolmap.Reconstruction"], folder: Path) -> None:
@@ -38,11 +45,11 @@ def colour_points(models: Iterable["pycolmap.Reconstruction"], folder: Path) -> 
         folder: of the images. One that cannot be read any more is left out.
     """
     for model in models:
-        black = np.array(sorted(n for n, point in model.points3D.items() if not point.color.any()), np.int64)
+        black = np.array(sorted(n for n, point in model.points3D.items() if not any(bytes(point.color))), np.int64)
         sums, counts = np.zeros((len(black), 3)), np.zeros(len(black), np.int64)
         for seen, pixels in _few(_views(model, black), folder, counts):
             size = pixels.shape[1::-1]
-            x, y = np.clip((seen.shares * size).astype(int), 0, np.subtract(size, 1)).T
+            x, y = np.clip((seen.shares() * size).astype(int), 0, np.subtract(size, 1)).T
             sums[seen.points] += pixels[y, x]
             counts[seen.points] += 1
         means = (sums / np.maximum(counts, 1)[:, None]).round().astype(np.uint8)
@@ -59,10 +66,9 @@ def _views(model: "pycolmap.Reconstruction", black: NDArray[np.int64]) -> dict[s
             continue
         camera = model.cameras[image.camera_id]
         points = np.array([one.point3D_id for one in observed], np.int64)
-        shares = np.array([one.xy for one in observed]) / (camera.width, camera.height)
         place = np.minimum(np.searchsorted(black, points), len(black) - 1)
-        ours = black[place] == points
-        views[image.name] = _Seen(place[ours], shares[ours])
+        ours = np.flatnonzero(black[place] == points)
+        views[image.name] = _Seen(place[ours], image, ours, (camera.width, camera.height))
     return views
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pairs.spatial import east_north_up
 from sfm_match.colmap.georeference import LEAST_LOCATED
+from sfm_match.colmap.queries import MOST_IMAGES
 from sfm_match.colmap.similarity import fit_robustly
 from sfm_match.images.files import Header
 
@@ -235,12 +236,12 @@ def _judge_parallax(model: "pycolmap.Reconstruction") -> _Found:
         first, second = np.triu_indices(length, 1)
         between = np.degrees(np.arccos(np.clip((rays[:, first] * rays[:, second]).sum(axis=2), -1, 1)))
         largest += between.max(axis=1).tolist()
-        pairs.append(np.stack((seen_by[:, first], seen_by[:, second]), axis=2).reshape(-1, 2))
+        pairs.append((seen_by[:, first] * MOST_IMAGES + seen_by[:, second]).ravel())
         angles.append(between.ravel())
     if not largest:
         return {"triangulation_angle_deg": None, "rotation_pairs": None}, []
-    _, pair = np.unique(np.concatenate(pairs), axis=0, return_inverse=True)
-    small = np.bincount(pair.ravel(), np.concatenate(angles) < _ROTATION_ANGLE) / np.bincount(pair.ravel())
+    _, pair = np.unique(np.concatenate(pairs), return_inverse=True)
+    small = np.bincount(pair, np.concatenate(angles) < _ROTATION_ANGLE) / np.bincount(pair)
     angle, share = float(np.median(largest)), float(np.mean(small > 0.5))
     facts = {"triangulation_angle_deg": round(angle, 3), "rotation_pairs": round(share, 3)}
     if angle >= MIN_ANGLE and share <= 0.5:

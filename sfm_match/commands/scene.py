@@ -52,9 +52,9 @@ def room(seed: int = 0) -> list[Rectangle]:
     """A floor, two walls and four boxes."""
     rng = np.random.default_rng(seed)
 
-    def plane(corner: tuple[float, ...], u: tuple[float, ...], v: tuple[float, ...]) -> tuple[list[Floats], _Draft]:
-        sides = [np.array(one) for one in (corner, u, v)]
-        return sides, _draft(float(np.linalg.norm(u)), float(np.linalg.norm(v)), rng)
+    def plane(corner: tuple[float, ...], u: tuple[float, ...], v: tuple[float, ...]) -> _Draft:
+        sides = np.array(corner), np.array(u), np.array(v)
+        return _draft(sides, rng)
 
     planes = [
         plane((-3, -3, 0), (6, 0, 0), (0, 6, 0)),
@@ -80,22 +80,24 @@ def room(seed: int = 0) -> list[Rectangle]:
             plane(tuple(top + a * width), tuple(b * depth), tuple(-up * height)),
         ]
     with ThreadPoolExecutor(cores()) as pool:
-        textures = pool.map(_drawn, [draft for _, draft in planes])
-        return [Rectangle(*sides, texture) for (sides, _), texture in zip(planes, textures, strict=True)]
+        textures = pool.map(_drawn, planes)
+        return [Rectangle(*draft.sides, texture) for draft, texture in zip(planes, textures, strict=True)]
 
 
 @dataclass(frozen=True)
 class _Draft:
-    """All that is random in a texture."""
+    """A rectangle, and all that is random in its texture."""
 
+    sides: tuple[Floats, Floats, Floats]  # (3,) corner and edges
     size: tuple[int, int]  # texels: height, width
     grids: list[tuple[int, NDArray[np.float32]]]  # texels of a cell, (rows, columns, 3) noise
     brightness: Floats  # (3,)
     shapes: list[Callable[[Image], object]]  # draw something on it
 
 
-def _draft(width: float, height: float, rng: np.random.Generator) -> _Draft:
-    """Noise at many scales under shapes and letters: corners at every size, repeated nowhere. Sides in metres."""
+def _draft(sides: tuple[Floats, Floats, Floats], rng: np.random.Generator) -> _Draft:
+    """Noise at many scales under shapes and letters: corners at every size, repeated nowhere."""
+    width, height = (float(np.linalg.norm(edge)) for edge in sides[1:])
     w, h = int(width * _TEXELS_PER_METRE), int(height * _TEXELS_PER_METRE)
     grids = []
     cell = max(w, h) // 2
@@ -107,7 +109,7 @@ def _draft(width: float, height: float, rng: np.random.Generator) -> _Draft:
         cell //= 2
     brightness = rng.uniform(-30, 30, 3)
     shapes = [_shape(w, h, rng) for _ in range(int(18 * width * height) + 6)]
-    return _Draft((h, w), grids, brightness, shapes)
+    return _Draft(sides, (h, w), grids, brightness, shapes)
 
 
 def _shape(w: int, h: int, rng: np.random.Generator) -> Callable[[Image], object]:
@@ -232,4 +234,4 @@ def _seen(view: View, plane: Rectangle, k: Floats, width: int, height: int) -> _
         top, bottom = max(0, int(ys.min())), min(height, int(ys.max()) + 2)
     if left >= right or top >= bottom:
         return None
-    return _Seen(plane.texture, np.linalg.inv(m), slice(top, bottom), slice(left, right))
+    return _Seen(plane.texture, np.asarray(np.linalg.inv(m), np.float64), slice(top, bottom), slice(left, right))
