@@ -5,7 +5,7 @@ points. Image pixels have the centre of the top-left one at (0.5, 0.5).
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -51,44 +51,43 @@ def intrinsics() -> Floats:
 def room(seed: int = 0) -> list[Rectangle]:
     """A floor, two walls and four boxes."""
     rng = np.random.default_rng(seed)
-
-    def plane(corner: tuple[float, ...], u: tuple[float, ...], v: tuple[float, ...]) -> _Draft:
-        sides = np.array(corner), np.array(u), np.array(v)
-        return _draft(sides, rng)
-
-    planes = [
-        plane((-3, -3, 0), (6, 0, 0), (0, 6, 0)),
-        plane((-3, 3, 3), (6, 0, 0), (0, 0, -3)),
-        plane((-3, -3, 3), (0, 6, 0), (0, 0, -3)),
-    ]
-    for x, y, width, depth, height, turn in (
-        (-0.9, 0.6, 1.0, 0.8, 1.4, 0.3),
-        (0.7, 0.9, 0.8, 0.9, 0.9, -0.5),
-        (0.1, -0.6, 0.7, 0.7, 0.6, 0.8),
-        (1.5, -0.2, 0.6, 0.5, 1.1, 0.2),
-    ):
-        a = np.array([np.cos(turn), np.sin(turn), 0.0])
-        b = np.array([-np.sin(turn), np.cos(turn), 0.0])
-        up = np.array([0, 0, 1.0])
-        low = np.array([x, y, 0.0]) - a * width / 2 - b * depth / 2
-        top = low + up * height
-        planes += [
-            plane(tuple(top), tuple(a * width), tuple(b * depth)),
-            plane(tuple(top), tuple(a * width), tuple(-up * height)),
-            plane(tuple(top + b * depth), tuple(a * width), tuple(-up * height)),
-            plane(tuple(top), tuple(b * depth), tuple(-up * height)),
-            plane(tuple(top + a * width), tuple(b * depth), tuple(-up * height)),
-        ]
+    # each is drawn by a thread as soon as its random numbers are known
     with ThreadPoolExecutor(cores()) as pool:
-        textures = pool.map(_drawn, planes)
-        return [Rectangle(*draft.sides, texture) for draft, texture in zip(planes, textures, strict=True)]
+
+        def plane(corner: tuple[float, ...], u: tuple[float, ...], v: tuple[float, ...]) -> "Future[Rectangle]":
+            sides = np.array(corner), np.array(u), np.array(v)
+            return pool.submit(_drawn, sides, _draft(sides, rng))
+
+        planes = [
+            plane((-3, -3, 0), (6, 0, 0), (0, 6, 0)),
+            plane((-3, 3, 3), (6, 0, 0), (0, 0, -3)),
+            plane((-3, -3, 3), (0, 6, 0), (0, 0, -3)),
+        ]
+        for x, y, width, depth, height, turn in (
+            (-0.9, 0.6, 1.0, 0.8, 1.4, 0.3),
+            (0.7, 0.9, 0.8, 0.9, 0.9, -0.5),
+            (0.1, -0.6, 0.7, 0.7, 0.6, 0.8),
+            (1.5, -0.2, 0.6, 0.5, 1.1, 0.2),
+        ):
+            a = np.array([np.cos(turn), np.sin(turn), 0.0])
+            b = np.array([-np.sin(turn), np.cos(turn), 0.0])
+            up = np.array([0, 0, 1.0])
+            low = np.array([x, y, 0.0]) - a * width / 2 - b * depth / 2
+            top = low + up * height
+            planes += [
+                plane(tuple(top), tuple(a * width), tuple(b * depth)),
+                plane(tuple(top), tuple(a * width), tuple(-up * height)),
+                plane(tuple(top + b * depth), tuple(a * width), tuple(-up * height)),
+                plane(tuple(top), tuple(b * depth), tuple(-up * height)),
+                plane(tuple(top + a * width), tuple(b * depth), tuple(-up * height)),
+            ]
+        return [one.result() for one in planes]
 
 
 @dataclass(frozen=True)
 class _Draft:
-    """A rectangle, and all that is random in its texture."""
+    """All that is random in a texture."""
 
-    sides: tuple[Floats, Floats, Floats]  # (3,) corner and edges
     size: tuple[int, int]  # texels: height, width
     grids: list[tuple[int, NDArray[np.float32]]]  # texels of a cell, (rows, columns, 3) noise
     brightness: Floats  # (3,)
@@ -109,7 +108,7 @@ def _draft(sides: tuple[Floats, Floats, Floats], rng: np.random.Generator) -> _D
         cell //= 2
     brightness = rng.uniform(-30, 30, 3)
     shapes = [_shape(w, h, rng) for _ in range(int(18 * width * height) + 6)]
-    return _Draft(sides, (h, w), grids, brightness, shapes)
+    return _Draft((h, w), grids, brightness, shapes)
 
 
 def _shape(w: int, h: int, rng: np.random.Generator) -> Callable[[Image], object]:
@@ -132,7 +131,7 @@ def _shape(w: int, h: int, rng: np.random.Generator) -> Callable[[Image], object
     return lambda texture: cv2.putText(texture, letters, (x, y), font, size / 25, colour, 3, cv2.LINE_AA)
 
 
-def _drawn(draft: _Draft) -> Image:
+def _drawn(sides: tuple[Floats, Floats, Floats], draft: _Draft) -> Rectangle:
     h, w = draft.size
     ground = np.zeros((h, w, 3), np.float32)
     small = np.zeros((-(-h // _COARSE), -(-w // _COARSE), 3), np.float32)  # what is smooth is drawn in small
@@ -148,7 +147,7 @@ def _drawn(draft: _Draft) -> Image:
         texture[rows] = (ground[rows] * contrast + shift).clip(0, 255)
     for draw in draft.shapes:
         draw(texture)
-    return texture
+    return Rectangle(*sides, texture)
 
 
 def cameras(count: int) -> list[View]:

@@ -20,6 +20,8 @@ static void NAME(affines)(const struct surroundings *const given)
         floats x = {0}, y = {0}, u = {0}, v = {0}, weight = {0};
         for (size_t lane = 0; lane < given->neighbours; lane++) {
             const size_t other = (size_t)near[lane];
+            if (other >= given->matches) /* of points that are no numbers, a search tree may find none */
+                continue;
             x[lane] = given->first[2 * other] - given->first[2 * row];
             y[lane] = given->first[2 * other + 1] - given->first[2 * row + 1];
             u[lane] = given->second[2 * other] - given->second[2 * row];

@@ -43,7 +43,7 @@ struct surroundings {
     const float *first, *second; /* (matches, 2) x, y */
     const int64_t *near; /* (count, neighbours) matches that are next to one of the rows; at most LANES */
     const int64_t *rows; /* (count,) matches */
-    size_t count, neighbours;
+    size_t matches, count, neighbours;
     int32_t rounds; /* of the weights */
     float stiffness; /* square pixels: weight of the identity */
     float stretch; /* most that a map may magnify or shrink */

@@ -83,7 +83,7 @@ static inline void NAME(warped)(
     for (int row = 0; row < SIDE + 2; row++) {
         const float y = (float)row - around;
         float places[2][LANES], after[LANES], weights[4][LANES];
-        int32_t starts[LANES];
+        ptrdiff_t starts[LANES];
         for (int lane = 0; lane < LANES; lane++) {
             const float x = (float)lane - around;
             places[0][lane] = centre[0] + (columns[0] * x + columns[1] * y);
@@ -98,7 +98,7 @@ static inline void NAME(warped)(
             const int32_t column = (int32_t)places[0][lane], line = (int32_t)places[1][lane];
             const float below = places[1][lane] - (float)line;
             after[lane] = places[0][lane] - (float)column;
-            starts[lane] = (line - 1) * (int32_t)stride + column - 1;
+            starts[lane] = (line - 1) * stride + column - 1;
             for (int tap = 0; tap < 4; tap++)
                 weights[tap][lane] = ((polynomials[3][tap] * below + polynomials[2][tap]) * below + polynomials[1][tap])
                         * below + polynomials[0][tap];

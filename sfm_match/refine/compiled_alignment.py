@@ -74,6 +74,7 @@ class _Surroundings(ctypes.Structure):
         ("second", ctypes.c_void_p),
         ("near", ctypes.c_void_p),
         ("rows", ctypes.c_void_p),
+        ("matches", ctypes.c_size_t),
         ("count", ctypes.c_size_t),
         ("neighbours", ctypes.c_size_t),
         ("rounds", ctypes.c_int32),
@@ -106,6 +107,7 @@ def local_affines(
     problem = _Surroundings(
         *(array.ctypes.data for array in points),
         *(array.ctypes.data for array in places),
+        len(first),
         *near.shape,
         *(smoothness.rounds, smoothness.stiffness, smoothness.stretch),
         maps.ctypes.data,

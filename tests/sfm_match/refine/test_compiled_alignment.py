@@ -98,3 +98,14 @@ def test_affine_maps_as_with_numpy(kernel: int, count: int, seed: int) -> None:
     # a map at the very limit of what is believed may be the identity for one of them
     assert (alike | (found == np.eye(2)).all(axis=(1, 2)) | (expected == np.eye(2)).all(axis=(1, 2))).all()
     assert alike.mean() > 0.9
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_matches_that_are_none_tell_nothing(kernel: int) -> None:
+    """A search among points that are no numbers may find -1."""
+    first = np.random.default_rng(0).uniform(0, 50, (9, 2)).astype(np.float32)
+    near, rows = neighbours(first), np.arange(9)
+    expected = local_affines(kernel, first, 1.2 * first, near[:, :4], rows, _SMOOTHNESS)
+    near[:, 4:] = -1
+    near[:, -1] = 9
+    np.testing.assert_array_equal(local_affines(kernel, first, 1.2 * first, near, rows, _SMOOTHNESS), expected)
