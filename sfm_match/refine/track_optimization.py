@@ -12,6 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sfm_match.compiled import kernels
+from sfm_match.refine.compiled_tracks import settled
+
 Floats = NDArray[np.float32]
 Keypoints = NDArray[np.integer]
 
@@ -64,13 +67,18 @@ def optimize_tracks(
     of_track[first] = of_track[second] = np.searchsorted(keypoints, of_relation[order])
     fixed = np.zeros(len(keypoints), bool) if held is None else held[keypoints]
     mine = Relations(first, second, relations.offsets[order], relations.affines[order])
-    return keypoints, _settled(mine, fixed, of_track)
+    kernel = next(iter(kernels().values()), None)
+    if kernel is None:
+        return keypoints, _settled(mine, fixed, of_track)
+    limits = _ROUNDS, _STILL, _RESTING, _NOISE
+    return keypoints, settled(kernel, first, second, mine.offsets, mine.affines, fixed, of_track, limits)
 
 
 def _settled(relations: Relations, fixed: NDArray[np.bool_], track: Keypoints) -> Floats:
     """Each keypoint goes half way to where its relations want it, at once with all others, again and again.
 
-    A track rests when none of its keypoints (`track` says whose they are) makes a step any more.
+    A track rests when none of its keypoints (`track` says whose they are) makes a step any more. As
+    `compiled_tracks.settled`, where nothing was compiled or the processor has no wide vectors.
     """
     count = len(fixed)
     moves = np.zeros((2, count), np.float32)  # by coordinate, as all here: sums go over whole rows
