@@ -21,6 +21,7 @@ from sfm_match.job.workspace import Workspace
 from sfm_match.options.arguments import checked
 from sfm_match.options.base import Bounds
 from sfm_match.signals import removed_if_stopped
+from sfm_match.stages.base import STAGES
 from sfm_match.store.shard import write_text
 
 MIN_VIEWS = 4
@@ -68,7 +69,9 @@ def demo(
         if place.collection.exists() and Collection.load(place).folder != folder.resolve():
             raise UsageError(f"--workspace {workspace}: holds another job; choose another folder for the demo")
     truth = cameras(views)
-    rendered = _render_all(truth, folder)
+    with ThreadPoolExecutor(1) as loading:  # meanwhile: rendering waits for memory
+        loading.submit(lambda: [stage.load() for stage in STAGES])
+        rendered = _render_all(truth, folder)
     on_report(StageReport("render", "views", rendered, views - rendered, seconds=time.monotonic() - started))
     run(
         folder,
