@@ -21,7 +21,8 @@ WIDTH, HEIGHT, FOCAL = 960, 720, 800.0  # pixels
 _TEXELS_PER_METRE = 400
 _SUPERSAMPLING = 2
 _COARSE = 4  # texels
-_BAND = 192  # rows that are worked on at once: with fewer, threads wait for one another between numpy calls
+_FARTHEST = 1e-6  # inverse depth
+_BAND = 480  # rows that are worked on at once: with fewer, threads wait for one another between numpy calls
 
 
 @dataclass(frozen=True)
@@ -173,8 +174,10 @@ def render(view: View, planes: list[Rectangle]) -> Image:
     k[:2] *= _SUPERSAMPLING
     width, height = WIDTH * _SUPERSAMPLING, HEIGHT * _SUPERSAMPLING
     image = np.full((height, width, 3), 90, np.uint8)
-    nearest = np.zeros((height, width), np.float32)  # inverse depth
-    seen = [one for plane in planes if (one := _seen(view, plane, k, width, height)) is not None]
+    nearest = np.full((height, width), _FARTHEST, np.float32)  # inverse depth
+    # what is near mostly hides what comes then, and that needs no pixels
+    near = sorted(planes, key=lambda plane: float(np.linalg.norm(plane.corner + (plane.u + plane.v) / 2 - view.centre)))
+    seen = [one for plane in near if (one := _seen(view, plane, k, width, height)) is not None]
     for top in range(0, height, _BAND):  # in the cache
         for one in seen:
             one.draw(image, nearest, max(top, one.rows.start), min(top + _BAND, one.rows.stop))
@@ -194,26 +197,28 @@ class _Seen:
         """Between two rows, where it is nearest."""
         if top >= bottom:
             return
-        where = slice(top, bottom), self.columns
-        x = np.arange(self.columns.start, self.columns.stop)[None] + 0.5
+        where, left = (slice(top, bottom), self.columns), self.columns.start
+        x = np.arange(left, self.columns.stop)[None] + 0.5
         y = np.arange(top, bottom)[:, None] + 0.5
-        # in float32, a texture coordinate is off by some thousandths of a texel
         s, t, w = ((a * x).astype(np.float32) + (b * y + c).astype(np.float32) for a, b, c in self.inverse)
-        behind = w <= 1e-6
-        if behind.any():
-            w[behind] = 1e-6
-        s /= w
-        t /= w
-        w[behind] = -1
-        front = (s >= 0) & (s <= 1) & (t >= 0) & (t <= 1) & (w > nearest[where])
-        if not front.any():
+        front = (w > nearest[where]) & (s >= 0) & (s <= w) & (t >= 0) & (t <= w)
+        rows, columns = (np.flatnonzero(front.any(axis=axis)) for axis in (1, 0))
+        if not len(rows):
             return
-        texture_height, texture_width = self.texture.shape[:2]
-        x, y = s * texture_width - 0.5, t * texture_height - 0.5
-        pixels = cv2.remap(self.texture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        mask = front.view(np.uint8)
-        cv2.copyTo(pixels, mask, image[where])
-        cv2.copyTo(w, mask, nearest[where])
+        part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        mask = front[part].view(np.uint8)
+        height, width = self.texture.shape[:2]
+        texel = np.array([[width, 0, -0.5], [0, height, -0.5], [0, 0, 1]])
+        pixel = np.array([[1, 0, left + columns[0] + 0.5], [0, 1, top + rows[0] + 0.5], [0, 0, 1]])
+        pixels = cv2.warpPerspective(
+            self.texture,
+            texel @ self.inverse @ pixel,
+            mask.shape[::-1],
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        cv2.copyTo(pixels, mask, image[where][part])
+        cv2.copyTo(w[part], mask, nearest[where][part])
 
 
 def _seen(view: View, plane: Rectangle, k: Floats, width: int, height: int) -> _Seen | None:
