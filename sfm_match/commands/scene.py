@@ -22,6 +22,7 @@ _TEXELS_PER_METRE = 400
 _SUPERSAMPLING = 2
 _COARSE = 4  # texels
 _FARTHEST = 1e-6  # inverse depth
+_FEW = 24  # rows of a texture that are worked on at once
 _BAND = 480  # rows that are worked on at once: with fewer, threads wait for one another between numpy calls
 
 
@@ -140,12 +141,15 @@ def _drawn(sides: tuple[Floats, Floats, Floats], draft: _Draft) -> Rectangle:
         onto, scale = (small, cell / _COARSE) if cell >= 8 * _COARSE else (ground, cell)
         onto += cv2.resize(grid, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)[: len(onto), : onto.shape[1]]
     ground += cv2.resize(small, None, fx=_COARSE, fy=_COARSE, interpolation=cv2.INTER_CUBIC)[:h, :w]
-    contrast = 38 / ground.std()
-    shift = (128 - contrast * ground.mean() + draft.brightness).astype(np.float32)
+    mean, deviation = (float(value) for value in np.ravel(cv2.meanStdDev(ground.reshape(h, -1))))
+    contrast = np.float32(38 / deviation)
+    shift = (128 - contrast * mean + draft.brightness).astype(np.float32)
     texture = np.empty(ground.shape, np.uint8)
-    for top in range(0, h, _BAND):  # in the cache
-        rows = slice(top, top + _BAND)
-        texture[rows] = (ground[rows] * contrast + shift).clip(0, 255)
+    for top in range(0, h, _FEW):  # in the cache
+        rows = ground[top : top + _FEW]
+        rows *= contrast
+        rows += shift
+        texture[top : top + _FEW] = np.clip(rows, 0, 255, out=rows)
     for draw in draft.shapes:
         draw(texture)
     return Rectangle(*sides, texture)
