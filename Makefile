@@ -49,7 +49,7 @@ install: $(VENV)/.dev
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-COMPILED = $(wildcard sfm_match/matching/_*.[ch])
+COMPILED = $(wildcard sfm_match/compiled/*.[ch])
 
 $(VENV)/.runtime: pyproject.toml $(COMPILED) | $(BIN)/python
 	$(BIN)/pip install --quiet --editable .

@@ -278,7 +278,10 @@ def open_for_reading(path: Path, *, still: bool = False) -> sqlite3.Connection:
 
 
 def _holds_something(path: Path) -> bool:
-    return path.exists() and path.stat().st_size > 0
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:  # such as a journal, which its writer removes at any time
+        return False
 
 
 def _roll_back(path: Path) -> None:
@@ -286,7 +289,7 @@ def _roll_back(path: Path) -> None:
 
     SQLite does that at the first read, but not by a connection that cannot write. A journal that is in use stays.
     """
-    with closing(sqlite3.connect(path)) as connection:
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as connection:  # never a new one
         connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
 
 

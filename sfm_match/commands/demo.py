@@ -69,9 +69,7 @@ def demo(
         if place.collection.exists() and Collection.load(place).folder != folder.resolve():
             raise UsageError(f"--workspace {workspace}: holds another job; choose another folder for the demo")
     truth = cameras(views)
-    with ThreadPoolExecutor(1) as loading:  # meanwhile: rendering waits for memory
-        loading.submit(lambda: [stage.load() for stage in STAGES])
-        rendered = _render_all(truth, folder)
+    rendered = _render_all(truth, folder)
     on_report(StageReport("render", "views", rendered, views - rendered, seconds=time.monotonic() - started))
     run(
         folder,
@@ -102,8 +100,9 @@ def _render_all(views: list[View], folder: Path) -> int:
             if old.stem.removeprefix("view").isdecimal():
                 old.unlink()
     if missing:
-        planes = room()
-        with ThreadPoolExecutor(cores()) as pool:
+        with ThreadPoolExecutor(1) as loading, ThreadPoolExecutor(cores()) as pool:
+            loading.submit(lambda: [stage.load() for stage in STAGES])  # meanwhile: rendering waits for memory
+            planes = room()
             for view, image in zip(missing, pool.map(lambda v: render(v, planes), missing), strict=True):
                 partial = folder / f".{view.name}"
                 with removed_if_stopped(partial):

@@ -10,19 +10,22 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
+_LAYOUT = 1  # of the structures; as in processors.c
+
 
 @cache
 def _library() -> ctypes.CDLL | None:
+    """None if nothing was compiled, or for another machine or other structures, as before an update of the sources."""
     for suffix in EXTENSION_SUFFIXES:
         path = Path(__file__).with_name(f"_kernels{suffix}")
         if path.exists():
             try:
                 found = ctypes.CDLL(str(path))
-            except OSError:  # of another machine, or of another C library
+                found.kernel_layout.restype, found.kernel_layout.argtypes = ctypes.c_size_t, []
+                found.kernel_name.restype, found.kernel_name.argtypes = ctypes.c_char_p, [ctypes.c_size_t]
+            except (OSError, AttributeError):  # of another machine or C library; without these functions
                 return None
-            found.kernel_name.restype = ctypes.c_char_p
-            found.kernel_name.argtypes = [ctypes.c_size_t]
-            return found
+            return found if found.kernel_layout() == _LAYOUT else None
     return None
 
 
@@ -36,6 +39,11 @@ def kernels() -> dict[str, int]:
             found[name.decode()] = number
         number += 1
     return found
+
+
+def fastest() -> int | None:
+    """The number of the fastest kernel that this processor can run; None if nothing was compiled."""
+    return next(iter(kernels().values()), None)
 
 
 @cache

@@ -51,7 +51,8 @@ static void NAME(affines)(const struct surroundings *const given)
         /* singular values: their squares have the sum |A|^2 and the product det^2 */
         const float sum = a * a + b * b + c * c + d * d, determinant = a * d - b * c;
         const float square = sum * sum - 4.0f * determinant * determinant, apart = square > 0.0f ? sqrtf(square) : 0.0f;
-        const float most = (sum + apart) / 2.0f, least = (sum - apart) / 2.0f, stretch = given->stretch * given->stretch;
+        const float most = (sum + apart) / 2.0f, least = (sum - apart) / 2.0f;
+        const float stretch = given->stretch * given->stretch;
         const int wild = !(most <= stretch && least * stretch >= 1.0f && determinant >= 0.0f);
         const float map[4] = {wild ? 1.0f : a, wild ? 0.0f : b, wild ? 0.0f : c, wild ? 1.0f : d};
         memcpy(given->maps + 4 * number, map, sizeof map);

@@ -55,7 +55,8 @@ typedef float loose_four __attribute__((vector_size(16), aligned(4), may_alias))
 
 /* Of pixels at -1, 0, 1 and 2: polynomials of how far after 0 a place is, from the constant up. The cubic ones are
    those of Keys, "Cubic Convolution Interpolation for Digital Image Processing" (1981), with OpenCV's -0.75. */
-static const four CUBIC[4] = {{0, 1, 0, 0}, {-0.75f, 0, 0.75f, 0}, {1.5f, -2.25f, 1.5f, -0.75f}, {-0.75f, 1.25f, -1.25f, 0.75f}};
+static const four CUBIC[4] = {
+    {0, 1, 0, 0}, {-0.75f, 0, 0.75f, 0}, {1.5f, -2.25f, 1.5f, -0.75f}, {-0.75f, 1.25f, -1.25f, 0.75f}};
 static const four LINEAR[4] = {{0, 1, 0, 0}, {0, -1, 1, 0}, {0}, {0}};
 
 #define FOR_EACH "fit.h"

@@ -1,7 +1,8 @@
 /* One pass over the matrix of a dual softmax, in vectors as wide as the processor has them.
 
    Product, exponential, sums and candidates of a few rows are made while they are in registers and in the nearest
-   cache; with numpy each is a pass over memory. Called by matching/compiled_sweep.py, which states the same structure. */
+   cache; with numpy each is a pass over memory. Called by matching/compiled_sweep.py, which states the same
+   structure. */
 
 #include <stddef.h>
 #include <stdint.h>
@@ -29,8 +30,8 @@ static float *allocate(size_t count)
 #define FOR_EACH "sweep.h"
 #include "processors.h"
 
-/* Sums of E's rows and columns, and the places where E is more than `least` of its row's sum: how many there are. FAILED
-   if there is no memory, or no room for them. */
+/* Sums of E's rows and columns, and the places where E is more than `least` of its row's sum: how many there are.
+   FAILED if there is no memory, or no room for them. */
 size_t dual_softmax_sweep(size_t number, const struct problem *given)
 {
     static size_t (*const sweeps[])(const struct problem *) = {KERNELS(sweep)};

@@ -2,9 +2,7 @@
 
 typedef float NAME(floats) __attribute__((vector_size(4 * WIDTH)));
 typedef float NAME(loose) __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
-typedef int32_t NAME(ints) __attribute__((vector_size(4 * WIDTH)));
 #define floats NAME(floats)
-#define ints NAME(ints)
 #define loose NAME(loose)
 #define PARTS (LANES / WIDTH) /* vectors of a row */
 
@@ -57,8 +55,10 @@ static inline float NAME(at)(const struct image *image, const four *polynomials,
     if (column >= 0 && row >= 0 && column + 4 <= (ptrdiff_t)image->width && row + 4 <= (ptrdiff_t)image->height) {
         pixels += row * (ptrdiff_t)stride + column;
     } else {
-        for (ptrdiff_t i = 0; i < 16; i++)
-            copy[i] = pixels[NAME(inside)(row + i / 4, image->height) * stride + NAME(inside)(column + i % 4, image->width)];
+        for (ptrdiff_t i = 0; i < 16; i++) {
+            const size_t line = NAME(inside)(row + i / 4, image->height);
+            copy[i] = pixels[line * stride + NAME(inside)(column + i % 4, image->width)];
+        }
         pixels = copy;
         stride = 4;
     }
@@ -75,7 +75,8 @@ static inline void NAME(warped)(
     float patch[SIDE + 2][STRIDE])
 {
     const float margin = 2.0f, around = RADIUS + 1;
-    const float right = around * (fabsf(columns[0]) + fabsf(columns[1])), down = around * (fabsf(rows[0]) + fabsf(rows[1]));
+    const float right = around * (fabsf(columns[0]) + fabsf(columns[1]));
+    const float down = around * (fabsf(rows[0]) + fabsf(rows[1]));
     const int inside = centre[0] - right >= margin && centre[0] + right < (float)image->width - margin - 2.0f
         && centre[1] - down >= margin && centre[1] + down < (float)image->height - margin - 2.0f;
     const float *const pixels = image->pixels;
@@ -199,7 +200,8 @@ static inline __attribute__((always_inline)) void NAME(expect)(const struct imag
 {
     float part;
     const ptrdiff_t column = NAME(whole)(x, &part), line = NAME(whole)(y, &part);
-    if (column < REACH || line < REACH || column + REACH > (ptrdiff_t)image->width || line + REACH > (ptrdiff_t)image->height)
+    if (column < REACH || line < REACH || column + REACH > (ptrdiff_t)image->width
+        || line + REACH > (ptrdiff_t)image->height)
         return;
     for (ptrdiff_t row = line - REACH; row < line + REACH; row++) {
         const float *const from = image->pixels + row * (ptrdiff_t)image->width + column - REACH;
@@ -276,5 +278,4 @@ static void NAME(fit)(const struct patches *const given)
 #undef EACH
 #undef PARTS
 #undef loose
-#undef ints
 #undef floats

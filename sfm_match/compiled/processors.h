@@ -12,7 +12,9 @@
 #if defined(__clang__)
 #define FOR(instructions) PRAGMA(clang attribute push(__attribute__((target(instructions))), apply_to = function))
 #define FOR_ALL _Pragma("clang attribute pop")
+#define WIDE "avx512f,avx512dq,avx512bw,avx512vl,fma"
 #else
+#define WIDE "avx512f,avx512dq,avx512bw,avx512vl,fma,prefer-vector-width=512"
 #define FOR(instructions) _Pragma("GCC push_options") PRAGMA(GCC target(instructions))
 #define FOR_ALL _Pragma("GCC pop_options")
 #endif
@@ -31,7 +33,7 @@
 #if defined(FOR_EACH)
 #if defined(__x86_64__)
 
-FOR("avx512f,avx512dq,avx512bw,avx512vl,fma,prefer-vector-width=512")
+FOR(WIDE)
 #define WIDTH 16
 #define ROWS 12 /* 24 accumulators of 32 registers */
 #define NAME(x) x##_avx512

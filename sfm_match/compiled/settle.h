@@ -23,7 +23,8 @@ static void NAME(settle)(const struct tracks *const given)
             const float *const move = given->moves + 2 * first, *const other = given->moves + 2 * second;
             const float x = there[0] * move[0] + there[1] * move[1] + offset[0] - other[0];
             const float y = there[2] * move[0] + there[3] * move[1] + offset[1] - other[1];
-            const float distance = sqrtf(x * x + y * y), weight = 1.0f / (distance > given->noise ? distance : given->noise);
+            const float distance = sqrtf(x * x + y * y);
+            const float weight = 1.0f / (distance > given->noise ? distance : given->noise);
             const float forth_x = x * weight, forth_y = y * weight;
             double *const to_first = given->sums + 3 * first, *const to_second = given->sums + 3 * second;
             to_first[0] += weight;

@@ -22,8 +22,8 @@ static inline floats NAME(exp2)(floats x)
     return (floats)((ints)p + ((ints)shifted << 23));
 }
 
-/* As `dual_softmax_sweep`. `right` lies in panels of COLUMNS columns, each (dimension, COLUMNS), and `left` in a tile of
-   (dimension, ROWS): the innermost loop reads both in order, and keeps ROWS x COLUMNS sums in registers. The rows of a
+/* As `dual_softmax_sweep`. `right` lies in panels of COLUMNS columns, each (dimension, COLUMNS), and `left` in a tile
+   of (dimension, ROWS): the innermost loop reads both in order, and keeps ROWS x COLUMNS sums in registers. The rows of a
    tile are kept until their sums are known. */
 static size_t NAME(sweep)(const struct problem *const given)
 {

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sfm_match.compiled import kernels
+from sfm_match.compiled import fastest
 from sfm_match.matching.compiled_sweep import Sweep, sweep
 from sfm_match.runtime import GRAPHS
 from sfm_match.store.matches import Matches
@@ -87,7 +87,7 @@ def match_descriptors(
         return _EMPTY
     # half of the threshold: rounding must not lose what the exact test below keeps
     given = descriptors0, descriptors1, inverse_temperature, 0.5 * threshold
-    compiled = next(iter(kernels().values()), None)
+    compiled = fastest()
     row_sums, column_sums, rows, columns, e = _sweep(*given) if compiled is None else sweep(compiled, *given)
     p = (e / row_sums[rows]) * (e / column_sums[columns])
     likely = p > threshold

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sfm_match.compiled import function
 
 Floats = NDArray[np.float32]
+_LANES = 16  # neighbours at most; as in alignment.c
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,12 @@ def local_affines(
         near: (R, K) which matches are next to each of the rows; K is 16 at most.
         rows: (R,) the matches asked for.
         smoothness: how much the matches say.
+
+    Raises:
+        ValueError: K is more.
     """
+    if near.shape[1] > _LANES:
+        raise ValueError(f"{near.shape[1]} neighbours, at most {_LANES} are looked at")
     points = [np.ascontiguousarray(array, np.float32) for array in (first, second)]
     places = [np.ascontiguousarray(array, np.int64) for array in (near, rows)]
     maps = np.empty((len(rows), 2, 2), np.float32)

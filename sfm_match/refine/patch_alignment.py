@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sfm_match.compiled import kernels
+from sfm_match.compiled import fastest
 from sfm_match.images.coordinates import ImageGeometry
 from sfm_match.images.loader import resize
 from sfm_match.refine import compiled_alignment
@@ -97,7 +97,7 @@ def align(image_a: Pyramid, image_b: Pyramid, first: Floats, second: Floats) -> 
     levels_a, levels_b = ([np.asarray(level, np.float32) for level in image] for image in (image_a, image_b))
     moved, fits = second.copy(), np.zeros(len(second), bool)
     affines = np.empty((len(second), 2, 2), np.float32)
-    near, kernel = neighbours(first), _kernel()
+    near, kernel = neighbours(first), fastest()
     for way in _WAYS:
         tried = np.flatnonzero(~fits)
         for level in way if len(tried) else ():
@@ -118,11 +118,6 @@ def align(image_a: Pyramid, image_b: Pyramid, first: Floats, second: Floats) -> 
                 moved[part[good]] = there[good]
                 fits[part] |= good
     return Aligned(moved - second, fits, affines)
-
-
-def _kernel() -> int | None:
-    """The fastest one that was compiled and that this processor can run."""
-    return next(iter(kernels().values()), None)
 
 
 def neighbours(points: Floats) -> NDArray[np.int64]:
@@ -146,7 +141,7 @@ def local_affines(first: Floats, second: Floats, near: NDArray[np.int64], rows: 
     Returns:
         (R, 2, 2) second from first: least squares, weighted by 1 / residual; the identity where that makes no sense.
     """
-    kernel = _kernel()
+    kernel = fastest()
     if kernel is not None:
         return compiled_alignment.local_affines(kernel, first, second, near, rows, _SMOOTHNESS)
     maps = np.empty((len(rows), 2, 2), np.float32)
@@ -157,7 +152,8 @@ def local_affines(first: Floats, second: Floats, near: NDArray[np.int64], rows: 
 
 
 def _local_affines(first: Floats, second: Floats, near: NDArray[np.int64], rows: NDArray[np.int64]) -> Floats:
-    near = np.ascontiguousarray(near.T)  # (K, R): sums go over whole rows
+    # (K, R): sums go over whole rows. A match that the search did not find is the one itself, which says nothing.
+    near = np.where((near >= 0) & (near < len(first)), near, rows[:, None]).T.copy()
     x, y, u, v = (points[:, axis][near] - points[rows, axis] for points in (first, second) for axis in (0, 1))
     products = np.stack((x * x, x * y, y * y, x * u, y * u, x * v, y * v))
     stiffness = np.array((1, 0, 1, 1, 0, 0, 1), np.float32)[:, None] * np.float32(_SMOOTHNESS.stiffness)
@@ -174,8 +170,8 @@ def _local_affines(first: Floats, second: Floats, near: NDArray[np.int64], rows:
     apart = np.sqrt(np.maximum(total**2 - 4 * determinant**2, 0))
     least = np.sqrt(np.maximum(total - apart, 0) / 2)
     stretch = _SMOOTHNESS.stretch
-    wild = (np.sqrt((total + apart) / 2) > stretch) | (least < 1 / stretch) | (determinant < 0)
-    maps[wild] = np.eye(2, dtype=np.float32)
+    tame = (np.sqrt((total + apart) / 2) <= stretch) & (least >= 1 / stretch) & (determinant >= 0)
+    maps[~tame] = np.eye(2, dtype=np.float32)
     return maps
 
 

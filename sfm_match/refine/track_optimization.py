@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sfm_match.compiled import kernels
+from sfm_match.compiled import fastest
 from sfm_match.refine.compiled_tracks import settled
 
 Floats = NDArray[np.float32]
@@ -67,7 +67,7 @@ def optimize_tracks(
     of_track[first] = of_track[second] = np.searchsorted(keypoints, of_relation[order])
     fixed = np.zeros(len(keypoints), bool) if held is None else held[keypoints]
     mine = Relations(first, second, relations.offsets[order], relations.affines[order])
-    kernel = next(iter(kernels().values()), None)
+    kernel = fastest()
     if kernel is None:
         return keypoints, _settled(mine, fixed, of_track)
     limits = _ROUNDS, _STILL, _RESTING, _NOISE

@@ -4,6 +4,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -194,6 +195,33 @@ def test_what_a_killed_process_began_is_taken_back(database: Path, tmp_path: Pat
     assert content_digest(left) == before
     assert trouble(left) is None
     assert not [one for one in journals(left) if one.exists()]
+
+
+def test_a_transaction_that_goes_on_is_not_taken_back(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names, connect = image_names(database), sqlite3.connect
+    with closing(connect(database, isolation_level=None)) as connection:
+        connection.execute("PRAGMA cache_size = 1")
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("UPDATE images SET name = 'changed' || image_id")
+        connection.execute("UPDATE keypoints SET data = zeroblob(LENGTH(data))")
+        monkeypatch.setattr(sqlite3, "connect", partial(connect, timeout=0.1))
+        with pytest.raises(DatabaseError, match="another program is writing to it"):
+            image_names(database)
+        connection.execute("COMMIT")
+    assert image_names(database) == [f"changed{number}" for number in range(1, len(names) + 1)]
+
+
+def test_a_journal_alone_makes_no_database(tmp_path: Path) -> None:
+    (tmp_path / "gone.db-journal").write_bytes(bytes(600))
+    with pytest.raises(DatabaseError, match="cannot be opened"):
+        image_names(tmp_path / "gone.db")
+    assert not (tmp_path / "gone.db").exists()
+
+
+def test_a_journal_may_go_meanwhile(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal, exists = Path(f"{database}-journal"), Path.exists
+    monkeypatch.setattr(Path, "exists", lambda path, **how: path == journal or exists(path, **how))
+    assert image_names(database)
 
 
 def test_a_database_of_before_is_taken_as_it_is(database: Path) -> None:
