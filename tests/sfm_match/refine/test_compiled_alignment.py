@@ -82,7 +82,7 @@ def test_points_go_where_they_go_with_numpy(kernel: int, limits: Limits) -> None
     affines = np.tile(np.eye(2, dtype=np.float32), (500, 1, 1))
     expected, believed = _fit(image, image, first, second, affines, limits)
     found, fits = fit(kernel, image, image, first, second, affines, _weights(), limits)
-    assert (fits == believed).mean() > (0.98 if ROUNDED else 0.999)
+    assert (fits == believed).mean() > (0.9 if ROUNDED else 0.999)
     assert fits.mean() > 0.8
     both = fits & believed
     np.testing.assert_allclose(found[both], expected[both], atol=1e-3 + ROUNDED)
