@@ -198,6 +198,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--limit", type=int, default=24, help="images")
     options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)  # before, not after, what takes minutes
     images = sorted(path for path in options.images.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     images = images[: options.limit]
     load = os.getloadavg()[0]
