@@ -7,9 +7,8 @@ from sfm_match import signals
 
 def start() -> None:
     """A signal while the command line is still being loaded ends it as one does later."""
-    gc.set_threshold(
-        50_000, 20, 20
-    )  # what is loaded stays: to look through it again and again takes 0.1 s of a small job
+    # what is loaded stays: to look through it again and again takes 0.1 s of a small job
+    gc.set_threshold(50_000, 20, 20)
     with signals.handled():
         from sfm_match.cli.main import main
 

@@ -274,7 +274,12 @@ def open_for_reading(path: Path, *, still: bool = False) -> sqlite3.Connection:
     alone = still or not (begun or _holds_something(wal) or os.access(path.parent, os.W_OK))
     if begun and not still:
         _roll_back(path)
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if alone else ''}", uri=True)
+    return _opened(path, "ro&immutable=1" if alone else "ro")
+
+
+def _opened(path: Path, mode: str) -> sqlite3.Connection:
+    """A database that is there: no mode makes a new one."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True)
 
 
 def _holds_something(path: Path) -> bool:
@@ -289,7 +294,7 @@ def _roll_back(path: Path) -> None:
 
     SQLite does that at the first read, but not by a connection that cannot write. A journal that is in use stays.
     """
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as connection:  # never a new one
+    with closing(_opened(path, "rw")) as connection:
         connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
 
 

@@ -1,4 +1,4 @@
-/* Patches of one image laid over another, by the inverse compositional algorithm of Lucas and Kanade for a translation.
+/* Patches of two images aligned by the inverse compositional algorithm of Lucas and Kanade, for a translation.
 
    All of a patch stays in the nearest cache from its first pixel to its last step; with numpy and OpenCV each operation
    is a pass over memory. Called by refine/compiled_alignment.py, which states the same structures; does what `_fit` and

@@ -1,4 +1,4 @@
-"""`alignment.c`: patches laid over one another. Where it was not compiled, `patch_alignment` does the same with
+"""`alignment.c`: image patches aligned by Lucas-Kanade. Where it was not compiled, `patch_alignment` does the same with
 numpy and OpenCV, in several times as long.
 """
 

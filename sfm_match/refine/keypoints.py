@@ -58,7 +58,7 @@ _UNIT_FILE = re.compile(r"\d{5,}\.h5")
 class Adjusted:
     """What was done."""
 
-    pairs: int  # whose patches were laid over one another
+    pairs: int  # whose patches were aligned
     keypoints: int  # moved
     median: float  # raw pixels that they were moved by
     unreadable: int  # images

@@ -1,4 +1,4 @@
-"""Where a point of one image is in another, more exactly than a detector says: patches laid over one another.
+"""Where a point of one image is in another, more exactly than a detector says: image patches are aligned.
 
 A detector decides on each image alone, and errs a fifth of a pixel; two patches that show the same thing fit to a tenth
 of that. The patch of the first image is warped as the matches around it say (an affine map), and moved over the second
