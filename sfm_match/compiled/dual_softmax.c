@@ -22,9 +22,10 @@ struct problem {
     size_t capacity;
 };
 
-static float *allocate(size_t count)
+/* `count` times 32 bits. */
+static void *allocate(size_t count)
 {
-    return aligned_alloc(64, (count * sizeof(float) + 63) / 64 * 64);
+    return aligned_alloc(64, (count * 4 + 63) / 64 * 64);
 }
 
 #define FOR_EACH "sweep.h"

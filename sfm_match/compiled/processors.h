@@ -47,10 +47,18 @@ FOR("avx2,fma")
 #define WIDTH 8
 #define ROWS 6 /* 12 accumulators of 16 registers */
 #define NAME(x) x##_avx2
+/* sum += a b, of both of the 16-bit integers that an element of a and b holds. In assembly, because compilers make the
+   products of all rows first, and have no registers for them. */
+#define ADD_PRODUCT_OF_PAIRS(sum, a, b)                                                                                \
+    do {                                                                                                               \
+        __typeof__(sum) product;                                                                                       \
+        __asm__("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sum), "=&x"(product) : "x"(a), "x"(b));              \
+    } while (0)
 #include FOR_EACH
 #undef WIDTH
 #undef ROWS
 #undef NAME
+#undef ADD_PRODUCT_OF_PAIRS
 FOR_ALL
 
 #elif defined(__aarch64__)

@@ -1,5 +1,9 @@
 """`dual_softmax.c`: one pass over the matrix of a dual softmax. Where it was not compiled, `dual_softmax` does the same
-with numpy and ONNX Runtime, in twice to three times as long.
+with numpy and ONNX Runtime, in two to five times as long.
+
+With AVX2, what is added to the sums comes from components rounded to 1/32000, about as fine as the float16 of a file;
+what is found does not. Probabilities above 0.1 of noisy copies of 64 and of 256 dimensions differ from float64's by
+4e-5 of themselves, at most.
 """
 
 import ctypes
