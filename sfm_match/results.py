@@ -8,7 +8,7 @@
 Nothing is written and no lock is taken: a job may run at the same time, and what it has not finished is not there yet.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,8 +20,9 @@ from sfm_match.colmap import queries
 from sfm_match.colmap.database_check import check_database
 from sfm_match.colmap.model_check import load
 from sfm_match.errors import NothingDone, UsageError, nearest, quoted
-from sfm_match.images.collection import Collection, read_failed, read_reasons
+from sfm_match.images.collection import Collection
 from sfm_match.images.files import Header
+from sfm_match.images.reasons import read_failed, read_reasons
 from sfm_match.job.log import LOGGER
 from sfm_match.job.workspace import Workspace
 from sfm_match.options.arguments import checked
@@ -67,7 +68,7 @@ class Results:
         self._matches_of = lru_cache(_FILES)(self._read_matches)
 
     @property
-    def images(self) -> dict[str, Header]:
+    def images(self) -> Mapping[str, Header]:
         """Name -> what the image's header says, of the images that could be read. Names are sorted."""
         return self._collection.usable
 
@@ -131,7 +132,7 @@ class Results:
     @cached_property
     def pairs(self) -> list[tuple[str, str]]:
         """The pairs of `pairs.txt` of which both images have features."""
-        names = self.match_set.names
+        names = list(self.match_set.names)  # each of them once, however many pairs
         return [(names[i], names[j]) for i, j in self.match_set.usable.tolist()]
 
     @checked

@@ -84,15 +84,15 @@ def plan_cameras(
         sorted(headers, key=lambda name: (keys[name], name)), key=lambda name: keys[name]
     ):
         names = list(group)
-        first = headers[names[0]]
-        for name in names:
-            other = headers[name]
+        of = [headers[name] for name in names]
+        first = of[0]
+        for name, other in zip(names, of, strict=True):
             if (other.width, other.height) != (first.width, first.height):
                 raise UsageError(
                     f"--camera-mode {options.camera_mode}: {names[0]} has {first.width} x {first.height} pixels, "
                     f"{name} has {other.width} x {other.height}; accepted for such folders are auto, per-image"
                 )
-        focal = next((headers[name].focal for name in names if headers[name].focal is not None), None)
+        focal = next((one.focal for one in of if one.focal is not None), None)
         guess = DEFAULT_FOCAL_FACTOR * max(first.width, first.height)
         entry = entries[names[0]]
         known = focal is not None or entry.params is not None

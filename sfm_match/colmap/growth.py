@@ -6,7 +6,7 @@ only pairs that were not aligned before are left to align.
 """
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +66,7 @@ def write_signatures(connection: sqlite3.Connection, signatures: Mapping[str, st
     )
 
 
-def take_over(database: Path, earlier: Earlier, pairs: NDArray[np.integer], names: list[str]) -> None:
+def take_over(database: Path, earlier: Earlier, pairs: NDArray[np.integer], names: Sequence[str]) -> None:
     """Copies matches, geometries and verdicts of the pairs of unchanged images, all or none.
 
     Args:

@@ -40,6 +40,7 @@ from sfm_match.matching.acceptance import (
     point_chance,
     significance,
 )
+from sfm_match.store.columns import Column, Made, Names
 from sfm_match.store.matches import Matches
 
 if TYPE_CHECKING:
@@ -70,6 +71,20 @@ class How:
     verify: bool = True  # or take all matches as they are, without geometries
     accept_all: bool = False  # every pair with enough inliers, as COLMAP does
     rotations: int = 1  # quarter turns that one image of a pair may have against the other: 1 or 4
+
+
+class _Rows(Made[ImageRow]):
+    """Rows of images, without an object for each."""
+
+    def __init__(self, numbers: "array[int]") -> None:
+        self._numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers) // 4
+
+    def made(self, place: int) -> ImageRow:
+        image, camera, width, height = self._numbers[4 * place : 4 * place + 4]
+        return image, camera, width, height
 
 
 @dataclass(frozen=True)
@@ -106,9 +121,17 @@ class Judged:
 def judging_of(database: Path, how: How) -> Judging:
     """Of the images and cameras of a database."""
     cameras = read_cameras(database)
-    query = "SELECT name, image_id, images.camera_id, width, height FROM images JOIN cameras USING (camera_id)"
+    wanted = "name, image_id, camera_id, width, height"
+    query = f"SELECT {wanted} FROM images JOIN cameras USING (camera_id) ORDER BY name"
+    rows = array("q")
+
+    def names() -> Iterator[str]:
+        for name, *row in connection.execute(query):
+            rows.extend(row)
+            yield name
+
     with closing(sqlite3.connect(database)) as connection:
-        return Judging({name: tuple(row) for name, *row in connection.execute(query)}, cameras, how)
+        return Judging(Column(Names(names()), _Rows(rows)), cameras, how)
 
 
 def verification_work(database: Path, matches: Iterable[NamedMatches], how: How) -> float:

@@ -8,7 +8,8 @@ from typing import Any
 from sfm_match.colmap import queries
 from sfm_match.colmap.database_check import trouble
 from sfm_match.errors import SfmMatchError
-from sfm_match.images.collection import Collection, read_table
+from sfm_match.images.collection import Collection
+from sfm_match.images.reasons import read_table
 from sfm_match.job.stage_record import stages_on_record
 from sfm_match.job.workspace import Workspace
 from sfm_match.store.features import check_unit, read_index

@@ -1,5 +1,6 @@
 /* Sets of instructions that functions are compiled for. A file FOR_EACH is included once for each of them, with WIDTH
-   (floats of a vector), ROWS (accumulators of a tile, times two: what the registers hold) and NAME(x) defined.
+   (floats of a vector), ROWS (accumulators of a tile, times two: what the registers hold) and NAME(x) defined, and
+   ADD_PRODUCT_OF_PAIRS and CONVERT_TO_FLOATS where products of 16-bit integers are the faster ones.
 
    GNU C's vectors, of GCC and Clang, serve any processor that has them. */
 
@@ -52,13 +53,15 @@ FOR("avx2,fma")
 #define ADD_PRODUCT_OF_PAIRS(sum, a, b)                                                                                \
     do {                                                                                                               \
         __typeof__(sum) product;                                                                                       \
-        __asm__("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sum), "=&x"(product) : "x"(a), "x"(b));              \
+        __asm__("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sum), "=x"(product) : "x"(a), "x"(b));              \
     } while (0)
+#define CONVERT_TO_FLOATS(floats, integers) __asm__("vcvtdq2ps %1, %0" : "=x"(floats) : "x"(integers))
 #include FOR_EACH
 #undef WIDTH
 #undef ROWS
 #undef NAME
 #undef ADD_PRODUCT_OF_PAIRS
+#undef CONVERT_TO_FLOATS
 FOR_ALL
 
 #elif defined(__aarch64__)

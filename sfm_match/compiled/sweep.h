@@ -15,13 +15,13 @@ typedef int32_t NAME(ints) __attribute__((vector_size(4 * WIDTH), may_alias));
 #define FULL 32000.0f /* FULL^2 < 2^31 and FULL < 2^15, with room for vectors a little longer than 1 */
 #define terms ints
 #define ADD_PRODUCT ADD_PRODUCT_OF_PAIRS
-#define AS_FLOATS(sum) __builtin_convertvector(sum, floats)
+#define TAKE(to, sum) CONVERT_TO_FLOATS(to, sum)
 #else
 #define STEP 1
 #define FULL 1.0f
 #define terms floats
 #define ADD_PRODUCT(sum, a, b) ((sum) += (a) * (b))
-#define AS_FLOATS(sum) (sum)
+#define TAKE(to, sum) ((to) = (sum))
 #endif
 
 /* Component `k` of a vector, in the lowest bits of as many as it has there. */
@@ -122,8 +122,11 @@ static size_t NAME(sweep)(const struct problem *const given)
             float *const to = block + panel * COLUMNS;
 #pragma GCC unroll 16
             for (size_t row = 0; row < ROWS; row++) {
-                floats e0 = NAME(exp2)(AS_FLOATS(sums[row][0]) * unit);
-                floats e1 = NAME(exp2)(AS_FLOATS(sums[row][1]) * unit);
+                floats e0, e1;
+                TAKE(e0, sums[row][0]);
+                TAKE(e1, sums[row][1]);
+                e0 = NAME(exp2)(e0 * unit);
+                e1 = NAME(exp2)(e1 * unit);
                 if (panel == panels - 1) {
                     e0 *= last[0];
                     e1 *= last[1];
@@ -190,6 +193,6 @@ end:
 #undef STEP
 #undef FULL
 #undef ADD_PRODUCT
-#undef AS_FLOATS
+#undef TAKE
 #undef COLUMNS
 #undef CHUNK

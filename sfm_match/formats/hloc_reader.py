@@ -19,8 +19,9 @@ from pairs import PairsError
 from pairs.named import read_lines
 from sfm_match.errors import NothingDone, UsageError, quoted
 from sfm_match.formats.hloc import pair_key, pair_keys
-from sfm_match.images.collection import Collection, write_failed
+from sfm_match.images.collection import Collection
 from sfm_match.images.files import Header
+from sfm_match.images.reasons import write_failed
 from sfm_match.job.progress import Clock, StageReport
 from sfm_match.job.workspace import FROM, Workspace
 from sfm_match.stages.match import remove_useless

@@ -7,41 +7,34 @@ New images go into units by shape, so that the batches of a unit are full: 4,178
 network calls of up to 16 images, 442 where units go by name, 272 at the least.
 """
 
-import csv
-import io
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from sfm_match.errors import NothingDone, UsageError, quoted
 from sfm_match.images.files import SUFFIXES, Header, ImageError, ScannedFile, read_headers, scan
+from sfm_match.images.image_table import ImageRecord, ImageTable
 from sfm_match.images.sources import Source, find_source, preview, take_frames
 from sfm_match.images.videos import SUFFIXES as VIDEO_SUFFIXES
 from sfm_match.images.videos import Sampling
 from sfm_match.job.log import LOGGER
 from sfm_match.job.progress import MakeProgress, no_progress
 from sfm_match.job.workspace import ANEW, RecordError, Workspace
+from sfm_match.store.columns import Column, Groups, Names, Texts
 from sfm_match.store.kept_state import digest_of
 from sfm_match.store.records import DamagedRecord, OtherSchema, entries_digest, read_entries, write_entries
-from sfm_match.store.regular import of_the_process, open_regular
-from sfm_match.store.shard import set_aside, write_text
+from sfm_match.store.shard import set_aside
 from sfm_match.store.validation import LARGEST
 
 UNIT_SIZE = 64  # images; what a kill costs at most, and what a file holds
 _NAMED = 3  # images, in a warning
+_MOST_UNITS = 1 << 30  # blocks of pairs count twice as many, in 32 bits
 SCHEMA = 3  # of images.json
 _CURE = "`sfm-match doctor --repair` moves it aside; the next `run` or `extract` looks at the images again"
-
-
-@dataclass(frozen=True, slots=True)
-class ImageRecord:
-    """One image of the collection. `unit` is None when its header could not be used; `error` says why."""
-
-    name: str
-    signature: str
-    unit: int | None
-    header: Header | None
-    error: str | None
 
 
 @dataclass(frozen=True)
@@ -51,8 +44,8 @@ class _Stored:
     folder: str
     masks: str | None
     next_unit: int
-    images: list[ImageRecord]
-    absent: list[ImageRecord]
+    images: Sequence[ImageRecord]
+    absent: Sequence[ImageRecord]
     source: str | None = None
     videos: list[str] = field(default_factory=list)
 
@@ -78,14 +71,14 @@ class Collection:
         self,
         source: Source,
         masks: Path | None,
-        records: list[ImageRecord],
-        absent: list[ImageRecord],
+        records: Sequence[ImageRecord],
+        absent: Sequence[ImageRecord],
         next_unit: int,
         on_disk: "_OnDisk | None" = None,
     ) -> None:
         self.source = source
         self.masks = masks
-        self.records = {record.name: record for record in sorted(records, key=lambda r: r.name)}
+        self._table = records if isinstance(records, ImageTable) else ImageTable(records)
         self._absent = absent  # once here, not found now: a disk may come back
         self._next_unit = next_unit
         self._on_disk = on_disk  # what images.json holds
@@ -101,32 +94,60 @@ class Collection:
         folders = tuple(f"{video}/" for video in self.source.videos)
         return [name for name in self.usable if name.startswith(folders)] if folders else []
 
+    @property
+    def names(self) -> Names:
+        """Of all images."""
+        return self._table.names
+
     @cached_property
-    def usable(self) -> dict[str, Header]:
+    def records(self) -> Column[ImageRecord]:
+        """All images."""
+        return Column(self.names, self._table)
+
+    @cached_property
+    def usable(self) -> Column[Header]:
         """Images whose headers could be read."""
-        return {name: record.header for name, record in self.records.items() if record.header is not None}
+        headers = self._table.headers
+        return Column(self.names, headers, np.frombuffer(headers.widths, np.int32) > 0)
+
+    @property
+    def signatures(self) -> Texts:
+        """Of the images' files, in the order of the names."""
+        return self._table.signatures
+
+    @property
+    def unit_numbers(self) -> "array[int]":
+        """In the order of the names; -1 of an image that could not be read."""
+        return self._table.units
+
+    @property
+    def errors(self) -> dict[str, str]:
+        """Why images cannot be used."""
+        return {self.names[place]: error for place, error in self._table.errors.items()}
 
     @cached_property
     def digest(self) -> str:
         """Of the images, their files and their units: of all that features are found by."""
-        return digest_of(f"{r.name}\t{r.signature}\t{r.unit}\t{r.error or ''!r}" for r in self.records.values())
+        units = (None if unit < 0 else unit for unit in self.unit_numbers)
+        told = zip(self.names, self.signatures, units, strict=True)
+        errors = self._table.errors
+        return digest_of(
+            f"{name}\t{signature}\t{unit}\t{errors.get(place, '')!r}"
+            for place, (name, signature, unit) in enumerate(told)
+        )
 
-    def units(self) -> dict[int, list[str]]:
+    def units(self) -> Groups:
         """Unit -> its images, by name."""
-        return dict(self._units)
+        return self._units
 
     @cached_property
-    def _units(self) -> dict[int, list[str]]:
-        units: dict[int, list[str]] = {}
-        for record in self.records.values():
-            if record.unit is not None:
-                units.setdefault(record.unit, []).append(record.name)
-        return dict(sorted(units.items()))
+    def _units(self) -> Groups:
+        return Groups(self.names, np.array(self.unit_numbers, np.int64))
 
     def unit_of(self, name: str) -> int | None:
         """Its unit, or None for an image that is not here or could not be read."""
-        record = self.records.get(name)
-        return record.unit if record is not None else None
+        place = self.names.find(name)
+        return None if place is None or (unit := self.unit_numbers[place]) < 0 else unit
 
     def emptied(self) -> "Collection":
         """No images, but unit numbers continue: files of earlier units are never taken for new ones."""
@@ -164,7 +185,7 @@ class Collection:
             str(self.folder),
             str(self.masks) if self.masks else None,
             self._next_unit,
-            list(self.records.values()),
+            self._table,
             self._absent,
             str(self.source.named) if self.source.videos else None,
             list(self.source.videos),
@@ -191,8 +212,8 @@ class Collection:
                 "like)"
             )
         if self._holds(files):  # as it mostly is; of a hundred thousand images, the rest takes a second
-            return Collection(source, masks, list(self.records.values()), self._absent, self._next_unit, self._on_disk)
-        known = {r.name: r for r in (*self._absent, *self.records.values()) if r.header is not None}
+            return Collection(source, masks, self._table, self._absent, self._next_unit, self._on_disk)
+        known = {r.name: r for r in (*self._absent, *self._table) if r.header is not None}
         kept = [r for f in files if (r := known.get(f.name)) is not None and r.signature == f.signature]
         known_names, found = {record.name for record in kept}, {file.name for file in files}
         fresh = [f for f in files if f.name not in known_names]
@@ -215,12 +236,11 @@ class Collection:
 
     def _holds(self, files: list[ScannedFile]) -> bool:
         """Whether these files are its images, all of them usable and as they were."""
-        records = self.records
-        return len(files) == len(records) and all(
-            (record := records.get(file.name)) is not None
-            and record.signature == file.signature
-            and record.header is not None
-            for file in files
+        found = sorted(files, key=lambda file: file.name)
+        return (
+            len(self.usable) == len(self.names) == len(files)
+            and all(file.name == name for file, name in zip(found, self.names, strict=True))
+            and all(file.signature == was for file, was in zip(found, self.signatures, strict=True))
         )
 
 
@@ -240,9 +260,10 @@ def _shape(header: Header) -> tuple[float, int]:
 
 def _wrong(stored: "_Stored") -> str | None:
     """What cannot be in a record whose types are right."""
-    names = [record.name for record in stored.images]
-    if len(set(names)) != len(names):
+    if len({record.name for record in stored.images}) != len(stored.images):
         return "an image is there twice"
+    if not 0 <= stored.next_unit <= _MOST_UNITS:
+        return f"{quoted(stored.next_unit)} units"
     for record in (*stored.images, *stored.absent):
         parts, header, unit = record.name.split("/"), record.header, record.unit
         if not parts[0] or ".." in parts:  # a path from the root, or one that leaves the folder
@@ -326,7 +347,7 @@ def _refreshed(
     updated = known.updated(source, masks)
     if known.source.named == source.named:
         return updated
-    if all(updated.unit_of(name) == record.unit for name, record in known.records.items()):
+    if all(updated.unit_of(name) == known.unit_of(name) for name in known.names):
         return updated  # a folder that was moved brings every image back as it was
     if not overwrite:
         raise UsageError(_of_another(source.named, workspace, known))
@@ -338,44 +359,3 @@ def _of_another(images: Path, workspace: Workspace, known: Collection) -> str:
         f"--images {images}: {workspace.folder} holds the images of {known.source.named}; "
         "choose another --workspace, or add --overwrite to replace them"
     )
-
-
-def write_failed(workspace: Workspace, failed: dict[str, str]) -> None:
-    """`failed.csv`. Written even when empty, so that its absence means nothing ran."""
-    write_reasons(workspace, workspace.failed, failed)
-
-
-def read_failed(workspace: Workspace) -> dict[str, str]:
-    """Image -> reason, of `failed.csv`; nothing where it is not there."""
-    return read_reasons(workspace, workspace.failed)
-
-
-def read_reasons(workspace: Workspace, path: Path) -> dict[str, str]:
-    """Image -> reason, of a table that `write_reasons` wrote; nothing where it is not there. Raises DamagedRecord."""
-    workspace.tell_if_changed(path)
-    return read_table(path)
-
-
-def read_table(path: Path) -> dict[str, str]:
-    """As `read_reasons`, whether it was changed or not."""
-    if not path.exists():
-        return {}
-    try:
-        with io.TextIOWrapper(io.BufferedReader(open_regular(path)), encoding="utf-8", newline="") as file:
-            return dict(row for row in list(csv.reader(file))[1:] if len(row) == 2)
-    except (OSError, UnicodeError, csv.Error) as error:
-        if of_the_process(error):
-            raise
-        what = error.strerror if isinstance(error, OSError) else f"damaged ({error})"
-        cure = "`sfm-match doctor --repair` moves it aside, the next `run` writes it again"
-        raise DamagedRecord(f"{path}: {what}", cure) from error
-
-
-def write_reasons(workspace: Workspace, path: Path, reasons: dict[str, str]) -> None:
-    """A table of two columns: image, reason."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(("image", "reason"))
-    rows.writerows(sorted(reasons.items()))
-    write_text(path, text.getvalue())
-    workspace.note_written(path)

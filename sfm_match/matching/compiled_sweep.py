@@ -52,8 +52,8 @@ def sweep(
 
     Args:
         kernel: a number of `sfm_match.compiled.kernels`.
-        descriptors0: (N, D) float32, unit length.
-        descriptors1: (M, D) float32, unit length.
+        descriptors0: (N, D) float32, unit length; a component beyond 1.02 has no meaning.
+        descriptors1: (M, D) float32, likewise.
         inverse_temperature: t, at most 40.
         least: above 0.
 

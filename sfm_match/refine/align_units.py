@@ -111,7 +111,7 @@ class _Photographs:
         self._context = context
         self.unreadable: set[str] = set()
         self.read_any = False
-        self.geometries = {context.geometry(name) for name in context.headers}  # mostly few
+        self.geometries = {header.geometry(context.size, 1) for header in context.headers.values()}  # mostly few
         self.read = lru_cache(photographs_kept(self.geometries, _MOST_KEPT))(self._read)
 
     def _read(self, name: str) -> Seen | None:

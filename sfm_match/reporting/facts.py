@@ -2,7 +2,7 @@
 
 import io
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -51,7 +51,7 @@ class Facts:
     workspace: Path
     folder: Path | None = None  # of the photographs
     names: list[str] = field(default_factory=list)  # of all images, sorted; other fields refer to their places
-    headers: dict[str, Header] = field(default_factory=dict)  # of those that could be read
+    headers: Mapping[str, Header] = field(default_factory=dict)  # of those that could be read
     failed: dict[str, str] = field(default_factory=dict)  # image -> why it has no features
     unregistered: dict[str, str] = field(default_factory=dict)  # image -> why it is in no model
     keypoints: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))  # (N,), -1 where none are yet

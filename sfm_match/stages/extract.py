@@ -7,10 +7,11 @@ from functools import partial
 from sfm_match.errors import NothingDone
 from sfm_match.features.extractor import FeatureModel, devices_for, extractor_of
 from sfm_match.features.tiles import buckets_of, geometry_of
-from sfm_match.images.collection import Collection, write_failed
+from sfm_match.images.collection import Collection
 from sfm_match.images.decoders import decoder_inputs, decoder_note
 from sfm_match.images.loader import Item
 from sfm_match.images.panoramas import is_panorama
+from sfm_match.images.reasons import write_failed
 from sfm_match.job.executor import done_units, threads_each
 from sfm_match.job.progress import Clock, StageReport
 from sfm_match.job.workspace import made_by
@@ -77,7 +78,8 @@ def run(job: Job) -> StageReport:
     units = list(collection.units())
     mine = frozenset(units if part is None else part.share(units))
     move_aside(before.damaged)
-    work = {number: names for number, names in (before.open_units | before.retry_units).items() if number in mine}
+    due = {**dict.fromkeys(before.open_units), **dict.fromkeys(before.retry_units)}
+    work = collection.units().only(number for number in due if number in mine)
     after, detail = before, ""
     if work:
         workspace.write_record("made by", made_by())
@@ -148,7 +150,9 @@ def _units(
     headers = collection.usable
     for number, names in wanted.items():
         items = tuple(Item(name, geometry_of(headers[name], options, divisor)) for name in names)
-        yield Unit(number, items, {name: collection.records[name].signature for name in names})
+        places = collection.units().places(number).tolist()
+        signatures = [collection.signatures[place] for place in places]
+        yield Unit(number, items, dict(zip(names, signatures, strict=True)))
 
 
 def _detail(receipts: list[UnitReceipt], workers: int) -> str:

@@ -162,25 +162,7 @@ def _build(job: Job, partial: Path, origin: Origin, clock: Clock) -> None:
     """Everything that a killed import left is taken up where it stopped."""
     options, features, matches = job.options.import_, job.features, job.matches
     if _built_from(partial) != origin.recorded:
-        partial.unlink(missing_ok=True)
-        remove_journals(partial)
-        check_camera_model(options)
-        cameras = _cameras(job)
-        keypoints = ((name, one.keypoints) for name, one in iter_features(features, descriptors=False))
-        with clock.on("write"):
-            headers = features.headers(job.collection)
-            write_images(partial, cameras, keypoints, headers)
-            rigs = _write_rigs(partial, options, headers)
-            with closing(sqlite3.connect(partial)) as connection, connection:
-                keys = json.dumps({camera.number: camera.key for camera in cameras})
-                records = {"options": _recorded(options), "inputs": origin.digest, SETTINGS: origin.settings}
-                records[GIVEN] = json.dumps([camera.number for camera in cameras if camera.params is not None])
-                write_signatures(connection, features.signatures)
-                write_records(connection, {**records, CAMERAS: keys, **rigs})
-            if origin.earlier is not None:
-                take_over(partial, origin.earlier, matches.usable, matches.names)
-            with closing(sqlite3.connect(partial)) as connection, connection:
-                write_records(connection, {_BUILT: origin.recorded})
+        _write_images(job, partial, origin, clock)
     how = How(options.verify, options.accept_pairs == "all", features.rotations)
     pool = ray_pool(options.ray if options.verify else None, None)
     with clock.on("verify" if options.verify else "write"):
@@ -210,6 +192,30 @@ def _build(job: Job, partial: Path, origin: Origin, clock: Clock) -> None:
     with closing(sqlite3.connect(partial)) as connection, connection:
         write_records(connection, {_COUNTED: json.dumps([asdict(count(partial)), verdicts(partial)])})
     seal(partial)
+
+
+def _write_images(job: Job, partial: Path, origin: Origin, clock: Clock) -> None:
+    """Cameras, images and keypoints; of the pairs, what the earlier database knows."""
+    options, features, matches = job.options.import_, job.features, job.matches
+    partial.unlink(missing_ok=True)
+    remove_journals(partial)
+    check_camera_model(options)
+    cameras = _cameras(job)
+    keypoints = ((name, one.keypoints) for name, one in iter_features(features, descriptors=False))
+    with clock.on("write"):
+        headers = features.headers(job.collection)
+        write_images(partial, cameras, keypoints, headers)
+        rigs = _write_rigs(partial, options, headers)
+        with closing(sqlite3.connect(partial)) as connection, connection:
+            keys = json.dumps({camera.number: camera.key for camera in cameras})
+            records = {"options": _recorded(options), "inputs": origin.digest, SETTINGS: origin.settings}
+            records[GIVEN] = json.dumps([camera.number for camera in cameras if camera.params is not None])
+            write_signatures(connection, features.signatures)
+            write_records(connection, {**records, CAMERAS: keys, **rigs})
+        if origin.earlier is not None:
+            take_over(partial, origin.earlier, matches.usable, matches.names)
+        with closing(sqlite3.connect(partial)) as connection, connection:
+            write_records(connection, {_BUILT: origin.recorded})
 
 
 def _built_from(partial: Path) -> str | None:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfm_match.stages.state import FeatureSet, MatchSet, places_among
+from sfm_match.store.columns import Column
 from sfm_match.store.matches import BlockHead, Matches, PairBlock, read_block, read_head
 
 NamedMatches = tuple[str, str, Matches]
@@ -60,7 +61,7 @@ class _Wanted:
     """
 
     def __init__(self, matches: MatchSet, features: FeatureSet) -> None:
-        self._rank = {name: i for i, name in enumerate(matches.names)}
+        self._rank = Column(matches.names, range(len(matches.names)))
         self._codes, self._signatures = matches.codes, features.signatures
         self._given = np.zeros(len(matches.codes), bool)
 

@@ -1,6 +1,6 @@
 """Which pairs are matched together, and in which order: blocks of pairs that share images."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -19,7 +19,7 @@ Part = tuple[tuple[int, int], NDArray[np.integer]]  # two blocks, and (P, 2) pai
 
 
 def plan_blocks(
-    folder: Path, expected: str, names: list[str], features: FeatureSet, pairs: NDArray[np.integer]
+    folder: Path, expected: str, names: Sequence[str], features: FeatureSet, pairs: NDArray[np.integer]
 ) -> Iterator[BlockPlan]:
     """Groups pairs by the blocks of their images; what is small is joined.
 
@@ -37,32 +37,46 @@ def plan_blocks(
     if not len(pairs):
         return
     block = _blocks(names, features)
-    for (a, b), part in _merged(_parts(block, pairs)):
+    parts = _parts(block, _ascending(pairs))
+    del pairs  # of millions, one array is enough
+    for (a, b), part in _merged(parts):
         used = np.unique(part)
         used = used[np.argsort(block[used], kind="stable")]  # block after block
         place = np.empty(len(names), np.int32)
         place[used] = np.arange(len(used))
-        images = {names[i]: features.signatures[names[i]] for i in used}
+        images = {name: features.signatures[name] for name in (names[i] for i in used.tolist())}
         local = place[part]
         digest = fingerprint([expected, images, local.tolist()])[:8]
         path = folder / f"{a:05d}-{b:05d}-{digest}.h5"
         yield BlockPlan(path, images, _first_group(block[used]), local)
 
 
+def _ascending(pairs: NDArray[np.integer]) -> NDArray[np.integer]:
+    """The pairs by their first place, then by their second."""
+    first, second = pairs[:-1], pairs[1:]
+    after = (second[:, 0] == first[:, 0]) & (second[:, 1] < first[:, 1])
+    after |= second[:, 0] < first[:, 0]
+    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))] if after.any() else pairs
+
+
 def _parts(block: NDArray[np.int32], pairs: NDArray[np.integer]) -> Iterator[Part]:
-    """Pairs by the blocks of their images; a part is made when it is due, so that of millions little more is held."""
-    order, key = _in_order(block, pairs)
+    """Pairs, which ascend, by the blocks of their images; a part is made when it is due."""
+    key = _keys(block, pairs)
+    order = np.argsort(key, kind="stable")
+    pairs, key = pairs[order], key[order]
+    del order
     cuts = (np.flatnonzero(np.diff(key)) + 1).tolist()
     del key
-    for start, end in zip([0, *cuts], [*cuts, len(order)], strict=True):
-        part = pairs[order[start:end]]
+    for start, end in zip([0, *cuts], [*cuts, len(pairs)], strict=True):
+        part = pairs[start:end]
         yield (int(block[part[0]].min()), int(block[part[0]].max())), part
 
 
-def _in_order(block: NDArray[np.int32], pairs: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.integer]]:
-    """(P,) places of the pairs in the order in which they go, and (P,) a number for the two blocks of each then."""
+def _keys(block: NDArray[np.int32], pairs: NDArray[np.integer]) -> NDArray[np.integer]:
+    """(P,) of each pair a number for the two blocks of its images; by these numbers the pairs go."""
     here, there = block[pairs[:, 0]], block[pairs[:, 1]]
-    row, key = np.minimum(here, there), np.maximum(here, there)
+    row = np.minimum(here, there)
+    key: NDArray[np.integer] = np.maximum(here, there)
     del here, there
     blocks = int(block.max()) + 1
     if blocks**2 * ROWS > np.iinfo(np.int32).max:
@@ -71,9 +85,7 @@ def _in_order(block: NDArray[np.int32], pairs: NDArray[np.integer]) -> tuple[NDA
     key += row // ROWS * np.asarray(blocks, key.dtype)
     key *= ROWS
     key += row % ROWS
-    del row
-    order = np.lexsort((pairs[:, 1], pairs[:, 0], key))
-    return order, key[order]
+    return key
 
 
 def _merged(parts: Iterable[Part]) -> Iterator[Part]:
@@ -98,7 +110,7 @@ def _first_group(block: NDArray[np.int32]) -> int:
     return in_first if len(block) - in_first <= most else most
 
 
-def _blocks(names: list[str], features: FeatureSet) -> NDArray[np.int32]:
+def _blocks(names: Sequence[str], features: FeatureSet) -> NDArray[np.int32]:
     """The block of each name, -1 without features; blocks do not cross units."""
     size = match_blocks.BLOCK
     per_unit = -(-UNIT_SIZE // size)

@@ -7,7 +7,8 @@ those are fewer once another part has written its first block: so the first part
 import numpy as np
 from numpy.typing import NDArray
 
-from sfm_match.images.collection import Collection, write_failed
+from sfm_match.images.collection import Collection
+from sfm_match.images.reasons import write_failed
 from sfm_match.job.workspace import Workspace
 from sfm_match.stages.state import FeatureSet, MatchSet, scan_features
 from sfm_match.store.shard import fingerprint, open_shard, sha256_of, unless_there, write_shard
@@ -21,7 +22,7 @@ def agreed_pairs(workspace: Workspace, features: FeatureSet, found: MatchSet) ->
     Raises:
         ShardError: what it wrote down cannot be read.
     """
-    told = [found.fingerprint, found.names, sorted(features.signatures.items()), sha256_of(workspace.pairs)]
+    told = [found.fingerprint, list(found.names), sorted(features.signatures.items()), sha256_of(workspace.pairs)]
     path = workspace.parts / _AGREED.format(fingerprint(told))
     if not path.exists():
         write_shard(path, {"pairs": found.open_pairs}, {}, unless_there)

@@ -38,8 +38,9 @@ from sfm_match.colmap.queries import (
 from sfm_match.colmap.rigs import recorded_rigs, with_places_of
 from sfm_match.colmap.unregistered import reasons
 from sfm_match.errors import NothingDone, quoted
-from sfm_match.images.collection import Collection, read_failed, write_reasons
+from sfm_match.images.collection import Collection
 from sfm_match.images.files import Header
+from sfm_match.images.reasons import read_failed, write_reasons
 from sfm_match.job.progress import Clock, StageReport
 from sfm_match.job.workspace import Workspace
 from sfm_match.options.stages import ReconstructOptions

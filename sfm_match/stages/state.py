@@ -5,6 +5,7 @@ database, an export, a report - goes through `iter_features` and `listed_matches
 """
 
 import dataclasses
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from sfm_match.images.collection import Collection
 from sfm_match.images.files import Header
 from sfm_match.job.log import LOGGER
 from sfm_match.job.workspace import Workspace
+from sfm_match.store.columns import Column, Names
 from sfm_match.store.features import Features, UnitIndex, read_features, read_index, unit_path
 from sfm_match.store.kept_state import Arrays, digest_of, is_kept, keep, kept
 from sfm_match.store.matches import BLOCK_FILE, read_head
@@ -38,12 +40,12 @@ class FeatureSet:
 
     folder: Path  # of the files
     inputs: Mapping[str, Any]  # of the fingerprint: options and model
-    counts: dict[str, int]  # image -> its keypoints
-    units: dict[str, int]  # image -> the unit that holds its features
-    signatures: dict[str, str]  # of the image files that have features
-    failed: dict[str, str] = field(default_factory=dict)  # image -> reason
-    open_units: dict[int, list[str]] = field(default_factory=dict)  # without a file that is up to date
-    retry_units: dict[int, list[str]] = field(default_factory=dict)  # with an image that another try may cure
+    counts: Mapping[str, int]  # image -> its keypoints
+    units: Mapping[str, int]  # image -> the unit that holds its features
+    signatures: Mapping[str, str]  # of the image files that have features
+    failed: Mapping[str, str] = field(default_factory=dict)  # image -> reason
+    open_units: Mapping[int, list[str]] = field(default_factory=dict)  # without a file that is up to date
+    retry_units: Mapping[int, list[str]] = field(default_factory=dict)  # with an image that another try may cure
     images: Mapping[str, Header] = field(default_factory=dict)  # that can be used
     damaged: Sequence[ShardError] = ()  # files that cannot be used; their units are open
 
@@ -59,7 +61,9 @@ class FeatureSet:
     @cached_property
     def digest(self) -> str:
         """Of the images that have features, and of the files that those were made from."""
-        return digest_of(f"{name}\t{signature}" for name, signature in sorted(self.signatures.items()))
+        signatures = self.signatures.items()
+        in_order = signatures if isinstance(self.signatures, Column) else sorted(signatures)
+        return digest_of(f"{name}\t{signature}" for name, signature in in_order)
 
     def by_unit(self, names: Iterable[str]) -> dict[int, list[str]]:
         """Which file holds which of these images' features."""
@@ -68,11 +72,9 @@ class FeatureSet:
             held.setdefault(self.units[name], []).append(name)
         return dict(sorted(held.items()))
 
-    def headers(self, collection: Collection) -> dict[str, Header]:
+    def headers(self, collection: Collection) -> Column[Header]:
         """Of the images that have features."""
-        if len(self.counts) == len(collection.usable):
-            return collection.usable
-        return {name: header for name, header in collection.usable.items() if name in self.counts}
+        return collection.usable.where(keypoint_counts(self, collection) != _NONE)
 
 
 def scan_features(workspace: Workspace, collection: Collection, inputs: Mapping[str, Any]) -> FeatureSet:
@@ -96,9 +98,22 @@ def scan_features(workspace: Workspace, collection: Collection, inputs: Mapping[
 
 
 def _without_units(workspace: Workspace, collection: Collection, inputs: Mapping[str, Any]) -> FeatureSet:
-    failed = {name: record.error for name, record in collection.records.items() if record.error is not None}
     units = collection.units()
-    return FeatureSet(workspace.features, inputs, {}, {}, {}, failed, units, images=collection.usable)
+    return FeatureSet(workspace.features, inputs, {}, {}, {}, collection.errors, units, images=collection.usable)
+
+
+def keypoint_counts(found: FeatureSet, collection: Collection) -> NDArray[np.int32]:
+    """(I,) keypoints of every image, in the order of their names; -1 of one without features."""
+    names, counts = collection.names, np.full(len(collection.names), _NONE, np.int32)
+    if isinstance(found.counts, Column) and found.counts.names is names:
+        here = found.counts.here
+        counts[here] = np.fromiter(found.counts.values(), np.int32, len(found.counts))
+    else:
+        for name, count in found.counts.items():
+            place = names.find(name)
+            if place is not None:
+                counts[place] = count
+    return counts
 
 
 def with_units(before: FeatureSet, collection: Collection, heads: Iterable[tuple[int, UnitIndex]]) -> FeatureSet:
@@ -109,33 +124,45 @@ def with_units(before: FeatureSet, collection: Collection, heads: Iterable[tuple
         collection: the images.
         heads: units, and the heads of their files.
     """
-    counts, units, described = dict(before.counts), dict(before.units), dict(before.signatures)
-    failed, open_units, retry_units = dict(before.failed), dict(before.open_units), dict(before.retry_units)
+    counts, failed = keypoint_counts(before, collection), dict(before.failed)
+    open_units, retry_units = dict.fromkeys(before.open_units), dict.fromkeys(before.retry_units)
     every = collection.units()
     for unit, head in heads:
-        names = every.get(unit, [])
-        signatures = {name: collection.records[name].signature for name in names}
+        places = every.places(unit).tolist()
+        names = [collection.names[place] for place in places]
+        signatures = {name: collection.signatures[place] for name, place in zip(names, places, strict=True)}
         if head.fingerprint != before.fingerprint or any(head.signatures.get(n) != s for n, s in signatures.items()):
             continue
         open_units.pop(unit, None)
         retry_units.pop(unit, None)
         if not head.retry.isdisjoint(names):
-            retry_units[unit] = names
-        for name in names:
-            for known in (counts, units, described, failed):
-                known.pop(name, None)
-            if name in head.counts:
-                counts[name], units[name], described[name] = head.counts[name], unit, signatures[name]
-            else:
+            retry_units[unit] = None
+        for name, place in zip(names, places, strict=True):
+            failed.pop(name, None)
+            counts[place] = head.counts.get(name, _NONE)
+            if name not in head.counts:
                 failed[name] = head.failed[name]
+    return _with_counts(before, collection, counts, failed, open_units, retry_units)
+
+
+def _with_counts(
+    before: FeatureSet,
+    collection: Collection,
+    counts: NDArray[np.int32],
+    failed: Mapping[str, str],
+    open_units: Iterable[int],
+    retry_units: Iterable[int],
+) -> FeatureSet:
+    """The same with these keypoints of every image of the collection, -1 of one without features."""
+    names, units, here = collection.names, collection.units(), counts != _NONE
     return dataclasses.replace(
         before,
-        counts=counts,
-        units=units,
-        signatures=described,
+        counts=Column(names, array("i", counts.tobytes()), here),
+        units=Column(names, collection.unit_numbers, here),
+        signatures=Column(names, collection.signatures, here),
         failed=failed,
-        open_units=open_units,
-        retry_units=retry_units,
+        open_units=units.only(open_units),
+        retry_units=units.only(retry_units),
         damaged=(),
     )
 
@@ -150,7 +177,7 @@ def keep_features(workspace: Workspace, collection: Collection, found: FeatureSe
         workspace.features,
         inputs,
         {
-            "counts": np.array([found.counts.get(name, _NONE) for name in collection.usable], np.int32),
+            "counts": keypoint_counts(found, collection)[collection.usable.here],
             "open": np.array(list(found.open_units), np.int64),
             "retry": np.array(list(found.retry_units), np.int64),
             "failed": list(lost),
@@ -163,18 +190,11 @@ def _kept_features(workspace: Workspace, collection: Collection, inputs: Mapping
     known = kept(workspace.features, _inputs_of_features(collection, inputs))
     if known is None:
         return None
-    empty, units = _without_units(workspace, collection, inputs), collection.units()
-    numbers = known["counts"]
-    counts = {name: n for name, n in zip(collection.usable, numbers.tolist(), strict=True) if n != _NONE}
-    return dataclasses.replace(
-        empty,
-        counts=counts,
-        units={name: unit for unit, names in units.items() for name in names if name in counts},
-        signatures={name: collection.records[name].signature for name in counts},
-        failed={**empty.failed, **dict(zip(known["failed"], known["reasons"], strict=True))},
-        open_units={unit: units[unit] for unit in known["open"].tolist()},
-        retry_units={unit: units[unit] for unit in known["retry"].tolist()},
-    )
+    empty = _without_units(workspace, collection, inputs)
+    counts = np.full(len(collection.names), _NONE, np.int32)
+    counts[collection.usable.here] = known["counts"]
+    failed = {**empty.failed, **dict(zip(known["failed"], known["reasons"], strict=True))}
+    return _with_counts(empty, collection, counts, failed, known["open"].tolist(), known["retry"].tolist())
 
 
 def _inputs_of_features(collection: Collection, inputs: Mapping[str, Any]) -> list[str]:
@@ -244,7 +264,7 @@ class MatchSet:
 
     inputs: Mapping[str, Any]  # of the fingerprint, beside the features
     fingerprint: str
-    names: list[str]  # of the collection
+    names: Names  # of the collection
     codes: NDArray[np.int64]  # (Q,) ascending: pairs of pairs.txt of which both images have features
     open_codes: NDArray[np.int64]  # (R,) ascending: those without matches
     passed_over: int  # pairs of pairs.txt of images without features
@@ -288,18 +308,18 @@ def scan_matches(
         NothingDone, UsageError: there are no pairs, or they are those of other images.
     """
     expected = fingerprint([inputs, features.fingerprint])
-    names = list(collection.records)
+    names = collection.names
     known = kept(workspace.matches, _inputs_of_matches(workspace, names, features, expected))
     if known is not None:
         (passed_over,) = known["passed_over"].tolist()
         codes, left, files = known["codes"], known["open"], frozenset(known["files"])
         return MatchSet(inputs, expected, names, codes, left, passed_over, files, workspace.matches)
     listed = read_pair_codes(workspace.pairs, names)
-    has_features = np.array([name in features.counts for name in names])
+    has_features = keypoint_counts(features, collection) != _NONE
     codes = listed
     if not has_features.all():
         codes = listed[has_features[listed // len(names)] & has_features[listed % len(names)]]
-    rank = {name: i for i, name in enumerate(names)}
+    rank = Column(names, range(len(names)))
     current, damaged, matched = set[str](), [], np.zeros(len(codes), bool)
     for path in sorted(workspace.matches.glob("*.h5")):
         try:
@@ -342,7 +362,7 @@ def keep_matches(workspace: Workspace, features: FeatureSet, found: MatchSet) ->
         keep(workspace.matches, inputs, arrays)
 
 
-def _inputs_of_matches(workspace: Workspace, names: list[str], features: FeatureSet, expected: str) -> list[str]:
+def _inputs_of_matches(workspace: Workspace, names: Names, features: FeatureSet, expected: str) -> list[str]:
     pairs = sha256_of(workspace.pairs) if workspace.pairs.is_file() else ""
     return [expected, digest_of(names), features.digest, pairs]
 

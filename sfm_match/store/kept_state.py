@@ -7,6 +7,7 @@ inputs are the same. Otherwise the files tell, as they do where it is lost or da
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from sfm_match.store.shard import ShardError, fingerprint, open_shard, read_stri
 
 SCHEMA = 1  # raise it when the same arrays come to mean something else
 SUFFIX = ".state"  # of a folder's name
+_AT_ONCE = 1 << 12  # strings
 T = TypeVar("T")
 Arrays = Mapping[str, NDArray[Any] | list[str]]
 
@@ -71,7 +73,12 @@ def _arrays(file: h5py.File) -> dict[str, Any]:
 
 def digest_of(texts: Iterable[str]) -> str:
     """Of very many strings, none of which holds a line break."""
-    return hashlib.sha256("\n".join(texts).encode("utf-8", "surrogatepass")).hexdigest()
+    digest, rest = hashlib.sha256(), iter(texts)
+    between = b""
+    while some := list(islice(rest, _AT_ONCE)):
+        digest.update(between + "\n".join(some).encode("utf-8", "surrogatepass"))
+        between = b"\n"
+    return digest.hexdigest()
 
 
 def _key(folder: Path, inputs: Any) -> str:

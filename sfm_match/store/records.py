@@ -5,7 +5,7 @@ checksum of themselves.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -119,12 +119,13 @@ def read_entries(path: Path, kind: "type[D]", cure: str, schema: int) -> "tuple[
         if head.schema != schema:
             raise OtherSchema(path, head.schema, schema)
         content = msgspec.json.decode(text, type=kind)
+        del text  # what the digest is made of is as large
         if head.checksum is None:
             return content, None
         digest = entries_digest(content)
         if head.checksum == digest:
             return content, digest
-        if head.checksum != _checksum(msgspec.json.decode(text)):
+        if head.checksum != _checksum(msgspec.json.decode(read_regular(path, LARGEST))):
             raise DamagedRecord(f"{path}: damaged (it is not as it was written)", cure)
         return content, None
 
@@ -136,7 +137,7 @@ def write_entries(path: Path, content: "DataclassInstance", schema: int) -> str:
         file.write(b'{"schema":%d' % schema)
         for field, value in _entries(content):
             file.write(b',"%s":' % field.encode())
-            if not isinstance(value, list):
+            if not _many(value):
                 file.write(msgspec.json.encode(value))
                 continue
             for number, some in enumerate(_encoded(value)):
@@ -161,9 +162,13 @@ def _entries(content: "DataclassInstance") -> list[tuple[str, Any]]:
     return [(field.name, getattr(content, field.name)) for field in fields(content)]
 
 
+def _many(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
 def _encoded(value: Any) -> Iterator[bytes]:
-    """JSON of a value; of a list, of so many entries at once, and of an empty one `[]`."""
-    if not isinstance(value, list):
+    """JSON of a value; of many entries, of so many at once, and of none `[]`."""
+    if not _many(value):
         yield msgspec.json.encode(value)
         return
     for start in range(0, max(len(value), 1), _AT_ONCE):

@@ -1,5 +1,6 @@
 """What is kept of a folder holds as long as nothing in it has changed."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -63,6 +64,12 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     keep(tmp_path / "none", [], {})
     assert kept(tmp_path / "none", []) is None
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("count", [0, 1, 4096, 4097, 9000])
+def test_a_digest_is_of_all_lines(count: int) -> None:
+    texts = [f"ü{i}" for i in range(count)]
+    assert digest_of(texts) == hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
 
 def test_digests() -> None:

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfm_match.errors import SfmMatchError
-from sfm_match.images.collection import Collection, ImageRecord
+from sfm_match.images.collection import Collection
 from sfm_match.images.files import Header
+from sfm_match.images.image_table import ImageRecord
 from sfm_match.images.sources import Source
 from sfm_match.job.stage_record import read_stages
 from sfm_match.job.workspace import Workspace
@@ -89,6 +90,21 @@ def written(folder: Path) -> Workspace:
     return place
 
 
+def test_digests_stay_what_they_were(tmp_path: Path) -> None:
+    """So that workspaces of before are up to date: these are of a commit of before columns."""
+    records = [
+        ImageRecord("ü/a.jpg", "5:7", 0, HEADER, None),
+        ImageRecord("b.jpg", "1:1", None, None, "not an image"),
+        ImageRecord("c.jpg", "2:3 mask 4:5", 1, Header(32, 33), None),
+    ]
+    place = Workspace(tmp_path)
+    Collection(Source(Path("/p"), Path("/p")), None, records, [], 2).save(place)
+    assert json.loads(place.collection.read_text())["checksum"] == "82f9ebbe2eb5d657"
+    found = Collection.load(place)
+    assert found.digest == "715e0e7c689f1b4a00a53f067100a5ce12cf4acf2fe7a71657fa0c0e9de77705"
+    assert list(found.records.values()) == sorted(records, key=lambda record: record.name)
+
+
 @settings(max_examples=300)
 @given(images=st.booleans(), at=st.integers(0, 10**6), bit=st.integers(0, 7))
 def test_a_flipped_bit_is_harmless_or_noticed(
@@ -117,6 +133,8 @@ def test_a_flipped_bit_is_harmless_or_noticed(
         (lambda stored: stored["images"][1]["header"].update(height=0), "has 640 x 0 pixels"),
         (lambda stored: stored["images"][1]["header"].update(orientation=9), "has orientation 9"),
         (lambda stored: stored["images"][1].update(unit=1), "is in unit 1 of 1"),
+        (lambda stored: stored.update(next_unit=-5), "-5 units"),
+        (lambda stored: stored.update(next_unit=2**70), f"{2**70} units"),
         (lambda stored: stored["images"][1].update(name="../../x.jpg"), "is no name of an image"),
         (lambda stored: stored["images"][1].update(name="/x.jpg"), "is no name of an image"),
         (lambda stored: stored["images"][1].update(name="b.jpg"), "an image is there twice"),

@@ -19,6 +19,7 @@ from sfm_match.commands.plan.measure import Measured, sample_of
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.images.collection import Collection
 from sfm_match.images.files import Header
+from sfm_match.images.image_table import ImageRecord
 from sfm_match.images.sources import Source
 from sfm_match.job.workspace import Workspace
 from sfm_match.models import find_model
@@ -126,13 +127,9 @@ def test_too_many_pairs_are_refused_with_the_alternatives(
 
 def sources(names: list[str], location: tuple[float, float, float] | None = None, **options: Any) -> Sources:
     """Images without files."""
-
-    class Headers(Collection):
-        @property
-        def usable(self) -> dict[str, Header]:
-            return {name: Header(640, 480, location=location) for name in names}
-
-    collection = Headers(Source(Path(), Path()), None, [], [], 0)
+    header = Header(640, 480, location=location)
+    records = [ImageRecord(name, "1:1", 0, header, None) for name in names]
+    collection = Collection(Source(Path(), Path()), None, records, [], 1)
     job = Job(Workspace(Path("nowhere")), collection)
     return Sources(job, PairsOptions(**options))
 
