@@ -129,8 +129,8 @@ def _tell_of_changed_images(job: Job) -> None:
     folder = job.collection.folder
     if not folder.is_dir():
         return
-    found = {name: signature_of(folder / name) for name in job.features.signatures}
-    changed = [name for name, was in job.features.signatures.items() if not was.startswith(found[name])]
+    signatures = job.features.signatures.items()
+    changed = [name for name, was in signatures if not was.startswith(signature_of(folder / name))]
     if changed:
         gone = sum(not (folder / name).exists() for name in changed)
         more = f" and {len(changed) - 1:,} more" if len(changed) > 1 else ""

@@ -22,7 +22,7 @@ from sfm_match.images.collection import Collection
 from sfm_match.images.files import Header
 from sfm_match.job.log import LOGGER
 from sfm_match.job.workspace import Workspace
-from sfm_match.store.columns import Column, Names
+from sfm_match.store.columns import Column, Groups, Names, dense
 from sfm_match.store.features import Features, UnitIndex, read_features, read_index, unit_path
 from sfm_match.store.kept_state import Arrays, digest_of, is_kept, keep, kept
 from sfm_match.store.matches import BLOCK_FILE, read_head
@@ -65,10 +65,12 @@ class FeatureSet:
         in_order = signatures if isinstance(self.signatures, Column) else sorted(signatures)
         return digest_of(f"{name}\t{signature}" for name, signature in in_order)
 
-    def by_unit(self, names: Iterable[str]) -> dict[int, list[str]]:
-        """Which file holds which of these images' features."""
+    def by_unit(self, names: Iterable[str] | None = None) -> Mapping[int, list[str]]:
+        """Which file holds which of these images' features, or of all that have any."""
+        if names is None and isinstance(self.units, Column):
+            return Groups(self.units.names, dense(self.units, _NONE))
         held: dict[int, list[str]] = {}
-        for name in names:
+        for name in self.units if names is None else names:
             held.setdefault(self.units[name], []).append(name)
         return dict(sorted(held.items()))
 
@@ -104,15 +106,14 @@ def _without_units(workspace: Workspace, collection: Collection, inputs: Mapping
 
 def keypoint_counts(found: FeatureSet, collection: Collection) -> NDArray[np.int32]:
     """(I,) keypoints of every image, in the order of their names; -1 of one without features."""
-    names, counts = collection.names, np.full(len(collection.names), _NONE, np.int32)
+    names = collection.names
     if isinstance(found.counts, Column) and found.counts.names is names:
-        here = found.counts.here
-        counts[here] = np.fromiter(found.counts.values(), np.int32, len(found.counts))
-    else:
-        for name, count in found.counts.items():
-            place = names.find(name)
-            if place is not None:
-                counts[place] = count
+        return dense(found.counts, _NONE).astype(np.int32)
+    counts = np.full(len(names), _NONE, np.int32)
+    for name, count in found.counts.items():
+        place = names.find(name)
+        if place is not None:
+            counts[place] = count
     return counts
 
 
@@ -250,7 +251,7 @@ def iter_features(
     Raises:
         ShardError: a file cannot be read.
     """
-    for unit, mine in features.by_unit(features.units if names is None else names).items():
+    for unit, mine in features.by_unit(names).items():
         sizes = {name: (header.width, header.height) for name in mine if (header := features.images.get(name))}
         yield from read_features(unit_path(features.folder, unit), mine, descriptors=descriptors, sizes=sizes).items()
 

@@ -169,6 +169,13 @@ class Column(Mapping[str, V_co]):
         return place if place is None or self._here is None or self._here[place] else None
 
 
+def dense(column: Column[int], without: int) -> NDArray[np.int64]:
+    """(N,) values of all names; `without` of those that have none."""
+    numbers, here = np.full(len(column.names), without, np.int64), column.here
+    numbers[here] = np.fromiter(column.values(), np.int64, len(column))
+    return numbers
+
+
 class _Items(ItemsView[str, V_co]):
     _mapping: Column[V_co]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfm_match.store.columns import Column, Groups, Names, Texts
+from sfm_match.store.columns import Column, Groups, Names, Texts, dense
 
 # any characters, also those that stand for bytes that are no text
 TEXT = st.text(st.characters(codec=None, categories=None), max_size=6)
@@ -60,6 +60,7 @@ def test_a_column_is_a_dictionary(names: list[str], data: st.DataObject, other: 
     assert column.get(other) == expected.get(other)
     assert all((name in column) == (name in expected) for name in [*names, other])
     np.testing.assert_array_equal(column.here, here)
+    assert dense(column, 7).tolist() == [value if one else 7 for value, one in zip(held, here, strict=True)]
     assert list(column.where(~here)) == []
     if other not in expected:
         with pytest.raises(KeyError):
