@@ -14,6 +14,7 @@ from sfm_match.stages.state import FeatureSet
 from sfm_match.store.shard import fingerprint
 
 ROWS = 4  # blocks that stay in memory while the others pass
+_AT_ONCE = 1 << 16  # pairs
 
 Part = tuple[tuple[int, int], NDArray[np.integer]]  # two blocks, and (P, 2) pairs of places in the names
 
@@ -74,17 +75,13 @@ def _parts(block: NDArray[np.int32], pairs: NDArray[np.integer]) -> Iterator[Par
 
 def _keys(block: NDArray[np.int32], pairs: NDArray[np.integer]) -> NDArray[np.integer]:
     """(P,) of each pair a number for the two blocks of its images; by these numbers the pairs go."""
-    here, there = block[pairs[:, 0]], block[pairs[:, 1]]
-    row = np.minimum(here, there)
-    key: NDArray[np.integer] = np.maximum(here, there)
-    del here, there
     blocks = int(block.max()) + 1
-    if blocks**2 * ROWS > np.iinfo(np.int32).max:
-        key = key.astype(np.int64)
-    # row // ROWS, then the column, then the row: in place, because these are arrays of millions
-    key += row // ROWS * np.asarray(blocks, key.dtype)
-    key *= ROWS
-    key += row % ROWS
+    dtype = np.int32 if blocks**2 * ROWS <= np.iinfo(np.int32).max else np.int64
+    key: NDArray[np.integer] = np.empty(len(pairs), dtype)
+    for start in range(0, len(pairs), _AT_ONCE):  # of millions, no other array is needed
+        ends = np.sort(block[pairs[start : start + _AT_ONCE]], axis=1).astype(dtype)
+        row, column = ends.T
+        key[start : start + _AT_ONCE] = (row // ROWS * blocks + column) * ROWS + row % ROWS
     return key
 
 

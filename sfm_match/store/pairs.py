@@ -14,6 +14,7 @@ from sfm_match.store.regular import of_the_process, open_regular
 from sfm_match.store.shard import replacing
 
 _CURE = "run `sfm-match pairs` again"
+_AT_ONCE = 1 << 14  # pairs that become codes together
 
 
 def write_pairs_file(path: Path, names: Sequence[str], blocks: Iterable[Block]) -> int:
@@ -75,22 +76,27 @@ def _parsed(path: Path, names: Sequence[str], *, strict: bool) -> NDArray[np.int
 
 def _lines(path: Path, names: Sequence[str], *, strict: bool) -> NDArray[np.int64]:
     index = {name: i for i, name in enumerate(names)}
-    flat = array("i")  # 8 bytes a pair
+    found, some = array("q"), array("i")  # 8 bytes a pair; what is larger for a moment would stay with the process
     with io.TextIOWrapper(io.BufferedReader(open_regular(path)), encoding="utf-8", newline="\n") as file:
         for number, line in enumerate(file, 1):
             try:
                 first, second = line.rstrip("\n").split("\t")
-                flat.extend((index[first], index[second]))
+                some.extend((index[first], index[second]))
             except (ValueError, KeyError):
                 if strict:
                     raise UsageError(f"{path}, line {number}: not two images of this collection; {_CURE}") from None
+            if len(some) == 2 * _AT_ONCE:
+                found.frombytes(_codes(some, len(names)))
+                del some[:]
+    found.frombytes(_codes(some, len(names)))
     del index
-    pairs = np.frombuffer(flat, np.int32).reshape(-1, 2)
-    # in place: these are arrays of millions
-    codes = np.minimum(pairs[:, 0], pairs[:, 1]).astype(np.int64)
-    codes *= len(names)
-    codes += np.maximum(pairs[:, 0], pairs[:, 1])
+    codes = np.frombuffer(found, np.int64)
     codes.sort()
-    useless = codes // max(len(names), 1) == codes % max(len(names), 1)
-    useless[1:] |= codes[1:] == codes[:-1]  # a file changed by hand may say things twice
-    return codes[~useless] if useless.any() else codes
+    again = codes[1:] == codes[:-1]  # a file changed by hand may say things twice
+    return codes[np.append(True, ~again)] if again.any() else codes
+
+
+def _codes(flat: "array[int]", count: int) -> bytes:
+    """Of (2 P,) images, two of each pair; those of an image with itself are passed over."""
+    pairs = np.sort(np.frombuffer(flat, np.int32).reshape(-1, 2), axis=1).astype(np.int64)
+    return (pairs[pairs[:, 0] < pairs[:, 1]] @ np.array((count, 1), np.int64)).tobytes()
