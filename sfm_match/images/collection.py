@@ -9,7 +9,7 @@ network calls of up to 16 images, 442 where units go by name, 272 at the least.
 
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -52,16 +52,19 @@ class _Stored:
 
 @dataclass(frozen=True)
 class _OnDisk:
-    """What tells two states of images.json apart."""
+    """What images.json holds, and its `entries_digest`."""
 
+    stored: _Stored
     digest: str
-    folder: str
-    masks: str | None
-    source: str | None
 
-    @classmethod
-    def of(cls, stored: _Stored, digest: str | None = None) -> "_OnDisk":
-        return cls(digest or entries_digest(stored), stored.folder, stored.masks, stored.source)
+    def holds(self, other: _Stored) -> bool:
+        """Whether it holds the same. What is the same object is not gone through."""
+        mine = self.stored
+        if (mine.folder, mine.masks, mine.source) != (other.folder, other.masks, other.source):
+            return False
+        if mine.images is other.images and mine.absent is other.absent:
+            return (mine.next_unit, mine.videos) == (other.next_unit, other.videos)
+        return self.digest == entries_digest(other)
 
 
 class Collection:
@@ -176,7 +179,8 @@ class Collection:
             raise DamagedRecord(f"{path}: damaged ({wrong})", _CURE)
         folder, masks = Path(stored.folder), Path(stored.masks) if stored.masks else None
         source = Source(Path(stored.source or stored.folder), folder, tuple(stored.videos))
-        on_disk = _OnDisk.of(stored, digest) if digest is not None else None
+        stored = replace(stored, images=ImageTable(stored.images))
+        on_disk = _OnDisk(stored, digest) if digest is not None else None
         return cls(source, masks, stored.images, stored.absent, stored.next_unit, on_disk)
 
     def save(self, workspace: Workspace) -> None:
@@ -190,8 +194,8 @@ class Collection:
             str(self.source.named) if self.source.videos else None,
             list(self.source.videos),
         )
-        if self._on_disk is None or self._on_disk != _OnDisk.of(stored) or not workspace.collection.exists():
-            self._on_disk = _OnDisk.of(stored, write_entries(workspace.collection, stored, SCHEMA))
+        if self._on_disk is None or not self._on_disk.holds(stored) or not workspace.collection.exists():
+            self._on_disk = _OnDisk(stored, write_entries(workspace.collection, stored, SCHEMA))
 
     def updated(self, source: Source, masks: Path | None) -> "Collection":
         """The collection after a scan of the folder: new and changed images in new units, vanished ones set aside.

@@ -9,6 +9,7 @@ from sfm_match.images.files import Header
 from sfm_match.store.columns import Made, Names, Texts
 
 _NONE = -1  # unit of an image without
+_NO_HEADER, _NOWHERE = Header(0, 0), (math.nan, math.nan, math.nan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,36 +27,27 @@ class Headers(Made[Header]):
     """Headers by their places. A place without one has no pixels."""
 
     def __init__(self, headers: Iterable[Header | None]) -> None:
-        self.widths, self._heights, self._orientations = array("i"), array("i"), array("b")
-        self._focals = array("d")  # nan: none
-        self._cameras, self._codes = list[str](), array("i")  # few cameras take many pictures
-        self._places = array("d")  # three of each, nan: no altitude; of none, as long as none has one
-        self._located = bytearray()
-        self._dropped = dict[int, str]()
-        known = dict[str, int]()
-        for place, header in enumerate(headers):
-            given = header or Header(0, 0)
-            self.widths.append(given.width)
-            self._heights.append(given.height)
-            self._orientations.append(given.orientation)
-            self._focals.append(math.nan if given.focal is None else given.focal)
-            self._codes.append(known.setdefault(given.camera, len(known)))
-            self._located.append(given.location is not None)
-            if given.location is not None:
-                latitude, longitude, altitude = given.location
-                self._places.extend([0.0] * (3 * place - len(self._places)))
-                self._places.extend((latitude, longitude, math.nan if altitude is None else altitude))
-            if given.dropped:
-                self._dropped[place] = given.dropped
-        self._cameras = list(known)
+        given = [header or _NO_HEADER for header in headers]
+        self.widths = array("i", [header.width for header in given])
+        self._heights = array("i", [header.height for header in given])
+        self._orientations = array("b", [header.orientation for header in given])
+        self._focals = array("d", [math.nan if header.focal is None else header.focal for header in given])
+        cameras = {name: code for code, name in enumerate(dict.fromkeys(header.camera for header in given))}
+        self._cameras = list(cameras)  # few cameras take many pictures
+        self._codes = array("i", [cameras[header.camera] for header in given])
+        # three each, nan: no altitude, or no location; empty where no image has one
+        places = (header.location or _NOWHERE for header in given)
+        located = any(header.location is not None for header in given)
+        self._places = array("d", [math.nan if one is None else one for of in places for one in of] if located else [])
+        self._dropped = {place: header.dropped for place, header in enumerate(given) if header.dropped}
 
     def __len__(self) -> int:
         return len(self.widths)
 
     def made(self, place: int) -> Header:
         focal, location = self._focals[place], None
-        if self._located[place]:
-            latitude, longitude, altitude = self._places[3 * place : 3 * place + 3]
+        latitude, longitude, altitude = self._places[3 * place : 3 * place + 3] or _NOWHERE
+        if not math.isnan(latitude):
             location = latitude, longitude, None if math.isnan(altitude) else altitude
         return Header(
             self.widths[place],
@@ -91,6 +83,6 @@ class ImageTable(Made[ImageRecord]):
 
     def made(self, place: int) -> ImageRecord:
         unit = self.units[place]
-        header = self.headers[place] if self.headers.widths[place] else None
-        error = self.errors.get(place)
-        return ImageRecord(self.names[place], self.signatures[place], None if unit < 0 else unit, header, error)
+        header = self.headers.made(place) if self.headers.widths[place] else None
+        name, signature = self.names.made(place), self.signatures.made(place)
+        return ImageRecord(name, signature, None if unit < 0 else unit, header, self.errors.get(place))

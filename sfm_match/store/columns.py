@@ -8,13 +8,15 @@ from abc import abstractmethod
 from array import array
 from bisect import bisect_right
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
-from itertools import compress, pairwise
+from functools import lru_cache
+from itertools import accumulate, compress, islice
 from typing import TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 V_co = TypeVar("V_co", covariant=True)
+_LATEST = 1 << 10  # values of a column that are not made again: pairs come by few images
 _APART = 16  # names between those that bisection, which is slower in Python than in C, looks at first
 _UTF8 = ("utf-8", "surrogatepass")  # names of files that are no text have surrogates
 
@@ -39,11 +41,8 @@ class Texts(Made[str]):
     """Strings that do not change, in one buffer."""
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
-        held, ends = bytearray(), array("Q", [0])
-        for text in texts:
-            held += text.encode(*_UTF8)
-            ends.append(len(held))
-        self._held, self._ends = bytes(held), ends
+        encoded = [text.encode(*_UTF8) for text in texts]
+        self._held, self._ends = b"".join(encoded), array("Q", accumulate(map(len, encoded), initial=0))
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -59,8 +58,10 @@ class Texts(Made[str]):
     __hash__ = None  # type: ignore[assignment]  # as of a list
 
     def __iter__(self) -> Iterator[str]:
-        held = self._held
-        return (held[start:end].decode(*_UTF8) for start, end in pairwise(self._ends))
+        held, parts = self._held, map(slice, self._ends, islice(self._ends, 1, None))
+        if held.isascii():  # a third of the time
+            return map(held.decode("ascii").__getitem__, parts)
+        return (held[part].decode(*_UTF8) for part in parts)
 
     def _bytes(self, place: int) -> bytes:
         return self._held[self._ends[place] : self._ends[place + 1]]
@@ -125,6 +126,7 @@ class Column(Mapping[str, V_co]):
         self.names, self._values = names, values
         self._here = None if here is None or here.all() else here.astype(np.uint8).tobytes()
         self._count = len(names) if self._here is None else self._here.count(1)
+        self._value = lru_cache(_LATEST)(self._found)
 
     @property
     def here(self) -> NDArray[np.bool_]:
@@ -135,7 +137,13 @@ class Column(Mapping[str, V_co]):
         """Of fewer names. `here` (N,) tells which; those that have no value have none still."""
         return Column(self.names, self._values, here & self.here)
 
+    def __reduce__(self) -> tuple[type["Column[V_co]"], tuple[Names, Sequence[V_co], NDArray[np.bool_]]]:
+        return Column, (self.names, self._values, self.here)
+
     def __getitem__(self, name: str) -> V_co:
+        return self._value(name)
+
+    def _found(self, name: str) -> V_co:
         place = self._place(name)
         if place is None:
             raise KeyError(name)
@@ -161,8 +169,9 @@ class Column(Mapping[str, V_co]):
 
     def in_order(self) -> Iterator[V_co]:
         """The values, in the order of the names."""
+        made = self._values.made if isinstance(self._values, Made) else self._values.__getitem__
         places = range(len(self.names))
-        return (self._values[place] for place in (places if self._here is None else compress(places, self._here)))
+        return map(made, places if self._here is None else compress(places, self._here))
 
     def _place(self, name: object) -> int | None:
         place = self.names.find(name)
