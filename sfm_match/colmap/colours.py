@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from sfm_match.colmap.observations import observations
 from sfm_match.images.files import ImageError, decode
 
 if TYPE_CHECKING:
@@ -27,14 +28,7 @@ class _Seen:
     """The black points that an image observes."""
 
     points: NDArray[np.int64]  # (N,) places among the black points
-    image: "pycolmap.Image"
-    observed: NDArray[np.int64]  # (N,) places among the points that it observes
-    size: tuple[int, int]  # (width, height) that these are in pixels of
-
-    def shares(self) -> NDArray[np.float64]:
-        """(N, 2) where, in shares of the image's sides. Asked of few images: COLMAP tells of a point at a time."""
-        every = self.image.get_observation_points2D()
-        return np.array([every[one].xy for one in self.observed]).reshape(-1, 2) / self.size
+    shares: NDArray[np.float64]  # (N, 2) where, in shares of the image's sides
 
 
 def colour_points(models: Iterable["pycolmap.Reconstruction"], folder: Path) -> None:
@@ -49,7 +43,7 @@ def colour_points(models: Iterable["pycolmap.Reconstruction"], folder: Path) -> 
         sums, counts = np.zeros((len(black), 3)), np.zeros(len(black), np.int64)
         for seen, pixels in _few(_views(model, black), folder, counts):
             size = pixels.shape[1::-1]
-            x, y = np.clip((seen.shares() * size).astype(int), 0, np.subtract(size, 1)).T
+            x, y = np.clip((seen.shares * size).astype(int), 0, np.subtract(size, 1)).T
             sums[seen.points] += pixels[y, x]
             counts[seen.points] += 1
         means = (sums / np.maximum(counts, 1)[:, None]).round().astype(np.uint8)
@@ -60,15 +54,12 @@ def colour_points(models: Iterable["pycolmap.Reconstruction"], folder: Path) -> 
 def _views(model: "pycolmap.Reconstruction", black: NDArray[np.int64]) -> dict[str, _Seen]:
     """Of each image, by its name; (P,) black points."""
     views = {}
-    for image in model.images.values() if len(black) else ():
-        observed = image.get_observation_points2D()
-        if not observed:
-            continue
+    for number, observed in observations(model).items() if len(black) else ():
+        image = model.images[number]
         camera = model.cameras[image.camera_id]
-        points = np.array([one.point3D_id for one in observed], np.int64)
-        place = np.minimum(np.searchsorted(black, points), len(black) - 1)
-        ours = np.flatnonzero(black[place] == points)
-        views[image.name] = _Seen(place[ours], image, ours, (camera.width, camera.height))
+        place = np.minimum(np.searchsorted(black, observed.points), len(black) - 1)
+        ours = black[place] == observed.points
+        views[image.name] = _Seen(place[ours], observed.xy[ours] / (camera.width, camera.height))
     return views
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pairs.spatial import east_north_up
 from sfm_match.colmap.georeference import LEAST_LOCATED
+from sfm_match.colmap.observations import observations
 from sfm_match.colmap.queries import MOST_IMAGES
 from sfm_match.colmap.similarity import fit_robustly
 from sfm_match.images.files import Header
@@ -280,11 +281,15 @@ def unearned(model: "pycolmap.Reconstruction") -> dict[int, int]:
     frames = {number: image.frame_id for number, image in model.images.items() if image.has_pose}
     points = dict.fromkeys(frames.values(), 0)
     shared = dict.fromkeys(frames.values(), 0)
-    for point in model.points3D.values():
-        seen = {element.image_id for element in point.track.elements}
-        for frame in {frames[image] for image in seen}:
-            points[frame] += 1
-            shared[frame] += len(seen) >= 3
+    of_image = {number: np.unique(observed.points) for number, observed in observations(model).items()}
+    every, images = np.unique(np.concatenate([*of_image.values(), np.empty(0, np.int64)]), return_counts=True)
+    of_frame: dict[int, list[NDArray[np.int64]]] = {}
+    for number, seen in of_image.items():
+        of_frame.setdefault(frames[number], []).append(seen)
+    for frame, parts in of_frame.items():
+        seen = np.unique(np.concatenate(parts))
+        points[frame] = len(seen)
+        shared[frame] = int((images[np.searchsorted(every, seen)] >= 3).sum())
     least = MIN_SHARED_POINTS if len(frames) >= 3 else 0
     weak = [frame for frame in points if points[frame] < MIN_POINTS or shared[frame] < least]
     return {frame: points[frame] for frame in sorted(weak, key=lambda f: (points[f], shared[f], f))}

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pairs.spatial import east_north_up
 from sfm_match.colmap.georeference import LEAST_LOCATED, down
+from sfm_match.colmap.observations import Observations, observations
 from sfm_match.colmap.similarity import fit_robustly
 from sfm_match.images.files import Header
 from sfm_match.reporting.packing import OBSERVATIONS, POINTS, quantised, spread
@@ -103,8 +104,8 @@ def measure(
         metric: the models are georeferenced: z is up.
     """
     place = {name: i for i, name in enumerate(names)}
-    observations = sum(model.compute_num_observations() for model in models)
-    found = Measured(PerImage.of(len(names)), every=max(1, -(-observations // OBSERVATIONS)))
+    total = sum(model.compute_num_observations() for model in models)
+    found = Measured(PerImage.of(len(names)), every=max(1, -(-total // OBSERVATIONS)))
     points = sum(model.num_points3D() for model in models)
     residuals: dict[tuple[int, int], list[tuple[Floats, Floats]]] = {}
     for number, model in enumerate(models):
@@ -113,8 +114,9 @@ def measure(
         cloud = _cloud(model)
         found.track_lengths = np.concatenate((found.track_lengths, cloud.lengths))
         found.point_errors = np.concatenate((found.point_errors, cloud.errors))
+        seen = observations(model)
         for image in images:
-            at, apart = _residuals(model, image, cloud, found.every)
+            at, apart = _residuals(model, image, seen[image.image_id], cloud, found.every)
             residuals.setdefault((number, image.camera_id), []).append((at, apart))
             _note(found.per_image, place[image.name], number, image.num_points3D, apart)
         most = POINTS * model.num_points3D() // max(points, POINTS)
@@ -159,12 +161,11 @@ def _cloud(model: "pycolmap.Reconstruction") -> _Cloud:
 
 
 def _residuals(
-    model: "pycolmap.Reconstruction", image: "pycolmap.Image", cloud: _Cloud, every: int
+    model: "pycolmap.Reconstruction", image: "pycolmap.Image", observed: Observations, cloud: _Cloud, every: int
 ) -> tuple[Floats, Floats]:
     """(M, 2) where points are observed in an image, and (M, 2) observed minus projected; raw pixels."""
-    observed = image.get_observation_points2D()[::every]
-    at = np.array([one.xy for one in observed], np.float64).reshape(-1, 2)
-    rows = np.searchsorted(cloud.numbers, [one.point3D_id for one in observed])
+    at = observed.xy[::every]
+    rows = np.searchsorted(cloud.numbers, observed.points[::every])
     if not len(rows):
         return at, at
     seen = image.cam_from_world() * cloud.xyz[rows]
