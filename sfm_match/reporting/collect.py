@@ -152,7 +152,7 @@ def _pairs(matching: Matching) -> dict[str, Any]:
     }
 
 
-def _drawn(facts: Facts) -> dict[str, bytes] | None:
+def _drawn(facts: Facts) -> dict[str, NDArray[np.uint8]] | None:
     if facts.drawn is None:
         return None
     return {name: packed(getattr(facts.drawn, name)) for name in ("starts", "keypoints", "match_starts", "matches")}

@@ -19,9 +19,9 @@ OBSERVATIONS = 2_000_000  # whose residuals are measured
 FULL = 65535  # of 16 bits
 
 
-def packed(values: NDArray[Any]) -> bytes:
-    """Of an array, little-endian, in C order. The page knows its type."""
-    return np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes()
+def packed(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """(B,) bytes of an array, little-endian, in C order; mostly those of the array itself. The page knows its type."""
+    return np.ascontiguousarray(values, values.dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
 
 
 def quantised(

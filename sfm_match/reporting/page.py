@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sfm_match import __version__
 from sfm_match.errors import UsageError
@@ -142,7 +145,7 @@ def as_json(value: Any) -> Iterator[str]:
             yield "," if start else "["
             yield _escaped(value[start : start + _AT_ONCE])[1:-1]
         yield "]"
-    elif isinstance(value, bytes):
+    elif _is_bytes(value):
         yield '"'
         for start in range(0, len(value), _BYTES_AT_ONCE):
             yield _base64(value[start : start + _BYTES_AT_ONCE])
@@ -156,11 +159,15 @@ def _escaped(value: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
+def _is_bytes(value: object) -> TypeGuard[bytes | NDArray[np.uint8]]:
+    return isinstance(value, bytes) or (isinstance(value, np.ndarray) and value.dtype == np.uint8)
+
+
 def _base64(value: object) -> str:
     """Raises TypeError for what is not bytes."""
-    if not isinstance(value, bytes):  # of a number of numpy it would be those of its memory
+    if not _is_bytes(value):  # of a number of numpy it would be those of its memory
         raise TypeError(f"{type(value).__name__} is not JSON")
-    return base64.b64encode(value).decode("ascii")
+    return base64.b64encode(value if isinstance(value, bytes) else value.data).decode("ascii")
 
 
 def _read(assets: Traversable, name: str) -> str:
