@@ -58,7 +58,7 @@ def check_structure(folder: Path) -> None:
             raise DamagedModel(folder, f"{path.name} is no file")
         if suffix == "bin":
             try:
-                _walk(path.read_bytes(), _READERS[name])
+                walk(path.read_bytes(), _READERS[name])
             except (struct.error, ValueError, OSError) as error:
                 raise DamagedModel(folder, f"{path.name} is damaged") from error
 
@@ -67,8 +67,12 @@ def _is_file(folder: Path, name: str, suffix: str) -> bool:
     return (folder / f"{name}.{suffix}").is_file()
 
 
-def _walk(content: bytes, following: Callable[[bytes, int], int]) -> None:
-    """Raises ValueError or struct.error where a file does not end with the last of what it counts."""
+def walk(content: bytes, following: Callable[[bytes, int], int]) -> None:
+    """Goes through a binary file of a model: `following` tells where what comes next begins.
+
+    Raises:
+        ValueError, struct.error: it does not end with the last of what it counts.
+    """
     (count,) = struct.unpack_from("<Q", content)
     place = 8
     for _ in range(count):
@@ -90,11 +94,17 @@ def _camera(content: bytes, place: int) -> int:
     return place + _CAMERA.size + 8 * len(params)
 
 
-def _image(content: bytes, place: int) -> int:
-    _IMAGE.unpack_from(content, place)
+def keypoints_of(content: bytes, place: int) -> tuple[int, int, int]:
+    """Of the image that begins there in images.bin: image_id, where its keypoints begin, and how many they are."""
+    number, *_ = _IMAGE.unpack_from(content, place)
     end = content.index(0, place + _IMAGE.size, place + _IMAGE.size + _LONGEST_NAME)
-    (observations,) = struct.unpack_from("<Q", content, end + 1)
-    return end + 9 + _OBSERVATION * int(observations)
+    (count,) = struct.unpack_from("<Q", content, end + 1)
+    return number, end + 9, count
+
+
+def _image(content: bytes, place: int) -> int:
+    _, begin, count = keypoints_of(content, place)
+    return begin + _OBSERVATION * count
 
 
 def _point(content: bytes, place: int) -> int:

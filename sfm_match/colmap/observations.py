@@ -5,7 +5,6 @@ pycolmap makes an object of each keypoint: 0.2 s for 50,000. In COLMAP's own fil
 
 import struct
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,14 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from sfm_match.colmap.model_check import keypoints_of, walk
+
 if TYPE_CHECKING:
     import pycolmap
 
-# of images.bin (COLMAP's documentation, "Binary File Format"): image_id, quaternion, translation, camera_id; the name
-# with a zero at its end; how many keypoints it has, and these
-_HEAD = struct.Struct("<I7dI")
-_COUNT = struct.Struct("<Q")
-_KEYPOINT = np.dtype([("xy", "<f8", 2), ("point3D_id", "<i8")])
+_KEYPOINT = np.dtype([("xy", "<f8", 2), ("point3D_id", "<i8")])  # in images.bin
 _NO_POINT = -1
 
 
@@ -37,23 +34,24 @@ def observations(model: "pycolmap.Reconstruction") -> dict[int, Observations]:
     try:
         with tempfile.TemporaryDirectory(prefix="sfm-match-") as folder:
             model.write_binary(folder)
-            return dict(_read((Path(folder) / "images.bin").read_bytes()))
+            return _read((Path(folder) / "images.bin").read_bytes())
     except (OSError, RuntimeError, ValueError, struct.error):  # no file can be opened, or the disk is full
         return {number: _one_by_one(image) for number, image in model.images.items() if image.has_pose}
 
 
-def _read(content: bytes) -> Iterator[tuple[int, Observations]]:
-    """Of images.bin."""
-    (images,), at = _COUNT.unpack_from(content), _COUNT.size
-    for _ in range(images):
-        number, *_ = _HEAD.unpack_from(content, at)
-        at = content.index(b"\0", at + _HEAD.size) + 1
-        (count,) = _COUNT.unpack_from(content, at)
-        at += _COUNT.size
-        keypoints = np.frombuffer(content, _KEYPOINT, count, at)
-        at += keypoints.nbytes
+def _read(content: bytes) -> dict[int, Observations]:
+    """Of images.bin. Raises as `walk`."""
+    found: dict[int, Observations] = {}
+
+    def take(content: bytes, place: int) -> int:
+        number, begin, count = keypoints_of(content, place)
+        keypoints = np.frombuffer(content, _KEYPOINT, count, begin)
         seen = keypoints[keypoints["point3D_id"] != _NO_POINT]
-        yield number, Observations(seen["point3D_id"].copy(), seen["xy"].copy())
+        found[number] = Observations(seen["point3D_id"].copy(), seen["xy"].copy())
+        return begin + keypoints.nbytes
+
+    walk(content, take)
+    return found
 
 
 def _one_by_one(image: "pycolmap.Image") -> Observations:

@@ -1,7 +1,7 @@
 """What each of very many images has, by its name: an array for each kind of value, not objects for each image.
 
 A hundred thousand names are some megabytes this way; as keys of dictionaries, with what they are keys of, they are ten
-times that. Reading makes the objects that it gives; they are not kept.
+times that. Reading makes the objects that it gives; but for the latest they are not kept.
 """
 
 from abc import abstractmethod
