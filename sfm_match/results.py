@@ -133,7 +133,7 @@ class Results:
     def pairs(self) -> list[tuple[str, str]]:
         """The pairs of `pairs.txt` of which both images have features."""
         names = list(self.match_set.names)  # each of them once, however many pairs
-        return [(names[i], names[j]) for i, j in self.match_set.usable.tolist()]
+        return [(names[i], names[j]) for i, j in self.match_set.pairs.every().tolist()]
 
     @checked
     def matches(self, first: str, second: str) -> Matches:
@@ -241,7 +241,8 @@ class Results:
         """(P,) codes of all pairs that are matched, ascending, and (P, 2) the file and the row of each."""
         codes, places = [np.empty(0, np.int64)], [np.empty((0, 2), np.int64)]
         for number, path in enumerate(self._paths):
-            mine = read_head(path).pair_codes(self._rank, self.feature_set.signatures)
+            pairs = read_head(path).places(self._rank, self.feature_set.signatures)
+            mine = np.where((pairs >= 0).all(axis=1), pairs @ (len(self._rank), 1), -1)
             codes.append(mine)
             places.append(np.column_stack((np.full(len(mine), number), np.arange(len(mine)))))
         every = np.concatenate(codes)

@@ -162,7 +162,7 @@ class Steps:
                 indices = np.stack([side[:least] for side in sides], axis=1).astype(np.uint32)
                 made.append(Matches(indices, scores[:least]))
             write_block(plan.path, PairBlock(found.fingerprint, plan.images, plan.pairs, made))
-        return {"filled": len(found.open_codes)}
+        return {"filled": len(found.open_pairs)}
 
     def import_plain(self) -> Report:
         import sfm_match

@@ -20,6 +20,7 @@ from sfm_match.stages.feature_cache import KEPT
 from sfm_match.stages.match_blocks import BLOCK
 from sfm_match.stages.pair_blocks import plan_blocks
 from sfm_match.stages.state import FeatureSet
+from sfm_match.store.pair_table import PairTable
 
 KEYPOINTS, DIMENSION, MORE = 4096, 256, 8
 IMAGE = KEYPOINTS * DIMENSION * 2  # bytes of descriptors
@@ -77,7 +78,7 @@ def now(pairs: Pairs, count: int, memory: int, workers: int = 2) -> tuple[int, i
     units = {name: i // UNIT_SIZE for i, name in enumerate(names)}
     features = FeatureSet(Path("f"), {}, dict.fromkeys(names, 1), units, dict.fromkeys(names, "1:1"))
     cache, devices, tiles = Memory(memory // IMAGE), [Memory(GROUPS) for _ in range(workers)], 0
-    for place, plan in enumerate(plan_blocks(Path("m"), "f", names, features, pairs)):
+    for place, plan in enumerate(plan_blocks(Path("m"), "f", names, features, PairTable.of_pairs(pairs, count))):
         tiles += 1
         device = devices[place % workers]
         for group in filter(None, plan.groups):

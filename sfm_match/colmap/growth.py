@@ -23,6 +23,7 @@ from sfm_match.colmap.queries import (
     read_record,
     write_records,
 )
+from sfm_match.store.pair_table import PairTable
 
 if TYPE_CHECKING:
     import pycolmap
@@ -60,19 +61,19 @@ def earlier_of(database: Path, settings: str) -> Earlier | None:
 def write_signatures(connection: sqlite3.Connection, signatures: Mapping[str, str]) -> None:
     """Name -> signature of its file, of the images that are in the database. The caller commits."""
     connection.execute(f"CREATE TABLE {IMAGES} (image_id INTEGER PRIMARY KEY, signature TEXT NOT NULL)")
-    numbers = connection.execute("SELECT image_id, name FROM images").fetchall()
+    numbers = connection.execute("SELECT image_id, name FROM images")
     connection.executemany(
-        f"INSERT INTO {IMAGES} VALUES (?, ?)", [(number, signatures[name]) for number, name in numbers]
+        f"INSERT INTO {IMAGES} VALUES (?, ?)", ((number, signatures[name]) for number, name in numbers)
     )
 
 
-def take_over(database: Path, earlier: Earlier, pairs: NDArray[np.integer], names: Sequence[str]) -> None:
+def take_over(database: Path, earlier: Earlier, pairs: PairTable, names: Sequence[str]) -> None:
     """Copies matches, geometries and verdicts of the pairs of unchanged images, all or none.
 
     Args:
         database: with images and keypoints, and no pair.
         earlier: what it grows from.
-        pairs: (P, 2) places in `names` of the pairs that are wanted.
+        pairs: that are wanted, places in `names`.
         names: of the images.
     """
     with _both(database, earlier) as connection:
@@ -80,10 +81,10 @@ def take_over(database: Path, earlier: Earlier, pairs: NDArray[np.integer], name
         unchanged = {image for (image,) in connection.execute(_UNCHANGED)}
         of = np.array([number.get(name, -1) for name in names], np.int64)
         known = np.isin(of, list(unchanged))
-        wanted = of[pairs[known[pairs].all(axis=1)]]  # (Q, 2)
-        codes = np.sort(wanted, axis=1) @ (MOST_IMAGES, 1)
         connection.execute("CREATE TEMP TABLE wanted (pair_id INTEGER PRIMARY KEY)")
-        connection.executemany("INSERT INTO wanted VALUES (?)", [(code,) for code in codes.tolist()])
+        for some in pairs.among(known).in_parts():
+            codes = np.sort(of[some], axis=1) @ (MOST_IMAGES, 1)
+            connection.executemany("INSERT INTO wanted VALUES (?)", [(code,) for code in codes.tolist()])
         (schema,) = connection.execute("SELECT sql FROM earlier.sqlite_master WHERE name = ?", (PAIRS,)).fetchone()
         connection.execute(schema)
         for table in _COPIED:

@@ -247,7 +247,7 @@ def _read_all_matches(
     """Writes the pair blocks that are open."""
     clock = Clock()
     before = scan_matches(workspace, collection, features, inputs)
-    if not len(before.codes):
+    if not len(before.pairs):
         raise NothingDone(f"{workspace.pairs}: no pair of images that both have features")
     remove_useless(workspace, before.files)
     first_listed = {frozenset(pair): pair for pair in listed}
@@ -265,8 +265,8 @@ def _read_all_matches(
     return StageReport(
         "match",
         "pairs",
-        done=len(before.open_codes),
-        cached=len(before.codes) - len(before.open_codes),
+        done=len(before.open_pairs),
+        cached=len(before.pairs) - len(before.open_pairs),
         seconds=clock.seconds,
         detail=f"from {path}",
         facts={"matches": found, "passed_over": before.passed_over},

@@ -178,7 +178,7 @@ def _read_unfinished(facts: Facts, results: Results, read: _Reader) -> None:
     counts = read("features", lambda: results.feature_set.counts) or {}
     facts.keypoints = np.array([counts.get(name, -1) for name in facts.names], np.int64)
     if counts:
-        facts.unmatched = read("matches", lambda: len(results.match_set.open_codes))
+        facts.unmatched = read("matches", lambda: len(results.match_set.open_pairs))
     if facts.unmatched is None:
         facts.unmatched = facts.listed
 

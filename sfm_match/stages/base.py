@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from sfm_match.colmap import log_colmap_to
 from sfm_match.errors import NothingDone
 from sfm_match.images.collection import Collection
+from sfm_match.job.concurrency import give_memory_back
 from sfm_match.job.progress import OnProgress, Progress, StageReport
 from sfm_match.job.stage_record import record_failure, record_stage
 from sfm_match.job.workspace import Workspace
@@ -85,7 +86,8 @@ class Job:
         )
 
     def progress(self, what: str, total: int, unit: str, work: float | None = None, /) -> Progress:
-        """Of a stage, or of a part of it."""
+        """Of a stage, or of a part of it. What planning took goes back to the system before its work begins."""
+        give_memory_back()
         return Progress(what, total, unit, work, quiet=self.quiet, on_progress=self.on_progress)
 
 

@@ -39,6 +39,7 @@ from sfm_match.colmap.rigs import apply_rigs, has_places, read_rigs, rig_cameras
 from sfm_match.colmap.verification import How, verdicts, verification_work, verify_pairs
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError, quoted
 from sfm_match.images.files import signature_of
+from sfm_match.job.concurrency import give_memory_back
 from sfm_match.job.log import LOGGER
 from sfm_match.job.progress import Clock, StageReport
 from sfm_match.job.workspace import Workspace
@@ -161,15 +162,17 @@ class Origin:
 def _build(job: Job, partial: Path, origin: Origin, clock: Clock) -> None:
     """Everything that a killed import left is taken up where it stopped."""
     options, features, matches = job.options.import_, job.features, job.matches
+    give_memory_back()  # what was held to find out what is there
     if _built_from(partial) != origin.recorded:
         _write_images(job, partial, origin, clock)
+        give_memory_back()
     how = How(options.verify, options.accept_pairs == "all", features.rotations)
     pool = ray_pool(options.ray if options.verify else None, None)
     with clock.on("verify" if options.verify else "write"):
         # without verification all pairs cost alike, and their matches are not read for it
         work = verification_work(partial, iter_matches(matches, features), how) if how.verify else None
         with closing(
-            job.progress("verify" if options.verify else "import", len(matches.codes), "pairs", work)
+            job.progress("verify" if options.verify else "import", len(matches.pairs), "pairs", work)
         ) as progress:
             if pool is None:
                 verify_pairs(partial, iter_matches(matches, features), how, progress.advance)
@@ -213,7 +216,7 @@ def _write_images(job: Job, partial: Path, origin: Origin, clock: Clock) -> None
             write_signatures(connection, features.signatures)
             write_records(connection, {**records, CAMERAS: keys, **rigs})
         if origin.earlier is not None:
-            take_over(partial, origin.earlier, matches.usable, matches.names)
+            take_over(partial, origin.earlier, matches.pairs, matches.names)
         with closing(sqlite3.connect(partial)) as connection, connection:
             write_records(connection, {_BUILT: origin.recorded})
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sfm_match.stages.state import FeatureSet, MatchSet, places_among
+from sfm_match.stages.state import FeatureSet, MatchSet
 from sfm_match.store.columns import Column
 from sfm_match.store.matches import BlockHead, Matches, PairBlock, read_block, read_head
 
@@ -62,12 +62,13 @@ class _Wanted:
 
     def __init__(self, matches: MatchSet, features: FeatureSet) -> None:
         self._rank = Column(matches.names, range(len(matches.names)))
-        self._codes, self._signatures = matches.codes, features.signatures
-        self._given = np.zeros(len(matches.codes), bool)
+        self._pairs, self._signatures = matches.pairs, features.signatures
+        self._given = np.zeros(len(matches.pairs), bool)
 
     def of(self, head: BlockHead) -> NDArray[np.int64]:
         """Numbers of pairs in the file."""
-        places, numbers = places_among(head.pair_codes(self._rank, self._signatures), self._codes)
-        new = ~self._given[places]
-        self._given[places] = True
-        return numbers[new]
+        places = self._pairs.numbers(head.places(self._rank, self._signatures))
+        listed = np.flatnonzero(places >= 0)
+        new = listed[~self._given[places[listed]]]
+        self._given[places[new]] = True
+        return new

@@ -76,7 +76,7 @@ def status(job: Job) -> int:
         job.found_matches = scan_matches(job.workspace, job.collection, job.found_features, inputs)
     except SfmMatchError:  # pairs.txt is gone, or of other images: it will be made anew
         return 0
-    return len(job.found_matches.codes) - len(job.found_matches.open_codes)
+    return len(job.found_matches.pairs) - len(job.found_matches.open_pairs)
 
 
 def run(job: Job) -> StageReport:
@@ -126,13 +126,13 @@ def run(job: Job) -> StageReport:
     engines = [f"{workers} workers" if workers > 1 else "", *dict.fromkeys(receipt.engine for receipt in receipts)]
     passed_over = before.passed_over
     left_out = f"{passed_over:,} pairs of images without features passed over" if passed_over else ""
-    parts = told(options.part, len(job.found_matches.open_codes), "pairs") if options.part is not None else ""
+    parts = told(options.part, len(job.found_matches.open_pairs), "pairs") if options.part is not None else ""
     notes = [", ".join(filter(None, engines)), left_out, parts]
     return StageReport(
         "match",
         "pairs",
         done=total,
-        cached=len(before.codes) - len(before.open_codes),
+        cached=len(before.pairs) - len(before.open_pairs),
         seconds=clock.seconds,
         spent=clock.spent,
         detail="; ".join(filter(None, notes)),
@@ -148,7 +148,7 @@ def _planned(job: Job, features: FeatureSet, inputs: dict[str, Any]) -> tuple[Ma
     workspace, part = job.workspace, job.options.match.part
     with workspace.one_part_at_a_time():
         before = scan_matches(workspace, job.collection, features, inputs)
-        if not len(before.codes):
+        if not len(before.pairs):
             raise NothingDone(f"{workspace.pairs}: no pair of images that both have features")
         workspace.write_record("match", inputs)
         move_aside(before.damaged)

@@ -11,16 +11,16 @@ from sfm_match.images.collection import UNIT_SIZE
 from sfm_match.stages import match_blocks
 from sfm_match.stages.match_blocks import BlockPlan
 from sfm_match.stages.state import FeatureSet
+from sfm_match.store.pair_table import PairTable
 from sfm_match.store.shard import fingerprint
 
 ROWS = 4  # blocks that stay in memory while the others pass
-_AT_ONCE = 1 << 16  # pairs
 
 Part = tuple[tuple[int, int], NDArray[np.integer]]  # two blocks, and (P, 2) pairs of places in the names
 
 
 def plan_blocks(
-    folder: Path, expected: str, names: Sequence[str], features: FeatureSet, pairs: NDArray[np.integer]
+    folder: Path, expected: str, names: Sequence[str], features: FeatureSet, pairs: PairTable
 ) -> Iterator[BlockPlan]:
     """Groups pairs by the blocks of their images; what is small is joined.
 
@@ -33,14 +33,12 @@ def plan_blocks(
         expected: fingerprint of the matches.
         names: of the collection.
         features: of the images.
-        pairs: (P, 2) places in `names`, of images that have features.
+        pairs: places in `names`, of images that have features.
     """
     if not len(pairs):
         return
     block = _blocks(names, features)
-    parts = _parts(block, _ascending(pairs))
-    del pairs  # of millions, one array is enough
-    for (a, b), part in _merged(parts):
+    for (a, b), part in _merged(_parts(block, pairs)):
         used = np.unique(part)
         used = used[np.argsort(block[used], kind="stable")]  # block after block
         place = np.empty(len(names), np.int32)
@@ -52,37 +50,32 @@ def plan_blocks(
         yield BlockPlan(path, images, _first_group(block[used]), local)
 
 
-def _ascending(pairs: NDArray[np.integer]) -> NDArray[np.integer]:
-    """The pairs by their first place, then by their second."""
-    first, second = pairs[:-1], pairs[1:]
-    after = (second[:, 0] == first[:, 0]) & (second[:, 1] < first[:, 1])
-    after |= second[:, 0] < first[:, 0]
-    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))] if after.any() else pairs
+def _parts(block: NDArray[np.int32], pairs: PairTable) -> Iterator[Part]:
+    """Pairs by the blocks of their images; a part is made when it is due."""
+    for some in _by_rows(block, pairs):
+        ends = np.sort(block[some], axis=1)
+        order = np.lexsort((ends[:, 0], ends[:, 1]))  # by columns, then by rows; the others stay as they are
+        some, ends = some[order], ends[order]
+        cuts = np.flatnonzero((ends[1:] != ends[:-1]).any(axis=1)) + 1
+        for part, (row, column) in zip(np.split(some, cuts), ends[[0, *cuts]].tolist(), strict=True):
+            yield (row, column), part
 
 
-def _parts(block: NDArray[np.int32], pairs: NDArray[np.integer]) -> Iterator[Part]:
-    """Pairs, which ascend, by the blocks of their images; a part is made when it is due."""
-    key = _keys(block, pairs)
-    order = np.argsort(key, kind="stable")
-    pairs, key = pairs[order], key[order]
-    del order
-    cuts = (np.flatnonzero(np.diff(key)) + 1).tolist()
-    del key
+def _by_rows(block: NDArray[np.int32], pairs: PairTable) -> Iterator[NDArray[np.int32]]:
+    """(K, 2) pairs of `ROWS` rows of blocks, and of the next ones."""
+    group = np.empty(len(pairs), np.int32)
+    start = 0
+    for some in pairs.in_parts():  # of millions, no other array is needed
+        group[start : start + len(some)] = block[some].min(axis=1) // ROWS
+        start += len(some)
+    order = None
+    if (group[1:] < group[:-1]).any():  # images that were added later are in later blocks, whatever their names
+        order = np.argsort(group, kind="stable")
+        group = group[order]
+    cuts = (np.flatnonzero(group[1:] != group[:-1]) + 1).tolist()
+    del group
     for start, end in zip([0, *cuts], [*cuts, len(pairs)], strict=True):
-        part = pairs[start:end]
-        yield (int(block[part[0]].min()), int(block[part[0]].max())), part
-
-
-def _keys(block: NDArray[np.int32], pairs: NDArray[np.integer]) -> NDArray[np.integer]:
-    """(P,) of each pair a number for the two blocks of its images; by these numbers the pairs go."""
-    blocks = int(block.max()) + 1
-    dtype = np.int32 if blocks**2 * ROWS <= np.iinfo(np.int32).max else np.int64
-    key: NDArray[np.integer] = np.empty(len(pairs), dtype)
-    for start in range(0, len(pairs), _AT_ONCE):  # of millions, no other array is needed
-        ends = np.sort(block[pairs[start : start + _AT_ONCE]], axis=1).astype(dtype)
-        row, column = ends.T
-        key[start : start + _AT_ONCE] = (row // ROWS * blocks + column) * ROWS + row % ROWS
-    return key
+        yield pairs.at(np.arange(start, end) if order is None else order[start:end])
 
 
 def _merged(parts: Iterable[Part]) -> Iterator[Part]:

@@ -4,20 +4,18 @@ The units of extraction are on record in `images.json`. Blocks of pairs are plan
 those are fewer once another part has written its first block: so the first part to begin writes them down.
 """
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sfm_match.images.collection import Collection
 from sfm_match.images.reasons import write_failed
 from sfm_match.job.workspace import Workspace
 from sfm_match.stages.state import FeatureSet, MatchSet, scan_features
+from sfm_match.store.pair_table import PairTable
 from sfm_match.store.shard import fingerprint, open_shard, sha256_of, unless_there, write_shard
 
 _AGREED = "match-{}.h5"  # in the folder of parts
 
 
-def agreed_pairs(workspace: Workspace, features: FeatureSet, found: MatchSet) -> NDArray[np.int32]:
-    """(P, 2) the pairs that were open when the first part began, places in the names.
+def agreed_pairs(workspace: Workspace, features: FeatureSet, found: MatchSet) -> PairTable:
+    """The pairs that were open when the first part began, places in the names.
 
     Raises:
         ShardError: what it wrote down cannot be read.
@@ -25,10 +23,9 @@ def agreed_pairs(workspace: Workspace, features: FeatureSet, found: MatchSet) ->
     told = [found.fingerprint, list(found.names), sorted(features.signatures.items()), sha256_of(workspace.pairs)]
     path = workspace.parts / _AGREED.format(fingerprint(told))
     if not path.exists():
-        write_shard(path, {"pairs": found.open_pairs}, {}, unless_there)
+        write_shard(path, {"pairs": found.open_pairs.every()}, {}, unless_there)
     with open_shard(path, "match") as file:
-        pairs: NDArray[np.int32] = file["pairs"][()]
-    return pairs
+        return PairTable.of_pairs(file["pairs"][()], len(found.names))
 
 
 def forget_agreed_pairs(workspace: Workspace) -> None:

@@ -24,14 +24,16 @@ from sfm_match.job.log import LOGGER
 from sfm_match.job.workspace import Workspace
 from sfm_match.store.columns import Column, Groups, Names, dense
 from sfm_match.store.features import Features, UnitIndex, read_features, read_index, unit_path
-from sfm_match.store.kept_state import Arrays, digest_of, is_kept, keep, kept
+from sfm_match.store.kept_state import digest_of, is_kept, keep, kept
 from sfm_match.store.matches import BLOCK_FILE, read_head
-from sfm_match.store.pairs import read_pair_codes
+from sfm_match.store.pair_table import PairTable
+from sfm_match.store.pairs import read_pair_table
 from sfm_match.store.shard import ShardError, fingerprint, set_aside, sha256_of
 
 NamedFeatures = tuple[str, Features]
 S = TypeVar("S", "FeatureSet", "MatchSet")
 _NONE = -1  # keypoints of an image without features, where that is kept
+_PAIRS, _OPEN_PAIRS = ("starts", "seconds"), ("open_starts", "open_seconds")  # of the tables that are kept
 
 
 @dataclass(frozen=True)
@@ -258,46 +260,28 @@ def iter_features(
 
 @dataclass(frozen=True)
 class MatchSet:
-    """The matches of a list of pairs: which pairs have some, in which files, and which are still to be matched.
-
-    A pair is known by its code: place of the first image in `names` * images + place of the second.
-    """
+    """The matches of a list of pairs: which pairs have some, in which files, and which are still to be matched."""
 
     inputs: Mapping[str, Any]  # of the fingerprint, beside the features
     fingerprint: str
     names: Names  # of the collection
-    codes: NDArray[np.int64]  # (Q,) ascending: pairs of pairs.txt of which both images have features
-    open_codes: NDArray[np.int64]  # (R,) ascending: those without matches
+    pairs: PairTable  # of pairs.txt, of which both images have features: places in the names
+    open_pairs: PairTable  # those without matches
     passed_over: int  # pairs of pairs.txt of images without features
     files: frozenset[str]  # names of the files that are up to date
     folder: Path  # of the files
     damaged: Sequence[ShardError] = ()  # files that cannot be used
 
     @property
-    def usable(self) -> NDArray[np.int32]:
-        """(Q, 2) the pairs that are matched, or are to be: places in `names`."""
-        return self._pairs(self.codes)
-
-    @property
-    def open_pairs(self) -> NDArray[np.int32]:
-        """(R, 2) those without matches."""
-        return self._pairs(self.open_codes)
-
-    @property
     def paths(self) -> list[Path]:
         """Of the files, in order."""
         return [self.folder / name for name in sorted(self.files)]
 
-    def _pairs(self, codes: NDArray[np.int64]) -> NDArray[np.int32]:
-        pairs, count = np.empty((len(codes), 2), np.int32), max(len(self.names), 1)
-        np.floor_divide(codes, count, out=pairs[:, 0], casting="unsafe")  # no arrays of millions in between
-        np.remainder(codes, count, out=pairs[:, 1], casting="unsafe")
-        return pairs
-
     def with_blocks(self, paths: Iterable[Path]) -> "MatchSet":
         """The same when the open pairs are matched, in these files."""
         files = self.files | {path.name for path in paths}
-        return dataclasses.replace(self, open_codes=np.empty(0, np.int64), files=files, damaged=())
+        none = PairTable.of_codes(np.empty(0, np.int64), len(self.names))
+        return dataclasses.replace(self, open_pairs=none, files=files, damaged=())
 
 
 def scan_matches(
@@ -313,15 +297,13 @@ def scan_matches(
     known = kept(workspace.matches, _inputs_of_matches(workspace, names, features, expected))
     if known is not None:
         (passed_over,) = known["passed_over"].tolist()
-        codes, left, files = known["codes"], known["open"], frozenset(known["files"])
-        return MatchSet(inputs, expected, names, codes, left, passed_over, files, workspace.matches)
-    listed = read_pair_codes(workspace.pairs, names)
+        pairs, left = (PairTable(known[starts], known[seconds]) for starts, seconds in (_PAIRS, _OPEN_PAIRS))
+        return MatchSet(inputs, expected, names, pairs, left, passed_over, frozenset(known["files"]), workspace.matches)
+    listed = read_pair_table(workspace.pairs, names)
     has_features = keypoint_counts(features, collection) != _NONE
-    codes = listed
-    if not has_features.all():
-        codes = listed[has_features[listed // len(names)] & has_features[listed % len(names)]]
+    pairs = listed if has_features.all() else listed.among(has_features)
     rank = Column(names, range(len(names)))
-    current, damaged, matched = set[str](), [], np.zeros(len(codes), bool)
+    current, damaged, matched = set[str](), [], np.zeros(len(pairs), bool)
     for path in sorted(workspace.matches.glob("*.h5")):
         try:
             head = read_head(path)
@@ -331,20 +313,11 @@ def scan_matches(
             continue
         if head.fingerprint == expected:
             current.add(path.name)
-            matched[places_among(head.pair_codes(rank, features.signatures), codes)[0]] = True
-    passed_over, left = len(listed) - len(codes), codes[~matched] if matched.any() else codes
+            numbers = pairs.numbers(head.places(rank, features.signatures))
+            matched[numbers[numbers >= 0]] = True
+    passed_over, left = len(listed) - len(pairs), pairs.where(~matched)
     files = frozenset(current)
-    return MatchSet(inputs, expected, names, codes, left, passed_over, files, workspace.matches, tuple(damaged))
-
-
-def places_among(some: NDArray[np.int64], codes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Of the codes that are among others, which ascend: their places there, and which of them they are."""
-    if not len(codes):
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    # not np.isin, which would sort all codes again for each file
-    places = np.searchsorted(codes, some).clip(max=len(codes) - 1)
-    among = np.flatnonzero(codes[places] == some)
-    return places[among], among
+    return MatchSet(inputs, expected, names, pairs, left, passed_over, files, workspace.matches, tuple(damaged))
 
 
 def keep_matches(workspace: Workspace, features: FeatureSet, found: MatchSet) -> None:
@@ -353,13 +326,12 @@ def keep_matches(workspace: Workspace, features: FeatureSet, found: MatchSet) ->
         return
     inputs = _inputs_of_matches(workspace, found.names, features, found.fingerprint)
     if not is_kept(workspace.matches, inputs):
-        numbers = np.array([found.passed_over], np.int64)
-        arrays: Arrays = {
-            "codes": found.codes,
-            "open": found.open_codes,
-            "passed_over": numbers,
+        arrays: dict[str, NDArray[Any] | list[str]] = {
+            "passed_over": np.array([found.passed_over], np.int64),
             "files": sorted(found.files),
         }
+        for (starts, seconds), table in ((_PAIRS, found.pairs), (_OPEN_PAIRS, found.open_pairs)):
+            arrays |= {starts: table.starts, seconds: table.seconds}
         keep(workspace.matches, inputs, arrays)
 
 
@@ -378,6 +350,6 @@ def recorded_matches(workspace: Workspace, collection: Collection, features: Fea
 
 def all_matched(workspace: Workspace, matches: MatchSet) -> MatchSet:
     """The matches themselves. Raises ShardError or NothingDone where some are damaged or still to be matched."""
-    if left := len(whole(matches).open_codes):
+    if left := len(whole(matches).open_pairs):
         raise NothingDone(f"{workspace.folder}: {left:,} pairs are not matched; run `sfm-match match`")
     return matches

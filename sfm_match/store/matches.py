@@ -48,16 +48,15 @@ class BlockHead:
     images: dict[str, str]  # name -> signature of the file whose features were matched
     pairs: NDArray[np.int32]  # (P, 2) rows of `images`
 
-    def pair_codes(self, rank: Mapping[str, int], signatures: Mapping[str, str]) -> NDArray[np.int64]:
-        """(P,) `rank of the first * len(rank) + rank of the second`, or -1 where an image has changed since.
+    def places(self, rank: Mapping[str, int], signatures: Mapping[str, str]) -> NDArray[np.int64]:
+        """(P, 2) the images' places in the collection, -1 for one that has changed since.
 
         Args:
             rank: place of each image of the collection.
             signatures: of the images that have features now.
         """
         current = [rank[name] if signatures.get(name) == was else -1 for name, was in self.images.items()]
-        ranks = np.array(current, np.int64)[self.pairs]  # (P, 2)
-        return np.where((ranks >= 0).all(axis=1), ranks @ (len(rank), 1), -1)
+        return np.array(current, np.int64)[self.pairs]
 
 
 @dataclass(frozen=True)

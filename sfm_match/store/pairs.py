@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pairs import Block
 from sfm_match.errors import NothingDone, UsageError
+from sfm_match.store.pair_table import PairTable
 from sfm_match.store.regular import of_the_process, open_regular
 from sfm_match.store.shard import replacing
 
@@ -41,11 +42,16 @@ def read_pairs(path: Path, names: Sequence[str]) -> NDArray[np.int64]:
         NothingDone: no pairs were written.
         UsageError: the file names images that are not in the collection.
     """
-    return _pairs(read_pair_codes(path, names), names)
+    return _pairs(_listed(path, names), names)
 
 
-def read_pair_codes(path: Path, names: Sequence[str]) -> NDArray[np.int64]:
-    """(P,) ascending: the index of the first image * images + that of the second. Raises as `read_pairs`."""
+def read_pair_table(path: Path, names: Sequence[str]) -> PairTable:
+    """The same, as a table. Raises as `read_pairs`."""
+    return PairTable.of_codes(_listed(path, names), len(names))
+
+
+def _listed(path: Path, names: Sequence[str]) -> NDArray[np.int64]:
+    """(P,) ascending: the index of the first image * images + that of the second."""
     if not path.exists():
         raise NothingDone(f"{path.parent}: no pairs yet; run `sfm-match pairs` first")
     codes = _parsed(path, names, strict=True)

@@ -18,6 +18,7 @@ from sfm_match.stages.listed_matches import iter_matches
 from sfm_match.stages.match_blocks import BLOCK, BlockPlan
 from sfm_match.stages.state import FeatureSet, recorded_features, recorded_matches
 from sfm_match.store.matches import read_block
+from sfm_match.store.pair_table import PairTable
 
 SMALL: dict[str, Any] = {"size": 256, "max_keypoints": 200}
 
@@ -30,12 +31,16 @@ def test_tiles_hold_every_pair_once(count: int, chosen: int, seed: int) -> None:
     features = FeatureSet(Path("f"), {}, dict.fromkeys(names, 1), units, dict.fromkeys(names, "1:1"))
     pairs = np.unique(np.sort(rng.integers(0, count, (chosen, 2)), axis=1), axis=0)
     pairs = np.asarray(pairs[pairs[:, 0] < pairs[:, 1]], np.int32)
-    tiles = list(module.plan_blocks(Path("m"), "f", names, features, pairs[rng.permutation(len(pairs))]))
+    tiles = list(
+        module.plan_blocks(
+            Path("m"), "f", names, features, PairTable.of_pairs(pairs[rng.permutation(len(pairs))], count)
+        )
+    )
     found = [(list(t.images)[i], list(t.images)[j]) for t in tiles for i, j in t.pairs]
     assert sorted(found) == [(names[i], names[j]) for i, j in pairs]
     assert len({t.path for t in tiles}) == len(tiles)
     assert all(len(t.images) <= 2 * BLOCK for t in tiles)
-    again = list(module.plan_blocks(Path("m"), "f", names, features, pairs))
+    again = list(module.plan_blocks(Path("m"), "f", names, features, PairTable.of_pairs(pairs, count)))
     assert [t.path for t in again] == [t.path for t in tiles]  # names depend on the pairs, not on their order
 
 
@@ -119,7 +124,7 @@ def planned(pairs: np.ndarray, count: int) -> list[BlockPlan]:
     names = [f"{i:03d}.jpg" for i in range(count)]
     units = {name: i // 64 for i, name in enumerate(names)}
     features = FeatureSet(Path("f"), {}, dict.fromkeys(names, 1), units, dict.fromkeys(names, "1:1"))
-    return list(module.plan_blocks(Path("m"), "f", names, features, pairs.astype(np.int64)))
+    return list(module.plan_blocks(Path("m"), "f", names, features, PairTable.of_pairs(pairs, count)))
 
 
 def test_small_tiles_are_joined() -> None:
