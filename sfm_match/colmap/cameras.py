@@ -68,35 +68,36 @@ def plan_cameras(
     Raises:
         UsageError: images that are to share a camera differ in size.
     """
-    keys = _keys(headers, options.camera_mode, assigned)
+    names, keys = list(headers), _keys(headers, options.camera_mode, assigned)
     others = GivenCamera(_EVERY, options.camera_model, options.intrinsics)
-    entries = {name: next((one for one in given if one.fits(name)), others) for name in headers}
-    for name, header in headers.items():
-        if entries[name].pattern != _EVERY:
-            keys[name] = ("given", entries[name].pattern, str(header.width), str(header.height))
+    entries = [next((one for one in given if one.fits(name)), others) for name in names]
+    for place, (name, header) in enumerate(headers.items()):
+        entry = entries[place]
+        if entry.pattern != _EVERY:
+            keys[place] = ("given", entry.pattern, str(header.width), str(header.height))
         prefix = max((prefix for prefix in of_rigs if name.startswith(prefix)), key=len, default=None)
         if prefix is not None:
-            keys[name], entries[name] = ("rig", prefix), of_rigs[prefix] or entries[name]
+            keys[place], entries[place] = ("rig", prefix), of_rigs[prefix] or entry
     new_camera = itertools.count(max(assigned.cameras.values(), default=0) + 1)
     new_image = itertools.count(max(assigned.images.values(), default=0) + 1)
     plans = []
-    for key, group in itertools.groupby(
-        sorted(headers, key=lambda name: (keys[name], name)), key=lambda name: keys[name]
-    ):
-        names = list(group)
-        of = [headers[name] for name in names]
-        first = of[0]
-        for name, other in zip(names, of, strict=True):
+    order = sorted(range(len(names)), key=lambda place: (keys[place], names[place]))
+    for key, group in itertools.groupby(order, key=keys.__getitem__):
+        places = list(group)
+        mine = [names[place] for place in places]
+        first, focal = headers[mine[0]], None
+        for name in mine:
+            other = headers[name]
             if (other.width, other.height) != (first.width, first.height):
                 raise UsageError(
-                    f"--camera-mode {options.camera_mode}: {names[0]} has {first.width} x {first.height} pixels, "
+                    f"--camera-mode {options.camera_mode}: {mine[0]} has {first.width} x {first.height} pixels, "
                     f"{name} has {other.width} x {other.height}; accepted for such folders are auto, per-image"
                 )
-        focal = next((one.focal for one in of if one.focal is not None), None)
+            focal = other.focal if focal is None else focal
         guess = DEFAULT_FOCAL_FACTOR * max(first.width, first.height)
-        entry = entries[names[0]]
+        entry = entries[places[0]]
         known = focal is not None or entry.params is not None
-        images = {name: assigned.images.get(name) or next(new_image) for name in names}
+        images = {name: assigned.images.get(name) or next(new_image) for name in mine}
         number = assigned.cameras.get(key) or next(new_camera)
         size = first.width, first.height
         plans.append(CameraPlan(number, key, *size, entry.model, focal or guess, known, entry.params, images))
@@ -161,28 +162,27 @@ def _folder(name: str) -> str:
     return name.rpartition("/")[0]
 
 
-def _keys(headers: Mapping[str, Header], mode: str, assigned: Assigned) -> dict[str, CameraKey]:
-    """What each image shares with those of its camera, the mode first."""
-    if mode == "single":
-        return dict.fromkeys(headers, (mode,))
-    if mode == "per-folder":
-        return {name: (mode, _folder(name)) for name in headers}
-    if mode == "per-image":
-        return {name: (mode, name) for name in headers}
+def _keys(headers: Mapping[str, Header], mode: str, assigned: Assigned) -> list[CameraKey]:
+    """What each image shares with those of its camera, the mode first. Equal keys are one object."""
     plain_sizes: dict[str, set[tuple[int, int]]] = {}
     for name, h in headers.items():
-        if not h.camera:
+        if mode == "auto" and not h.camera:
             plain_sizes.setdefault(_folder(name), set()).add((h.width, h.height))
-    keys: dict[str, CameraKey] = {}
-    for name, h in headers.items():
+
+    def key_of(name: str, h: Header) -> CameraKey:
+        if mode == "single":
+            return (mode,)
+        if mode == "per-folder":
+            return (mode, _folder(name))
+        if mode == "per-image":
+            return (mode, name)
         size = (str(h.width), str(h.height))
         folder, alone = ("folder", _folder(name), *size), ("image", name, *size)
         if h.camera:
-            keys[name] = ("exif", h.camera, f"{h.focal or 0:.3f}", *size)
-        elif name in assigned.images and alone in assigned.cameras:
-            keys[name] = alone
-        elif folder in assigned.cameras or len(plain_sizes[_folder(name)]) == 1:
-            keys[name] = folder
-        else:
-            keys[name] = alone
-    return keys
+            return ("exif", h.camera, f"{h.focal or 0:.3f}", *size)
+        if name in assigned.images and alone in assigned.cameras:
+            return alone
+        return folder if folder in assigned.cameras or len(plain_sizes[_folder(name)]) == 1 else alone
+
+    same: dict[CameraKey, CameraKey] = {}
+    return [same.setdefault(key, key) for key in (key_of(name, h) for name, h in headers.items())]

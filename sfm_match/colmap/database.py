@@ -13,6 +13,8 @@ from sfm_match.colmap.cameras import CameraPlan
 from sfm_match.colmap.georeference import down
 from sfm_match.images.files import Header
 
+_KEYPOINTS_OF = "INSERT INTO keypoints (image_id, rows, cols, data) SELECT image_id, ?, ?, ? FROM images WHERE name = ?"
+
 
 def write_images(
     path: Path,
@@ -34,13 +36,11 @@ def write_images(
     pycolmap.Database.open(str(path)).close()  # makes the tables
     # not by pycolmap, which ends the process where the disk is full
     with closing(sqlite3.connect(path)) as connection, connection:
-        ids: dict[str, int] = {}
         for plan in cameras:
             _write_camera(connection, plan, headers)
-            ids |= plan.images
         for name, points in keypoints:
-            row = (ids[name], *points.shape, np.ascontiguousarray(points, np.float32).tobytes())
-            connection.execute("INSERT INTO keypoints (image_id, rows, cols, data) VALUES (?, ?, ?, ?)", row)
+            row = (*points.shape, np.ascontiguousarray(points, np.float32).tobytes(), name)
+            connection.execute(_KEYPOINTS_OF, row)
 
 
 def _write_camera(connection: sqlite3.Connection, plan: CameraPlan, headers: Mapping[str, Header]) -> None:

@@ -4,12 +4,13 @@ A hundred thousand names are some megabytes this way; as keys of dictionaries, w
 times that. Reading makes the objects that it gives; but for the latest they are not kept.
 """
 
+import io
 from abc import abstractmethod
 from array import array
 from bisect import bisect_right
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
 from functools import lru_cache
-from itertools import accumulate, compress, islice
+from itertools import compress, islice
 from typing import TypeVar, overload
 
 import numpy as np
@@ -41,8 +42,11 @@ class Texts(Made[str]):
     """Strings that do not change, in one buffer."""
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
-        encoded = [text.encode(*_UTF8) for text in texts]
-        self._held, self._ends = b"".join(encoded), array("Q", accumulate(map(len, encoded), initial=0))
+        held, self._ends = io.BytesIO(), array("Q", (0,))
+        for text in texts:
+            held.write(text.encode(*_UTF8))
+            self._ends.append(held.tell())
+        self._held = held.getvalue()
 
     def __len__(self) -> int:
         return len(self._ends) - 1
