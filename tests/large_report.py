@@ -11,6 +11,7 @@ from sfm_match.reporting.matching import Drawn, Matching
 from sfm_match.reporting.models import Measured, PerImage, Scene
 from sfm_match.reporting.packing import KEYPOINTS, MATCHES, POINTS, THUMBNAIL_BYTES
 from sfm_match.reporting.thumbnails import Thumbnails, side_of
+from sfm_match.store.columns import Names
 
 _PARTNERS = 20  # of each image
 
@@ -37,7 +38,7 @@ def large_facts(count: int) -> Facts:
     return Facts(
         Path("/nowhere"),
         Path("/nowhere/images"),
-        names,
+        Names(names),
         {name: Header(4000, 3000) for name in names},
         keypoints=keypoints,
         listed=len(accepted),

@@ -134,11 +134,10 @@ def judging_of(database: Path, how: How) -> Judging:
         return Judging(Column(Names(names()), _Rows(rows)), cameras, how)
 
 
-def verification_work(database: Path, matches: Iterable[NamedMatches], how: How) -> float:
+def verification_work(database: Path, matches: Iterable[NamedMatches], judging: Judging) -> float:
     """How much work `verify_pairs` has with all these pairs, as it tells it; 0 where it has been done."""
     if is_verified(database):
         return 0.0
-    judging = judging_of(database, how)
     return sum(judging.work(first, second, found.scores) for first, second, found in matches)
 
 
@@ -147,18 +146,17 @@ def is_verified(database: Path) -> bool:
     return read_record(database, _DONE) is not None
 
 
-def verify_pairs(database: Path, matches: Iterable[NamedMatches], how: How, advance: Advance) -> None:
+def verify_pairs(database: Path, matches: Iterable[NamedMatches], judging: Judging, advance: Advance) -> None:
     """Writes matches, geometries and verdicts of the pairs that have none yet: a killed job resumes.
 
     Args:
         database: with images and keypoints, which no other process has open.
         matches: of all pairs.
-        how: pairs are judged.
+        judging: of the database.
         advance: told how many pairs are done, and how much work they were.
     """
     if is_verified(database):
         return
-    judging = judging_of(database, how)
     with writing_verdicts(database) as (connection, done):
 
         def keypoints(name: str) -> NDArray[np.floating]:

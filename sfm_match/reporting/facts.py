@@ -20,6 +20,7 @@ from sfm_match.reporting.matching import Drawn, Matching, read_drawn, read_match
 from sfm_match.reporting.models import Measured, measure
 from sfm_match.reporting.thumbnails import Thumbnails, thumbnails
 from sfm_match.results import Results
+from sfm_match.store.columns import Names
 from sfm_match.store.model_record import changed, read_model_record
 from sfm_match.store.regular import of_the_process, open_regular
 
@@ -50,7 +51,7 @@ class Facts:
 
     workspace: Path
     folder: Path | None = None  # of the photographs
-    names: list[str] = field(default_factory=list)  # of all images, sorted; other fields refer to their places
+    names: Names = field(default_factory=Names)  # of all images; other fields refer to their places
     headers: Mapping[str, Header] = field(default_factory=dict)  # of those that could be read
     failed: dict[str, str] = field(default_factory=dict)  # image -> why it has no features
     unregistered: dict[str, str] = field(default_factory=dict)  # image -> why it is in no model
@@ -113,7 +114,7 @@ def read_facts(workspace: Workspace) -> Facts:
     facts.folder, facts.headers = results.image_folder, results.images
     facts.failed = read("failed.csv", lambda: results.failed) or {}
     facts.unregistered = read("unregistered.csv", lambda: results.unregistered) or {}
-    facts.names = sorted({*facts.headers, *facts.failed})
+    facts.names = Names(sorted({*facts.headers, *facts.failed}))
     facts.keypoints = np.full(len(facts.names), -1, np.int64)
     facts.listed = read("pairs.txt", lambda: _lines(workspace.pairs))
     _read_database(facts, workspace, read)
@@ -165,7 +166,7 @@ def _read_database(facts: Facts, workspace: Workspace, read: _Reader) -> None:
         facts.drawn = read(database.name, lambda: read_drawn(database, facts.names, headers, accepted))
 
 
-def _believed(database: Path, names: list[str]) -> Matching:
+def _believed(database: Path, names: Names) -> Matching:
     """Raises SfmMatchError where the database is damaged, or sfm-match did not make it."""
     if read_record(database, "inputs") is None:
         raise SfmMatchError("it is damaged, or sfm-match did not make it")

@@ -16,6 +16,7 @@ from sfm_match.images.files import Header
 from sfm_match.matching.acceptance import Verdict
 from sfm_match.reporting.packing import KEYPOINTS, MATCHES, REJECTED, quantised, spread
 from sfm_match.reporting.packing import PAIRS as MOST_PAIRS
+from sfm_match.store.columns import Names
 
 _LEAST_DRAWN = 8  # matches of a pair that is drawn at all
 _MOST_DRAWN = 400  # matches of a pair: more are a blot
@@ -68,7 +69,7 @@ class Drawn:
     matches: NDArray[np.uint16]  # (M, 4) x, y in both images
 
 
-def read_matching(database: Path, names: Sequence[str]) -> Matching:
+def read_matching(database: Path, names: Names) -> Matching:
     """Counts and verdicts. Images of the database that are not in `names` are passed over."""
     with closing(open_for_reading(database)) as connection:
         place = _places(connection, names)
@@ -86,9 +87,7 @@ def read_matching(database: Path, names: Sequence[str]) -> Matching:
     return Matching(keypoints, tried, accepted[:MOST_PAIRS], few, verdicts, component, bridges)
 
 
-def read_drawn(
-    database: Path, names: Sequence[str], headers: Mapping[str, Header], accepted: NDArray[np.int64]
-) -> Drawn:
+def read_drawn(database: Path, names: Names, headers: Mapping[str, Header], accepted: NDArray[np.int64]) -> Drawn:
     """The strongest keypoints of each image, and inliers of the accepted pairs, evenly chosen.
 
     Args:
@@ -150,13 +149,13 @@ def _chosen_matches(
     return found
 
 
-def _places(connection: sqlite3.Connection, names: Sequence[str]) -> NDArray[np.int64]:
+def _places(connection: sqlite3.Connection, names: Names) -> NDArray[np.int64]:
     """image_id -> place in `names`, or -1."""
-    index = {name: i for i, name in enumerate(names)}
-    images = connection.execute("SELECT image_id, name FROM images").fetchall()
-    place = np.full(max((image for image, _ in images), default=0) + 1, -1, np.int64)
-    for image, name in images:
-        place[image] = index.get(name, -1)
+    ((most,),) = connection.execute("SELECT MAX(image_id) FROM images")
+    place = np.full((most or 0) + 1, -1, np.int64)
+    for image, name in connection.execute("SELECT image_id, name FROM images"):
+        found = names.find(name)
+        place[image] = -1 if found is None else found
     return place
 
 

@@ -22,6 +22,7 @@ from sfm_match.errors import UsageError
 from sfm_match.job.workspace import Workspace
 from sfm_match.reporting.collect import content
 from sfm_match.reporting.facts import read_facts
+from sfm_match.store.columns import Made
 from sfm_match.store.regular import open_regular
 from sfm_match.store.shard import fingerprint, replacing, sha256_of
 
@@ -140,7 +141,7 @@ def as_json(value: Any) -> Iterator[str]:
             yield from as_json(one)
             separator = ","
         yield "}"
-    elif isinstance(value, list) and len(value) > _AT_ONCE:
+    elif isinstance(value, list | Made) and len(value) > _AT_ONCE:
         for start in range(0, len(value), _AT_ONCE):
             yield "," if start else "["
             yield _escaped(value[start : start + _AT_ONCE])[1:-1]
@@ -151,7 +152,7 @@ def as_json(value: Any) -> Iterator[str]:
             yield _base64(value[start : start + _BYTES_AT_ONCE])
         yield '"'
     else:
-        yield _escaped(value)
+        yield _escaped(list(value) if isinstance(value, Made) else value)
 
 
 def _escaped(value: Any) -> str:

@@ -18,6 +18,7 @@ from pairs.vlad import Codebook, sample_of
 from sfm_match.images.collection import UNIT_SIZE
 from sfm_match.job.cores import cores
 from sfm_match.stages.state import FeatureSet, iter_features
+from sfm_match.store.columns import Names
 from sfm_match.store.features import Features
 
 ALGORITHM = 4  # raise it when the same features come to give other vectors, subsets or pairs
@@ -61,7 +62,7 @@ class VectorFile:
 
 
 def image_vectors(folder: Path, features: FeatureSet, names: Sequence[str]) -> VectorFile:
-    """(N, T, V) VLAD vectors of unit length, one a rotation; zeros for an image without features.
+    """(N, T, V) VLAD vectors of unit length, one a rotation, of names in order; zeros for an image without features.
 
     They lie in a nameless file of `folder`.
     """
@@ -94,11 +95,11 @@ def _describe(
     write: Callable[[int, NDArray[np.float16]], None],
 ) -> None:
     """Gives the place and the (T, V) vectors of each image that has features to `write`, from several threads."""
-    place = {name: i for i, name in enumerate(names)}
+    place = Names(names)
 
     def fill(read: tuple[str, NDArray[np.float32], NDArray[np.float32]]) -> None:
         name, _, turned = read
-        write(place[name], np.array([codebook.vlad(one) for one in turned], np.float16))
+        write(place.index(name), np.array([codebook.vlad(one) for one in turned], np.float16))
 
     described = _read(features, [name for name in names if name in features.counts], _PER_VECTOR)
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(cores()) as pool:  # products are small

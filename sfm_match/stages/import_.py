@@ -36,7 +36,7 @@ from sfm_match.colmap.queries import (
 )
 from sfm_match.colmap.rigs import RECORD as RIGS_WITHOUT_PLACES
 from sfm_match.colmap.rigs import apply_rigs, has_places, read_rigs, rig_cameras
-from sfm_match.colmap.verification import How, verdicts, verification_work, verify_pairs
+from sfm_match.colmap.verification import How, judging_of, verdicts, verification_work, verify_pairs
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError, quoted
 from sfm_match.images.files import signature_of
 from sfm_match.job.concurrency import give_memory_back
@@ -170,14 +170,15 @@ def _build(job: Job, partial: Path, origin: Origin, clock: Clock) -> None:
     pool = ray_pool(options.ray if options.verify else None, None)
     with clock.on("verify" if options.verify else "write"):
         # without verification all pairs cost alike, and their matches are not read for it
-        work = verification_work(partial, iter_matches(matches, features), how) if how.verify else None
+        judging = judging_of(partial, how)
+        work = verification_work(partial, iter_matches(matches, features), judging) if how.verify else None
         with closing(
             job.progress("verify" if options.verify else "import", len(matches.pairs), "pairs", work)
         ) as progress:
             if pool is None:
-                verify_pairs(partial, iter_matches(matches, features), how, progress.advance)
+                verify_pairs(partial, iter_matches(matches, features), judging, progress.advance)
             else:
-                verify_by_workers(partial, matches, features, how, progress.advance, pool)
+                verify_by_workers(partial, matches, features, judging, progress.advance, pool)
     adjusted = adjusted_before(partial) is not None
     if options.verify and options.adjust_keypoints and not adjusted:
         with clock.on("adjust"):

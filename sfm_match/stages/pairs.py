@@ -25,6 +25,7 @@ from sfm_match.options.pairs import PairsOptions
 from sfm_match.stages.base import Job
 from sfm_match.stages.image_summaries import ALGORITHM
 from sfm_match.stages.strategies import Sources, Tally, all_pairs
+from sfm_match.store.kept_state import digest_of
 from sfm_match.store.pairs import read_known_pairs, read_pairs, write_pairs_file
 from sfm_match.store.shard import fingerprint, sha256_of
 
@@ -165,13 +166,14 @@ def _codes(pairs: NDArray[np.integer], sources: Sources) -> NDArray[np.int64]:
 
 def _inputs(sources: Sources, options: PairsOptions) -> list[Any]:
     """Everything that a list depends on."""
-    chosen, located = sources.options, [(name, h.location) for name, h in sources.job.collection.usable.items()]
+    chosen = sources.options
+    located = digest_of(f"{name}\t{header.location}" for name, header in sources.job.collection.usable.items())
     inputs: list[Any] = [chosen.strategy, _inputs_of(options), located]
     if dataclasses.replace(options, strategy=chosen.strategy) != chosen:  # what auto chose beside the strategy
         inputs.append(chosen.inputs())
     if sources.needs_features:
         features = sources.features
-        inputs.append([features.fingerprint, sorted(features.signatures.items()), ALGORITHM])
+        inputs.append([features.fingerprint, features.digest, ALGORITHM])
     return inputs
 
 

@@ -14,12 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfm_match.colmap.verification import (
-    How,
     Judged,
     Judging,
     is_verified,
     judge,
-    judging_of,
     write_verdicts,
     writing_verdicts,
 )
@@ -77,7 +75,7 @@ def verify_units(
 
 
 def verify_by_workers(
-    database: Path, matches: MatchSet, features: FeatureSet, how: How, advance: Advance, pool: "RayPool"
+    database: Path, matches: MatchSet, features: FeatureSet, judging: Judging, advance: Advance, pool: "RayPool"
 ) -> None:
     """As `verification.verify_pairs`, by the workers of a pool; the database is the same, byte for byte.
 
@@ -85,7 +83,7 @@ def verify_by_workers(
         database: with images, which no other process has open.
         matches: of all pairs.
         features: of the images.
-        how: pairs are judged.
+        judging: of the database.
         advance: told how many pairs are done, and how much work they were.
         pool: of workers, which read the files of matches and features.
 
@@ -94,7 +92,6 @@ def verify_by_workers(
     """
     if is_verified(database):
         return
-    judging = judging_of(database, how)
     context = VerifyContext(dataclasses.replace(features, damaged=()), judging)
     with writing_verdicts(database) as (connection, done):
         units: list[VerifyUnit] = []

@@ -11,6 +11,7 @@ import sfm_match
 from sfm_match.images.files import Header
 from sfm_match.reporting.matching import read_drawn, read_matching
 from sfm_match.reporting.packing import FULL, packed, quantised, spread
+from sfm_match.store.columns import Names
 
 
 def database(path: Path, accepted: list[tuple[int, int]]) -> Path:
@@ -25,7 +26,7 @@ def database(path: Path, accepted: list[tuple[int, int]]) -> Path:
 def test_components_and_bridges(tmp_path: Path) -> None:
     """Two triangles that one pair connects, a component of two, two images alone."""
     found = read_matching(
-        database(tmp_path / "db", [(0, 1), (1, 2), (0, 2), (2, 3), (3, 4), (4, 5), (3, 5), (6, 7)]), NAMES
+        database(tmp_path / "db", [(0, 1), (1, 2), (0, 2), (2, 3), (3, 4), (4, 5), (3, 5), (6, 7)]), Names(NAMES)
     )
     assert found.sizes == [6, 2]
     assert found.component.tolist() == [0, 0, 0, 0, 0, 0, 1, 1, 2, 3]
@@ -35,13 +36,13 @@ def test_components_and_bridges(tmp_path: Path) -> None:
 
 
 def test_images_that_are_not_in_the_collection_are_passed_over(tmp_path: Path) -> None:
-    found = read_matching(database(tmp_path / "db", [(0, 1), (1, 2)]), NAMES[:2])
+    found = read_matching(database(tmp_path / "db", [(0, 1), (1, 2)]), Names(NAMES[:2]))
     assert found.accepted.tolist() == [[0, 1, 100]]
 
 
 def test_verdicts_and_pairs_are_those_of_the_job(finished: Path) -> None:
     results = sfm_match.open(finished)
-    names = sorted(results.images)
+    names = Names(sorted(results.images))
     found = read_matching(finished / "database.db", names)
     pairs = {(names[i], names[j]): inliers for i, j, inliers in found.accepted.tolist()}
     assert pairs == {pair: len(results.verified(*pair)) for pair in results.verified_pairs}
@@ -53,7 +54,7 @@ def test_verdicts_and_pairs_are_those_of_the_job(finished: Path) -> None:
 
 def test_what_is_drawn_lies_on_the_keypoints(finished: Path) -> None:
     results = sfm_match.open(finished)
-    names = sorted(results.images)
+    names = Names(sorted(results.images))
     found = read_matching(finished / "database.db", names)
     drawn = read_drawn(finished / "database.db", names, results.images, found.accepted)
     size = np.array([960, 720])
@@ -70,7 +71,7 @@ def test_what_is_drawn_lies_on_the_keypoints(finished: Path) -> None:
 
 def test_keypoints_are_upright(finished: Path) -> None:
     """Of an image that its EXIF turns by a quarter, the left edge is what was the bottom of the file."""
-    names = sorted(sfm_match.open(finished).images)
+    names = Names(sorted(sfm_match.open(finished).images))
     turned = {name: Header(960, 720, orientation=6) for name in names}
     accepted = np.empty((0, 3), np.int64)
     plain = read_drawn(finished / "database.db", names, {name: Header(960, 720) for name in names}, accepted).keypoints
@@ -91,5 +92,5 @@ def test_packing() -> None:
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_no_pairs(tmp_path: Path, count: int) -> None:
-    found = read_matching(database(tmp_path / "db", []), NAMES[:count])
+    found = read_matching(database(tmp_path / "db", []), Names(NAMES[:count]))
     assert (found.sizes, found.bridges, len(found.accepted)) == ([], [], 0)

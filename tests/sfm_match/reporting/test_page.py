@@ -16,6 +16,7 @@ import sfm_match
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.job.workspace import Workspace
 from sfm_match.reporting.page import as_json, inputs_of, page, write_report
+from sfm_match.store.columns import Texts
 
 HOSTILE = [
     "</script><script>alert(1)</script>.jpg",
@@ -67,6 +68,9 @@ def test_json_in_html_is_ascii_without_markup() -> None:
     assert text.isascii()
     assert not set("<>&") & set(text)
     assert json.loads(text) == data
+    many = [f"<{number}>" for number in range(1000)]
+    for texts in (many, many[:2]):
+        assert json.loads("".join(as_json({"name": Texts(texts)}))) == {"name": texts}
     assert "".join(as_json({"picture": [b"\xff\xd8", None]})) == '{"picture":["/9g=",null]}'
     long = bytes(range(256)) * 999
     assert base64.b64decode(json.loads("".join(as_json(long)))) == long
