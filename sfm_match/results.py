@@ -8,7 +8,7 @@
 Nothing is written and no lock is taken: a job may run at the same time, and what it has not finished is not there yet.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +36,7 @@ from sfm_match.stages.state import (
     recorded_matches,
     whole,
 )
+from sfm_match.store.columns import Column
 from sfm_match.store.features import Features
 from sfm_match.store.matches import Matches, read_head
 from sfm_match.store.model_record import changed, read_model_record
@@ -68,7 +69,7 @@ class Results:
         self._matches_of = lru_cache(_FILES)(self._read_matches)
 
     @property
-    def images(self) -> Mapping[str, Header]:
+    def images(self) -> Column[Header]:
         """Name -> what the image's header says, of the images that could be read. Names are sorted."""
         return self._collection.usable
 

@@ -165,9 +165,10 @@ def _folder(name: str) -> str:
 def _keys(headers: Mapping[str, Header], mode: str, assigned: Assigned) -> list[CameraKey]:
     """What each image shares with those of its camera, the mode first. Equal keys are one object."""
     plain_sizes: dict[str, set[tuple[int, int]]] = {}
-    for name, h in headers.items():
-        if mode == "auto" and not h.camera:
-            plain_sizes.setdefault(_folder(name), set()).add((h.width, h.height))
+    if mode == "auto":
+        for name, h in headers.items():
+            if not h.camera:
+                plain_sizes.setdefault(_folder(name), set()).add((h.width, h.height))
 
     def key_of(name: str, h: Header) -> CameraKey:
         if mode == "single":

@@ -40,7 +40,8 @@ def write_images(
             _write_camera(connection, plan, headers)
         for name, points in keypoints:
             row = (*points.shape, np.ascontiguousarray(points, np.float32).tobytes(), name)
-            connection.execute(_KEYPOINTS_OF, row)
+            if connection.execute(_KEYPOINTS_OF, row).rowcount != 1:
+                raise KeyError(name)
 
 
 def _write_camera(connection: sqlite3.Connection, plan: CameraPlan, headers: Mapping[str, Header]) -> None:

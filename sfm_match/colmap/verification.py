@@ -134,10 +134,8 @@ def judging_of(database: Path, how: How) -> Judging:
         return Judging(Column(Names(names()), _Rows(rows)), cameras, how)
 
 
-def verification_work(database: Path, matches: Iterable[NamedMatches], judging: Judging) -> float:
-    """How much work `verify_pairs` has with all these pairs, as it tells it; 0 where it has been done."""
-    if is_verified(database):
-        return 0.0
+def verification_work(matches: Iterable[NamedMatches], judging: Judging) -> float:
+    """How much work `verify_pairs` has with all these pairs, as it tells it."""
     return sum(judging.work(first, second, found.scores) for first, second, found in matches)
 
 
@@ -155,8 +153,6 @@ def verify_pairs(database: Path, matches: Iterable[NamedMatches], judging: Judgi
         judging: of the database.
         advance: told how many pairs are done, and how much work they were.
     """
-    if is_verified(database):
-        return
     with writing_verdicts(database) as (connection, done):
 
         def keypoints(name: str) -> NDArray[np.floating]:

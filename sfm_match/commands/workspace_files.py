@@ -15,7 +15,7 @@ from sfm_match.job.workspace import Workspace
 from sfm_match.store.features import check_unit, read_index
 from sfm_match.store.matches import BLOCK_FILE, check_block, read_head
 from sfm_match.store.model_record import NAME, changed, read_model_record
-from sfm_match.store.pairs import read_pairs
+from sfm_match.store.pairs import read_pair_table
 from sfm_match.store.records import DamagedRecord
 from sfm_match.store.shard import DAMAGED, ShardError
 
@@ -48,7 +48,7 @@ def checks(place: Workspace) -> Iterator[Check]:
     yield from _shards(place.matches, "matches", lambda path: _block(path, counts))
     names = [] if collection is None else list(collection.records)
     for path in (place.pairs, place.added_pairs) if names else ():
-        yield from _file(place, known, path, lambda path: len(read_pairs(path, names)), "pairs")
+        yield from _file(place, known, path, lambda path: len(read_pair_table(path, names)), "pairs")
     for path in (place.failed, place.unregistered):
         yield from _table(place, known, path)
     yield from _file(place, known, place.stages, lambda _: len(stages_on_record(place)), "stages")

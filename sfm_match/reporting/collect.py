@@ -3,6 +3,7 @@
 They become base64 a piece at a time, where the page is written.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -14,7 +15,8 @@ from sfm_match.reporting.advice import advice, verdict
 from sfm_match.reporting.facts import Facts
 from sfm_match.reporting.matching import Matching
 from sfm_match.reporting.models import GpsPlan, Measured, PerImage, ResidualField, Scene
-from sfm_match.reporting.packing import or_none, packed
+from sfm_match.reporting.packing import numbers, or_none, packed
+from sfm_match.store.columns import Computed
 
 _BINS = 24
 _SETTINGS = ("extract", "pairs", "match", "import", "reconstruct")  # keys of the record
@@ -117,27 +119,34 @@ def _cuts(facts: Facts) -> list[str]:
 
 
 def _images(facts: Facts) -> dict[str, Any]:
-    count, headers = len(facts.names), facts.headers
+    names, count = facts.names, len(facts.names)
     measured = facts.measured.per_image if facts.measured is not None else PerImage.of(count)
     nothing = np.zeros(count, np.int64)
     matching = facts.matching
     pictures = facts.thumbnails.pictures if facts.thumbnails is not None else {}
-    upright = [headers[name].upright_size if name in headers else (0, 0) for name in facts.names]
-    return {
-        "name": facts.names,
-        "width": [size[0] for size in upright],
-        "height": [size[1] for size in upright],
-        "picture": [pictures.get(name) for name in facts.names],
-        "keypoints": [number if number >= 0 else None for number in facts.keypoints.tolist()],
-        "accepted": (matching.partners if matching is not None else nothing).tolist(),
-        "tried": (matching.tried if matching is not None else nothing).tolist(),
-        "component": (matching.component if matching is not None else nothing - 1).tolist(),
-        "model": measured.model.tolist(),
-        "points": measured.points.tolist(),
+    sizes = np.zeros((count, 2), np.int32)
+    for place, name in enumerate(names):
+        if (header := facts.headers.get(name)) is not None:
+            sizes[place] = header.upright_size
+
+    def column(of: Callable[[str], Any]) -> Computed[Any]:
+        return Computed(count, lambda place: of(names[place]))
+
+    return {  # of very many images, each entry is made where the page is written
+        "name": names,
+        "width": numbers(sizes[:, 0]),
+        "height": numbers(sizes[:, 1]),
+        "picture": column(pictures.get),
+        "keypoints": Computed(count, lambda place: found if (found := facts.keypoints.item(place)) >= 0 else None),
+        "accepted": numbers(matching.partners if matching is not None else nothing),
+        "tried": numbers(matching.tried if matching is not None else nothing),
+        "component": numbers(matching.component if matching is not None else nothing - 1),
+        "model": numbers(measured.model),
+        "points": numbers(measured.points),
         "error": or_none(measured.error, 3),
         "gps": or_none(measured.gps, 2),
-        "why": [facts.failed.get(name) or facts.unregistered.get(name) for name in facts.names],
-        "failed": [name in facts.failed for name in facts.names],
+        "why": column(lambda name: facts.failed.get(name) or facts.unregistered.get(name)),
+        "failed": column(facts.failed.__contains__),
     }
 
 

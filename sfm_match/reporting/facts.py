@@ -14,13 +14,14 @@ from sfm_match.colmap.database_check import check_database
 from sfm_match.colmap.queries import read_record
 from sfm_match.errors import NothingDone, SfmMatchError
 from sfm_match.images.files import Header
+from sfm_match.job.concurrency import give_memory_back
 from sfm_match.job.stage_record import read_stages
 from sfm_match.job.workspace import Workspace
 from sfm_match.reporting.matching import Drawn, Matching, read_drawn, read_matching
 from sfm_match.reporting.models import Measured, measure
 from sfm_match.reporting.thumbnails import Thumbnails, thumbnails
 from sfm_match.results import Results
-from sfm_match.store.columns import Names
+from sfm_match.store.columns import Column, Names
 from sfm_match.store.model_record import changed, read_model_record
 from sfm_match.store.regular import of_the_process, open_regular
 
@@ -114,8 +115,11 @@ def read_facts(workspace: Workspace) -> Facts:
     facts.folder, facts.headers = results.image_folder, results.images
     facts.failed = read("failed.csv", lambda: results.failed) or {}
     facts.unregistered = read("unregistered.csv", lambda: results.unregistered) or {}
-    facts.names = Names(sorted({*facts.headers, *facts.failed}))
+    facts.names = _names(results.images, facts.failed)
     facts.keypoints = np.full(len(facts.names), -1, np.int64)
+    give_memory_back()
+    kept = workspace.thumbnails  # first: what takes most while it is read
+    facts.thumbnails = read("photographs", lambda: thumbnails(results.image_folder, facts.headers, kept))
     facts.listed = read("pairs.txt", lambda: _lines(workspace.pairs))
     _read_database(facts, workspace, read)
     if facts.matching is None:
@@ -124,9 +128,15 @@ def read_facts(workspace: Workspace) -> Facts:
         facts.summary = read("sparse", lambda: read_summary(workspace)) or {}
         if facts.summary:
             facts.measured = read("sparse", lambda: _measured(facts, results))
-    kept = workspace.thumbnails
-    facts.thumbnails = read("photographs", lambda: thumbnails(results.image_folder, facts.headers, kept))
     return facts
+
+
+def _names(images: Column[Header], failed: Mapping[str, str]) -> Names:
+    """Of all images: the collection's, where it has no others, or one list more."""
+    others = sum(name not in images for name in failed)
+    if len(images) + others == len(images.names) and all(name in images.names for name in failed):
+        return images.names
+    return Names(sorted({*images, *failed}))
 
 
 class _Reader:

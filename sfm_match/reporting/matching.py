@@ -98,9 +98,15 @@ def read_drawn(database: Path, names: Names, headers: Mapping[str, Header], acce
     """
     count, wanted = len(names), KEYPOINTS // max(len(names), 1)
     each = min(_MOST_DRAWN, max(MATCHES // max(len(accepted), 1), _LEAST_DRAWN))
-    drawn: list[NDArray[np.uint16]] = [np.empty((0, 2), np.uint16)] * count
     with closing(open_for_reading(database)) as connection:
         place = _places(connection, names)
+        there = np.zeros(count, np.int64)
+        for image, rows in connection.execute("SELECT image_id, rows FROM keypoints"):
+            here = int(place[image])
+            if here >= 0 and names[here] in headers:
+                there[here] = min(rows, wanted)
+        first = _starts(there)
+        keypoints = np.empty((int(first[-1]), 2), np.uint16)  # not an array of each image: of many, those take more
         shown = accepted[: MATCHES // each, :2]
         chosen = _chosen_matches(connection, place, shown, each, count)
         starts = _starts([len(one) for one in chosen] + [0] * (len(accepted) - len(chosen)))
@@ -114,15 +120,14 @@ def read_drawn(database: Path, names: Names, headers: Mapping[str, Header], acce
             if here < 0 or names[here] not in headers:
                 continue
             points = _upright(np.frombuffer(data, np.float32).reshape(-1, width)[:, :2], headers[names[here]])
-            drawn[here] = points[:wanted].copy()  # or all of them would stay in memory
+            keypoints[first[here] : first[here + 1]] = points[:wanted]
             for number, side in np.stack(np.divmod(uses[firsts[here] : firsts[here + 1]], 2), axis=1).tolist():
                 part = slice(starts[number], starts[number + 1])
                 matches[part, side] = points[indices[part, side]]
-    keypoints = np.concatenate((np.empty((0, 2), np.uint16), *drawn))
-    return Drawn(_starts([len(one) for one in drawn]), keypoints, starts, matches.reshape(-1, 4))
+    return Drawn(first, keypoints, starts, matches.reshape(-1, 4))
 
 
-def _starts(counts: Sequence[int]) -> NDArray[np.uint32]:
+def _starts(counts: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint32]:
     return np.concatenate(([0], np.cumsum(counts, dtype=np.int64))).astype(np.uint32)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sfm_match.store.columns import Computed
+
 THUMBNAIL_BYTES = 16_000_000  # of all photographs, as JPEG
 POINTS = 300_000  # of all models, 9 bytes each
 KEYPOINTS = 1_000_000  # of all images, 4 bytes each
@@ -37,6 +39,15 @@ def spread(count: int, most: int) -> NDArray[np.int64]:
     return np.linspace(0, count - 1, min(count, max(most, 0))).round().astype(np.int64)
 
 
-def or_none(values: NDArray[np.floating], digits: int) -> list[float | None]:
+def numbers(values: NDArray[np.integer]) -> Computed[int]:
+    """Of JSON."""
+    return Computed(len(values), values.item)
+
+
+def or_none(values: NDArray[np.floating], digits: int) -> Computed[float | None]:
     """Rounded numbers; None for NaN, which JSON lacks."""
-    return [round(float(value), digits) if np.isfinite(value) else None for value in values]
+
+    def number(place: int) -> float | None:
+        return round(float(values[place]), digits) if np.isfinite(values[place]) else None
+
+    return Computed(len(values), number)

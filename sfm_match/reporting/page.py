@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from sfm_match import __version__
 from sfm_match.errors import UsageError
+from sfm_match.job.concurrency import give_memory_back
 from sfm_match.job.workspace import Workspace
 from sfm_match.reporting.collect import content
 from sfm_match.reporting.facts import read_facts
@@ -62,6 +63,7 @@ def write_report(workspace: Workspace, *, replace: bool = False) -> Written:
         refuse_foreign(workspace)
     inputs = inputs_of(workspace)  # first: what changes from now on makes the report out of date
     facts = read_facts(workspace)
+    give_memory_back()
     data = content(facts, time.strftime("%Y-%m-%d %H:%M"))
     size = 0
     with replacing(workspace.report) as temporary, temporary.open("wb") as out:

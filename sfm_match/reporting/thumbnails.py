@@ -52,18 +52,19 @@ def thumbnails(
         budget: bytes of all pictures.
     """
     side = side_of(len(headers), budget)
-    names = list(headers)
     # of very many, those that fit: the others would be read, and held in memory, for nothing
-    chosen = [names[place] for place in spread(len(names), int(budget / _bytes_of(side)))]
+    places = set(spread(len(headers), int(budget / _bytes_of(side))).tolist())
+    chosen = [name for place, name in enumerate(headers) if place in places]
     keys = dict(_keys(folder, chosen, side))
     known = _read(kept, keys) if kept is not None else {}
     fresh = [name for name in keys if name not in known]
     made = WorkerThreads(cores()).each(fresh, lambda name: _thumbnail(folder, name, headers[name], side=side))
-    found = known | {name: jpeg for name, jpeg in made if jpeg is not None}
-    if kept is not None and len(found) > len(known):
+    found, before = known, len(known)
+    found.update((name, jpeg) for name, jpeg in made if jpeg is not None)
+    if kept is not None and len(found) > before:
         _write(kept, keys, found)
     pictures: dict[str, bytes] = {}
-    left_out, total = len(names) - len(chosen), 0
+    left_out, total = len(headers) - len(chosen), 0
     for name in chosen:
         if name not in found:
             continue

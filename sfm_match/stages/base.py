@@ -86,7 +86,7 @@ class Job:
         )
 
     def progress(self, what: str, total: int, unit: str, work: float | None = None, /) -> Progress:
-        """Of a stage, or of a part of it. What planning took goes back to the system before its work begins."""
+        """Of a stage, or of a part of it. What was freed before goes back to the system."""
         give_memory_back()
         return Progress(what, total, unit, work, quiet=self.quiet, on_progress=self.on_progress)
 

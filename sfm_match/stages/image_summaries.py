@@ -115,8 +115,7 @@ def vector_of(stored: Features, rotations: int, codebook: Codebook) -> NDArray[n
 
 def keypoint_subsets(folder: Path, features: FeatureSet, names: Sequence[str]) -> KeypointSubsets:
     """A few keypoints of every image, in nameless files of `folder`: pages count as memory while there is enough."""
-    rotations = features.rotations
-    place = {name: i for i, name in enumerate(names)}
+    rotations, place = features.rotations, Names(names)
     every = [name for name in names if name in features.counts]
     counts, width = np.zeros(len(names), np.int64), 0
     with tempfile.TemporaryFile(dir=folder) as descriptors, tempfile.TemporaryFile(dir=folder) as places:
@@ -124,11 +123,11 @@ def keypoint_subsets(folder: Path, features: FeatureSet, names: Sequence[str]) -
             count, width = turned.shape[1:]
             one = np.zeros((rotations, KEYPOINTS, width), np.float16)
             one[:, :count] = turned
-            _write(descriptors, place[name], one)
+            _write(descriptors, place.index(name), one)
             where = np.zeros((KEYPOINTS, 2), np.float16)
             where[:count] = relative(keypoints)
-            _write(places, place[name], where)
-            counts[place[name]] = count
+            _write(places, place.index(name), where)
+            counts[place.index(name)] = count
         return KeypointSubsets(
             _mapped(descriptors, (len(names), rotations, KEYPOINTS, width)),
             _mapped(places, (len(names), KEYPOINTS, 2)),

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sfm_match.colmap.assigned import NOTHING_ASSIGNED, read_assigned
 from sfm_match.colmap.assigned import RECORD as CAMERAS
@@ -36,7 +36,15 @@ from sfm_match.colmap.queries import (
 )
 from sfm_match.colmap.rigs import RECORD as RIGS_WITHOUT_PLACES
 from sfm_match.colmap.rigs import apply_rigs, has_places, read_rigs, rig_cameras
-from sfm_match.colmap.verification import How, judging_of, verdicts, verification_work, verify_pairs
+from sfm_match.colmap.verification import (
+    How,
+    Judging,
+    is_verified,
+    judging_of,
+    verdicts,
+    verification_work,
+    verify_pairs,
+)
 from sfm_match.errors import NothingDone, SfmMatchError, UsageError, quoted
 from sfm_match.images.files import signature_of
 from sfm_match.job.concurrency import give_memory_back
@@ -52,6 +60,9 @@ from sfm_match.stages.listed_matches import iter_matches
 from sfm_match.stages.state import iter_features
 from sfm_match.stages.verify_units import verify_by_workers
 from sfm_match.store.shard import commit, fingerprint, set_aside, sha256_of
+
+if TYPE_CHECKING:
+    from sfm_match.job.ray_workers import RayPool
 
 _COUNTED = "counted"  # record: what a finished database holds
 _BUILT = "built from"  # record of a database that is not finished: its images and what it grew from are there
@@ -95,7 +106,7 @@ def run(job: Job) -> StageReport:
     inputs = options.inputs()
     workspace.check("import", inputs, overwrite=job.overwrite)
     pairs = sha256_of(workspace.pairs)
-    digest = fingerprint([inputs, matches.fingerprint, pairs, sorted(features.signatures.items()), ALGORITHM])
+    digest = fingerprint([inputs, matches.fingerprint, pairs, features.signed(), ALGORITHM])
     if not job.overwrite:
         _refuse_foreign_database(workspace)
     if not as_left(workspace):
@@ -161,7 +172,7 @@ class Origin:
 
 def _build(job: Job, partial: Path, origin: Origin, clock: Clock) -> None:
     """Everything that a killed import left is taken up where it stopped."""
-    options, features, matches = job.options.import_, job.features, job.matches
+    options, features = job.options.import_, job.features
     give_memory_back()  # what was held to find out what is there
     if _built_from(partial) != origin.recorded:
         _write_images(job, partial, origin, clock)
@@ -169,16 +180,8 @@ def _build(job: Job, partial: Path, origin: Origin, clock: Clock) -> None:
     how = How(options.verify, options.accept_pairs == "all", features.rotations)
     pool = ray_pool(options.ray if options.verify else None, None)
     with clock.on("verify" if options.verify else "write"):
-        # without verification all pairs cost alike, and their matches are not read for it
-        judging = judging_of(partial, how)
-        work = verification_work(partial, iter_matches(matches, features), judging) if how.verify else None
-        with closing(
-            job.progress("verify" if options.verify else "import", len(matches.pairs), "pairs", work)
-        ) as progress:
-            if pool is None:
-                verify_pairs(partial, iter_matches(matches, features), judging, progress.advance)
-            else:
-                verify_by_workers(partial, matches, features, judging, progress.advance, pool)
+        if not is_verified(partial):
+            _verify(job, partial, judging_of(partial, how), pool)
     adjusted = adjusted_before(partial) is not None
     if options.verify and options.adjust_keypoints and not adjusted:
         with clock.on("adjust"):
@@ -196,6 +199,18 @@ def _build(job: Job, partial: Path, origin: Origin, clock: Clock) -> None:
     with closing(sqlite3.connect(partial)) as connection, connection:
         write_records(connection, {_COUNTED: json.dumps([asdict(count(partial)), verdicts(partial)])})
     seal(partial)
+
+
+def _verify(job: Job, partial: Path, judging: Judging, pool: "RayPool | None") -> None:
+    """Pairs that have no verdict get theirs."""
+    features, matches, verify = job.features, job.matches, judging.how.verify
+    # without verification all pairs cost alike, and their matches are not read for it
+    work = verification_work(iter_matches(matches, features), judging) if verify else None
+    with closing(job.progress("verify" if verify else "import", len(matches.pairs), "pairs", work)) as progress:
+        if pool is None:
+            verify_pairs(partial, iter_matches(matches, features), judging, progress.advance)
+        else:
+            verify_by_workers(partial, matches, features, judging, progress.advance, pool)
 
 
 def _write_images(job: Job, partial: Path, origin: Origin, clock: Clock) -> None:

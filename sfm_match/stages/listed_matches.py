@@ -67,8 +67,8 @@ class _Wanted:
 
     def of(self, head: BlockHead) -> NDArray[np.int64]:
         """Numbers of pairs in the file."""
-        places = self._pairs.numbers(head.places(self._rank, self._signatures))
-        listed = np.flatnonzero(places >= 0)
-        new = listed[~self._given[places[listed]]]
-        self._given[places[new]] = True
+        listed = self._pairs.numbers(head.places(self._rank, self._signatures))  # -1: not listed
+        mine = np.flatnonzero(listed >= 0)
+        new = mine[~self._given[listed[mine]]]
+        self._given[listed[new]] = True
         return new

@@ -25,8 +25,7 @@ from sfm_match.options.pairs import PairsOptions
 from sfm_match.stages.base import Job
 from sfm_match.stages.image_summaries import ALGORITHM
 from sfm_match.stages.strategies import Sources, Tally, all_pairs
-from sfm_match.store.kept_state import digest_of
-from sfm_match.store.pairs import read_known_pairs, read_pairs, write_pairs_file
+from sfm_match.store.pairs import read_known_pairs, read_pair_table, write_pairs_file
 from sfm_match.store.shard import fingerprint, sha256_of
 
 _WRITTEN = "pairs written"  # entry of the workspace's record: `Workspace.note_written` makes it
@@ -50,7 +49,7 @@ def check(job: Job) -> None:
 def status(job: Job) -> int:
     """Pairs of the list, where it is one of this collection."""
     try:
-        return len(read_pairs(job.workspace.pairs, list(job.collection.records)))
+        return len(read_pair_table(job.workspace.pairs, job.collection.names))
     except SfmMatchError:
         return 0
 
@@ -167,13 +166,13 @@ def _codes(pairs: NDArray[np.integer], sources: Sources) -> NDArray[np.int64]:
 def _inputs(sources: Sources, options: PairsOptions) -> list[Any]:
     """Everything that a list depends on."""
     chosen = sources.options
-    located = digest_of(f"{name}\t{header.location}" for name, header in sources.job.collection.usable.items())
+    located = ((name, header.location) for name, header in sources.job.collection.usable.items())
     inputs: list[Any] = [chosen.strategy, _inputs_of(options), located]
     if dataclasses.replace(options, strategy=chosen.strategy) != chosen:  # what auto chose beside the strategy
         inputs.append(chosen.inputs())
     if sources.needs_features:
         features = sources.features
-        inputs.append([features.fingerprint, features.digest, ALGORITHM])
+        inputs.append([features.fingerprint, features.signed(), ALGORITHM])
     return inputs
 
 

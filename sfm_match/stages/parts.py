@@ -20,7 +20,7 @@ def agreed_pairs(workspace: Workspace, features: FeatureSet, found: MatchSet) ->
     Raises:
         ShardError: what it wrote down cannot be read.
     """
-    told = [found.fingerprint, list(found.names), sorted(features.signatures.items()), sha256_of(workspace.pairs)]
+    told = [found.fingerprint, iter(found.names), features.signed(), sha256_of(workspace.pairs)]
     path = workspace.parts / _AGREED.format(fingerprint(told))
     if not path.exists():
         write_shard(path, {"pairs": found.open_pairs.every()}, {}, unless_there)

@@ -33,7 +33,7 @@ from sfm_match.store.shard import ShardError, fingerprint, set_aside, sha256_of
 NamedFeatures = tuple[str, Features]
 S = TypeVar("S", "FeatureSet", "MatchSet")
 _NONE = -1  # keypoints of an image without features, where that is kept
-_PAIRS, _OPEN_PAIRS = ("starts", "seconds"), ("open_starts", "open_seconds")  # of the tables that are kept
+_PAIRS, _OPEN_PAIRS = ("starts", "others"), ("open_starts", "open_others")  # of the tables that are kept
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,12 @@ class FeatureSet:
     @cached_property
     def digest(self) -> str:
         """Of the images that have features, and of the files that those were made from."""
+        return digest_of(f"{name}\t{signature}" for name, signature in self.signed())
+
+    def signed(self) -> Iterator[tuple[str, str]]:
+        """Images that have features and the signatures of their files, by name."""
         signatures = self.signatures.items()
-        in_order = signatures if isinstance(self.signatures, Column) else sorted(signatures)
-        return digest_of(f"{name}\t{signature}" for name, signature in in_order)
+        return iter(signatures if isinstance(self.signatures, Column) else sorted(signatures))
 
     def by_unit(self, names: Iterable[str] | None = None) -> Mapping[int, list[str]]:
         """Which file holds which of these images' features, or of all that have any."""
@@ -297,7 +300,7 @@ def scan_matches(
     known = kept(workspace.matches, _inputs_of_matches(workspace, names, features, expected))
     if known is not None:
         (passed_over,) = known["passed_over"].tolist()
-        pairs, left = (PairTable(known[starts], known[seconds]) for starts, seconds in (_PAIRS, _OPEN_PAIRS))
+        pairs, left = (PairTable(known[starts], known[others]) for starts, others in (_PAIRS, _OPEN_PAIRS))
         return MatchSet(inputs, expected, names, pairs, left, passed_over, frozenset(known["files"]), workspace.matches)
     listed = read_pair_table(workspace.pairs, names)
     has_features = keypoint_counts(features, collection) != _NONE
@@ -330,8 +333,8 @@ def keep_matches(workspace: Workspace, features: FeatureSet, found: MatchSet) ->
             "passed_over": np.array([found.passed_over], np.int64),
             "files": sorted(found.files),
         }
-        for (starts, seconds), table in ((_PAIRS, found.pairs), (_OPEN_PAIRS, found.open_pairs)):
-            arrays |= {starts: table.starts, seconds: table.seconds}
+        for (starts, others), table in ((_PAIRS, found.pairs), (_OPEN_PAIRS, found.open_pairs)):
+            arrays |= {starts: table.starts, others: table.others}
         keep(workspace.matches, inputs, arrays)
 
 

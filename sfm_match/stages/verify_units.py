@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from sfm_match.colmap.verification import (
     Judged,
     Judging,
-    is_verified,
     judge,
     write_verdicts,
     writing_verdicts,
@@ -90,8 +89,6 @@ def verify_by_workers(
     Raises:
         ShardError: a file cannot be read.
     """
-    if is_verified(database):
-        return
     context = VerifyContext(dataclasses.replace(features, damaged=()), judging)
     with writing_verdicts(database) as (connection, done):
         units: list[VerifyUnit] = []

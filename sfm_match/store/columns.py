@@ -8,7 +8,7 @@ import io
 from abc import abstractmethod
 from array import array
 from bisect import bisect_right
-from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
 from functools import lru_cache
 from itertools import compress, islice
 from typing import TypeVar, overload
@@ -36,6 +36,24 @@ class Made(Sequence[V_co]):
     def __getitem__(self, place: int | slice) -> V_co | list[V_co]:
         places = range(len(self))[place]
         return self.made(places) if isinstance(places, int) else [self.made(one) for one in places]
+
+
+class Computed(Made[V_co]):
+    """What a function gives of each place.
+
+    Args:
+        count: of places.
+        of: the function.
+    """
+
+    def __init__(self, count: int, of: Callable[[int], V_co]) -> None:
+        self._count, self._of = count, of
+
+    def __len__(self) -> int:
+        return self._count
+
+    def made(self, place: int) -> V_co:
+        return self._of(place)
 
 
 class Texts(Made[str]):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sfm_match.store.shard import ShardError, fingerprint, open_shard, read_strings, read_text, write_shard
 
-SCHEMA = 2  # raise it when the same arrays come to mean something else
+SCHEMA = 2  # raise it when there come to be other arrays, or they to mean something else
 SUFFIX = ".state"  # of a folder's name
 _AT_ONCE = 1 << 12  # strings
 T = TypeVar("T")

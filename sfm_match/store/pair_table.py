@@ -13,18 +13,18 @@ class PairTable:
 
     Args:
         starts: (N + 1,) int64: of each of N places, the first of its pairs; at the end, how many pairs there are.
-        seconds: (P,) int32: the second place of each pair.
+        others: (P,) int32: the second place of each pair.
     """
 
-    def __init__(self, starts: NDArray[np.int64], seconds: NDArray[np.int32]) -> None:
-        self.starts, self.seconds = starts, seconds
+    def __init__(self, starts: NDArray[np.int64], others: NDArray[np.int32]) -> None:
+        self.starts, self.others = starts, others
 
     @classmethod
     def of_codes(cls, codes: NDArray[np.int64], count: int) -> "PairTable":
         """Of (P,) codes, which ascend: the first place of a pair * `count` + its second; `count` places."""
-        seconds = np.empty(len(codes), np.int32)
-        np.remainder(codes, max(count, 1), out=seconds, casting="unsafe")  # no other array of millions
-        return cls(np.searchsorted(codes, np.arange(count + 1) * count), seconds)
+        others = np.empty(len(codes), np.int32)
+        np.remainder(codes, max(count, 1), out=others, casting="unsafe")  # no other array of millions
+        return cls(np.searchsorted(codes, np.arange(count + 1) * count), others)
 
     @classmethod
     def of_pairs(cls, pairs: NDArray[np.integer], count: int) -> "PairTable":
@@ -32,12 +32,12 @@ class PairTable:
         return cls.of_codes(np.sort(pairs.astype(np.int64) @ (count, 1)), count)
 
     def __len__(self) -> int:
-        return len(self.seconds)
+        return len(self.others)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, PairTable):
             return NotImplemented
-        return np.array_equal(self.starts, other.starts) and np.array_equal(self.seconds, other.seconds)
+        return np.array_equal(self.starts, other.starts) and np.array_equal(self.others, other.others)
 
     __hash__ = None  # type: ignore[assignment]  # as of a list
 
@@ -48,12 +48,13 @@ class PairTable:
 
     def every(self) -> NDArray[np.int32]:
         """(P, 2) all pairs."""
-        return self.at(np.arange(len(self)))
+        firsts = np.repeat(np.arange(self.count, dtype=np.int32), np.diff(self.starts))
+        return np.stack((firsts, self.others), axis=1)
 
     def at(self, numbers: NDArray[np.integer]) -> NDArray[np.int32]:
         """(K, 2) some pairs, by their numbers in the table."""
         firsts = np.searchsorted(self.starts, numbers, side="right") - 1
-        return np.stack((firsts.astype(np.int32), self.seconds[numbers]), axis=1)
+        return np.stack((firsts.astype(np.int32), self.others[numbers]), axis=1)
 
     def in_parts(self) -> Iterator[NDArray[np.int32]]:
         """(K, 2) pairs, one stretch of the table after another."""
@@ -64,12 +65,12 @@ class PairTable:
         """Some of the pairs; `wanted` (P,) tells which. The table itself, where they all are."""
         if wanted.all():
             return self
-        before = np.concatenate(([0], np.cumsum(wanted, dtype=np.int32)))
-        return PairTable(before[self.starts].astype(np.int64), self.seconds[wanted])
+        numbers = np.flatnonzero(wanted)
+        return PairTable(np.searchsorted(numbers, self.starts), self.others[numbers])
 
     def among(self, places: NDArray[np.bool_]) -> "PairTable":
         """Those of some places alone; `places` (N,) tells which."""
-        return self.where(np.repeat(places, np.diff(self.starts)) & places[self.seconds])
+        return self.where(np.repeat(places, np.diff(self.starts)) & places[self.others])
 
     def numbers(self, pairs: NDArray[np.integer]) -> NDArray[np.int64]:
         """(K,) the numbers of (K, 2) pairs; -1 of those that are not in the table, such as with a place of -1."""
@@ -82,8 +83,8 @@ class PairTable:
         end = high
         while (open_ := low < high).any():  # all by bisection at once
             middle = (low + high) // 2
-            below = open_ & (self.seconds[np.where(open_, middle, 0)] < second)
+            below = open_ & (self.others[np.where(open_, middle, 0)] < second)
             low, high = np.where(below, middle + 1, low), np.where(open_ & ~below, middle, high)
         found = low < end
-        found[found] = self.seconds[low[found]] == second[found]
+        found[found] = self.others[low[found]] == second[found]
         return np.where(found, low, -1)

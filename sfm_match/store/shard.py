@@ -35,6 +35,8 @@ SCHEMA = 5  # of features and matches files
 _READABLE = (3, 4, SCHEMA)  # with checksums; 3, 4: matches as they were, features as they are
 UNCHECKED = 2  # the schema before there were checksums
 _LARGE = 1 << 20  # bytes
+_LATER = "\0later"  # in the place of a list that is put in piece by piece; no name and no option holds a NUL
+_AT_ONCE = 1 << 12  # entries of such a list
 _DEFLATE = 4  # of 9 levels: level 9 takes five times as long for a hundredth of the bytes
 _LAYOUT = ("v110", "v110")  # HDF5 1.10, of 2016: its structures take half the bytes of those of 1.6, the default
 _HEAP, _IN_HEAP = 4096, 32  # bytes that HDF5 takes, at least, for strings of no one length; for each, beside its text
@@ -63,8 +65,34 @@ class ShardError(SfmMatchError):
 
 
 def fingerprint(inputs: Any) -> str:
-    """A short digest of JSON values: equal inputs, equal fingerprint."""
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
+    """A short digest of JSON values: equal inputs, equal fingerprint.
+
+    An iterator stands for the list of what it gives, the text of which is not made at once: of all names, say.
+    """
+    lists: list[Iterator[Any]] = []
+
+    def later(value: Any) -> str:
+        if not isinstance(value, Iterator):
+            raise TypeError(f"{type(value).__name__} is not JSON")
+        lists.append(value)
+        return _LATER
+
+    digest = hashlib.sha256()
+    texts = json.dumps(inputs, sort_keys=True, default=later).split(json.dumps(_LATER))
+    for number, text in enumerate(texts):
+        digest.update(text.encode())
+        for piece in _pieces(lists[number]) if number < len(lists) else ():
+            digest.update(piece.encode())
+    return digest.hexdigest()[:16]
+
+
+def _pieces(entries: Iterator[Any]) -> Iterator[str]:
+    """The text of a list, as `json.dumps` makes it."""
+    between = "["
+    while some := list(itertools.islice(entries, _AT_ONCE)):
+        yield between + json.dumps(some, sort_keys=True)[1:-1]
+        between = ", "
+    yield "[]" if between == "[" else "]"
 
 
 def sha256_of(path: Path) -> str:

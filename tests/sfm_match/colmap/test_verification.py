@@ -15,7 +15,15 @@ import pytest
 from sfm_match.colmap import verification
 from sfm_match.colmap.queries import MOST_IMAGES
 from sfm_match.colmap.two_view import TwoView, estimate_two_view
-from sfm_match.colmap.verification import How, NamedMatches, judging_of, verdicts, verification_work, verify_pairs
+from sfm_match.colmap.verification import (
+    How,
+    NamedMatches,
+    is_verified,
+    judging_of,
+    verdicts,
+    verification_work,
+    verify_pairs,
+)
 from sfm_match.matching.acceptance import Verdict
 from sfm_match.store.matches import Matches
 
@@ -198,7 +206,7 @@ def test_the_work_that_is_told_is_all_of_it(database: tuple[Path, list[NamedMatc
     """Of a job that was stopped, too; nothing is left of one that was not."""
     path, matches = database
     judging, before, after = judging_of(path, How()), Told(), Told()
-    work = verification_work(path, matches, judging)
+    work = verification_work(matches, judging)
 
     def stopped() -> Iterator[NamedMatches]:
         yield from matches[:5]
@@ -206,11 +214,11 @@ def test_the_work_that_is_told_is_all_of_it(database: tuple[Path, list[NamedMatc
 
     with suppress(KeyboardInterrupt):
         verify_pairs(path, stopped(), judging, before)
-    assert verification_work(path, matches, judging) == work
+    assert verification_work(matches, judging) == work
     verify_pairs(path, matches, judging, after)
     assert after.pairs == len(matches)
     assert after.work == pytest.approx(work)
-    assert verification_work(path, matches, judging) == 0
+    assert is_verified(path)
 
 
 def test_a_pair_with_few_right_matches_is_the_most_work(made: tuple[Path, list[NamedMatches]]) -> None:
@@ -221,7 +229,7 @@ def test_a_pair_with_few_right_matches_is_the_most_work(made: tuple[Path, list[N
     def work(strong: int, weak: int) -> float:
         scores = np.repeat([0.9, 0.2], (strong, weak)).astype(np.float16)
         found = Matches(np.zeros((strong + weak, 2), np.uint32), scores)
-        return verification_work(path, [(first, second, found)], judging_of(path, How()))
+        return verification_work([(first, second, found)], judging_of(path, How()))
 
     assert work(2, 98) == 1
     assert work(2, 98) < work(7, 93) < work(12, 88) > work(80, 20) > 5

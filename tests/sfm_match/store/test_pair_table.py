@@ -33,7 +33,7 @@ def test_a_table_holds_its_pairs_in_order(given_: tuple[int, list[Pair]]) -> Non
     table = table_of(count, pairs)
     assert (len(table), table.count) == (len(pairs), count)
     assert listed(table.every()) == sorted(pairs)
-    assert table.every().dtype == table.seconds.dtype == np.int32
+    assert table.every().dtype == table.others.dtype == np.int32
     codes = np.array(sorted(i * count + j for i, j in pairs), np.int64)
     assert listed(PairTable.of_codes(codes, count).every()) == sorted(pairs)
 
