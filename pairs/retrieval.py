@@ -21,6 +21,7 @@ NUM_IMAGES = 20
 _CELLS = 1 << 22  # of a block of scores, or of vectors: 16 MB. Blocks of a quarter take 1.3 times as long
 _ROWS = 1 << 11  # queries that are asked for together
 _SORTED = 1 << 8  # of them: what is sorted is a copy
+_MANY = 2  # times as many candidates as are asked for: they are cut before they are sorted
 
 
 class Vectors(Protocol):
@@ -109,7 +110,7 @@ class _Best:
         """(Q, C) scores of (C,) images, which come after those that were seen before: of equals, the first counts."""
         queries, count = self._scores.shape
         least = self._scores[:, -1:]
-        if count < len(images) and not np.isfinite(least).all():
+        if np.count_nonzero(scores > least) > _MANY * queries * count:  # all, at first; or what is like them comes late
             parts = (scores[start : start + _SORTED] for start in range(0, queries, _SORTED))
             best = np.concatenate([np.partition(part, -count, axis=1)[:, -count, None] for part in parts])
             least = np.maximum(least, _below(best))

@@ -74,9 +74,9 @@ def image_vectors(folder: Path, features: FeatureSet, names: Sequence[str]) -> V
 
 def learned_codebook(features: FeatureSet, names: Sequence[str]) -> Codebook:
     """From a sample of the images' descriptors. Raises PairsError where there is no descriptor."""
-    every = [name for name in names if name in features.counts]
-    places = np.linspace(0, len(every) - 1, min(len(every), _SAMPLED_IMAGES)).round().astype(int)
-    few = [every[place] for place in places.tolist()]
+    every = np.flatnonzero([name in features.counts for name in names])
+    places = every[np.linspace(0, len(every) - 1, min(len(every), _SAMPLED_IMAGES)).round().astype(int)]
+    few = [names[place] for place in places.tolist()]
     described = _read(features, few, _PER_VECTOR)
     return Codebook.learned(sample_of((one for *_, turned in described for one in turned), _SAMPLED_EACH))
 
@@ -95,13 +95,13 @@ def _describe(
     write: Callable[[int, NDArray[np.float16]], None],
 ) -> None:
     """Gives the place and the (T, V) vectors of each image that has features to `write`, from several threads."""
-    place = Names(names)
+    place = names if isinstance(names, Names) else Names(names)
 
     def fill(read: tuple[str, NDArray[np.float32], NDArray[np.float32]]) -> None:
         name, _, turned = read
         write(place.index(name), np.array([codebook.vlad(one) for one in turned], np.float16))
 
-    described = _read(features, [name for name in names if name in features.counts], _PER_VECTOR)
+    described = _read(features, _with_features(features, names), _PER_VECTOR)
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(cores()) as pool:  # products are small
         while some := list(islice(described, UNIT_SIZE)):  # not all at once: they would all be in memory
             list(pool.map(fill, some))
@@ -115,8 +115,8 @@ def vector_of(stored: Features, rotations: int, codebook: Codebook) -> NDArray[n
 
 def keypoint_subsets(folder: Path, features: FeatureSet, names: Sequence[str]) -> KeypointSubsets:
     """A few keypoints of every image, in nameless files of `folder`: pages count as memory while there is enough."""
-    rotations, place = features.rotations, Names(names)
-    every = [name for name in names if name in features.counts]
+    rotations, place = features.rotations, names if isinstance(names, Names) else Names(names)
+    every = _with_features(features, names)
     counts, width = np.zeros(len(names), np.int64), 0
     with tempfile.TemporaryFile(dir=folder) as descriptors, tempfile.TemporaryFile(dir=folder) as places:
         for name, keypoints, turned in _read(features, every, KEYPOINTS):
@@ -135,6 +135,12 @@ def keypoint_subsets(folder: Path, features: FeatureSet, names: Sequence[str]) -
         )
 
 
+def _with_features(features: FeatureSet, names: Sequence[str]) -> list[str] | None:
+    """Those that have features; None, for all that have any, where these are among the names."""
+    every = sum(name in features.counts for name in names) == len(features.counts)
+    return None if every else [name for name in names if name in features.counts]
+
+
 def _write(file: IO[bytes], row: int, values: NDArray[np.float16]) -> None:
     """Written, not mapped: a full disk is an error then, and not a signal."""
     file.seek(row * values.nbytes)
@@ -147,7 +153,7 @@ def _mapped(file: IO[bytes], shape: tuple[int, ...]) -> NDArray[np.float16]:
 
 
 def _read(
-    features: FeatureSet, names: Sequence[str], count: int
+    features: FeatureSet, names: Sequence[str] | None, count: int
 ) -> Iterator[tuple[str, NDArray[np.float32], NDArray[np.float32]]]:
     """Of each image, at most `count` keypoints: (n, 2) x, y in pixels, and (T, n, D) descriptors of each rotation."""
     for name, stored in iter_features(features, names):

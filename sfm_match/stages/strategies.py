@@ -26,6 +26,7 @@ from sfm_match.options.pairs import LOOP_DETECTION, STRATEGIES, PairsOptions, St
 from sfm_match.stages.base import Job
 from sfm_match.stages.image_summaries import VectorFile, image_vectors, keypoint_subsets
 from sfm_match.stages.state import FeatureSet
+from sfm_match.store.columns import Names
 from sfm_match.store.pairs import read_pairs
 
 # Least scores of pairs that are kept. Found with dedode-nano, of pairs of which 15 matches agree with the model of all:
@@ -47,9 +48,10 @@ class Sources:
         return len(self.names)
 
     @cached_property
-    def names(self) -> list[str]:
-        """Of the images, sorted."""
-        return list(self.job.collection.usable)
+    def names(self) -> Names:
+        """Of the images."""
+        usable = self.job.collection.usable
+        return usable.names if len(usable) == len(usable.names) else Names(usable)
 
     @cached_property
     def features(self) -> FeatureSet:

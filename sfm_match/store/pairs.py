@@ -28,7 +28,8 @@ def write_pairs_file(path: Path, names: Sequence[str], blocks: Iterable[Block]) 
     with replacing(path) as temporary:
         with temporary.open("w", encoding="utf-8", newline="\n") as file:
             for block in blocks:
-                file.writelines(f"{names[i]}\t{names[j]}\n" for i, j in block.tolist())
+                texts = {place: names[place] for place in np.unique(block).tolist()}  # names may be made when asked for
+                file.writelines(f"{texts[i]}\t{texts[j]}\n" for i, j in block.tolist())
                 count += len(block)
         if not count:
             raise NothingDone(f"no pair among {len(names)} images")
