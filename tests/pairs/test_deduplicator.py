@@ -28,6 +28,16 @@ def test_each_pair_is_given_when_it_first_comes(blocks: list[list[tuple[int, int
             before |= canonical
 
 
+def test_codes_of_a_hundred_thousand_images_fit() -> None:
+    """Where one part ends and the next begins, and at the end of all."""
+    count = 100_000
+    first = np.array([0, 42_948, 42_949, 42_950, 85_898, 85_899, count - 2])
+    second = np.full(len(first), count - 1)
+    deduplicate = PairDeduplicator(count)
+    assert deduplicate(second, first).tolist() == np.stack((first, second), axis=1).tolist()
+    assert len(deduplicate(first, second)) == 0
+
+
 def test_no_images_have_no_pairs() -> None:
     nothing = np.empty(0, np.int64)
     assert PairDeduplicator(0)(nothing, nothing).shape == (0, 2)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from sfm_match.colmap.cameras import plan_cameras
 from sfm_match.colmap.database import write_images
-from sfm_match.images.files import read_header
+from sfm_match.images.files import Header, read_header
 from sfm_match.options.stages import ImportOptions
 
 Prior = tuple[list[float], list[float], str]
@@ -56,6 +56,17 @@ def test_pose_priors_are_those_of_colmap(tmp_path: Path) -> None:
     ours, theirs = priors(tmp_path / "ours.db"), priors(tmp_path / "colmap.db")
     assert sorted(theirs) == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
     assert ours == theirs
+
+
+def test_keypoints_are_of_images(tmp_path: Path) -> None:
+    headers = {"a.jpg": Header(64, 48)}
+    with pytest.raises(KeyError, match=r"b\.jpg"):
+        write_images(
+            tmp_path / "a.db",
+            plan_cameras(headers, ImportOptions()),
+            [("b.jpg", np.zeros((1, 2), np.float32))],
+            headers,
+        )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a limit of file sizes stands in for a full disk")

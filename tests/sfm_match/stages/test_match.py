@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import sfm_match
@@ -21,6 +21,24 @@ from sfm_match.store.matches import read_block
 from sfm_match.store.pair_table import PairTable
 
 SMALL: dict[str, Any] = {"size": 256, "max_keypoints": 200}
+
+
+@given(count=st.integers(2, 200), chosen=st.integers(1, 300), seed=st.integers(0, 99))
+def test_blocks_go_by_rows_whatever_the_names(count: int, chosen: int, seed: int) -> None:
+    """Images that were added later are in later units, whatever their names."""
+    rng = np.random.default_rng(seed)
+    pairs = np.unique(np.sort(rng.integers(0, count, (chosen, 2)), axis=1), axis=0)
+    pairs = pairs[pairs[:, 0] < pairs[:, 1]]
+    assume(len(pairs) > 0)
+    block = (rng.permutation(count) // 16).astype(np.int32)
+    parts = list(module._parts(block, PairTable.of_pairs(pairs, count)))
+    keys = []
+    for (row, column), part in parts:
+        assert (np.sort(block[part], axis=1) == (row, column)).all()
+        keys += [(row // module.ROWS, column, row, i, j) for i, j in part.tolist()]
+    assert keys == sorted(keys)
+    assert len({key for key, _ in parts}) == len(parts)
+    assert sorted(key[3:] for key in keys) == [(i, j) for i, j in pairs.tolist()]
 
 
 @given(count=st.integers(2, 90), chosen=st.integers(1, 300), seed=st.integers(0, 99))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfm_match.store.columns import Column, Groups, Names, Texts, dense
+from sfm_match.store.columns import Column, Computed, Groups, Names, Texts, dense
 
 # any characters, also those that stand for bytes that are no text
 TEXT = st.text(st.characters(codec=None, categories=None), max_size=6)
@@ -24,6 +24,21 @@ def test_texts_are_a_list_of_strings(texts: list[str], start: int, stop: int) ->
     assert found == Texts(texts) != Texts([*texts, ""])
     with pytest.raises(IndexError):
         found[len(texts)]
+
+
+def test_what_is_computed_is_a_list() -> None:
+    asked: list[int] = []
+
+    def square(place: int) -> int:
+        asked.append(place)
+        return place**2
+
+    squares = Computed(5, square)
+    assert (len(squares), squares[-1], squares[1:3]) == (5, 16, [1, 4])
+    assert asked == [4, 1, 2]
+    assert list(squares) == [0, 1, 4, 9, 16]
+    with pytest.raises(IndexError):
+        squares[5]
 
 
 @given(NAMES, TEXT)

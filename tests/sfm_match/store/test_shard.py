@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from processes import no_more_files
 
+from sfm_match.store import shard
 from sfm_match.store.shard import (
     ShardError,
     check_bytes,
@@ -149,3 +150,13 @@ def test_fingerprint_knows_values_not_order() -> None:
     assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
     assert fingerprint({"a": 1}) != fingerprint({"a": 2})
     assert fingerprint([["ab"]]) != fingerprint([["a", "b"]])
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 10])
+def test_an_iterator_has_the_fingerprint_of_a_list(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard, "_AT_ONCE", 4)
+    entries = [(f'{number}, "ü".jpg', {"b": None, "a": number / 3}) for number in range(count)]
+    as_list = fingerprint([1, entries, {"z": [entries, "end"], "a": entries}])
+    assert as_list == fingerprint([1, iter(entries), {"z": [iter(entries), "end"], "a": iter(entries)}])
+    with pytest.raises(TypeError, match="int64"):
+        fingerprint([np.int64(1)])
