@@ -21,6 +21,16 @@ R = TypeVar("R")  # its receipt
 U_contra = TypeVar("U_contra", contravariant=True)
 R_co = TypeVar("R_co", covariant=True)
 
+
+class Numbered(Protocol):
+    """A receipt that knows which unit it is of."""
+
+    @property
+    def number(self) -> int: ...
+
+
+N = TypeVar("N", bound=Numbered)
+
 DEATHS = 2  # of a device's worker in a row, without a unit finished between, that end the job
 
 
@@ -113,6 +123,17 @@ def done_units(
         yield from coordinator.run()
     finally:
         remove_leftovers(folder, coordinator.ended)  # of workers that were lost
+
+
+def in_order(receipts: Iterator[N]) -> Iterator[N]:
+    """Receipts of numbered units, by their numbers from 0: workers end theirs as they can."""
+    waiting: dict[int, N] = {}
+    number = 0
+    for receipt in receipts:
+        waiting[receipt.number] = receipt
+        while number in waiting:
+            yield waiting.pop(number)
+            number += 1
 
 
 def threads_each(asked: int, workers: int = 1) -> int:

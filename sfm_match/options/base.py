@@ -18,6 +18,7 @@ from sfm_match.store.regular import read_regular
 T = TypeVar("T")
 AUTO = "auto"
 WHOLE_RUNS = ("run", "plan")  # commands that take the options of every stage
+ENGINE = "export engine"  # it needs shapes and networks, not photographs' content
 _ABOUT = "about"  # key of a field's metadata
 _LONGEST = 10_000  # characters of a value
 _LONGEST_NAME, _LONGEST_PATH = 255, 4096  # bytes, as file systems take them

@@ -49,6 +49,7 @@ class PairsKeywords(TypedDict, total=False):
     max_distance: float
     reference_model: str | Path | None
     prune: bool
+    ray: str | None
     quadratic_overlap: bool
     loop_detection_period: int
     loop_detection_num_images: int

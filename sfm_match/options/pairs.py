@@ -23,6 +23,7 @@ from sfm_match.options.base import (
     option,
     require,
 )
+from sfm_match.options.workers import ray_option
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class PairsOptions(Options):
         None, "poses, covisibility: folder of a COLMAP model of these images", check=folder_is_there
     )
     prune: bool = option(False, "keep only pairs whose coarse score, from their strongest keypoints, is high enough")
+    ray: str | None = ray_option()
     quadratic_overlap: bool = option(False, "sequential: also with those 2^k places later, k < overlap")
     loop_detection_period: int = option(10, "loop detection: for every so many images", check=COUNT)
     loop_detection_num_images: int = option(50, "loop detection: with this many most similar images", check=COUNT)

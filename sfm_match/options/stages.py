@@ -13,6 +13,7 @@ from sfm_match.errors import UsageError, quoted
 from sfm_match.options.base import AUTO as AUTO
 from sfm_match.options.base import (
     COUNT,
+    ENGINE,
     INT32,
     THREADS,
     WHOLE_RUNS,
@@ -28,7 +29,7 @@ from sfm_match.options.base import (
 from sfm_match.options.devices import DEVICES, EVERY_GPU
 from sfm_match.options.pairs import PairsOptions
 from sfm_match.options.quality import MEDIUM, QUALITIES, ByQuality
-from sfm_match.options.workers import check_device, check_devices, check_part, check_workers
+from sfm_match.options.workers import ONLY_JOBS, check_device, check_devices, check_part, check_workers, ray_option
 
 DUAL_SOFTMAX, LIGHTGLUE = "dual-softmax", "lightglue"
 PILLOW, NVIMGCODEC = "pillow", "nvimgcodec"
@@ -43,16 +44,10 @@ DEVICE_HELP = (
     "cuda:1 is the second GPU"
 )
 _SEVERAL = f"several devices at once, a process each: {EVERY_GPU} (every GPU), or a list, cuda:0,cuda:1"
-_ENGINE = "export engine"  # it needs shapes and networks, not photographs' content
 _PART = "i/n: do the i-th of n parts; each is a process of its own, on any machine that shares the folders"
-_RAY = (
-    "workers on a Ray cluster, one a GPU or a processor: its address, or without one the cluster that Ray knows of, or "
-    "one on this machine; the folders are shared"
-)
 _TWO_IMAGES = Refused(("infer",))
-_ONLY_JOBS = Refused(("infer", _ENGINE))
-_NO_ENGINE = Refused((_ENGINE,))
-_ONE_STAGE = Refused((*WHOLE_RUNS, "infer", _ENGINE))
+_NO_ENGINE = Refused((ENGINE,))
+_ONE_STAGE = Refused((*WHOLE_RUNS, "infer", ENGINE))
 
 
 def check_batch(value: str, where: str) -> None:
@@ -122,32 +117,30 @@ class ExtractOptions(Options):
         "folder of masks, NAME.png for image NAME (COLMAP's convention) or FOLDER.png for a folder of images, or one "
         "mask for all; black hides",
         check=something_is_there,
-        refused=_ONLY_JOBS,
+        refused=ONLY_JOBS,
     )
     fps: float | None = option(
         None,
         "of a video in --images: so many frames a second, the sharpest of each stretch",
         fingerprinted=False,
         default_is="2, and at least 100 of a short video",
-        refused=_ONLY_JOBS,
+        refused=ONLY_JOBS,
         check=Bounds(0, 1000, above=True),
     )
     frames: int | None = option(
         None,
         "of a video in --images: so many frames in all",
         fingerprinted=False,
-        refused=_ONLY_JOBS,
+        refused=ONLY_JOBS,
         check=Bounds(2, COUNT.most),
     )
     turns: bool = option(
         False, "describe images in four rotations, for pictures at any rotation, as from drones; four times slower"
     )
     batch: str = option(AUTO, "images per network call, or auto", fingerprinted=False, check=check_batch)
-    devices: str | None = option(None, _SEVERAL, fingerprinted=False, refused=_ONLY_JOBS, check=check_devices)
-    workers: int = option(
-        0, "decoding threads; 0: one per core", fingerprinted=False, refused=_ONLY_JOBS, check=THREADS
-    )
-    ray: str | None = option(None, _RAY, bare=AUTO, fingerprinted=False, refused=_ONLY_JOBS)
+    devices: str | None = option(None, _SEVERAL, fingerprinted=False, refused=ONLY_JOBS, check=check_devices)
+    workers: int = option(0, "decoding threads; 0: one per core", fingerprinted=False, refused=ONLY_JOBS, check=THREADS)
+    ray: str | None = ray_option()
     part: str | None = option(None, _PART, fingerprinted=False, refused=_ONE_STAGE, check=check_part)
     detection_threshold: float = option(
         0.0,
@@ -173,7 +166,7 @@ class ExtractOptions(Options):
         refused=_NO_ENGINE,
     )
     reduced_decode: bool = option(
-        True, "decode large JPEGs at 1/2, 1/4 or 1/8 where --size needs no more", refused=_ONLY_JOBS
+        True, "decode large JPEGs at 1/2, 1/4 or 1/8 where --size needs no more", refused=ONLY_JOBS
     )
     weights: str | None = option(None, "checkpoints of the network, FILE[,FILE]", fingerprinted=False)
     weights_dir: Path | None = option(
@@ -228,14 +221,14 @@ class MatchOptions(Options):
         "what matches two images: the dual softmax of their descriptors, or LightGlue, a network that was trained for "
         "the published DeDoDe",
         choices=(DUAL_SOFTMAX, LIGHTGLUE),
-        refused=Refused(("infer", _ENGINE)),
+        refused=Refused(("infer", ENGINE)),
     )
     matcher_weights: Path | None = option(
         None,
         "checkpoint of the LightGlue, for any descriptors",
         fingerprinted=False,
         default_is="the published one",
-        refused=Refused(("infer", _ENGINE)),
+        refused=Refused(("infer", ENGINE)),
     )
     weights_dir: Path | None = option(
         None, "folder of weights", fingerprinted=False, default_is="SFM_MATCH_WEIGHTS, or the cache"
@@ -248,8 +241,8 @@ class MatchOptions(Options):
         check=Bounds(0, 1, kind="a probability", above=True, below=True),
     )
     device: str = option(AUTO, DEVICE_HELP, fingerprinted=False, refused=_NO_ENGINE, check=check_device)
-    devices: str | None = option(None, _SEVERAL, fingerprinted=False, refused=_ONLY_JOBS, check=check_devices)
-    ray: str | None = option(None, _RAY, bare=AUTO, fingerprinted=False, refused=_ONLY_JOBS)
+    devices: str | None = option(None, _SEVERAL, fingerprinted=False, refused=ONLY_JOBS, check=check_devices)
+    ray: str | None = ray_option()
     part: str | None = option(None, _PART, fingerprinted=False, refused=_ONE_STAGE, check=check_part)
     match_workers: int = option(
         0,
@@ -311,7 +304,7 @@ class ImportOptions(Options):
         "auto: pairs whose matches and geometry are more than chance; all: every pair of 15 inliers, as COLMAP does",
         choices=(AUTO, "all"),
     )
-    ray: str | None = option(None, _RAY, bare=AUTO, fingerprinted=False, refused=_ONLY_JOBS)
+    ray: str | None = ray_option()
 
     @property
     def intrinsics(self) -> tuple[float, ...] | None:

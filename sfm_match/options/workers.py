@@ -3,14 +3,15 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from sfm_match.errors import UsageError, quoted
-from sfm_match.options.base import require
+from sfm_match.options.base import AUTO, ENGINE, Refused, option, require
 from sfm_match.options.devices import EVERY_GPU, split_device
 
 T = TypeVar("T")
 MOST = 100_000
+ONLY_JOBS = Refused(("infer", ENGINE))
 
 
 @dataclass(frozen=True)
@@ -60,3 +61,12 @@ def check_workers(devices: str | None, ray: str | None, part: str | None) -> Non
     """Raises UsageError where the work would be divided in two ways."""
     require(ray is None or devices is None, "--ray and --devices: give one of them")
     require(ray is None or part is None, "--ray and --part: give one of them")
+
+
+def ray_option() -> Any:
+    """`--ray` of a stage that workers of a cluster can do."""
+    about = (
+        "workers on a Ray cluster, one a GPU or a processor: its address, or without one the cluster that Ray knows "
+        "of, or one on this machine; the folders are shared"
+    )
+    return option(None, about, bare=AUTO, fingerprinted=False, refused=ONLY_JOBS)

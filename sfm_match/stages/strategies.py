@@ -23,8 +23,9 @@ from sfm_match.colmap.queries import read_record, verified_pairs
 from sfm_match.errors import NothingDone
 from sfm_match.job.cores import cores
 from sfm_match.options.pairs import LOOP_DETECTION, STRATEGIES, PairsOptions, Strategy
-from sfm_match.stages.base import Job
+from sfm_match.stages.base import Job, ray_pool
 from sfm_match.stages.image_summaries import VectorFile, image_vectors, keypoint_subsets
+from sfm_match.stages.prune_units import scored_by_workers
 from sfm_match.stages.state import FeatureSet
 from sfm_match.store.columns import Names
 from sfm_match.store.pairs import read_pairs
@@ -221,15 +222,18 @@ def all_pairs(sources: Sources, tally: Tally) -> Iterator[Block]:
 
 
 def _pruned(blocks: Iterator[Block], sources: Sources, tally: Tally) -> Iterator[Block]:
-    options, count, workers = sources.options, sources.count, cores()
-    features = sources.features
-    subsets = keypoint_subsets(sources.job.workspace.folder, features, sources.names)
+    options, count, features = sources.options, sources.count, sources.features
+    folder, pool = sources.job.workspace.folder, ray_pool(options.ray, None)
+    if pool is None:
+        candidates = scored(blocks, keypoint_subsets(folder, features, sources.names), cores())
+    else:
+        candidates = scored_by_workers(blocks, features, sources.names, folder, pool)
     every = "exhaustive" in options.parts()  # alone takes long
     job = sources.job if every else dataclasses.replace(sources.job, quiet=True)
     progress = job.progress("pairs", count * (count - 1) // 2, "candidates")
 
     def counted() -> Iterator[Scored]:
-        for block, scores in scored(blocks, subsets, workers):
+        for block, scores in candidates:
             tally.candidates += len(block)
             progress.advance(len(block))
             yield block, scores

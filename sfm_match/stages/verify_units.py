@@ -20,7 +20,7 @@ from sfm_match.colmap.verification import (
     write_verdicts,
     writing_verdicts,
 )
-from sfm_match.job.executor import done_units
+from sfm_match.job.executor import done_units, in_order
 from sfm_match.job.progress import Advance, Clock
 from sfm_match.stages.listed_matches import listed_blocks, named_matches
 from sfm_match.stages.state import FeatureSet, MatchSet, iter_features
@@ -101,15 +101,5 @@ def verify_by_workers(
                 units.append(VerifyUnit(len(units), path, head, left))
         work = partial(verify_units, context)
         receipts = done_units(pool.devices, work, units, database.parent, lambda *_: None, Clock(), pool)
-        write_verdicts(connection, _in_order(receipts), advance)
-
-
-def _in_order(receipts: Iterator[VerifyReceipt]) -> Iterator[Judged]:
-    """Of the units: rows that come in another order make other pages of the file."""
-    waiting: dict[int, list[Judged]] = {}
-    number = 0
-    for receipt in receipts:
-        waiting[receipt.number] = receipt.judged
-        while number in waiting:
-            yield from waiting.pop(number)
-            number += 1
+        # rows that come in another order make other pages of the file
+        write_verdicts(connection, (one for receipt in in_order(receipts) for one in receipt.judged), advance)

@@ -36,7 +36,7 @@ collection.UNIT_SIZE = match_blocks.BLOCK = keypoints.UNIT = 2
 images, work, address = sys.argv[1:]
 ray = {} if address == "none" else {"ray": address}
 sfm_match.extract(images, work, size=384, max_keypoints=400, **ray)
-sfm_match.pairs(work)
+sfm_match.pairs(work, strategy="exhaustive", prune=True, prune_threshold=0.01, **ray)
 print(sfm_match.match(work, **ray).detail)
 sfm_match.import_(work, **ray)
 """
@@ -55,8 +55,9 @@ cluster.shutdown()
 
 
 def files(workspace: Path) -> dict[str, bytes]:
-    """The content of every file of features and matches, and of the database."""
-    paths = [*workspace.glob("features/*.h5"), *workspace.glob("matches/*.h5"), *workspace.glob("database.db")]
+    """The content of every file of features and matches, of the list of pairs and of the database."""
+    kinds = ("features/*.h5", "pairs.txt", "matches/*.h5", "database.db")
+    paths = [path for kind in kinds for path in workspace.glob(kind)]
     return {str(path.relative_to(workspace)): path.read_bytes() for path in paths}
 
 

@@ -39,7 +39,7 @@ from sfm_match.stages.strategies import Sources
 TOO_MANY = 100_000_000  # pairs; beyond, nobody means it
 _BYTES_PER_MATCH = 4  # in the files, rounded up
 _BYTES_PER_RELATION = 120  # of the adjustment of keypoints, when tracks come to agree
-_BYTES_PER_PAIR = 64  # of the lists of pairs that matching and import hold
+_BYTES_PER_PAIR = 32  # of the lists of pairs that matching and import hold while they read them
 _SHOWN = 3  # images that will fail, by name
 MACHINES = (2, 4, 8, 16)  # for which times are told
 _DIVIDED = ("extract", "match")  # by --part and --ray
