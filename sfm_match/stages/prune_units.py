@@ -1,5 +1,7 @@
-"""Coarse scores of pairs by workers of a cluster: a unit is some blocks of candidates, a few keypoints of whose images
-its worker reads. Scores come back, in the order of the candidates."""
+"""Coarse scores of pairs by workers of a cluster: a unit is some blocks of candidates.
+
+Its worker reads a few keypoints of their images; scores come back, in the order of the candidates.
+"""
 
 import dataclasses
 import tempfile
