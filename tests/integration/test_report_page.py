@@ -13,6 +13,7 @@ import sfm_match
 from sfm_match.errors import NothingDone
 from sfm_match.reporting.collect import content
 from sfm_match.reporting.page import page as page_of
+from sfm_match.store.columns import Names
 
 PROGRAM = find_browser()
 needs_browser = pytest.mark.skipif(PROGRAM is None, reason="no Chromium is installed")
@@ -101,7 +102,7 @@ def test_hostile_names_are_shown_as_they_are(page: Page, tmp_path: Path) -> None
         "a\n'\"&amp;.jpg",
     ]
     facts = large_facts(3)
-    facts.names[:] = names
+    facts.names = Names(names)
     path = tmp_path / "report.html"
     path.write_text(page_of(content(facts, "now"), "0"), encoding="utf-8")
     page.open(path)
@@ -116,7 +117,7 @@ def test_an_image_of_another_model_before_the_model_is_in_sight(page: Page, tmp_
     """On a telephone, the model is below: nothing is drawn of it until it is in sight."""
     data, path = content(large_facts(6), "now"), tmp_path / "report.html"
     data["models"].append({**data["models"][0], "images": [3]})
-    data["images"]["model"][3] = 1
+    data["images"]["model"] = [0, 0, 0, 1, 0, 0]
     path.write_text(page_of(data, "0"), encoding="utf-8")
     page.open(path, width=390, height=500)
     page.evaluate("select(2)")
