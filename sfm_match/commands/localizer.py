@@ -35,6 +35,7 @@ from sfm_match.stages.image_summaries import learned_codebook, vector_of, vector
 from sfm_match.stages.match import match_inputs, match_settings
 from sfm_match.stages.match_blocks import BLOCK
 from sfm_match.stages.state import FeatureSet
+from sfm_match.store.columns import Names
 from sfm_match.store.features import Features
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ class Localizer:
     def _summaries(self) -> tuple[Codebook, NDArray[np.float16]]:
         """Words, and (N + 1, T, V) vectors of the model's images; the last row is for a query."""
         codebook = learned_codebook(self._features, self._points.names)
-        vectors = vectors_of(self._features, self._points.names, codebook)
+        vectors = vectors_of(self._features, Names(self._points.names), codebook)
         return codebook, np.concatenate((vectors, np.zeros_like(vectors[:1])))
 
     def _matched(self, query: Query, features: Features, candidates: list[str]) -> _Matched:

@@ -61,8 +61,8 @@ class VectorFile:
         return found
 
 
-def image_vectors(folder: Path, features: FeatureSet, names: Sequence[str]) -> VectorFile:
-    """(N, T, V) VLAD vectors of unit length, one a rotation, of names in order; zeros for an image without features.
+def image_vectors(folder: Path, features: FeatureSet, names: Names) -> VectorFile:
+    """(N, T, V) VLAD vectors of unit length, one a rotation; zeros for an image without features.
 
     They lie in a nameless file of `folder`.
     """
@@ -81,7 +81,7 @@ def learned_codebook(features: FeatureSet, names: Sequence[str]) -> Codebook:
     return Codebook.learned(sample_of((one for *_, turned in described for one in turned), _SAMPLED_EACH))
 
 
-def vectors_of(features: FeatureSet, names: Sequence[str], codebook: Codebook) -> NDArray[np.float16]:
+def vectors_of(features: FeatureSet, names: Names, codebook: Codebook) -> NDArray[np.float16]:
     """As `image_vectors`, in memory and with words that are there."""
     vectors = np.zeros((len(names), features.rotations, codebook.dimension), np.float16)
     _describe(features, names, codebook, vectors.__setitem__)
@@ -90,16 +90,15 @@ def vectors_of(features: FeatureSet, names: Sequence[str], codebook: Codebook) -
 
 def _describe(
     features: FeatureSet,
-    names: Sequence[str],
+    names: Names,
     codebook: Codebook,
     write: Callable[[int, NDArray[np.float16]], None],
 ) -> None:
     """Gives the place and the (T, V) vectors of each image that has features to `write`, from several threads."""
-    place = names if isinstance(names, Names) else Names(names)
 
     def fill(read: tuple[str, NDArray[np.float32], NDArray[np.float32]]) -> None:
         name, _, turned = read
-        write(place.index(name), np.array([codebook.vlad(one) for one in turned], np.float16))
+        write(names.index(name), np.array([codebook.vlad(one) for one in turned], np.float16))
 
     described = _read(features, _with_features(features, names), _PER_VECTOR)
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(cores()) as pool:  # products are small
@@ -113,21 +112,21 @@ def vector_of(stored: Features, rotations: int, codebook: Codebook) -> NDArray[n
     return np.array([codebook.vlad(one) for one in turned], np.float16)
 
 
-def keypoint_subsets(folder: Path, features: FeatureSet, names: Sequence[str]) -> KeypointSubsets:
+def keypoint_subsets(folder: Path, features: FeatureSet, names: Names) -> KeypointSubsets:
     """A few keypoints of every image, in nameless files of `folder`: pages count as memory while there is enough."""
-    rotations, place = features.rotations, names if isinstance(names, Names) else Names(names)
+    rotations = features.rotations
     every = _with_features(features, names)
     counts, width = np.zeros(len(names), np.int64), 0
     with tempfile.TemporaryFile(dir=folder) as descriptors, tempfile.TemporaryFile(dir=folder) as places:
         for name, keypoints, turned in _read(features, every, KEYPOINTS):
-            count, width = turned.shape[1:]
+            place, (count, width) = names.index(name), turned.shape[1:]
             one = np.zeros((rotations, KEYPOINTS, width), np.float16)
             one[:, :count] = turned
-            _write(descriptors, place.index(name), one)
+            _write(descriptors, place, one)
             where = np.zeros((KEYPOINTS, 2), np.float16)
             where[:count] = relative(keypoints)
-            _write(places, place.index(name), where)
-            counts[place.index(name)] = count
+            _write(places, place, where)
+            counts[place] = count
         return KeypointSubsets(
             _mapped(descriptors, (len(names), rotations, KEYPOINTS, width)),
             _mapped(places, (len(names), KEYPOINTS, 2)),
