@@ -8,10 +8,11 @@ network calls of up to 16 images, 442 where units go by name, 272 at the least.
 """
 
 from array import array
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -81,7 +82,7 @@ class Collection:
     ) -> None:
         self.source = source
         self.masks = masks
-        self._table = records if isinstance(records, ImageTable) else ImageTable(records)
+        self._table = records if isinstance(records, ImageTable) else ImageTable(sorted(records, key=_by_name))
         self._absent = absent  # once here, not found now: a disk may come back
         self._next_unit = next_unit
         self._on_disk = on_disk  # what images.json holds
@@ -167,19 +168,15 @@ class Collection:
         """
         path = workspace.collection
         try:
-            stored, digest = read_entries(path, _Stored, _CURE, SCHEMA)
+            stored, digest = read_entries(path, _Stored, _CURE, SCHEMA, _gathered)
         except OtherSchema as error:
             raise RecordError(f"{error}; {ANEW}") from error
         except FileNotFoundError:
             raise NothingDone(
                 f"{workspace.folder}: no images yet; run `sfm-match extract --images DIR` first"
             ) from None
-        wrong = _wrong(stored)
-        if wrong:
-            raise DamagedRecord(f"{path}: damaged ({wrong})", _CURE)
         folder, masks = Path(stored.folder), Path(stored.masks) if stored.masks else None
         source = Source(Path(stored.source or stored.folder), folder, tuple(stored.videos))
-        stored = replace(stored, images=ImageTable(stored.images))
         on_disk = _OnDisk(stored, digest) if digest is not None else None
         return cls(source, masks, stored.images, stored.absent, stored.next_unit, on_disk)
 
@@ -262,25 +259,38 @@ def _shape(header: Header) -> tuple[float, int]:
     return width / height, max(width, height)
 
 
-def _wrong(stored: "_Stored") -> str | None:
-    """What cannot be in a record whose types are right."""
-    if len({record.name for record in stored.images}) != len(stored.images):
-        return "an image is there twice"
+def _by_name(record: ImageRecord) -> str:
+    return record.name
+
+
+def _gathered(stored: _Stored, key: str, entries: Iterable[Any]) -> Sequence[Any]:
+    """What a list of images.json is in memory. Of many images, never all are there as objects.
+
+    Raises:
+        ValueError: what cannot be in a record whose types are right.
+    """
+    if key == "videos":
+        return list(entries)
     if not 0 <= stored.next_unit <= _MOST_UNITS:
-        return f"{quoted(stored.next_unit)} units"
-    for record in (*stored.images, *stored.absent):
-        parts, header, unit = record.name.split("/"), record.header, record.unit
-        if not parts[0] or ".." in parts:  # a path from the root, or one that leaves the folder
-            return f"{record.name[:80]!r} is no name of an image"
-        if (header is None) != (unit is None) or (header is None) == (record.error is None):
-            return f"{record.name} has a header and an error, or neither"
-        if unit is not None and not 0 <= unit < stored.next_unit:
-            return f"{record.name} is in unit {unit} of {stored.next_unit}"
-        if header is not None and not (0 < header.width <= LARGEST and 0 < header.height <= LARGEST):
-            return f"{record.name} has {header.width} x {header.height} pixels"
-        if header is not None and not 1 <= header.orientation <= 8:
-            return f"{record.name} has orientation {header.orientation}"
-    return None
+        raise ValueError(f"{quoted(stored.next_unit)} units")
+    checked = (_checked(record, stored.next_unit) for record in entries)
+    return ImageTable(checked) if key == "images" else list(checked)
+
+
+def _checked(record: ImageRecord, units: int) -> ImageRecord:
+    name, header, unit = record.name, record.header, record.unit
+    parts = name.split("/")
+    if not parts[0] or ".." in parts:  # a path from the root, or one that leaves the folder
+        raise ValueError(f"{name[:80]!r} is no name of an image")
+    if (header is None) != (unit is None) or (header is None) == (record.error is None):
+        raise ValueError(f"{name} has a header and an error, or neither")
+    if unit is not None and not 0 <= unit < units:
+        raise ValueError(f"{name} is in unit {unit} of {units}")
+    if header is not None and not (0 < header.width <= LARGEST and 0 < header.height <= LARGEST):
+        raise ValueError(f"{name} has {header.width} x {header.height} pixels")
+    if header is not None and not 1 <= header.orientation <= 8:
+        raise ValueError(f"{name} has orientation {header.orientation}")
+    return record
 
 
 def refresh_collection(

@@ -26,20 +26,31 @@ class ImageRecord:
 class Headers(Made[Header]):
     """Headers by their places. A place without one has no pixels."""
 
-    def __init__(self, headers: Iterable[Header | None]) -> None:
-        given = [header or _NO_HEADER for header in headers]
-        self.widths = array("i", [header.width for header in given])
-        self._heights = array("i", [header.height for header in given])
-        self._orientations = array("b", [header.orientation for header in given])
-        self._focals = array("d", [math.nan if header.focal is None else header.focal for header in given])
-        cameras = {name: code for code, name in enumerate(dict.fromkeys(header.camera for header in given))}
-        self._cameras = list(cameras)  # few cameras take many pictures
-        self._codes = array("i", [cameras[header.camera] for header in given])
-        # three each, nan: no altitude, or no location; empty where no image has one
-        places = (header.location or _NOWHERE for header in given)
-        located = any(header.location is not None for header in given)
-        self._places = array("d", [math.nan if one is None else one for of in places for one in of] if located else [])
-        self._dropped = {place: header.dropped for place, header in enumerate(given) if header.dropped}
+    def __init__(self) -> None:
+        self.widths, self._heights, self._orientations = array("i"), array("i"), array("b")
+        self._focals = array("d")
+        self._cameras, self._codes = list[str](), array("i")  # few cameras take many pictures
+        self._code_of: dict[str, int] = {}
+        self._places = array("d")  # three each, nan: no altitude, or no location; empty where no image has one
+        self._dropped: dict[int, str] = {}
+
+    def append(self, header: Header | None) -> None:
+        """As of a list."""
+        place, header = len(self), header or _NO_HEADER
+        self.widths.append(header.width)
+        self._heights.append(header.height)
+        self._orientations.append(header.orientation)
+        self._focals.append(math.nan if header.focal is None else header.focal)
+        if header.camera not in self._code_of:
+            self._code_of[header.camera] = len(self._cameras)
+            self._cameras.append(header.camera)
+        self._codes.append(self._code_of[header.camera])
+        if header.location is not None and not self._places:
+            self._places.extend(_NOWHERE * place)
+        if header.location is not None or self._places:
+            self._places.extend(math.nan if one is None else one for one in header.location or _NOWHERE)
+        if header.dropped:
+            self._dropped[place] = header.dropped
 
     def __len__(self) -> int:
         return len(self.widths)
@@ -64,19 +75,23 @@ class ImageTable(Made[ImageRecord]):
     """Records in the order of their names.
 
     Args:
-        records: in any order.
+        records: in this order; one after another is taken.
 
     Raises:
-        ValueError: two of one name.
+        ValueError: they are not in order, or two have one name.
     """
 
     def __init__(self, records: Iterable[ImageRecord]) -> None:
-        ordered = sorted(records, key=lambda record: record.name)
-        self.names = Names(record.name for record in ordered)
-        self.signatures = Texts(record.signature for record in ordered)
-        self.units = array("q", (_NONE if record.unit is None else record.unit for record in ordered))
-        self.headers = Headers(record.header for record in ordered)
-        self.errors = {place: record.error for place, record in enumerate(ordered) if record.error is not None}
+        self.names, self.signatures = Names(), Texts()
+        self.units, self.headers = array("q"), Headers()
+        self.errors: dict[int, str] = {}
+        for place, record in enumerate(records):
+            self.names.append(record.name)
+            self.signatures.append(record.signature)
+            self.units.append(_NONE if record.unit is None else record.unit)
+            self.headers.append(record.header)
+            if record.error is not None:
+                self.errors[place] = record.error
 
     def __len__(self) -> int:
         return len(self.names)

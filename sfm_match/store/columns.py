@@ -4,7 +4,6 @@ A hundred thousand names are some megabytes this way; as keys of dictionaries, w
 times that. Reading makes the objects that it gives; but for the latest they are not kept.
 """
 
-import io
 from abc import abstractmethod
 from array import array
 from bisect import bisect_right
@@ -57,14 +56,17 @@ class Computed(Made[V_co]):
 
 
 class Texts(Made[str]):
-    """Strings that do not change, in one buffer."""
+    """Strings in one buffer: a list that others are appended to, but whose own do not change."""
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
-        held, self._ends = io.BytesIO(), array("Q", (0,))
+        self._held, self._ends = bytearray(), array("Q", (0,))
         for text in texts:
-            held.write(text.encode(*_UTF8))
-            self._ends.append(held.tell())
-        self._held = held.getvalue()
+            self.append(text)
+
+    def append(self, text: str) -> None:
+        """As of a list."""
+        self._held += text.encode(*_UTF8)
+        self._ends.append(len(self._held))
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -85,7 +87,7 @@ class Texts(Made[str]):
             return map(held.decode("ascii").__getitem__, parts)
         return (held[part].decode(*_UTF8) for part in parts)
 
-    def _bytes(self, place: int) -> bytes:
+    def _bytes(self, place: int) -> bytearray:
         return self._held[self._ends[place] : self._ends[place + 1]]
 
 
@@ -97,8 +99,22 @@ class Names(Texts):
     """
 
     def __init__(self, names: Iterable[str] = ()) -> None:
-        super().__init__(_ascending(names))
-        self._marks = [self._bytes(place) for place in range(0, len(self), _APART)]
+        self._marks: list[bytes] = []
+        self._latest: str | None = None
+        super().__init__(names)
+
+    def append(self, text: str) -> None:
+        """A name that comes after all that are here.
+
+        Raises:
+            ValueError: it does not.
+        """
+        if self._latest is not None and text <= self._latest:
+            raise ValueError(f"{text!r} is out of order after {self._latest!r}, or there twice")
+        if len(self) % _APART == 0:
+            self._marks.append(text.encode(*_UTF8))
+        super().append(text)
+        self._latest = text
 
     def find(self, name: object) -> int | None:
         """Its place; None where it is not among them."""
@@ -124,15 +140,6 @@ class Names(Texts):
 
     def __contains__(self, name: object) -> bool:
         return self.find(name) is not None
-
-
-def _ascending(names: Iterable[str]) -> Iterator[str]:
-    before: str | None = None
-    for name in names:
-        if before is not None and name <= before:
-            raise ValueError(f"{name!r} is out of order after {before!r}, or there twice")
-        yield name
-        before = name
 
 
 class Column(Mapping[str, V_co]):

@@ -5,16 +5,19 @@ checksum of themselves.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import io
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, get_type_hints
 
 import msgspec
 
 from sfm_match.errors import SfmMatchError
-from sfm_match.store.regular import of_the_process, read_regular
+from sfm_match.store.regular import of_the_process, open_regular, read_regular
 from sfm_match.store.shard import fingerprint, replacing
 
 if TYPE_CHECKING:
@@ -26,7 +29,11 @@ LARGEST = 1 << 30  # bytes; of a million images, `images.json` has some 400 MB
 CHECKSUM = "checksum"  # key of a record that carries one
 # a workspace may be moved, and people bring these up to date; a wrong one is known by what is not there
 _MAY_CHANGE = ("folder", "source", "masks")
-_AT_ONCE = 4096  # entries that are encoded together: not all of them are in memory twice
+_AT_ONCE = 4096  # entries that are in memory as JSON, or as objects; each so many have a line of the file
+_DIGITS = 16  # of a digest
+_BUFFER = 1 << 18  # bytes
+# lines around the entries of a list; JSON as others write it has none that are like them
+_OPENING, _CLOSING = re.compile(rb',"(\w+)":\[\n'), b"]\n"
 
 
 class DamagedRecord(SfmMatchError):
@@ -94,7 +101,7 @@ def _damage(path: Path, cure: str) -> Iterator[None]:
         if of_the_process(error):
             raise
         raise DamagedRecord(f"{path}: {error.strerror}", cure) from error
-    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+    except (msgspec.DecodeError, RecursionError, ValueError) as error:
         raise DamagedRecord(f"{path}: damaged ({' '.join(str(error).split())})", cure) from error
 
 
@@ -106,44 +113,95 @@ class _Head:
     checksum: Any = None
 
 
-def read_entries(path: Path, kind: "type[D]", cure: str, schema: int) -> "tuple[D, str | None]":
-    """As `read_json`, of a record with very many entries: they are made at once as what they are.
+def read_entries(
+    path: Path, kind: "type[D]", cure: str, schema: int, gathered: "Callable[[D, str, Iterator[Any]], Sequence[Any]]"
+) -> "tuple[D, str | None]":
+    """As `read_json`, of a record with very many entries: a piece of them at a time is in memory as it is in the file.
+
+    Args:
+        path: of the file.
+        kind: what it has to hold, a dataclass.
+        cure: what to do about a damaged one, as the end of its line.
+        schema: that the record has to be of.
+        gathered: makes of the content (its lists empty where `write_entries` wrote the file), the key of a list and its
+            entries what the list is in the content; it takes all entries, and raises ValueError of what cannot be.
 
     Returns:
-        The content, a dataclass, and its `entries_digest`; None where the file carries another checksum, as those of
-        before did, or none.
+        The content and its `entries_digest`; None where the file carries another checksum, as those of before did, or
+        none.
     """
-    with _damage(path, cure):
-        text = read_regular(path, LARGEST)
+    with _damage(path, cure), io.BufferedReader(open_regular(path, LARGEST), _BUFFER) as file:
+        text, lists = _outline(file)
         head = msgspec.json.decode(text, type=_Head)
         if head.schema != schema:
             raise OtherSchema(path, head.schema, schema)
         content = msgspec.json.decode(text, type=kind)
-        del text  # what the digest is made of is as large
+        del text  # of a file that was written in another way, all that is in it
+        types, digest, found = get_type_hints(kind), hashlib.sha256(), {}
+        for field, value in _entries(content):
+            if field not in _MAY_CHANGE:
+                digest.update(field.encode())
+            if _many(value):
+                pieces = _listed(file, lists[field], types[field]) if field in lists else iter(value)
+                found[field] = gathered(content, field, _digested(pieces, digest))
+            elif field not in _MAY_CHANGE:
+                digest.update(msgspec.json.encode(value))
+        content = replace(content, **found)
         if head.checksum is None:
             return content, None
-        digest = entries_digest(content)
-        if head.checksum == digest:
-            return content, digest
-        if head.checksum != _checksum(msgspec.json.decode(read_regular(path, LARGEST))):
+        if head.checksum == digest.hexdigest()[:_DIGITS]:
+            return content, head.checksum
+        file.seek(0)
+        if head.checksum != _checksum(msgspec.json.decode(file.read())):
             raise DamagedRecord(f"{path}: damaged (it is not as it was written)", cure)
         return content, None
+
+
+def _outline(file: BinaryIO) -> tuple[bytes, dict[str, int]]:
+    """The text of a record without the entries that have lines of their own, and where in the file those begin."""
+    text, lists = bytearray(), dict[str, int]()
+    while line := file.readline():
+        text += line
+        if opening := _OPENING.fullmatch(line):
+            lists[opening[1].decode()] = file.tell()
+            while (line := file.readline()) not in (_CLOSING, b""):
+                pass
+            text += line
+    return bytes(text), lists
+
+
+def _listed(file: BinaryIO, start: int, kind: Any) -> Iterator[Any]:
+    """The entries of a list, a line of them at a time."""
+    decoder = msgspec.json.Decoder(kind)
+    file.seek(start)
+    while (line := file.readline()) not in (_CLOSING, b""):
+        yield from decoder.decode(b"[" + line.removeprefix(b",") + b"]")
+
+
+def _digested(entries: Iterator[Any], digest: "hashlib._Hash") -> Iterator[Any]:
+    """The entries, which go into the digest of a record on their way."""
+    some = list(islice(entries, _AT_ONCE))
+    digest.update(msgspec.json.encode(some))  # of none, too
+    while some:
+        yield from some
+        if some := list(islice(entries, _AT_ONCE)):
+            digest.update(msgspec.json.encode(some))
 
 
 def write_entries(path: Path, content: "DataclassInstance", schema: int) -> str:
     """Writes a record that `read_entries` reads. Returns its digest."""
     digest = entries_digest(content)
     with replacing(path) as temporary, temporary.open("wb") as file:
-        file.write(b'{"schema":%d' % schema)
+        file.write(b'{"schema":%d\n' % schema)
         for field, value in _entries(content):
-            file.write(b',"%s":' % field.encode())
             if not _many(value):
-                file.write(msgspec.json.encode(value))
+                file.write(b',"%s":%s\n' % (field.encode(), msgspec.json.encode(value)))
                 continue
+            file.write(b',"%s":[\n' % field.encode())
             for number, some in enumerate(_encoded(value)):
-                file.write((b"," if number else b"[") + some[1:-1])
-            file.write(b"]")
-        file.write(b',"%s":"%s"}' % (CHECKSUM.encode(), digest.encode()))
+                file.write(b"%s%s\n" % (b"," if number else b"", some[1:-1]))
+            file.write(_CLOSING)
+        file.write(b',"%s":"%s"}\n' % (CHECKSUM.encode(), digest.encode()))
     return digest
 
 
@@ -155,7 +213,7 @@ def entries_digest(content: "DataclassInstance") -> str:
             digest.update(field.encode())
             for some in _encoded(value):
                 digest.update(some)
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()[:_DIGITS]
 
 
 def _entries(content: "DataclassInstance") -> list[tuple[str, Any]]:

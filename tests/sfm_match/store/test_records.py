@@ -137,7 +137,7 @@ def test_a_flipped_bit_is_harmless_or_noticed(
         (lambda stored: stored.update(next_unit=2**70), f"{2**70} units"),
         (lambda stored: stored["images"][1].update(name="../../x.jpg"), "is no name of an image"),
         (lambda stored: stored["images"][1].update(name="/x.jpg"), "is no name of an image"),
-        (lambda stored: stored["images"][1].update(name="b.jpg"), "an image is there twice"),
+        (lambda stored: stored["images"][1].update(name="b.jpg"), "out of order after 'b.jpg', or there twice"),
         (lambda stored: stored["images"][1].pop("header"), "missing required field `header`"),
         (lambda stored: stored.update(images=5), "Expected `array`"),
     ],
