@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath
 import cv2
 
 from sfm_match.errors import NothingDone, UsageError, quoted
-from sfm_match.images.files import Header, ImageError, decode, read_headers, scan
+from sfm_match.images.files import Header, ImageError, decode, scan
+from sfm_match.images.headers import read_headers
 from sfm_match.images.panoramas import FACES, Cube, Lookup, cut, is_panorama
 from sfm_match.job.cores import cores
 from sfm_match.job.progress import OnProgress, Progress

@@ -8,7 +8,8 @@ from pathlib import Path
 from sfm_match.errors import UsageError
 from sfm_match.features.dedode import DeDoDeExtractor, chosen_model
 from sfm_match.features.tiles import buckets_of, geometry_of
-from sfm_match.images.files import Header, read_headers, scan
+from sfm_match.images.files import Header, scan
+from sfm_match.images.headers import read_headers
 from sfm_match.options.stages import ExtractOptions
 from sfm_match.runtime.planning import OWN_PROFILE, Range
 

@@ -8,7 +8,8 @@ from typing import Any, Unpack
 
 from sfm_match.commands.localizer import Answer, Localizer, Query
 from sfm_match.errors import UsageError
-from sfm_match.images.files import ImageError, ScannedFile, read_headers, scan
+from sfm_match.images.files import ImageError, ScannedFile, scan
+from sfm_match.images.headers import read_headers
 from sfm_match.job.outputs import check_output
 from sfm_match.job.progress import OnProgress, Progress
 from sfm_match.options.arguments import checked

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from sfm_match.errors import NothingDone, UsageError, quoted
-from sfm_match.images.files import SUFFIXES, Header, ImageError, ScannedFile, read_headers, scan
+from sfm_match.images.files import SUFFIXES, Header, ImageError, ScannedFile, scan
+from sfm_match.images.headers import read_headers
 from sfm_match.images.image_table import ImageRecord, ImageTable
 from sfm_match.images.sources import Source, find_source, preview, take_frames
 from sfm_match.images.videos import SUFFIXES as VIDEO_SUFFIXES

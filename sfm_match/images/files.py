@@ -6,7 +6,6 @@ import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -18,7 +17,6 @@ from numpy.typing import NDArray
 from sfm_match.errors import NothingDone, UsageError, quoted
 from sfm_match.images.coordinates import ImageGeometry, plan_geometry, undo_orientation, upright_size
 from sfm_match.images.exif import details_of, focal_from_exif, gps_of, location_from_exif
-from sfm_match.job.cores import cores
 from sfm_match.job.log import LOGGER
 from sfm_match.store.regular import of_the_process
 
@@ -31,7 +29,6 @@ MIN_SIDE = 32  # pixels; below, there is nothing to detect
 MAX_PIXELS = 1 << 30  # of an image or a mask
 _LONGEST_NAME = 200  # characters of a camera's make or model
 _STRIPE = 1 << 24  # pixels that are copied at once
-_AT_ONCE = 1 << 10  # headers that are read together
 
 StrPath = str | Path
 Image = NDArray[np.uint8]
@@ -191,22 +188,6 @@ def find_mask(masks: Path | None, name: str) -> Path | None:
     path = PurePosixPath(name)
     candidates = [f"{name}.png", str(path.with_suffix(".png")), *(f"{folder}.png" for folder in path.parents[:-1])]
     return next((mask for one in candidates if (mask := masks / one).is_file()), None)
-
-
-def read_headers(folder: Path, names: list[str]) -> Iterator[Header | ImageError]:
-    """The headers of many files, in threads. Those that are equal are one object: there may be 100,000."""
-
-    def read(name: str) -> Header | ImageError:
-        try:
-            return read_header(folder / name)
-        except ImageError as error:
-            return error
-
-    known: dict[Header, Header] = {}
-    with ThreadPoolExecutor(min(16, 4 * cores())) as pool:
-        for start in range(0, len(names), _AT_ONCE):  # what waits for a thread takes a kilobyte
-            for found in pool.map(read, names[start : start + _AT_ONCE]):
-                yield known.setdefault(found, found) if isinstance(found, Header) else found
 
 
 def read_header(path: Path) -> Header:

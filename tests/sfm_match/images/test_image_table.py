@@ -34,5 +34,5 @@ def test_records_come_back_by_name(records: list[ImageRecord]) -> None:
 
 @pytest.mark.parametrize("names", ["aa", "ba"])
 def test_two_of_one_name_and_other_orders_are_refused(names: str) -> None:
-    with pytest.raises(ValueError, match="out of order after '[ab]', or there twice"):
+    with pytest.raises(ValueError, match=r"out of order after '[ab]', or there twice"):
         ImageTable(ImageRecord(name, "1:1", None, None, "not an image") for name in names)
