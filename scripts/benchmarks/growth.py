@@ -14,8 +14,8 @@ A step that is on record in FOLDER/SIZE/growth.json is not done again: a benchma
 `--until SIZE:STEP=SECONDS` ends a step after so many seconds: its figures are then those of the part that was done. The
 workspace is made whole in another way, so that the steps after it have all of it. Features: those of the first field,
 their descriptors turned by another rotation for each field, so that images of one field look alike and those of two do
-not. Matches: some by chance. Verification: none (`--no-verify`), which the steps that follow are measured with. What
-was filled in is told in the table. `--draw` makes the table and the picture again from the results.
+not. Matches: those of the first field, and a few by chance between fields. Verification: all matches are taken to fit.
+What was filled in is told in the table. `--draw` makes the table and the picture again from the results.
 """
 
 import argparse
@@ -54,7 +54,6 @@ STEPS: dict[str, tuple[str, tuple[str, float] | None, str]] = {
         "import, resumed, killed half way through adjustment",
     ),
     "import": ("import_", None, "import, the rest"),
-    "import plain": ("import_plain", None, "import, without verification"),
     "report": ("report", None, "report"),
     "run again": ("run", None, "run, all up to date"),
     "match again": ("match", None, "match, up to date"),
@@ -62,8 +61,7 @@ STEPS: dict[str, tuple[str, tuple[str, float] | None, str]] = {
     "plan again": ("plan", None, "plan, all up to date"),
     "doctor": ("doctor", None, "doctor, every byte"),
 }
-FILLS = {"extract": "fill_features", "pairs": None, "match killed": "fill_matches", "verify killed": None}
-OF_VERIFICATION = ("adjust killed", "import")
+FILLS = {"extract": "fill_features", "match killed": "fill_matches", "verify killed": "fill_verification"}
 AGAIN = ("run again", "match again", "import again")
 
 
@@ -120,18 +118,16 @@ def measure(place: Path, count: int, until: Mapping[str, float], tell: Callable[
     record = place / "growth.json"
     known: Report = json.loads(record.read_text()) if record.exists() else {"images": count, "steps": {}}
     for step in STEPS:
-        stopped = {one for one, found in known["steps"].items() if "stopped" in found}
-        left_out = OF_VERIFICATION if "verify killed" in stopped else ("import plain",)
-        if step in known["steps"] or step in left_out:
+        if step in known["steps"]:
             continue
         rounds = REPEATED if step in AGAIN else 1
         every = [in_child(step, place, count, until.get(f"{count}:{step}")) for _ in range(rounds)]
         found = sorted(every, key=_seconds)[rounds // 2]
         known["steps"][step] = found
         tell(f"{count:,} {step}: {json.dumps(found)}")
-        if "stopped" in found and (fill := FILLS[step]) is not None:
-            known["filled " + step] = in_child(fill, place, count, None)["filled"]
-        if step in ("adjust killed", "import", "import plain"):
+        if "stopped" in found and step in FILLS:
+            known["filled " + step] = in_child(FILLS[step], place, count, None)["filled"]
+        if step in ("adjust killed", "import"):
             known["files " + step] = files_of(place / "work")
         record.write_text(json.dumps(known, indent=1) + "\n")
     return known
@@ -154,7 +150,7 @@ def table(results: list[Report]) -> str:
     loads = [step["load_before"] for one in results for step in one["steps"].values()]
     lines += ["", f"Load of the machine before a step: {min(loads)} to {max(loads)}."]
     lines += ["", "| files, MB | " + " | ".join(sizes) + " |", "|---|" + "---|" * len(sizes)]
-    last = [one.get("files import") or one.get("files import plain") or {} for one in results]
+    last = [one.get("files import") or {} for one in results]
     kinds = dict.fromkeys(kind for held in last for kind in held)
     for kind in sorted(kinds):
         cells = []

@@ -6,9 +6,11 @@ python scripts/benchmarks/growth_steps.py '{"method": "extract", "place": FOLDER
 import json
 import os
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,7 @@ WIDTH, HEIGHT = 128, 96  # of a photograph, pixels
 ACROSS, DOWN = 24, 20  # pixels between neighbours
 FIELD = (40, 25)  # photographs of one texture, by columns and rows
 KEYPOINTS, PARTNERS, OVERLAP = 96, 20, 20
-FILLED = 20  # matches of a pair that are filled in
-PLAIN = "not-verified"  # a file that says that the database was made without verification
+BY_CHANCE = 8  # matches of a pair of two fields that are filled in
 
 Report = dict[str, Any]
 
@@ -111,7 +112,7 @@ class Steps:
     def import_(self) -> Report:
         import sfm_match
 
-        return _of(sfm_match.import_(self.work, on_progress=self.told, **self._import()))
+        return _of(sfm_match.import_(self.work, on_progress=self.told))
 
     def fill_features(self) -> Report:
         """Writes the units that are open, from what the first field's images have."""
@@ -139,11 +140,12 @@ class Steps:
         return {"filled": sum(map(len, found.open_units.values()))}
 
     def fill_matches(self) -> Report:
-        """Writes the blocks that are open, with some matches by chance."""
+        """Writes the blocks that are open: what the first field's pairs have, and between fields a few by chance."""
         import numpy as np
 
         from sfm_match.images.collection import Collection
         from sfm_match.job.workspace import Workspace
+        from sfm_match.stages.listed_matches import iter_matches
         from sfm_match.stages.pair_blocks import plan_blocks
         from sfm_match.stages.state import recorded_features, recorded_matches
         from sfm_match.store.matches import Matches, PairBlock, write_block
@@ -152,23 +154,54 @@ class Steps:
         collection = Collection.load(place)
         features = recorded_features(place, collection)
         found = recorded_matches(place, collection, features)
-        scores = np.full(FILLED, 0.5, np.float16)
+        inside = f"{_field(0)}/"
+        first = {
+            (low.removeprefix(inside), high.removeprefix(inside)): some
+            for low, high, some in iter_matches(found, features)
+            if low.startswith(inside) and high.startswith(inside)
+        }
         for plan in plan_blocks(place.matches, found.fingerprint, found.names, features, found.open_pairs):
-            counts = [features.counts[name] for name in plan.images]
-            made = []
+            names, made = list(plan.images), []
+            counts = [features.counts[name] for name in names]
             for pair in plan.pairs:
-                sides = [np.sort(rng.permutation(counts[image])[:FILLED]) for image in pair]
+                (field, _, low), (other, _, high) = (names[image].partition("/") for image in pair)
+                if field == other and (low, high) in first:
+                    made.append(first[low, high])
+                    continue
+                sides = [np.sort(rng.permutation(counts[image])[:BY_CHANCE]) for image in pair]
                 least = min(map(len, sides))
                 indices = np.stack([side[:least] for side in sides], axis=1).astype(np.uint32)
-                made.append(Matches(indices, scores[:least]))
+                made.append(Matches(indices, np.full(least, 0.1, np.float16)))
             write_block(plan.path, PairBlock(found.fingerprint, plan.images, plan.pairs, made))
         return {"filled": len(found.open_pairs)}
 
-    def import_plain(self) -> Report:
-        import sfm_match
+    def fill_verification(self) -> Report:
+        """Writes the verdicts that are open: all matches fit, as if the two images were of one plane."""
+        import numpy as np
 
-        (self.work.parent / PLAIN).touch()
-        return _of(sfm_match.import_(self.work, overwrite=True, **self._import()))
+        from sfm_match.colmap import verification
+        from sfm_match.colmap.two_view import Configuration, TwoView
+        from sfm_match.images.collection import Collection
+        from sfm_match.job.workspace import Workspace
+        from sfm_match.matching.acceptance import FirstLook, Verdict
+        from sfm_match.stages.listed_matches import iter_matches
+        from sfm_match.stages.state import recorded_features, recorded_matches
+
+        def accepted(pair: Any, **_: object) -> verification.Judged:
+            geometry = TwoView(Configuration.PLANAR_OR_PANORAMIC, np.ones(len(pair.indices), bool), h=np.eye(3))
+            look = FirstLook(len(pair.indices), None, None)
+            return verification.Judged(pair.number, pair.indices, look, geometry, -9.0, Verdict.ACCEPTED, pair.work)
+
+        verification._judge = accepted
+        place = Workspace(self.work)
+        collection, partial = Collection.load(place), self.work / "database.db.partial"
+        features = recorded_features(place, collection)
+        matches = recorded_matches(place, collection, features)
+        judging = verification.judging_of(partial, verification.How())
+        with closing(sqlite3.connect(partial)) as connection:
+            ((done,),) = connection.execute("SELECT COUNT(*) FROM sfm_match_pairs")
+        verification.verify_pairs(partial, iter_matches(matches, features), judging, lambda *_: None)
+        return {"filled": len(matches.pairs) - done}
 
     def report(self) -> Report:
         import sfm_match
@@ -193,11 +226,8 @@ class Steps:
     def _pairs(self) -> dict[str, Any]:
         return {"strategy": "sequential", "overlap": OVERLAP, "quadratic_overlap": False}
 
-    def _import(self) -> dict[str, Any]:
-        return {"verify": False} if (self.work.parent / PLAIN).exists() else {}
-
     def _run_options(self) -> dict[str, Any]:
-        return {**self._extraction(), **self._pairs(), **self._import(), "mapper": "none"}
+        return {**self._extraction(), **self._pairs(), "mapper": "none"}
 
 
 def _field(number: int) -> str:
