@@ -4,11 +4,12 @@
 
 The two workers are processes that each do a part (`--part 1/2` and `2/2`), or two that one process gives units to
 (`--devices cpu,cpu`; those of a Ray cluster are given units in the same way). Each has one thread
-(`SFM_MATCH_CORES=1`), units of 8 images and blocks of 8, so that a few hundred images make enough of them; `--times`
-takes the photographs so many times. Pairs are sequential, 10 an image. The ways take turns; what is told is the median
-over the rounds, of the processes' own time for the stage (`StageReport.seconds`, the longer one of two parts) and of
-the time with their start, and of the ratios of each round the median, the least and the most. On two processors with
-nothing else to do.
+(`SFM_MATCH_CORES=1`) and a processor of its own: as photographs are decoded beside the network, one process would have
+a tenth of the second processor, too. Units are of 8 images and blocks of 8, so that a few hundred images make enough of
+them; `--times` takes the photographs so many times. Pairs are sequential, 10 an image. The ways take turns; what is
+told is the median over the rounds, of the processes' own time for the stage (`StageReport.seconds`, the longer one of
+two parts) and of the time with their start, and of the ratios of each round the median, the least and the most. On two
+processors with nothing else to do.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 SMALL_UNITS = 8
@@ -51,14 +53,18 @@ def timed(stage: str, given: list[str], images: Path, work: Path) -> tuple[Told,
     program = work.parent / "program.py"  # a file: workers are spawned, and find it again
     program.write_text(CODE.format(units=SMALL_UNITS), encoding="utf-8")
     began = time.monotonic()
+    processors = sorted(os.sched_getaffinity(0))[:2]
+    # of a process that starts two workers, both
+    shares = [processors] if given == WAYS["two workers"] else [[one] for one in processors]
     processes = [
         subprocess.Popen(
             [sys.executable, str(program), stage, one, str(images), str(work)],
             env=ENVIRONMENT,
+            preexec_fn=partial(os.sched_setaffinity, 0, share),
             stdout=subprocess.PIPE,
             text=True,
         )
-        for one in given
+        for one, share in zip(given, shares, strict=False)
     ]
     said = [process.communicate()[0].splitlines() for process in processes]
     if any(process.returncode for process in processes):
@@ -110,8 +116,9 @@ def main() -> None:
         rounds, (counts, *_) = zip(*(round_of(images) for _ in range(chosen.rounds)), strict=True)
     one, *others = WAYS
     lines = [
-        f"{counts['images']:,} images, {counts['pairs']:,} pairs; {os.cpu_count()} processors, load {load:.2f} before; "
-        f"{chosen.rounds} rounds; seconds of the stage, and of the whole with the start of the processes.",
+        f"{counts['images']:,} images, {counts['pairs']:,} pairs; {os.cpu_count()} processors, one for each; load "
+        f"{load:.2f} before; {chosen.rounds} rounds; seconds of the stage, and of the whole with the start of the "
+        "processes.",
         "",
         f"| | {one}, s | " + " | ".join(f"{way}, s | ratio (least–most)" for way in others) + " |",
         "|---|" + "---|" * (1 + 2 * len(others)),
