@@ -9,7 +9,7 @@ from pathlib import Path
 from sfm_match.images.files import Header, ImageError, read_header
 from sfm_match.job.cores import cores
 
-_AT_ONCE, _ALONE = 1 << 10, 1 << 5  # that are read together; those of them that tell how
+_AT_ONCE, _ALONE = 1 << 10, 1 << 3  # that are read together; those of them that tell how
 _MOST_THREADS = 16
 
 
@@ -17,7 +17,7 @@ def read_headers(folder: Path, names: list[str]) -> Iterator[Header | ImageError
     """The headers of many files, in their order. Those that are equal are one object.
 
     Where reading waits for a disk or a network, it is done in threads. Where it does not, as of files that the system
-    has in memory, threads hinder each other, as only one at a time can run Python: one reads twice as many as two.
+    has in memory, threads hinder each other, as only one at a time can run Python: one reads twice as many as eight.
     """
 
     def read(name: str) -> Header | ImageError:

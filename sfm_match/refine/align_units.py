@@ -51,7 +51,7 @@ class AlignUnit:
     """Pairs that are aligned together."""
 
     number: int
-    pairs: NDArray[np.int64]  # (P, 2) images
+    pairs: NDArray[np.int32]  # (P, 2) images
     path: Path  # of the file with what is found
     fingerprint: str
 

@@ -1,12 +1,14 @@
 """Tracks of a whole collection brought to agree, a part of them in memory at a time.
 
 What aligned pairs say grows with the images: of 100,000 it is some gigabytes. It stays in the files of the units, is
-dealt out by tracks to files of some hundred thousand relations each, and the moves go to a file, too.
+dealt out by tracks to files of some hundred thousand relations each. The number of each keypoint's track and the moves
+are in files, too.
 """
 
+import mmap
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO
 
@@ -20,7 +22,36 @@ _AT_ONCE = 1 << 17  # relations: with what is made of them, some 30 MB
 _MOST_FILES = 200  # that are open at a time
 _STEP = 1 << 10  # keypoints: tracks are dealt out by their first one
 _MOVE = 8  # bytes
+_WRITTEN = 1 << 18  # numbers that are in memory at a time
 _STORED = np.dtype([("first", "<i8"), ("second", "<i8"), ("offsets", "<f4", 2), ("affines", "<f4", (2, 2))])
+
+
+class Numbers:
+    """0 to count - 1, to be changed: in a nameless file that is mapped to memory, or in memory where none can be.
+
+    Args:
+        count: of them.
+        folder: of the file.
+
+    Raises:
+        OSError: the disk is full.
+    """
+
+    def __init__(self, count: int, folder: Path) -> None:
+        dtype = np.dtype(np.int32 if count < 1 << 31 else np.int64)
+        self._map: mmap.mmap | None = None
+        with tempfile.TemporaryFile(dir=folder) as file:
+            for start in range(0, count, _WRITTEN):  # so that the disk has room for it: a mapped page cannot fail
+                file.write(np.arange(start, min(start + _WRITTEN, count), dtype=dtype).tobytes())
+            file.flush()
+            with suppress(OSError, ValueError):  # some network file systems map none, and none maps no bytes
+                self._map = mmap.mmap(file.fileno(), 0)
+        self.array = np.arange(count, dtype=dtype) if self._map is None else np.frombuffer(self._map, dtype)
+
+    def let_go(self) -> None:
+        """What was read and written leaves the memory of this process; it stays in the file."""
+        if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
 
 
 class Moves:
@@ -54,19 +85,19 @@ def optimize_all(parts: Parts, count: int, folder: Path, held: NDArray[np.bool_]
         folder: for files without a name.
         held: (count,) keypoints that stay.
     """
-    moves = Moves(count, folder)
-    track = joined_tracks(parts(), count)
+    moves, tracks = Moves(count, folder), Numbers(count, folder)
+    joined_tracks(parts(), tracks)
     with ExitStack() as files:
-        dealt = _dealt(parts, track, lambda: files.enter_context(tempfile.TemporaryFile(dir=folder)))
+        dealt = _dealt(parts, tracks, lambda: files.enter_context(tempfile.TemporaryFile(dir=folder)))
         for file in dealt:
-            relations = _read(file)
-            moves.set(*optimize_tracks(relations, track, held))
+            moves.set(*optimize_tracks(_read(file), tracks.array, held))
+            tracks.let_go()
     return moves
 
 
-def joined_tracks(parts: Iterable[Relations], count: int) -> Keypoints:
-    """(count,) the least keypoint that each is connected with."""
-    least: Keypoints = np.arange(count, dtype=np.int32 if count < 1 << 31 else np.int64)
+def joined_tracks(parts: Iterable[Relations], tracks: Numbers) -> Keypoints:
+    """(count,) the least keypoint that each is connected with, in place of the numbers of the keypoints."""
+    least, count = tracks.array, len(tracks.array)
     for part in parts:
         first, second = part.first, part.second
         while len(first):
@@ -74,9 +105,12 @@ def joined_tracks(parts: Iterable[Relations], count: int) -> Keypoints:
             apart = first != second
             first, second = first[apart], second[apart]
             np.minimum.at(least, np.maximum(first, second), np.minimum(first, second))
+        tracks.let_go()
     for start in range(0, count, _STEP):  # what a keypoint points to comes before it, and is settled
         some = slice(start, start + _STEP)
         least[some] = _root(least, least[some])
+        if start % _WRITTEN == 0:
+            tracks.let_go()
     return least
 
 
@@ -89,11 +123,13 @@ def _root(least: Keypoints, keypoints: Keypoints) -> Keypoints:
         keypoints = further
 
 
-def _dealt(parts: Parts, track: Keypoints, new_file: Callable[[], IO[bytes]]) -> list[IO[bytes]]:
+def _dealt(parts: Parts, tracks: Numbers, new_file: Callable[[], IO[bytes]]) -> list[IO[bytes]]:
     """Files of relations: tracks are whole, and there are `_AT_ONCE` relations in each, or as many as one step has."""
+    track = tracks.array
     steps = np.zeros(-(-len(track) // _STEP), np.int64)
     for part in parts():
         np.add.at(steps, track[part.first] // _STEP, 1)
+        tracks.let_go()
     most = max(_AT_ONCE, int(steps.sum()) // _MOST_FILES)
     file_of_step, held = np.zeros(len(steps), np.int64), 0
     number = 0
@@ -106,6 +142,7 @@ def _dealt(parts: Parts, track: Keypoints, new_file: Callable[[], IO[bytes]]) ->
     for part in parts():
         for number, some in _split(part, file_of_step[track[part.first] // _STEP]):
             files[number].write(some.tobytes())
+        tracks.let_go()
     return files
 
 

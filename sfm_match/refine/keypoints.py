@@ -7,10 +7,11 @@ on where it was. At the end all keypoints are written at once.
 import json
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 UNIT = 8  # pairs that a file holds, and more where there are very many: a kill costs no more than a second or so
 _FILES, _MOST_OF_UNIT = 2000, 64
 _AT_ONCE = 1 << 14  # images whose best pairs are looked for together
+_READ = 1 << 17  # pairs that are read together
 PARTNERS = 6  # pairs of an image that are aligned, those with most matches: the time grows with the images
 _LEAST = 15  # verified matches of a pair that is aligned
 # work of a pair and of reading a photograph, in matches that are aligned (25 us each on one processor)
@@ -128,14 +130,14 @@ def _aligned_before(database: Path, earlier: Earlier) -> NDArray[np.int64]:
     if adjusted_before(earlier.path) is None:
         return taken[:0]
     with closing(open_for_reading(earlier.path)) as connection:
-        aligned = np.concatenate([np.empty((0, 3), np.int64), *units_of(connection)])
+        aligned = np.concatenate([np.empty((0, 3), np.int32), *units_of(connection)])
     return np.intersect1d(taken, aligned[:, :2] @ (MOST_IMAGES, 1))
 
 
 class _Aligned:
     """What the units say: those that an earlier run did, and those that are done now."""
 
-    def __init__(self, units: list[NDArray[np.int64]], place: Path, digest: str) -> None:
+    def __init__(self, units: list[NDArray[np.int32]], place: Path, digest: str) -> None:
         self._works = _works(units)
         self._units = [
             AlignUnit(number, unit[:, :2], place / f"{number:05d}.h5", _mark(digest, unit))
@@ -171,7 +173,7 @@ class _Aligned:
             progress.close()
 
 
-def _mark(digest: str, unit: NDArray[np.int64]) -> str:
+def _mark(digest: str, unit: NDArray[np.int32]) -> str:
     return fingerprint([digest, unit[:, :2].tolist(), ALGORITHM])
 
 
@@ -208,18 +210,19 @@ def _median(counts: NDArray[np.int64]) -> float:
     return float(np.searchsorted(below, ((total - 1) // 2, total // 2), side="right").mean()) if total else 0.0
 
 
-def _works(units: list[NDArray[np.int64]]) -> list[float]:
+def _works(units: list[NDArray[np.int32]]) -> list[float]:
     """Of each unit, one after another: matches, and what reads a photograph for the first time."""
-    read = set[int]()
+    read = np.zeros(1 + max((int(unit[:, 1].max()) for unit in units), default=0), bool)  # by image_id
     works: list[float] = []
     for unit in units:
-        new = set(unit[:, :2].ravel().tolist()) - read
-        read |= new
-        works.append(float(unit[:, 2].sum()) + _PAIR_WORK * len(unit) + _PHOTOGRAPH_WORK * len(new))
+        images = np.unique(unit[:, :2])
+        new = len(images) - np.count_nonzero(read[images])
+        read[images] = True
+        works.append(float(unit[:, 2].sum()) + _PAIR_WORK * len(unit) + _PHOTOGRAPH_WORK * new)
     return works
 
 
-def units_of(connection: sqlite3.Connection, without: NDArray[np.int64] = _NO_PAIRS) -> Iterator[NDArray[np.int64]]:
+def units_of(connection: sqlite3.Connection, without: NDArray[np.int64] = _NO_PAIRS) -> Iterator[NDArray[np.int32]]:
     """(P, 3) images and matches of the pairs to align: those among the `PARTNERS` best of one of their images.
 
     Pairs are left out by their pair_ids.
@@ -227,23 +230,29 @@ def units_of(connection: sqlite3.Connection, without: NDArray[np.int64] = _NO_PA
     They come block by block of images that are matched with one another, so that few photographs are needed at a time.
     """
     query = "SELECT pair_id, rows FROM two_view_geometries WHERE rows >= ?"
-    numbers, matches = columns(connection.execute(query, (_LEAST,)))
-    best = _best_of_each(numbers, matches)
-    numbers, matches = numbers[best], matches[best]
+    numbers, matches = _best(connection.execute(query, (_LEAST,)))
     wanted = ~np.isin(numbers, without)
-    matches = matches[wanted]
-    pairs = np.stack(np.divmod(numbers[wanted], MOST_IMAGES), axis=1)
-    images, local = np.unique(pairs, return_inverse=True)
-    edges = local.reshape(-1, 2)
-    walked = Graph(len(images), edges).breadth_first_order()
-    place = np.empty(len(images), np.int64)
-    place[walked] = np.arange(len(images))
+    pairs = np.column_stack((*np.divmod(numbers[wanted], MOST_IMAGES), matches[wanted])).astype(np.int32)
+    there = np.zeros(1 + int(pairs[:, 1].max(initial=0)), bool)  # by image_id
+    there[pairs[:, :2]] = True
+    edges = (there.cumsum(dtype=np.int32) - 1)[pairs[:, :2]]
+    walked = Graph(int(there.sum()), edges).breadth_first_order()
+    place = np.empty(len(walked), np.int32)
+    place[walked] = np.arange(len(walked))
     blocks = np.sort(place[edges] // BLOCK, axis=1)
-    order = np.lexsort((pairs[:, 1], pairs[:, 0], blocks[:, 1], blocks[:, 0]))
-    size = min(max(UNIT, len(order) // _FILES), _MOST_OF_UNIT)
-    for start in range(0, len(order), size):
-        some = order[start : start + size]
-        yield np.column_stack((pairs[some], matches[some]))
+    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0], blocks[:, 1], blocks[:, 0]))]
+    size = min(max(UNIT, len(pairs) // _FILES), _MOST_OF_UNIT)
+    for start in range(0, len(pairs), size):
+        yield pairs[start : start + size]
+
+
+def _best(rows: Iterable[tuple[int, int]]) -> NDArray[np.int64]:
+    """(2, K) pair_ids and matches of the pairs among the best of one of their images. Never all are in memory."""
+    rows, best = iter(rows), np.empty((2, 0), np.int64)
+    while (some := columns(islice(rows, _READ))).size:
+        best = np.concatenate((best, some), axis=1)
+        best = best[:, _best_of_each(*best)]
+    return best
 
 
 def _best_of_each(numbers: NDArray[np.int64], matches: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -38,7 +38,7 @@ class Source:
         place = int(np.searchsorted(self.images, image))
         return slice(int(self._starts[place]), int(self._starts[place + 1]))
 
-    def load(self, pairs: NDArray[np.int64]) -> list[tuple[Side, Side]]:
+    def load(self, pairs: NDArray[np.int32]) -> list[tuple[Side, Side]]:
         """Of (P, 2) images."""
         images = [int(image) for image in np.unique(pairs)]
         points, names = {one: self.keypoints(one) for one in images}, {one: self.name(one) for one in images}

@@ -1,5 +1,7 @@
 """What was compiled against numpy, with every kernel that this processor can run."""
 
+import tempfile
+from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from sfm_match.compiled import kernels
 from sfm_match.refine import track_optimization
-from sfm_match.refine.all_tracks import joined_tracks
+from sfm_match.refine.all_tracks import Numbers, joined_tracks
 from sfm_match.refine.track_optimization import Relations, optimize_tracks
 
 pytestmark = pytest.mark.skipif(not kernels(), reason="nothing was compiled: no GCC or Clang at installation")
@@ -30,7 +32,8 @@ def test_tracks_agree_as_with_numpy(kernel: int, count: int, links: int, held: f
     affines = (np.eye(2) + rng.normal(0, 0.1, (len(first), 2, 2))).astype(np.float32)
     offsets = rng.normal(0, 0.5, (len(first), 2)).astype(np.float32)
     relations = Relations(first, second, offsets, affines)
-    track, stays = joined_tracks([relations], count), rng.random(count) < held
+    numbers = Numbers(count, Path(tempfile.gettempdir()))
+    track, stays = joined_tracks([relations], numbers), rng.random(count) < held
     found = {}
     for name, one in (("compiled", kernel), ("numpy", None)):
         with patch.object(track_optimization, "fastest", lambda one=one: one):

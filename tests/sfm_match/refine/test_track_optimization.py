@@ -1,7 +1,9 @@
 """Relations made from known moves must give moves that fit them."""
 
+import errno
 import tempfile
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from pairs.graph import Graph
 from sfm_match.refine import all_tracks
-from sfm_match.refine.all_tracks import joined_tracks, optimize_all
+from sfm_match.refine.all_tracks import Numbers, joined_tracks, optimize_all
 from sfm_match.refine.track_optimization import Relations, join
 
 
@@ -26,6 +28,10 @@ def optimized(relations: Relations, count: int, held: np.ndarray | None = None, 
     parts = [Relations(*(values[number::cut] for values in vars(relations).values())) for number in range(cut)]
     with tempfile.TemporaryDirectory() as folder:
         return optimize_all(lambda: parts, count, Path(folder), held).of(slice(0, count))
+
+
+def numbers(count: int) -> Numbers:
+    return Numbers(count, Path(tempfile.gettempdir()))
 
 
 def left(relations: Relations, moves: np.ndarray) -> np.ndarray:
@@ -77,12 +83,26 @@ def test_tracks(pairs: list[tuple[int, int]]) -> None:
     affines = np.broadcast_to(np.eye(2, dtype=np.float32), (len(first), 2, 2))
     every = Relations(first, second, np.zeros((len(first), 2), np.float32), affines)
     parts = [Relations(*(values[number::3] for values in vars(every).values())) for number in range(3)]
-    found = joined_tracks(parts, 20)
-    np.testing.assert_array_equal(found, joined_tracks([every], 20))
+    found = joined_tracks(parts, numbers(20))
+    np.testing.assert_array_equal(found, joined_tracks([every], numbers(20)))
     assert len(np.unique(np.stack((found, graph.components())), axis=1).T) == len(set(graph.components().tolist()))
     assert len(set(found.tolist())) == len(set(graph.components().tolist()))
     for track in set(found.tolist()):
         assert np.flatnonzero(found == track)[0] == track
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_numbers_are_kept_when_memory_lets_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mapped: bool) -> None:
+    if not mapped:
+        monkeypatch.setattr("mmap.mmap", Mock(side_effect=OSError(errno.ENODEV, "No such device")))
+    monkeypatch.setattr(all_tracks, "_WRITTEN", 1000)
+    made = Numbers(4321, tmp_path)
+    assert (made._map is not None) == mapped
+    made.array[::7] = -1
+    made.let_go()
+    expected = np.arange(4321)
+    expected[::7] = -1
+    np.testing.assert_array_equal(made.array, expected)
 
 
 def test_nothing_to_join() -> None:

@@ -17,6 +17,7 @@ from sfm_match.images.image_table import ImageRecord
 from sfm_match.images.sources import Source
 from sfm_match.job.stage_record import read_stages
 from sfm_match.job.workspace import Workspace
+from sfm_match.store import records
 from sfm_match.store.records import DamagedRecord, OtherSchema, read_json, sealed
 
 HEADER = Header(640, 480, 6, "Nikon", 812.5, (48.1, 11.5, None))
@@ -92,17 +93,36 @@ def written(folder: Path) -> Workspace:
 
 def test_digests_stay_what_they_were(tmp_path: Path) -> None:
     """So that workspaces of before are up to date: these are of a commit of before columns."""
-    records = [
+    made = [
         ImageRecord("ü/a.jpg", "5:7", 0, HEADER, None),
         ImageRecord("b.jpg", "1:1", None, None, "not an image"),
         ImageRecord("c.jpg", "2:3 mask 4:5", 1, Header(32, 33), None),
     ]
     place = Workspace(tmp_path)
-    Collection(Source(Path("/p"), Path("/p")), None, records, [], 2).save(place)
+    Collection(Source(Path("/p"), Path("/p")), None, made, [], 2).save(place)
     assert json.loads(place.collection.read_text())["checksum"] == "82f9ebbe2eb5d657"
     found = Collection.load(place)
     assert found.digest == "715e0e7c689f1b4a00a53f067100a5ce12cf4acf2fe7a71657fa0c0e9de77705"
-    assert list(found.records.values()) == sorted(records, key=lambda record: record.name)
+    assert list(found.records.values()) == sorted(made, key=lambda record: record.name)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 6, 7])
+def test_entries_come_in_pieces_or_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(records, "_AT_ONCE", 3)
+    made = [ImageRecord(f"{number}\n],{{[.jpg", "5:7", number, HEADER, None) for number in range(count)]
+    place = Workspace(tmp_path)
+    Collection(Source(tmp_path, tmp_path), None, made, made[1:], 9).save(place)
+    text = place.collection.read_bytes()
+    assert max(line.count(b'"name"') for line in text.splitlines()) == min(count, 3)
+    for laid_out in (text, json.dumps(json.loads(text)).encode(), json.dumps(json.loads(text), indent=0).encode()):
+        place.collection.write_bytes(laid_out)
+        found = Collection.load(place)
+        assert list(found.records.values()) == made
+        found.save(place)
+        assert place.collection.read_bytes() == laid_out  # it holds the same
+    place.collection.write_bytes(text[: text.index(b"]\n") if count else -3])
+    with pytest.raises(DamagedRecord, match=r"images\.json: damaged \("):
+        Collection.load(place)
 
 
 @settings(max_examples=300)
