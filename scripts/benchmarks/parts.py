@@ -110,6 +110,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
+    if len(os.sched_getaffinity(0)) < 2:
+        parser.error("two processors are needed")
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         images = several_times(chosen.images.resolve(), chosen.times, Path(folder))

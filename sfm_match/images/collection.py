@@ -28,7 +28,14 @@ from sfm_match.job.progress import MakeProgress, no_progress
 from sfm_match.job.workspace import ANEW, RecordError, Workspace
 from sfm_match.store.columns import Column, Groups, Names, Texts
 from sfm_match.store.kept_state import digest_of
-from sfm_match.store.records import DamagedRecord, OtherSchema, entries_digest, read_entries, write_entries
+from sfm_match.store.records import (
+    DamagedRecord,
+    ImpossibleEntry,
+    OtherSchema,
+    entries_digest,
+    read_entries,
+    write_entries,
+)
 from sfm_match.store.shard import set_aside
 from sfm_match.store.validation import LARGEST
 
@@ -83,7 +90,7 @@ class Collection:
     ) -> None:
         self.source = source
         self.masks = masks
-        self._table = records if isinstance(records, ImageTable) else ImageTable(sorted(records, key=_by_name))
+        self._table = records if isinstance(records, ImageTable) else ImageTable(sorted(records, key=lambda r: r.name))
         self._absent = absent  # once here, not found now: a disk may come back
         self._next_unit = next_unit
         self._on_disk = on_disk  # what images.json holds
@@ -260,37 +267,34 @@ def _shape(header: Header) -> tuple[float, int]:
     return width / height, max(width, height)
 
 
-def _by_name(record: ImageRecord) -> str:
-    return record.name
-
-
 def _gathered(stored: _Stored, key: str, entries: Iterable[Any]) -> Sequence[Any]:
-    """What a list of images.json is in memory. Of many images, never all are there as objects.
-
-    Raises:
-        ValueError: what cannot be in a record whose types are right.
-    """
+    """What a list of images.json is in memory: `images` never all as objects. Raises ImpossibleEntry."""
     if key == "videos":
         return list(entries)
     if not 0 <= stored.next_unit <= _MOST_UNITS:
-        raise ValueError(f"{quoted(stored.next_unit)} units")
+        raise ImpossibleEntry(f"{quoted(stored.next_unit)} units")
     checked = (_checked(record, stored.next_unit) for record in entries)
-    return ImageTable(checked) if key == "images" else list(checked)
+    if key == "absent":
+        return list(checked)
+    try:
+        return ImageTable(checked)
+    except ValueError as error:
+        raise ImpossibleEntry(str(error)) from error
 
 
 def _checked(record: ImageRecord, units: int) -> ImageRecord:
     name, header, unit = record.name, record.header, record.unit
     parts = name.split("/")
     if not parts[0] or ".." in parts:  # a path from the root, or one that leaves the folder
-        raise ValueError(f"{name[:80]!r} is no name of an image")
+        raise ImpossibleEntry(f"{name[:80]!r} is no name of an image")
     if (header is None) != (unit is None) or (header is None) == (record.error is None):
-        raise ValueError(f"{name} has a header and an error, or neither")
+        raise ImpossibleEntry(f"{name} has a header and an error, or neither")
     if unit is not None and not 0 <= unit < units:
-        raise ValueError(f"{name} is in unit {unit} of {units}")
+        raise ImpossibleEntry(f"{name} is in unit {unit} of {units}")
     if header is not None and not (0 < header.width <= LARGEST and 0 < header.height <= LARGEST):
-        raise ValueError(f"{name} has {header.width} x {header.height} pixels")
+        raise ImpossibleEntry(f"{name} has {header.width} x {header.height} pixels")
     if header is not None and not 1 <= header.orientation <= 8:
-        raise ValueError(f"{name} has orientation {header.orientation}")
+        raise ImpossibleEntry(f"{name} has orientation {header.orientation}")
     return record
 
 

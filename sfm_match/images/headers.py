@@ -30,8 +30,9 @@ def read_headers(folder: Path, names: list[str]) -> Iterator[Header | ImageError
     with ThreadPoolExecutor(min(_MOST_THREADS, 4 * cores())) as pool:
         for start in range(0, len(names), _AT_ONCE):  # what waits for a thread takes a kilobyte
             some = names[start : start + _AT_ONCE]
+            first = [read(name) for name in some[:1]]  # the first one of a process loads what reads images
             began, worked = time.monotonic(), time.thread_time()
-            first = [read(name) for name in some[:_ALONE]]
+            first += map(read, some[1:_ALONE])
             worked, took = time.thread_time() - worked, time.monotonic() - began
             each = map if took < 2 * worked else pool.map  # threads cost twice the work
             for found in chain(first, each(read, some[_ALONE:])):

@@ -41,12 +41,14 @@ class Numbers:
         dtype = np.dtype(np.int32 if count < 1 << 31 else np.int64)
         self._map: mmap.mmap | None = None
         with tempfile.TemporaryFile(dir=folder) as file:
-            for start in range(0, count, _WRITTEN):  # so that the disk has room for it: a mapped page cannot fail
+            # written, so that the disk has room: of a mapped page without, the system ends the process (file systems
+            # that never overwrite, as btrfs, may find none later, too; the job resumes)
+            for start in range(0, count, _WRITTEN):
                 file.write(np.arange(start, min(start + _WRITTEN, count), dtype=dtype).tobytes())
             file.flush()
             with suppress(OSError, ValueError):  # some network file systems map none, and none maps no bytes
                 self._map = mmap.mmap(file.fileno(), 0)
-        self.array = np.arange(count, dtype=dtype) if self._map is None else np.frombuffer(self._map, dtype)
+        self.array: Keypoints = np.arange(count, dtype=dtype) if self._map is None else np.frombuffer(self._map, dtype)
 
     def let_go(self) -> None:
         """What was read and written leaves the memory of this process; it stays in the file."""

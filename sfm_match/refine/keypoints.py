@@ -249,7 +249,7 @@ def units_of(connection: sqlite3.Connection, without: NDArray[np.int64] = _NO_PA
 def _best(rows: Iterable[tuple[int, int]]) -> NDArray[np.int64]:
     """(2, K) pair_ids and matches of the pairs among the best of one of their images. Never all are in memory."""
     rows, best = iter(rows), np.empty((2, 0), np.int64)
-    while (some := columns(islice(rows, _READ))).size:
+    while (some := columns(islice(rows, max(_READ, best.shape[1])))).size:
         best = np.concatenate((best, some), axis=1)
         best = best[:, _best_of_each(*best)]
     return best

@@ -36,6 +36,9 @@ class Made(Sequence[V_co]):
         places = range(len(self))[place]
         return self.made(places) if isinstance(places, int) else [self.made(one) for one in places]
 
+    def __iter__(self) -> Iterator[V_co]:
+        return map(self.made, range(len(self)))
+
 
 class Computed(Made[V_co]):
     """What a function gives of each place.
@@ -110,7 +113,7 @@ class Names(Texts):
             ValueError: it does not.
         """
         if self._latest is not None and text <= self._latest:
-            raise ValueError(f"{text!r} is out of order after {self._latest!r}, or there twice")
+            raise ValueError(f"{text[:80]!r} is out of order after {self._latest[:80]!r}, or there twice")
         if len(self) % _APART == 0:
             self._marks.append(text.encode(*_UTF8))
         super().append(text)

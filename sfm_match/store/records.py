@@ -7,7 +7,7 @@ checksum of themselves.
 import hashlib
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from itertools import islice
@@ -42,6 +42,10 @@ class DamagedRecord(SfmMatchError):
     def __init__(self, reason: str, cure: str) -> None:
         super().__init__(f"{reason}; {cure}")
         self.reason = reason  # the line without what to do
+
+
+class ImpossibleEntry(Exception):
+    """An entry of the right types that cannot be; the message says why."""
 
 
 class OtherSchema(SfmMatchError):
@@ -101,7 +105,7 @@ def _damage(path: Path, cure: str) -> Iterator[None]:
         if of_the_process(error):
             raise
         raise DamagedRecord(f"{path}: {error.strerror}", cure) from error
-    except (msgspec.DecodeError, RecursionError, ValueError) as error:
+    except (msgspec.DecodeError, RecursionError, UnicodeError, ImpossibleEntry) as error:
         raise DamagedRecord(f"{path}: damaged ({' '.join(str(error).split())})", cure) from error
 
 
@@ -124,7 +128,7 @@ def read_entries(
         cure: what to do about a damaged one, as the end of its line.
         schema: that the record has to be of.
         gathered: makes of the content (its lists empty where `write_entries` wrote the file), the key of a list and its
-            entries what the list is in the content; it takes all entries, and raises ValueError of what cannot be.
+            entries what the list is in the content; it takes all entries, and raises ImpossibleEntry.
 
     Returns:
         The content and its `entries_digest`; None where the file carries another checksum, as those of before did, or
@@ -137,19 +141,18 @@ def read_entries(
             raise OtherSchema(path, head.schema, schema)
         content = msgspec.json.decode(text, type=kind)
         del text  # of a file that was written in another way, all that is in it
-        types, digest, found = get_type_hints(kind), hashlib.sha256(), {}
+        types, digest, found = get_type_hints(kind), _Digest(), {}
         for field, value in _entries(content):
-            if field not in _MAY_CHANGE:
-                digest.update(field.encode())
+            digest.begin(field)
             if _many(value):
-                pieces = _listed(file, lists[field], types[field]) if field in lists else iter(value)
-                found[field] = gathered(content, field, _digested(pieces, digest))
-            elif field not in _MAY_CHANGE:
-                digest.update(msgspec.json.encode(value))
+                entries = _listed(file, lists[field], types[field]) if field in lists else iter(value)
+                found[field] = gathered(content, field, _on_their_way(entries, digest))
+            else:
+                digest.add(msgspec.json.encode(value))
         content = replace(content, **found)
         if head.checksum is None:
             return content, None
-        if head.checksum == digest.hexdigest()[:_DIGITS]:
+        if head.checksum == str(digest):
             return content, head.checksum
         file.seek(0)
         if head.checksum != _checksum(msgspec.json.decode(file.read())):
@@ -157,7 +160,7 @@ def read_entries(
         return content, None
 
 
-def _outline(file: BinaryIO) -> tuple[bytes, dict[str, int]]:
+def _outline(file: BinaryIO) -> tuple[bytearray, dict[str, int]]:
     """The text of a record without the entries that have lines of their own, and where in the file those begin."""
     text, lists = bytearray(), dict[str, int]()
     while line := file.readline():
@@ -167,7 +170,7 @@ def _outline(file: BinaryIO) -> tuple[bytes, dict[str, int]]:
             while (line := file.readline()) not in (_CLOSING, b""):
                 pass
             text += line
-    return bytes(text), lists
+    return text, lists
 
 
 def _listed(file: BinaryIO, start: int, kind: Any) -> Iterator[Any]:
@@ -178,42 +181,61 @@ def _listed(file: BinaryIO, start: int, kind: Any) -> Iterator[Any]:
         yield from decoder.decode(b"[" + line.removeprefix(b",") + b"]")
 
 
-def _digested(entries: Iterator[Any], digest: "hashlib._Hash") -> Iterator[Any]:
-    """The entries, which go into the digest of a record on their way."""
-    some = list(islice(entries, _AT_ONCE))
-    digest.update(msgspec.json.encode(some))  # of none, too
-    while some:
+def _on_their_way(entries: Iterator[Any], digest: "_Digest") -> Iterator[Any]:
+    """The entries, which go into the digest."""
+    for some in _pieces(entries):
+        digest.add(msgspec.json.encode(some))
         yield from some
-        if some := list(islice(entries, _AT_ONCE)):
-            digest.update(msgspec.json.encode(some))
 
 
 def write_entries(path: Path, content: "DataclassInstance", schema: int) -> str:
     """Writes a record that `read_entries` reads. Returns its digest."""
-    digest = entries_digest(content)
+    digest = _Digest()
     with replacing(path) as temporary, temporary.open("wb") as file:
         file.write(b'{"schema":%d\n' % schema)
         for field, value in _entries(content):
+            digest.begin(field)
+            encoded = (digest.add(msgspec.json.encode(some)) for some in _parts(value))
             if not _many(value):
-                file.write(b',"%s":%s\n' % (field.encode(), msgspec.json.encode(value)))
+                file.write(b',"%s":%s\n' % (field.encode(), next(encoded)))
                 continue
             file.write(b',"%s":[\n' % field.encode())
-            for number, some in enumerate(_encoded(value)):
+            for number, some in enumerate(encoded):
                 file.write(b"%s%s\n" % (b"," if number else b"", some[1:-1]))
             file.write(_CLOSING)
-        file.write(b',"%s":"%s"}\n' % (CHECKSUM.encode(), digest.encode()))
-    return digest
+        file.write(b',"%s":"%s"}\n' % (CHECKSUM.encode(), str(digest).encode()))
+    return str(digest)
 
 
 def entries_digest(content: "DataclassInstance") -> str:
     """Of a record's entries, but for those that name folders: it does not depend on how the JSON is laid out."""
-    digest = hashlib.sha256()
+    digest = _Digest()
     for field, value in _entries(content):
-        if field not in _MAY_CHANGE:
-            digest.update(field.encode())
-            for some in _encoded(value):
-                digest.update(some)
-    return digest.hexdigest()[:_DIGITS]
+        digest.begin(field)
+        for some in _parts(value):
+            digest.add(msgspec.json.encode(some))
+    return str(digest)
+
+
+class _Digest:
+    """`entries_digest`, a part of the content after another."""
+
+    def __init__(self) -> None:
+        self._sum, self._counts = hashlib.sha256(), False
+
+    def begin(self, field: str) -> None:
+        """What is added next is of this field."""
+        self._counts = field not in _MAY_CHANGE
+        self.add(field.encode())
+
+    def add(self, some: bytes) -> bytes:
+        """Returns what was added."""
+        if self._counts:
+            self._sum.update(some)
+        return some
+
+    def __str__(self) -> str:
+        return self._sum.hexdigest()[:_DIGITS]
 
 
 def _entries(content: "DataclassInstance") -> list[tuple[str, Any]]:
@@ -224,10 +246,14 @@ def _many(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str)
 
 
-def _encoded(value: Any) -> Iterator[bytes]:
-    """JSON of a value; of many entries, of so many at once, and of none `[]`."""
-    if not _many(value):
-        yield msgspec.json.encode(value)
-        return
-    for start in range(0, max(len(value), 1), _AT_ONCE):
-        yield msgspec.json.encode(value[start : start + _AT_ONCE])
+def _parts(value: Any) -> Iterable[Any]:
+    """What is encoded of a value, one after another."""
+    return _pieces(value) if _many(value) else (value,)
+
+
+def _pieces(entries: Iterable[Any]) -> Iterator[list[Any]]:
+    """So many at once; of none, one that is empty."""
+    entries = iter(entries)
+    yield list(islice(entries, _AT_ONCE))
+    while some := list(islice(entries, _AT_ONCE)):
+        yield some

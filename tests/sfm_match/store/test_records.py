@@ -125,6 +125,18 @@ def test_entries_come_in_pieces_or_as_a_whole(tmp_path: Path, monkeypatch: pytes
         Collection.load(place)
 
 
+def test_the_checksum_of_a_whole_record_is_read(tmp_path: Path) -> None:
+    place = written(tmp_path)
+    whole = Collection.load(place).records
+    stored = json.loads(place.collection.read_text())
+    del stored["checksum"]
+    place.collection.write_text(json.dumps(sealed(stored)))
+    assert Collection.load(place).records == whole
+    place.collection.write_text(json.dumps({**sealed(stored), "next_unit": 2}))
+    with pytest.raises(DamagedRecord, match="not as it was written"):
+        Collection.load(place)
+
+
 @settings(max_examples=300)
 @given(images=st.booleans(), at=st.integers(0, 10**6), bit=st.integers(0, 7))
 def test_a_flipped_bit_is_harmless_or_noticed(
@@ -162,16 +174,29 @@ def test_a_flipped_bit_is_harmless_or_noticed(
         (lambda stored: stored.update(images=5), "Expected `array`"),
     ],
 )
-def test_images_that_cannot_be(tmp_path: Path, change: Callable[[dict], None], reason: str) -> None:
+@pytest.mark.parametrize("lines", [False, True])
+def test_images_that_cannot_be(tmp_path: Path, change: Callable[[dict], None], reason: str, lines: bool) -> None:
     place = written(tmp_path)
     stored = json.loads(place.collection.read_text())
     del stored["checksum"]  # as earlier commits wrote it
-    place.collection.write_text(json.dumps(stored))
-    assert Collection.load(place).usable == {"ü/a.jpg": HEADER}
-    change(stored)
-    place.collection.write_text(json.dumps(stored))
+    for impossible in (False, True):
+        if impossible:
+            change(stored)
+        place.collection.write_text(in_lines(stored) if lines else json.dumps(stored))
+        if not impossible:
+            assert Collection.load(place).usable == {"ü/a.jpg": HEADER}
     with pytest.raises(DamagedRecord, match=rf"images\.json: damaged \(.*{reason}.*`sfm-match doctor --repair`"):
         Collection.load(place)
+
+
+def in_lines(stored: dict) -> str:
+    """As `write_entries` lays a record out."""
+    fields = []
+    for field, value in stored.items():
+        listed = isinstance(value, list)
+        text = json.dumps(value)
+        fields.append(f'"{field}":' + (f"[\n{text[1:-1]}\n]\n" if listed else f"{text}\n"))
+    return "{" + ",".join(fields) + "}\n"
 
 
 def test_the_times_of_stages(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
