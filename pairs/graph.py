@@ -13,13 +13,24 @@ class Graph:
 
     def __init__(self, count: int, edges: Edges) -> None:
         self.count = count
-        codes = np.unique(np.sort(edges.reshape(-1, 2).astype(np.int64), axis=1) @ (count, 1))
-        pairs = np.stack(np.divmod(codes, max(count, 1)), axis=1)
-        self.edges = pairs[pairs[:, 0] != pairs[:, 1]]  # (E, 2) i < j
-        ends = np.concatenate((self.edges, self.edges[:, ::-1]))
-        ends = ends[np.lexsort((ends[:, 1], ends[:, 0]))]
-        self._there = ends[:, 1]
-        self._starts = np.searchsorted(ends[:, 0], np.arange(count + 1))
+        low, high = edges.reshape(-1, 2).T
+        apart = low != high
+        low, high = low[apart].astype(np.int64), high[apart].astype(np.int64)
+        both = np.concatenate((low * count + high, high * count + low))  # node and neighbour
+        both.sort()  # `np.unique` takes many times the memory
+        both = both[np.diff(both, prepend=-1) > 0]
+        self._there = both % max(count, 1)
+        self._starts = np.searchsorted(both, np.arange(count + 1) * count)
+
+    @property
+    def edge_count(self) -> int:
+        """Of edges between two nodes, each once."""
+        return len(self._there) // 2
+
+    @property
+    def degrees(self) -> NDArray[np.int64]:
+        """(count,) neighbours of each node."""
+        return np.diff(self._starts)
 
     def neighbors(self, node: int) -> NDArray[np.int64]:
         """Ascending."""

@@ -35,7 +35,7 @@ def components(
         left_out = set(without)
         accepted = accepted[[(names[i], names[j]) not in left_out for i, j in accepted[:, :2].tolist()]]
     graph = Graph(len(names), np.concatenate((accepted[:, :2], frames(database, names))))
-    partners = np.bincount(graph.edges.ravel(), minlength=len(names))
+    partners = graph.degrees
     component = graph.components()
     found = []
     for number in np.flatnonzero(np.bincount(component, minlength=1) >= least):

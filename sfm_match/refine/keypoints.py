@@ -31,6 +31,7 @@ from sfm_match.colmap.queries import (
 )
 from sfm_match.errors import NothingDone
 from sfm_match.images.collection import Collection
+from sfm_match.job.concurrency import give_memory_back
 from sfm_match.job.executor import done_units
 from sfm_match.job.progress import Clock, MakeProgress
 from sfm_match.refine.align_units import BLOCK, AlignContext, AlignUnit, align_units, aligned, is_aligned
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 UNIT = 8  # pairs that a file holds, and more where there are very many: a kill costs no more than a second or so
 _FILES, _MOST_OF_UNIT = 2000, 64
 _AT_ONCE = 1 << 14  # images whose best pairs are looked for together
-_READ = 1 << 17  # pairs that are read together
+_READ = 1 << 16  # pairs that are read together
 PARTNERS = 6  # pairs of an image that are aligned, those with most matches: the time grows with the images
 _LEAST = 15  # verified matches of a pair that is aligned
 # work of a pair and of reading a photograph, in matches that are aligned (25 us each on one processor)
@@ -111,6 +112,7 @@ def adjust_keypoints(
     with closing(sqlite3.connect(database)) as connection:
         source = Source(connection)
         units = list(units_of(connection, before))
+        give_memory_back()  # of what sorted the pairs
         place.mkdir(exist_ok=True)
         found = _Aligned(units, place, digest)
         found.do(context, place, progress, pool)
@@ -230,9 +232,11 @@ def units_of(connection: sqlite3.Connection, without: NDArray[np.int64] = _NO_PA
     They come block by block of images that are matched with one another, so that few photographs are needed at a time.
     """
     query = "SELECT pair_id, rows FROM two_view_geometries WHERE rows >= ?"
-    numbers, matches = _best(connection.execute(query, (_LEAST,)))
-    wanted = ~np.isin(numbers, without)
-    pairs = np.column_stack((*np.divmod(numbers[wanted], MOST_IMAGES), matches[wanted])).astype(np.int32)
+    best = _best(connection.execute(query, (_LEAST,)))
+    best = best[:, ~np.isin(best[0], without)]
+    pairs = np.empty((best.shape[1], 3), np.int32)
+    pairs[:, 0], pairs[:, 1], pairs[:, 2] = best[0] // MOST_IMAGES, best[0] % MOST_IMAGES, best[1]
+    del best
     there = np.zeros(1 + int(pairs[:, 1].max(initial=0)), bool)  # by image_id
     there[pairs[:, :2]] = True
     edges = (there.cumsum(dtype=np.int32) - 1)[pairs[:, :2]]
@@ -249,7 +253,7 @@ def units_of(connection: sqlite3.Connection, without: NDArray[np.int64] = _NO_PA
 def _best(rows: Iterable[tuple[int, int]]) -> NDArray[np.int64]:
     """(2, K) pair_ids and matches of the pairs among the best of one of their images. Never all are in memory."""
     rows, best = iter(rows), np.empty((2, 0), np.int64)
-    while (some := columns(islice(rows, max(_READ, best.shape[1])))).size:
+    while (some := columns(islice(rows, max(_READ, best.shape[1] // 4)))).size:
         best = np.concatenate((best, some), axis=1)
         best = best[:, _best_of_each(*best)]
     return best
@@ -258,7 +262,7 @@ def _best(rows: Iterable[tuple[int, int]]) -> NDArray[np.int64]:
 def _best_of_each(numbers: NDArray[np.int64], matches: NDArray[np.int64]) -> NDArray[np.bool_]:
     """(K,) which pairs, by their pair_ids, are among the `PARTNERS` with most matches of one of their images."""
     kept = np.zeros(len(numbers), bool)
-    low, high = (part.astype(np.int32) for part in np.divmod(numbers, MOST_IMAGES))
+    low, high = (numbers // MOST_IMAGES).astype(np.int32), (numbers % MOST_IMAGES).astype(np.int32)
     for first in range(0, int(high.max(initial=-1)) + 1, _AT_ONCE):  # to sort all ends takes many times their memory
         mine = [np.flatnonzero((ends >= first) & (ends < first + _AT_ONCE)) for ends in (low, high)]
         pair = np.concatenate(mine)

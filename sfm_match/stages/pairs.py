@@ -119,7 +119,7 @@ def _add_pairs(job: Job) -> StageReport:
     listed = sources.tried
     graph = Graph(sources.count, sources.verified)
     detail = (
-        f"{options.strategy}: {len(graph.edges):,} verified pairs, {graph.components().max() + 1:,} components, "
+        f"{options.strategy}: {graph.edge_count:,} verified pairs, {graph.components().max() + 1:,} components, "
         f"{len(graph.bridges()):,} bridges"
     )
     inputs = fingerprint([*_inputs(sources, options), database])
