@@ -40,6 +40,9 @@ def test_components_and_bridges_are_networkx_s(drawn: tuple[int, list[tuple[int,
     component = graph.components()
     groups = [set(np.flatnonzero(component == number).tolist()) for number in range(component.max() + 1)]
     assert sorted(map(sorted, groups)) == sorted(map(sorted, networkx.connected_components(theirs)))
+    assert graph.edge_count == theirs.number_of_edges()
+    assert graph.degrees.tolist() == [theirs.degree(node) for node in range(count)]
+    assert all(graph.neighbors(node).tolist() == sorted(theirs[node]) for node in range(count))
     walked = graph.breadth_first_order()
     assert sorted(walked.tolist()) == list(range(count))
     assert (np.diff(component[walked]) >= 0).all()  # one component after another
