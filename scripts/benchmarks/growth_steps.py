@@ -140,7 +140,7 @@ class Steps:
         return {"filled": sum(map(len, found.open_units.values()))}
 
     def fill_matches(self) -> Report:
-        """Writes the blocks that are open: what the first field's pairs have, and where it has none, a few by chance."""
+        """Writes open blocks: what the first field's pairs have or, where it has none, a few matches by chance."""
         import numpy as np
 
         from sfm_match.images.collection import Collection
