@@ -14,13 +14,16 @@ class Graph:
     def __init__(self, count: int, edges: Edges) -> None:
         self.count = count
         low, high = edges.reshape(-1, 2).T
-        apart = low != high
-        low, high = low[apart].astype(np.int64), high[apart].astype(np.int64)
-        both = np.concatenate((low * count + high, high * count + low))  # node and neighbour
+        both = np.empty(2 * len(low), np.int64)  # node and neighbour; in place, as there may be millions
+        for codes, node, other in ((both[: len(low)], low, high), (both[len(low) :], high, low)):
+            np.multiply(node, count, out=codes, dtype=np.int64)
+            codes += other
         both.sort()  # `np.unique` takes many times the memory
-        both = both[np.diff(both, prepend=-1) > 0]
+        wanted = both // max(count, 1) != both % max(count, 1)
+        wanted[1:] &= both[1:] != both[:-1]
+        both = both[wanted]
         self._there = both % max(count, 1)
-        self._starts = np.searchsorted(both, np.arange(count + 1) * count)
+        self._starts: NDArray[np.int64] = np.searchsorted(both, np.arange(count + 1) * count)
 
     @property
     def edge_count(self) -> int:
@@ -30,7 +33,7 @@ class Graph:
     @property
     def degrees(self) -> NDArray[np.int64]:
         """(count,) neighbours of each node."""
-        return np.diff(self._starts)
+        return self._starts[1:] - self._starts[:-1]
 
     def neighbors(self, node: int) -> NDArray[np.int64]:
         """Ascending."""

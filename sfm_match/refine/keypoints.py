@@ -121,6 +121,7 @@ def adjust_keypoints(
                 f"{collection.folder}: not one photograph can be read again; keypoints are adjusted by them "
                 "(--no-adjust-keypoints does not)"
             )
+        give_memory_back()  # of what aligned them
         moves = optimize_all(found.relations, source.count, place, source.matched(before) if len(before) else None)
         done = Adjusted(sum(map(len, units)), 0, 0.0, len(found.unreadable))
         _move(connection, source, moves, context, done)

@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from sfm_match.store.columns import Names
 
 _LEAST_DRAWN = 8  # matches of a pair that is drawn at all
 _MOST_DRAWN = 400  # matches of a pair: more are a blot
+_READ = 1 << 16  # pairs that are read together
 _BRIDGES = 200  # the weakest ones, where there are more
 
 
@@ -80,11 +82,12 @@ def read_matching(database: Path, names: Names) -> Matching:
         accepted = _pairs(connection, place, "SELECT pair_id, rows FROM two_view_geometries WHERE rows > 0")
         verdicts, rejected = _judged(connection, place)
     accepted = accepted[np.argsort(-accepted[:, 2], kind="stable")]
-    judged = np.concatenate((accepted, rejected)) if len(rejected) else accepted
-    tried = np.bincount(judged[:, :2].ravel(), minlength=len(names))
+    tried = np.zeros(len(names), np.int64)
+    for ends in (*accepted[:, :2].T, *rejected[:, :2].T):
+        tried += np.bincount(ends, minlength=len(names))
     component, bridges = _graph(len(names), accepted)
-    few = rejected if len(rejected) <= REJECTED else _none(3)
-    return Matching(keypoints, tried, accepted[:MOST_PAIRS], few, verdicts, component, bridges)
+    few = rejected.astype(np.int64) if len(rejected) <= REJECTED else _none(3)
+    return Matching(keypoints, tried, accepted[:MOST_PAIRS].astype(np.int64), few, verdicts, component, bridges)
 
 
 def read_drawn(database: Path, names: Names, headers: Mapping[str, Header], accepted: NDArray[np.int64]) -> Drawn:
@@ -164,22 +167,24 @@ def _places(connection: sqlite3.Connection, names: Names) -> NDArray[np.int64]:
     return place
 
 
-def _pairs(connection: sqlite3.Connection, place: NDArray[np.int64], query: str) -> NDArray[np.int64]:
+def _pairs(connection: sqlite3.Connection, place: NDArray[np.int64], query: str) -> NDArray[np.int32]:
     """(P, 3) i < j and the second column of a query whose first one is COLMAP's pair_id."""
     return _numbered(connection.execute(query), place)
 
 
-def _numbered(rows: Iterable[tuple[int, int]], place: NDArray[np.int64]) -> NDArray[np.int64]:
+def _numbered(rows: Iterable[tuple[int, int]], place: NDArray[np.int64]) -> NDArray[np.int32]:
     """(P, 3) i < j and a number, of rows of COLMAP's pair_id and the number."""
-    pairs, numbers = columns(rows)
-    ends = np.sort(place[np.stack(np.divmod(pairs, MOST_IMAGES), axis=1)], axis=1)
-    return np.column_stack((ends, numbers))[(ends >= 0).all(axis=1)]
+    rows, found = iter(rows), [np.empty((0, 3), np.int32)]
+    while (some := columns(islice(rows, _READ))).size:
+        ends = np.sort(place[np.stack(np.divmod(some[0], MOST_IMAGES), axis=1)], axis=1)
+        found.append(np.column_stack((ends, some[1]))[(ends >= 0).all(axis=1)].astype(np.int32))
+    return np.concatenate(found)
 
 
-def _judged(connection: sqlite3.Connection, place: NDArray[np.int64]) -> tuple[dict[str, int], NDArray[np.int64]]:
+def _judged(connection: sqlite3.Connection, place: NDArray[np.int64]) -> tuple[dict[str, int], NDArray[np.int32]]:
     """Verdict -> pairs, and (R, 3) the rejected pairs with the place of their verdict."""
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (PAIRS,)).fetchone():
-        return {}, _none(3)
+        return {}, np.empty((0, 3), np.int32)
     query = f"SELECT verdict, COUNT(*) FROM {PAIRS} WHERE verdict IS NOT NULL GROUP BY verdict ORDER BY COUNT(*) DESC"
     verdicts = {str(verdict): int(pairs) for verdict, pairs in connection.execute(query)}
     number = {verdict: i for i, verdict in enumerate(verdicts)}
@@ -188,7 +193,7 @@ def _judged(connection: sqlite3.Connection, place: NDArray[np.int64]) -> tuple[d
     return verdicts, _numbered(((pair, number[verdict]) for pair, verdict in rows), place)
 
 
-def _graph(count: int, accepted: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[Bridge]]:
+def _graph(count: int, accepted: NDArray[np.int32]) -> tuple[NDArray[np.int64], list[Bridge]]:
     """(N,) components, the largest first, and the bridges."""
     graph = Graph(count, accepted[:, :2])
     component = graph.components()
@@ -197,8 +202,9 @@ def _graph(count: int, accepted: NDArray[np.int64]) -> tuple[NDArray[np.int64], 
     rank[order] = np.arange(len(order))
     component = rank[component] if count else component
     sizes = np.bincount(component, minlength=1)
-    connecting = np.array(graph.bridges(), np.int64).reshape(-1, 2)
-    inliers = accepted[np.isin(accepted[:, :2] @ (count, 1), connecting @ (count, 1))]
+    connecting = np.array(graph.bridges(), np.int64).reshape(-1, 2) @ (count, 1)
+    pieces = np.array_split(accepted, 1 + len(accepted) // _READ)
+    inliers = np.concatenate([some[np.isin(some[:, :2] @ (count, 1), connecting)] for some in pieces])
     bridges = []
     for i, j, found in inliers[np.argsort(inliers[:, 2], kind="stable")][:_BRIDGES].tolist():
         side = len(graph.breadth_first(i, cut=j))

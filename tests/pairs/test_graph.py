@@ -49,6 +49,20 @@ def test_components_and_bridges_are_networkx_s(drawn: tuple[int, list[tuple[int,
     assert graph.bridges() == sorted(tuple(sorted(bridge)) for bridge in networkx.bridges(theirs))
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.uint32, np.int64])
+def test_many_nodes_of_a_narrow_type(dtype: type[np.integer]) -> None:
+    count = 200_000  # squared, it takes more than 32 bits
+    graph = Graph(count, np.array([(0, 1), (count - 1, 1), (3, 3), (count - 2, 70_000), (1, 0)], dtype))
+    assert graph.edge_count == 3
+    assert {node: graph.neighbors(node).tolist() for node in np.flatnonzero(graph.degrees).tolist()} == {
+        0: [1],
+        1: [0, count - 1],
+        70_000: [count - 2],
+        count - 2: [70_000],
+        count - 1: [1],
+    }
+
+
 @given(GRAPHS)
 def test_transitive_is_two_steps_away(drawn: tuple[int, list[tuple[int, int]]]) -> None:
     count, pairs = drawn
