@@ -33,7 +33,8 @@ class Graph:
     @property
     def degrees(self) -> NDArray[np.int64]:
         """(count,) neighbours of each node."""
-        return self._starts[1:] - self._starts[:-1]
+        degrees: NDArray[np.int64] = self._starts[1:] - self._starts[:-1]
+        return degrees
 
     def neighbors(self, node: int) -> NDArray[np.int64]:
         """Ascending."""
