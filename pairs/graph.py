@@ -22,7 +22,7 @@ class Graph:
         wanted = both // max(count, 1) != both % max(count, 1)
         wanted[1:] &= both[1:] != both[:-1]
         both = both[wanted]
-        self._there = both % max(count, 1)
+        self._there: NDArray[np.int64] = both % max(count, 1)
         self._starts: NDArray[np.int64] = np.searchsorted(both, np.arange(count + 1) * count)
 
     @property
@@ -33,8 +33,7 @@ class Graph:
     @property
     def degrees(self) -> NDArray[np.int64]:
         """(count,) neighbours of each node."""
-        degrees: NDArray[np.int64] = self._starts[1:] - self._starts[:-1]
-        return degrees
+        return self._starts[1:] - self._starts[:-1]
 
     def neighbors(self, node: int) -> NDArray[np.int64]:
         """Ascending."""
