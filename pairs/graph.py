@@ -19,7 +19,7 @@ class Graph:
             np.multiply(node, count, out=codes, dtype=np.int64)
             codes += other
         both.sort()  # `np.unique` takes many times the memory
-        wanted = both // max(count, 1) != both % max(count, 1)
+        wanted = both % (count + 1) != 0  # a node with itself is node * (count + 1)
         wanted[1:] &= both[1:] != both[:-1]
         both = both[wanted]
         self._there: NDArray[np.int64] = both % max(count, 1)

@@ -25,8 +25,8 @@ _READ = 1 << 16  # pairs that are read together
 _BRIDGES = 200  # the weakest ones, where there are more
 
 
-def _none(width: int) -> NDArray[np.int64]:
-    return np.empty((0, width), np.int64)
+def _none(width: int) -> NDArray[np.int32]:
+    return np.empty((0, width), np.int32)
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Matching:
 
     keypoints: NDArray[np.int64]  # (N,) of each image, -1 where there are none yet
     tried: NDArray[np.int64]  # (N,) judged pairs of each image
-    accepted: NDArray[np.int64] = field(default_factory=lambda: _none(3))  # (E, 3) i < j, inliers; most inliers first
-    rejected: NDArray[np.int64] = field(default_factory=lambda: _none(3))  # (R, 3) i < j, place in `verdicts`
+    accepted: NDArray[np.integer] = field(default_factory=lambda: _none(3))  # (E, 3) i < j, inliers; most inliers first
+    rejected: NDArray[np.integer] = field(default_factory=lambda: _none(3))  # (R, 3) i < j, place in `verdicts`
     verdicts: dict[str, int] = field(default_factory=dict)  # verdict -> pairs
     component: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))  # (N,) 0 is the largest
     bridges: list[Bridge] = field(default_factory=list)  # the one that holds most images first
@@ -86,11 +86,11 @@ def read_matching(database: Path, names: Names) -> Matching:
     for ends in (*accepted[:, :2].T, *rejected[:, :2].T):
         tried += np.bincount(ends, minlength=len(names))
     component, bridges = _graph(len(names), accepted)
-    few = rejected.astype(np.int64) if len(rejected) <= REJECTED else _none(3)
-    return Matching(keypoints, tried, accepted[:MOST_PAIRS].astype(np.int64), few, verdicts, component, bridges)
+    few = rejected if len(rejected) <= REJECTED else _none(3)
+    return Matching(keypoints, tried, accepted[:MOST_PAIRS], few, verdicts, component, bridges)
 
 
-def read_drawn(database: Path, names: Names, headers: Mapping[str, Header], accepted: NDArray[np.int64]) -> Drawn:
+def read_drawn(database: Path, names: Names, headers: Mapping[str, Header], accepted: NDArray[np.integer]) -> Drawn:
     """The strongest keypoints of each image, and inliers of the accepted pairs, evenly chosen.
 
     Args:
@@ -142,7 +142,7 @@ def _upright(raw: NDArray[np.float32], header: Header) -> NDArray[np.uint16]:
 
 
 def _chosen_matches(
-    connection: sqlite3.Connection, place: NDArray[np.int64], pairs: NDArray[np.int64], each: int, count: int
+    connection: sqlite3.Connection, place: NDArray[np.int64], pairs: NDArray[np.integer], each: int, count: int
 ) -> list[NDArray[np.uint32]]:
     """(M, 2) keypoint indices in i and j, of each of (P, 2) pairs i < j in their order."""
     row = {code: number for number, code in enumerate((pairs @ (count, 1)).tolist())}
@@ -174,7 +174,7 @@ def _pairs(connection: sqlite3.Connection, place: NDArray[np.int64], query: str)
 
 def _numbered(rows: Iterable[tuple[int, int]], place: NDArray[np.int64]) -> NDArray[np.int32]:
     """(P, 3) i < j and a number, of rows of COLMAP's pair_id and the number."""
-    rows, found = iter(rows), [np.empty((0, 3), np.int32)]
+    rows, found = iter(rows), [_none(3)]
     while (some := columns(islice(rows, _READ))).size:
         ends = np.sort(place[np.stack(np.divmod(some[0], MOST_IMAGES), axis=1)], axis=1)
         found.append(np.column_stack((ends, some[1]))[(ends >= 0).all(axis=1)].astype(np.int32))
@@ -184,7 +184,7 @@ def _numbered(rows: Iterable[tuple[int, int]], place: NDArray[np.int64]) -> NDAr
 def _judged(connection: sqlite3.Connection, place: NDArray[np.int64]) -> tuple[dict[str, int], NDArray[np.int32]]:
     """Verdict -> pairs, and (R, 3) the rejected pairs with the place of their verdict."""
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (PAIRS,)).fetchone():
-        return {}, np.empty((0, 3), np.int32)
+        return {}, _none(3)
     query = f"SELECT verdict, COUNT(*) FROM {PAIRS} WHERE verdict IS NOT NULL GROUP BY verdict ORDER BY COUNT(*) DESC"
     verdicts = {str(verdict): int(pairs) for verdict, pairs in connection.execute(query)}
     number = {verdict: i for i, verdict in enumerate(verdicts)}
