@@ -9,12 +9,14 @@ import mmap
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sfm_match.job.concurrency import give_memory_back
 from sfm_match.refine.track_optimization import Floats, Keypoints, Relations, optimize_tracks
 
 Parts = Callable[[], Iterable[Relations]]
@@ -65,10 +67,11 @@ class Moves:
 
     def set(self, keypoints: Keypoints, moves: Floats) -> None:
         """Of (K,) keypoints, ascending. Raises OSError where the disk is full."""
-        for some in np.split(np.arange(len(keypoints)), np.flatnonzero(np.diff(keypoints) != 1) + 1):
-            if len(some):
-                self._file.seek(int(keypoints[some[0]]) * _MOVE)
-                self._file.write(np.ascontiguousarray(moves[some], np.float32).tobytes())
+        apart = np.flatnonzero(np.diff(keypoints) != 1) + 1
+        for start, stop in pairwise((0, *apart.tolist(), len(keypoints))):  # runs of keypoints
+            if start < stop:
+                self._file.seek(int(keypoints[start]) * _MOVE)
+                self._file.write(np.ascontiguousarray(moves[start:stop], np.float32).tobytes())
 
     def of(self, span: slice) -> Floats:
         """(K, 2) of the keypoints of a slice."""
@@ -94,6 +97,7 @@ def optimize_all(parts: Parts, count: int, folder: Path, held: NDArray[np.bool_]
         for file in dealt:
             moves.set(*optimize_tracks(_read(file), tracks.array, held))
             tracks.let_go()
+            give_memory_back()  # or the next arrays come beside what is left between these
     return moves
 
 
@@ -158,6 +162,7 @@ def _split(part: Relations, number: NDArray[np.int64]) -> Iterator[tuple[int, ND
 
 
 def _read(file: IO[bytes]) -> Relations:
+    """Views of what it holds, so that this is in memory once."""
     file.seek(0)
     stored = np.frombuffer(file.read(), _STORED)
-    return Relations(*(stored[name].copy() for name in _STORED.fields or ()))
+    return Relations(*(stored[name] for name in _STORED.fields or ()))

@@ -111,11 +111,11 @@ def adjust_keypoints(
     context = AlignContext(database, pool is not None, collection.folder, collection.usable, size, reduced)
     with closing(sqlite3.connect(database)) as connection:
         source = Source(connection)
-        units = list(units_of(connection, before))
-        give_memory_back()  # of what sorted the pairs
+        pairs = pairs_to_align(connection, before)
+        give_memory_back()  # of what sorted them
         place.mkdir(exist_ok=True)
-        found = _Aligned(units, place, digest)
-        found.do(context, place, progress, pool)
+        found = _Aligned(pairs, place, digest)
+        found.do(context, progress, pool)
         if found.unreadable and not found.read_any:
             raise NothingDone(
                 f"{collection.folder}: not one photograph can be read again; keypoints are adjusted by them "
@@ -123,7 +123,7 @@ def adjust_keypoints(
             )
         give_memory_back()  # of what aligned them
         moves = optimize_all(found.relations, source.count, place, source.matched(before) if len(before) else None)
-        done = Adjusted(sum(map(len, units)), 0, 0.0, len(found.unreadable))
+        done = Adjusted(len(pairs), 0, 0.0, len(found.unreadable))
         _move(connection, source, moves, context, done)
 
 
@@ -133,45 +133,58 @@ def _aligned_before(database: Path, earlier: Earlier) -> NDArray[np.int64]:
     if adjusted_before(earlier.path) is None:
         return taken[:0]
     with closing(open_for_reading(earlier.path)) as connection:
-        aligned = np.concatenate([np.empty((0, 3), np.int32), *units_of(connection)])
+        aligned = pairs_to_align(connection)
     return np.intersect1d(taken, aligned[:, :2] @ (MOST_IMAGES, 1))
 
 
 class _Aligned:
     """What the units say: those that an earlier run did, and those that are done now."""
 
-    def __init__(self, units: list[NDArray[np.int32]], place: Path, digest: str) -> None:
-        self._works = _works(units)
-        self._units = [
-            AlignUnit(number, unit[:, :2], place / f"{number:05d}.h5", _mark(digest, unit))
-            for number, unit in enumerate(units)
-        ]
+    def __init__(self, pairs: NDArray[np.int32], place: Path, digest: str) -> None:
+        self._pairs, self._place, self._digest = pairs, place, digest
+        self._size = _unit_size(len(pairs))
+        self._count = -(-len(pairs) // self._size)
         self._partly: dict[int, Relations] = {}  # not all of their photographs could be read
         self.unreadable = frozenset[str]()
         self.read_any = False
 
+    def _pairs_of(self, number: int) -> NDArray[np.int32]:
+        return self._pairs[number * self._size : (number + 1) * self._size]
+
+    def _unit(self, number: int) -> AlignUnit:
+        pairs = self._pairs_of(number)
+        return AlignUnit(number, pairs[:, :2], self._place / f"{number:05d}.h5", _mark(self._digest, pairs))
+
+    def units(self) -> Iterator[AlignUnit]:
+        """All, made as they are needed: they take more memory than their pairs."""
+        return map(self._unit, range(self._count))
+
     def relations(self) -> Iterator[Relations]:
         """In the order of the units: a job that was killed comes to the same sums. Raises ShardError."""
-        for unit in self._units:
+        for unit in self.units():
             yield self._partly[unit.number] if unit.number in self._partly else aligned(unit)
 
-    def do(self, context: AlignContext, place: Path, make_progress: MakeProgress, pool: "RayPool | None") -> None:
+    def do(self, context: AlignContext, make_progress: MakeProgress, pool: "RayPool | None") -> None:
         """Aligns the units that are open."""
-        progress = make_progress("adjust", sum(len(unit.pairs) for unit in self._units), "pairs", sum(self._works))
-        left: list[AlignUnit] = []
+        works = _works(map(self._pairs_of, range(self._count)), int(self._pairs[:, 1].max(initial=0)))
+        progress = make_progress("adjust", len(self._pairs), "pairs", sum(works))
+        left: list[int] = []
         try:
-            for unit, work in zip(self._units, self._works, strict=True):
+            for unit, work in zip(self.units(), works, strict=True):
                 if is_aligned(unit):
                     progress.advance(len(unit.pairs), work)
                 else:
-                    left.append(unit)
+                    left.append(unit.number)
+            if not left:
+                return
             do, devices = partial(align_units, context), ["cpu"] if pool is None else pool.devices
-            for receipt in done_units(devices, do, left, place, lambda *_: None, Clock(), pool):
+            units = map(self._unit, left)
+            for receipt in done_units(devices, do, units, self._place, lambda *_: None, Clock(), pool):
                 if receipt.partly is not None:
                     self._partly[receipt.number] = receipt.partly
                 self.unreadable |= receipt.unreadable
                 self.read_any |= receipt.read_any
-                progress.advance(len(self._units[receipt.number].pairs), self._works[receipt.number])
+                progress.advance(len(self._pairs_of(receipt.number)), works[receipt.number])
         finally:
             progress.close()
 
@@ -213,9 +226,9 @@ def _median(counts: NDArray[np.int64]) -> float:
     return float(np.searchsorted(below, ((total - 1) // 2, total // 2), side="right").mean()) if total else 0.0
 
 
-def _works(units: list[NDArray[np.int32]]) -> list[float]:
-    """Of each unit, one after another: matches, and what reads a photograph for the first time."""
-    read = np.zeros(1 + max((int(unit[:, 1].max()) for unit in units), default=0), bool)  # by image_id
+def _works(units: Iterable[NDArray[np.int32]], last: int) -> list[float]:
+    """Of each unit, one after another: matches, and what reads a photograph for the first time; the last is `last`."""
+    read = np.zeros(last + 1, bool)  # by image_id
     works: list[float] = []
     for unit in units:
         images = np.unique(unit[:, :2])
@@ -225,12 +238,14 @@ def _works(units: list[NDArray[np.int32]]) -> list[float]:
     return works
 
 
-def units_of(connection: sqlite3.Connection, without: NDArray[np.int64] = _NO_PAIRS) -> Iterator[NDArray[np.int32]]:
+def pairs_to_align(connection: sqlite3.Connection, without: NDArray[np.int64] = _NO_PAIRS) -> NDArray[np.int32]:
     """(P, 3) images and matches of the pairs to align: those among the `PARTNERS` best of one of their images.
 
-    Pairs are left out by their pair_ids.
-
     They come block by block of images that are matched with one another, so that few photographs are needed at a time.
+
+    Args:
+        connection: to the database.
+        without: pair_ids of pairs that are left out.
     """
     query = "SELECT pair_id, rows FROM two_view_geometries WHERE rows >= ?"
     best = _best(connection.execute(query, (_LEAST,)))
@@ -245,10 +260,12 @@ def units_of(connection: sqlite3.Connection, without: NDArray[np.int64] = _NO_PA
     place = np.empty(len(walked), np.int32)
     place[walked] = np.arange(len(walked))
     blocks = np.sort(place[edges] // BLOCK, axis=1)
-    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0], blocks[:, 1], blocks[:, 0]))]
-    size = min(max(UNIT, len(pairs) // _FILES), _MOST_OF_UNIT)
-    for start in range(0, len(pairs), size):
-        yield pairs[start : start + size]
+    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0], blocks[:, 1], blocks[:, 0]))]
+
+
+def _unit_size(pairs: int) -> int:
+    """Pairs of a unit, where there are so many."""
+    return min(max(UNIT, pairs // _FILES), _MOST_OF_UNIT)
 
 
 def _best(rows: Iterable[tuple[int, int]]) -> NDArray[np.int64]:

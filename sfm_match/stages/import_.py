@@ -102,11 +102,9 @@ def run(job: Job) -> StageReport:
         NothingDone: no matches.
     """
     workspace, options, clock = job.workspace, job.options.import_, Clock()
-    features, matches = job.features, job.matches
     inputs = options.inputs()
     workspace.check("import", inputs, overwrite=job.overwrite)
-    pairs = sha256_of(workspace.pairs)
-    digest = fingerprint([inputs, matches.fingerprint, pairs, features.signed(), ALGORITHM])
+    digest, settings = _digests(job)
     if not job.overwrite:
         _refuse_foreign_database(workspace)
     if not as_left(workspace):
@@ -123,7 +121,6 @@ def run(job: Job) -> StageReport:
         )
     _tell_of_changed_images(job)
     partial = workspace.database.with_name(workspace.database.name + ".partial")
-    settings = fingerprint([inputs, matches.fingerprint, ALGORITHM])
     earlier = None if job.overwrite or not options.verify else earlier_of(workspace.database, settings)
     with _database_errors(partial):
         _build(job, partial, Origin(digest, settings, earlier), clock)
@@ -134,6 +131,14 @@ def run(job: Job) -> StageReport:
     note_left(workspace)
     clear(workspace.aligned)
     return _report(workspace, options, clock, computed=True)
+
+
+def _digests(job: Job) -> tuple[str, str]:
+    """Of everything that the database is built from; and of the settings alone. Raises NothingDone: no matches."""
+    features, matches, inputs = job.features, job.matches, job.options.import_.inputs()
+    pairs = sha256_of(job.workspace.pairs)
+    whole = fingerprint([inputs, matches.fingerprint, pairs, features.signed(), ALGORITHM])
+    return whole, fingerprint([inputs, matches.fingerprint, ALGORITHM])
 
 
 def _tell_of_changed_images(job: Job) -> None:
@@ -184,6 +189,7 @@ def _build(job: Job, partial: Path, origin: Origin, clock: Clock) -> None:
             _verify(job, partial, judging_of(partial, how), pool)
     adjusted = adjusted_before(partial) is not None
     if options.verify and options.adjust_keypoints and not adjusted:
+        job.found_matches = None  # whoever needs them after this finds them again: they can be millions
         with clock.on("adjust"):
             adjust_keypoints(
                 partial,

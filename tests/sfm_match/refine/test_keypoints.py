@@ -188,15 +188,14 @@ def test_the_work_that_is_told_is_all_of_it(work: Path, monkeypatch: pytest.Monk
 
 
 def test_the_best_pairs_of_each_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adjustment, "UNIT", 2)
     monkeypatch.setattr(adjustment, "PARTNERS", 1)
     rows = {(1, 2): 50, (1, 3): 40, (2, 3): 30, (3, 4): 20, (2, 4): 10, (5, 6): 14}
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.execute("CREATE TABLE two_view_geometries (pair_id INTEGER, rows INTEGER)")
         values = [(a * MOST_IMAGES + b, count) for (a, b), count in rows.items()]
         connection.executemany("INSERT INTO two_view_geometries VALUES (?, ?)", values)
-        units = [unit.tolist() for unit in adjustment.units_of(connection)]
-    assert units == [[[1, 2, 50], [1, 3, 40]], [[3, 4, 20]]]
+        pairs = adjustment.pairs_to_align(connection)
+    assert pairs.tolist() == [[1, 2, 50], [1, 3, 40], [3, 4, 20]]
 
 
 @pytest.mark.parametrize(("at_once", "read"), [(3, 1 << 17), (1 << 14, 3), (1 << 14, 1 << 17)])
@@ -222,15 +221,15 @@ def test_the_best_pairs_are_the_same_however_many_are_looked_at_at_once(
     np.testing.assert_array_equal(found, [numbers[sorted(best)], matches[sorted(best)]])
 
 
-def test_files_hold_more_pairs_where_there_are_very_many(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("pairs", "units"), [(0, []), (17, [8, 8, 1]), (198, [39, 39, 39, 39, 39, 3])])
+def test_files_hold_more_pairs_where_there_are_very_many(
+    pairs: int, units: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(adjustment, "_FILES", 5)
-    with closing(sqlite3.connect(":memory:")) as connection:
-        connection.execute("CREATE TABLE two_view_geometries (pair_id INTEGER, rows INTEGER)")
-        values = [(a * MOST_IMAGES + b, 50) for a in range(1, 100) for b in range(a + 1, a + 3)]
-        connection.executemany("INSERT INTO two_view_geometries VALUES (?, ?)", values)
-        units = list(adjustment.units_of(connection))
-    assert [len(unit) for unit in units[:-1]] == [39] * (len(units) - 1)
-    assert sum(map(len, units)) == len(values) == 198
+    numbers = np.arange(3 * pairs, dtype=np.int32).reshape(-1, 3)
+    held = [one.pairs for one in adjustment._Aligned(numbers, tmp_path, "digest").units()]
+    assert [len(one) for one in held] == units
+    np.testing.assert_array_equal(np.concatenate([numbers[:0, :2], *held]), numbers[:, :2])
 
 
 @given(st.lists(st.integers(0, 9), max_size=30))
