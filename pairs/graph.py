@@ -99,3 +99,42 @@ class Graph:
                 elif other != parent:
                     low[node] = min(low[node], order[other])
         return sorted(found)
+
+
+class SparseCertificate:
+    """Of very many edges those that keep the components and the bridges: less than two a node.
+
+    They are a spanning forest, and a spanning forest of the other edges: of every cut there is an edge where the graph
+    has one, and a second one where it has more (Nagamochi & Ibaraki, "A linear-time algorithm for finding a sparse
+    k-connected spanning subgraph of a k-connected graph", Algorithmica 1992).
+
+    Args:
+        count: of nodes.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._forests = np.arange(count), np.arange(count)  # of each node, one before it in its tree or itself
+
+    def add(self, edges: Edges) -> NDArray[np.bool_]:
+        """(E,) which of these edges are kept. Each edge of the graph is added once."""
+        kept = np.zeros(len(edges), bool)
+        for forest in self._forests:
+            left = np.flatnonzero(~kept)
+            kept[left[_joining(forest, edges[left])]] = True
+        return kept
+
+
+def _joining(forest: NDArray[np.int64], edges: Edges) -> NDArray[np.int64]:
+    """Which edges, by their places, join trees of a forest without closing a circle. They are joined."""
+    chosen, left = [np.empty(0, np.int64)], np.arange(len(edges))
+    while True:
+        roots = np.sort(forest[edges[left]], axis=1)
+        apart = roots[:, 0] != roots[:, 1]
+        left, roots = left[apart], roots[apart]
+        if not len(left):
+            return np.concatenate(chosen)
+        tree, first = np.unique(roots[:, 1], return_index=True)  # a tree is hung to one that comes before it
+        forest[tree] = roots[first, 0]
+        chosen.append(left[first])
+        while ((further := forest[forest]) != forest).any():
+            forest[:] = further

@@ -28,7 +28,7 @@ def large_facts(count: int) -> Facts:
     keypoints = np.full(count, 4096, np.int64)
     tried = np.bincount(accepted[:, :2].ravel(), minlength=count)
     verdicts = {"accepted": len(accepted)}
-    matching = Matching(keypoints, tried, accepted, nothing, verdicts, np.zeros(count, np.int64), [])
+    matching = Matching(keypoints, tried, tried, accepted, nothing, verdicts, np.zeros(count, np.int64), [])
     per_image = PerImage.of(count)
     per_image.model[:], per_image.points[:] = 0, 800
     per_image.error[:] = random.gamma(4, 0.1, count)

@@ -93,9 +93,9 @@ def is_aligned(unit: AlignUnit) -> bool:
         return False
 
 
-def aligned(unit: AlignUnit) -> Relations:
-    """What its file holds. Raises ShardError where it is damaged."""
-    return _read(unit.path)[1]
+def aligned(path: Path) -> Relations:
+    """What the file of a unit holds. Raises ShardError where it is damaged."""
+    return _read(path)[1]
 
 
 def _read(path: Path) -> tuple[str, Relations]:

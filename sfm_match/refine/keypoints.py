@@ -9,7 +9,7 @@ import re
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -111,11 +111,8 @@ def adjust_keypoints(
     context = AlignContext(database, pool is not None, collection.folder, collection.usable, size, reduced)
     with closing(sqlite3.connect(database)) as connection:
         source = Source(connection)
-        pairs = pairs_to_align(connection, before)
-        give_memory_back()  # of what sorted them
         place.mkdir(exist_ok=True)
-        found = _Aligned(pairs, place, digest)
-        found.do(context, progress, pool)
+        found = _align(_Units(pairs_to_align(connection, before), place, digest), context, progress, pool)
         if found.unreadable and not found.read_any:
             raise NothingDone(
                 f"{collection.folder}: not one photograph can be read again; keypoints are adjusted by them "
@@ -123,7 +120,7 @@ def adjust_keypoints(
             )
         give_memory_back()  # of what aligned them
         moves = optimize_all(found.relations, source.count, place, source.matched(before) if len(before) else None)
-        done = Adjusted(len(pairs), 0, 0.0, len(found.unreadable))
+        done = Adjusted(found.pairs, 0, 0.0, len(found.unreadable))
         _move(connection, source, moves, context, done)
 
 
@@ -137,56 +134,71 @@ def _aligned_before(database: Path, earlier: Earlier) -> NDArray[np.int64]:
     return np.intersect1d(taken, aligned[:, :2] @ (MOST_IMAGES, 1))
 
 
-class _Aligned:
-    """What the units say: those that an earlier run did, and those that are done now."""
+class _Units:
+    """All units, each made when it is needed: they take more memory than their pairs, (P, 3) as `pairs_to_align`'s."""
 
     def __init__(self, pairs: NDArray[np.int32], place: Path, digest: str) -> None:
-        self._pairs, self._place, self._digest = pairs, place, digest
-        self._size = _unit_size(len(pairs))
-        self._count = -(-len(pairs) // self._size)
-        self._partly: dict[int, Relations] = {}  # not all of their photographs could be read
-        self.unreadable = frozenset[str]()
-        self.read_any = False
+        self.pairs, self.place, self._digest = pairs, place, digest
+        self._size = min(max(UNIT, len(pairs) // _FILES), _MOST_OF_UNIT)
 
-    def _pairs_of(self, number: int) -> NDArray[np.int32]:
-        return self._pairs[number * self._size : (number + 1) * self._size]
+    def __len__(self) -> int:
+        return -(-len(self.pairs) // self._size)
 
-    def _unit(self, number: int) -> AlignUnit:
-        pairs = self._pairs_of(number)
-        return AlignUnit(number, pairs[:, :2], self._place / f"{number:05d}.h5", _mark(self._digest, pairs))
+    def pairs_of(self, number: int) -> NDArray[np.int32]:
+        """(U, 3) those of a unit."""
+        return self.pairs[number * self._size : (number + 1) * self._size]
 
-    def units(self) -> Iterator[AlignUnit]:
-        """All, made as they are needed: they take more memory than their pairs."""
-        return map(self._unit, range(self._count))
+    def __getitem__(self, number: int) -> AlignUnit:
+        pairs = self.pairs_of(number)
+        return AlignUnit(number, pairs[:, :2], _path(self.place, number), _mark(self._digest, pairs))
+
+
+@dataclass
+class _Aligned:
+    """What the units say, which lies in their files."""
+
+    place: Path
+    units: int
+    pairs: int
+    partly: dict[int, Relations] = field(default_factory=dict)  # of units not all of whose photographs could be read
+    unreadable: frozenset[str] = frozenset()
+    read_any: bool = False
 
     def relations(self) -> Iterator[Relations]:
         """In the order of the units: a job that was killed comes to the same sums. Raises ShardError."""
-        for unit in self.units():
-            yield self._partly[unit.number] if unit.number in self._partly else aligned(unit)
+        for number in range(self.units):
+            yield self.partly[number] if number in self.partly else aligned(_path(self.place, number))
 
-    def do(self, context: AlignContext, make_progress: MakeProgress, pool: "RayPool | None") -> None:
-        """Aligns the units that are open."""
-        works = _works(map(self._pairs_of, range(self._count)), int(self._pairs[:, 1].max(initial=0)))
-        progress = make_progress("adjust", len(self._pairs), "pairs", sum(works))
-        left: list[int] = []
-        try:
-            for unit, work in zip(self.units(), works, strict=True):
-                if is_aligned(unit):
-                    progress.advance(len(unit.pairs), work)
-                else:
-                    left.append(unit.number)
-            if not left:
-                return
-            do, devices = partial(align_units, context), ["cpu"] if pool is None else pool.devices
-            units = map(self._unit, left)
-            for receipt in done_units(devices, do, units, self._place, lambda *_: None, Clock(), pool):
-                if receipt.partly is not None:
-                    self._partly[receipt.number] = receipt.partly
-                self.unreadable |= receipt.unreadable
-                self.read_any |= receipt.read_any
-                progress.advance(len(self._pairs_of(receipt.number)), works[receipt.number])
-        finally:
-            progress.close()
+
+def _align(units: _Units, context: AlignContext, make_progress: MakeProgress, pool: "RayPool | None") -> _Aligned:
+    """Aligns the units that an earlier run left open."""
+    found, numbers = _Aligned(units.place, len(units), len(units.pairs)), range(len(units))
+    works = _works(map(units.pairs_of, numbers), int(units.pairs[:, 1].max(initial=0)))
+    progress = make_progress("adjust", found.pairs, "pairs", sum(works))
+    left: list[int] = []
+    try:
+        for number in numbers:
+            if is_aligned(units[number]):
+                progress.advance(len(units.pairs_of(number)), works[number])
+            else:
+                left.append(number)
+        if not left:
+            return found
+        do, devices = partial(align_units, context), ["cpu"] if pool is None else pool.devices
+        opened = map(units.__getitem__, left)
+        for receipt in done_units(devices, do, opened, units.place, lambda *_: None, Clock(), pool):
+            if receipt.partly is not None:
+                found.partly[receipt.number] = receipt.partly
+            found.unreadable |= receipt.unreadable
+            found.read_any |= receipt.read_any
+            progress.advance(len(units.pairs_of(receipt.number)), works[receipt.number])
+        return found
+    finally:
+        progress.close()
+
+
+def _path(place: Path, number: int) -> Path:
+    return place / f"{number:05d}.h5"
 
 
 def _mark(digest: str, unit: NDArray[np.int32]) -> str:
@@ -261,11 +273,6 @@ def pairs_to_align(connection: sqlite3.Connection, without: NDArray[np.int64] = 
     place[walked] = np.arange(len(walked))
     blocks = np.sort(place[edges] // BLOCK, axis=1)
     return pairs[np.lexsort((pairs[:, 1], pairs[:, 0], blocks[:, 1], blocks[:, 0]))]
-
-
-def _unit_size(pairs: int) -> int:
-    """Pairs of a unit, where there are so many."""
-    return min(max(UNIT, pairs // _FILES), _MOST_OF_UNIT)
 
 
 def _best(rows: Iterable[tuple[int, int]]) -> NDArray[np.int64]:

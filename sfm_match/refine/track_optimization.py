@@ -60,13 +60,15 @@ def optimize_tracks(
     """
     of_relation = track[relations.first]
     order = np.argsort(of_relation, kind="stable")
-    pair = np.stack((relations.first[order], relations.second[order]))
-    keypoints, local = np.unique(pair, return_inverse=True)
-    first, second = local.reshape(2, -1)
+    mine, of_relation = Relations(*(values[order] for values in vars(relations).values())), of_relation[order]
+    del relations, order  # there are many, and what follows takes as much again
+    keypoints = np.sort(np.concatenate((mine.first, mine.second)))
+    keypoints = keypoints[np.diff(keypoints, prepend=-1) > 0]  # each once; `np.unique` takes many times the memory
+    first, second = (np.searchsorted(keypoints, ends) for ends in (mine.first, mine.second))
+    mine = Relations(first, second, mine.offsets, mine.affines)
     of_track = np.empty(len(keypoints), np.int64)
-    of_track[first] = of_track[second] = np.searchsorted(keypoints, of_relation[order])
+    of_track[first] = of_track[second] = np.searchsorted(keypoints, of_relation)
     fixed = np.zeros(len(keypoints), bool) if held is None else held[keypoints]
-    mine = Relations(first, second, relations.offsets[order], relations.affines[order])
     kernel = fastest()
     if kernel is None:
         return keypoints, _settled(mine, fixed, of_track)

@@ -153,8 +153,8 @@ def _images(facts: Facts) -> dict[str, Any]:
 def _pairs(matching: Matching) -> dict[str, Any]:
     bridges = [[*one.pair, one.inliers, one.behind] for one in matching.bridges]
     return {
-        "accepted": packed(matching.accepted.astype(np.uint32)),
-        "rejected": packed(matching.rejected.astype(np.uint32)),
+        "accepted": packed(matching.accepted.astype(np.int32, copy=False)),
+        "rejected": packed(matching.rejected.astype(np.int32, copy=False)),
         "verdicts": matching.verdicts,
         "bridges": bridges,
         "sizes": matching.sizes,

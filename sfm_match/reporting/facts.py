@@ -120,6 +120,7 @@ def read_facts(workspace: Workspace) -> Facts:
     give_memory_back()
     kept = workspace.thumbnails  # first: what takes most while it is read
     facts.thumbnails = read("photographs", lambda: thumbnails(results.image_folder, facts.headers, kept))
+    give_memory_back()
     facts.listed = read("pairs.txt", lambda: _lines(workspace.pairs))
     _read_database(facts, workspace, read)
     if facts.matching is None:
@@ -170,6 +171,7 @@ def _read_database(facts: Facts, workspace: Workspace, read: _Reader) -> None:
     if not database.exists():
         return
     matching = read(database.name, lambda: _believed(database, facts.names))
+    give_memory_back()
     if matching is not None:
         facts.matching, facts.keypoints = matching, matching.keypoints
         headers, accepted = facts.headers, matching.accepted

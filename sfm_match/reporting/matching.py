@@ -1,7 +1,7 @@
 """What the database says of a job: keypoints, pairs with their verdicts, the graph of accepted pairs."""
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pairs.graph import Graph
+from pairs.graph import Graph, SparseCertificate
 from sfm_match.colmap.queries import MOST_IMAGES, PAIRS, columns, matches_of, open_for_reading
 from sfm_match.images.coordinates import plan_geometry
 from sfm_match.images.files import Header
@@ -44,8 +44,11 @@ class Matching:
 
     keypoints: NDArray[np.int64]  # (N,) of each image, -1 where there are none yet
     tried: NDArray[np.int64]  # (N,) judged pairs of each image
-    accepted: NDArray[np.integer] = field(default_factory=lambda: _none(3))  # (E, 3) i < j, inliers; most inliers first
-    rejected: NDArray[np.integer] = field(default_factory=lambda: _none(3))  # (R, 3) i < j, place in `verdicts`
+    partners: NDArray[np.int64]  # (N,) accepted pairs of each image
+    # (E, 3) i < j, inliers: of all or, where there are very many, those with most; most inliers first
+    accepted: NDArray[np.integer] = field(default_factory=lambda: _none(3))
+    # (R, 3) i < j, place in `verdicts`; of none, where there are very many
+    rejected: NDArray[np.integer] = field(default_factory=lambda: _none(3))
     verdicts: dict[str, int] = field(default_factory=dict)  # verdict -> pairs
     component: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))  # (N,) 0 is the largest
     bridges: list[Bridge] = field(default_factory=list)  # the one that holds most images first
@@ -54,11 +57,6 @@ class Matching:
     def sizes(self) -> list[int]:
         """Images of each component of two or more, largest first."""
         return [size for size in np.bincount(self.component).tolist() if size > 1]
-
-    @property
-    def partners(self) -> NDArray[np.int64]:
-        """(N,) accepted pairs of each image."""
-        return np.bincount(self.accepted[:, :2].ravel(), minlength=len(self.keypoints))
 
 
 @dataclass(frozen=True)
@@ -79,15 +77,10 @@ def read_matching(database: Path, names: Names) -> Matching:
         for image, rows in connection.execute("SELECT image_id, rows FROM keypoints"):
             if place[image] >= 0:
                 keypoints[place[image]] = rows
-        accepted = _pairs(connection, place, "SELECT pair_id, rows FROM two_view_geometries WHERE rows > 0")
-        verdicts, rejected = _judged(connection, place)
-    accepted = accepted[np.argsort(-accepted[:, 2], kind="stable")]
-    tried = np.zeros(len(names), np.int64)
-    for ends in (*accepted[:, :2].T, *rejected[:, :2].T):
-        tried += np.bincount(ends, minlength=len(names))
-    component, bridges = _graph(len(names), accepted)
-    few = rejected if len(rejected) <= REJECTED else _none(3)
-    return Matching(keypoints, tried, accepted[:MOST_PAIRS], few, verdicts, component, bridges)
+        partners, accepted, backbone = _accepted(connection, place, len(names))
+        verdicts, refused, rejected = _judged(connection, place, len(names))
+    component, bridges = _graph(len(names), backbone)
+    return Matching(keypoints, partners + refused, partners, accepted, rejected, verdicts, component, bridges)
 
 
 def read_drawn(database: Path, names: Names, headers: Mapping[str, Header], accepted: NDArray[np.integer]) -> Drawn:
@@ -111,10 +104,8 @@ def read_drawn(database: Path, names: Names, headers: Mapping[str, Header], acce
         first = _starts(there)
         keypoints = np.empty((int(first[-1]), 2), np.uint16)  # not an array of each image: of many, those take more
         shown = accepted[: MATCHES // each, :2]
-        chosen = _chosen_matches(connection, place, shown, each, count)
-        starts = _starts([len(one) for one in chosen] + [0] * (len(accepted) - len(chosen)))
-        indices = np.concatenate((np.empty((0, 2), np.uint32), *chosen))
-        del chosen
+        starts = _starts(np.minimum(accepted[:, 2], each) * (np.arange(len(accepted)) < len(shown)))
+        indices = _chosen_matches(connection, _images(place, count)[shown], starts, each)
         matches = np.empty((len(indices), 2, 2), np.uint16)  # M, side, x and y
         uses = np.argsort(shown.ravel(), kind="stable")  # 2 * pair + side, image by image
         firsts = np.searchsorted(shown.ravel()[uses], np.arange(count + 1))
@@ -130,7 +121,7 @@ def read_drawn(database: Path, names: Names, headers: Mapping[str, Header], acce
     return Drawn(first, keypoints, starts, matches.reshape(-1, 4))
 
 
-def _starts(counts: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint32]:
+def _starts(counts: NDArray[np.integer]) -> NDArray[np.uint32]:
     return np.concatenate(([0], np.cumsum(counts, dtype=np.int64))).astype(np.uint32)
 
 
@@ -142,18 +133,18 @@ def _upright(raw: NDArray[np.float32], header: Header) -> NDArray[np.uint16]:
 
 
 def _chosen_matches(
-    connection: sqlite3.Connection, place: NDArray[np.int64], pairs: NDArray[np.integer], each: int, count: int
-) -> list[NDArray[np.uint32]]:
-    """(M, 2) keypoint indices in i and j, of each of (P, 2) pairs i < j in their order."""
-    row = {code: number for number, code in enumerate((pairs @ (count, 1)).tolist())}
-    found = [np.empty((0, 2), np.uint32)] * len(pairs)
-    for pair, data in connection.execute("SELECT pair_id, data FROM two_view_geometries WHERE rows > 0"):
-        a, b = (int(place[end]) for end in divmod(pair, MOST_IMAGES))
-        number = row.get(min(a, b) * count + max(a, b))
-        if number is not None:
-            indices = matches_of(data)
-            indices = indices[spread(len(indices), each)]
-            found[number] = indices if a < b else indices[:, ::-1]
+    connection: sqlite3.Connection, pairs: NDArray[np.int64], starts: NDArray[np.uint32], each: int
+) -> NDArray[np.uint32]:
+    """(M, 2) keypoint indices in both images of each of (P, 2) pairs of image_ids; `starts` has a pair's first one."""
+    found = np.empty((int(starts[len(pairs)]), 2), np.uint32)
+    numbers = np.sort(pairs, axis=1) @ (MOST_IMAGES, 1)
+    for number in np.argsort(numbers).tolist():  # as they lie in the database
+        query = "SELECT data FROM two_view_geometries WHERE pair_id = ?"
+        ((data,),) = connection.execute(query, (int(numbers[number]),))
+        indices = matches_of(data)
+        indices = indices[spread(len(indices), each)]
+        turned = pairs[number, 0] > pairs[number, 1]
+        found[starts[number] : starts[number + 1]] = indices[:, ::-1] if turned else indices
     return found
 
 
@@ -167,35 +158,63 @@ def _places(connection: sqlite3.Connection, names: Names) -> NDArray[np.int64]:
     return place
 
 
-def _pairs(connection: sqlite3.Connection, place: NDArray[np.int64], query: str) -> NDArray[np.int32]:
-    """(P, 3) i < j and the second column of a query whose first one is COLMAP's pair_id."""
-    return _numbered(connection.execute(query), place)
+def _images(place: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """(count,) place in the names -> image_id, of those that have one."""
+    images = np.zeros(count, np.int64)
+    here = np.flatnonzero(place >= 0)
+    images[place[here]] = here
+    return images
 
 
-def _numbered(rows: Iterable[tuple[int, int]], place: NDArray[np.int64]) -> NDArray[np.int32]:
-    """(P, 3) i < j and a number, of rows of COLMAP's pair_id and the number."""
-    rows, found = iter(rows), [_none(3)]
+def _numbered(rows: Iterable[tuple[int, int]], place: NDArray[np.int64]) -> Iterator[NDArray[np.int32]]:
+    """(P, 3) i < j and a number, of rows of COLMAP's pair_id and the number; some at a time."""
+    rows = iter(rows)
     while (some := columns(islice(rows, _READ))).size:
         ends = np.sort(place[np.stack(np.divmod(some[0], MOST_IMAGES), axis=1)], axis=1)
-        found.append(np.column_stack((ends, some[1]))[(ends >= 0).all(axis=1)].astype(np.int32))
-    return np.concatenate(found)
+        yield np.column_stack((ends, some[1]))[(ends >= 0).all(axis=1)].astype(np.int32)
 
 
-def _judged(connection: sqlite3.Connection, place: NDArray[np.int64]) -> tuple[dict[str, int], NDArray[np.int32]]:
-    """Verdict -> pairs, and (R, 3) the rejected pairs with the place of their verdict."""
+def _of_images(pairs: NDArray[np.int32], count: int) -> NDArray[np.int64]:
+    """(count,) of each image, in how many of (P, 3) pairs it is."""
+    first, second = (np.bincount(ends, minlength=count) for ends in pairs[:, :2].T)
+    return first + second
+
+
+def _accepted(
+    connection: sqlite3.Connection, place: NDArray[np.int64], count: int
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
+    """(N,) accepted pairs of each image, (E, 3) those with most inliers, and (B, 3) those that keep the graph whole."""
+    partners, most, backbone, certificate = np.zeros(count, np.int64), _none(3), [_none(3)], SparseCertificate(count)
+    rows = connection.execute("SELECT pair_id, rows FROM two_view_geometries WHERE rows > 0")
+    for some in _numbered(rows, place):
+        partners += _of_images(some, count)
+        backbone.append(some[certificate.add(some[:, :2])])
+        most = np.concatenate((most, some))
+        most = most[np.argsort(-most[:, 2], kind="stable")[:MOST_PAIRS]]
+    return partners, most, np.concatenate(backbone)
+
+
+def _judged(
+    connection: sqlite3.Connection, place: NDArray[np.int64], count: int
+) -> tuple[dict[str, int], NDArray[np.int64], NDArray[np.int32]]:
+    """Verdict -> pairs; (N,) rejected pairs of each image; (R, 3) with the place of the verdict, unless too many."""
+    refused, rejected = np.zeros(count, np.int64), _none(3)
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (PAIRS,)).fetchone():
-        return {}, _none(3)
+        return {}, refused, rejected
     query = f"SELECT verdict, COUNT(*) FROM {PAIRS} WHERE verdict IS NOT NULL GROUP BY verdict ORDER BY COUNT(*) DESC"
     verdicts = {str(verdict): int(pairs) for verdict, pairs in connection.execute(query)}
     number = {verdict: i for i, verdict in enumerate(verdicts)}
     query = f"SELECT pair_id, verdict FROM {PAIRS} WHERE verdict IS NOT NULL AND verdict != ?"
     rows = connection.execute(query, (Verdict.ACCEPTED,))
-    return verdicts, _numbered(((pair, number[verdict]) for pair, verdict in rows), place)
+    for some in _numbered(((pair, number[verdict]) for pair, verdict in rows), place):
+        refused += _of_images(some, count)
+        rejected = np.concatenate((rejected, some))[: REJECTED + 1]
+    return verdicts, refused, rejected if len(rejected) <= REJECTED else _none(3)
 
 
-def _graph(count: int, accepted: NDArray[np.int32]) -> tuple[NDArray[np.int64], list[Bridge]]:
-    """(N,) components, the largest first, and the bridges."""
-    graph = Graph(count, accepted[:, :2])
+def _graph(count: int, backbone: NDArray[np.int32]) -> tuple[NDArray[np.int64], list[Bridge]]:
+    """(N,) components, the largest first, and the bridges, from pairs that keep both."""
+    graph = Graph(count, backbone[:, :2])
     component = graph.components()
     order = np.argsort(-np.bincount(component, minlength=1), kind="stable")
     rank = np.empty(len(order), np.int64)
@@ -203,8 +222,7 @@ def _graph(count: int, accepted: NDArray[np.int32]) -> tuple[NDArray[np.int64], 
     component = rank[component] if count else component
     sizes = np.bincount(component, minlength=1)
     connecting = np.array(graph.bridges(), np.int64).reshape(-1, 2) @ (count, 1)
-    pieces = np.array_split(accepted, 1 + len(accepted) // _READ)
-    inliers = np.concatenate([some[np.isin(some[:, :2] @ (count, 1), connecting)] for some in pieces])
+    inliers = backbone[np.isin(backbone[:, :2] @ (count, 1), connecting)]
     bridges = []
     for i, j, found in inliers[np.argsort(inliers[:, 2], kind="stable")][:_BRIDGES].tolist():
         side = len(graph.breadth_first(i, cut=j))

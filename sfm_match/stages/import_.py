@@ -177,31 +177,19 @@ class Origin:
 
 def _build(job: Job, partial: Path, origin: Origin, clock: Clock) -> None:
     """Everything that a killed import left is taken up where it stopped."""
-    options, features = job.options.import_, job.features
+    options = job.options.import_
     give_memory_back()  # what was held to find out what is there
     if _built_from(partial) != origin.recorded:
         _write_images(job, partial, origin, clock)
         give_memory_back()
-    how = How(options.verify, options.accept_pairs == "all", features.rotations)
+    how = How(options.verify, options.accept_pairs == "all", job.features.rotations)
     pool = ray_pool(options.ray if options.verify else None, None)
     with clock.on("verify" if options.verify else "write"):
         if not is_verified(partial):
             _verify(job, partial, judging_of(partial, how), pool)
-    adjusted = adjusted_before(partial) is not None
-    if options.verify and options.adjust_keypoints and not adjusted:
-        job.found_matches = None  # whoever needs them after this finds them again: they can be millions
+    if options.verify and options.adjust_keypoints and adjusted_before(partial) is None:
         with clock.on("adjust"):
-            adjust_keypoints(
-                partial,
-                job.collection,
-                job.workspace.aligned,
-                origin.digest,
-                size=features.inputs["size"],
-                reduced=features.inputs.get("reduced_decode", False),
-                progress=job.progress,
-                earlier=origin.earlier,
-                pool=pool,
-            )
+            _adjust(job, partial, origin, pool)
     with closing(sqlite3.connect(partial)) as connection, connection:
         write_records(connection, {_COUNTED: json.dumps([asdict(count(partial)), verdicts(partial)])})
     seal(partial)
@@ -217,6 +205,23 @@ def _verify(job: Job, partial: Path, judging: Judging, pool: "RayPool | None") -
             verify_pairs(partial, iter_matches(matches, features), judging, progress.advance)
         else:
             verify_by_workers(partial, matches, features, judging, progress.advance, pool)
+
+
+def _adjust(job: Job, partial: Path, origin: Origin, pool: "RayPool | None") -> None:
+    """Keypoints of the accepted pairs are moved."""
+    inputs = job.features.inputs
+    job.found_features = job.found_matches = None  # of very many images they are large; who needs them finds them again
+    adjust_keypoints(
+        partial,
+        job.collection,
+        job.workspace.aligned,
+        origin.digest,
+        size=inputs["size"],
+        reduced=inputs.get("reduced_decode", False),
+        progress=job.progress,
+        earlier=origin.earlier,
+        pool=pool,
+    )
 
 
 def _write_images(job: Job, partial: Path, origin: Origin, clock: Clock) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pairs.graph import Graph
+from pairs.graph import Graph, SparseCertificate
 from pairs.repair import repair
 from pairs.transitive import transitive
 
@@ -61,6 +61,30 @@ def test_many_nodes_of_a_narrow_type(dtype: type[np.integer]) -> None:
         count - 2: [70_000],
         count - 1: [1],
     }
+
+
+@given(GRAPHS, st.integers(1, 9))
+def test_a_sparse_certificate_keeps_components_and_bridges(drawn: tuple[int, list[tuple[int, int]]], cut: int) -> None:
+    count, pairs = drawn
+    each_once = np.array(list(dict.fromkeys((min(pair), max(pair)) for pair in pairs)), np.int32).reshape(-1, 2)
+    certificate, parts = SparseCertificate(count), np.array_split(each_once, cut)
+    kept = np.concatenate([part[certificate.add(part)] for part in parts])
+    whole, fewer = Graph(count, each_once), Graph(count, kept)
+    assert len(kept) <= max(0, 2 * count - 3)
+    assert fewer.components().tolist() == whole.components().tolist()
+    assert fewer.bridges() == whole.bridges()
+    for first, second in whole.bridges():
+        assert set(fewer.breadth_first(first, cut=second)) == set(whole.breadth_first(first, cut=second))
+
+
+def test_a_sparse_certificate_of_a_long_chain_takes_few_steps() -> None:
+    chain = np.array(path(list(range(50_000))), np.int32)
+    certificate = SparseCertificate(50_000)
+    assert certificate.add(chain[::-1]).all()
+    assert not certificate.add(np.array([(0, 0), (7, 7)])).any()  # loops
+    closing = np.array([(0, 49_999), (1, 49_998), (0, 49_998)])
+    assert certificate.add(closing).all()  # of the second forest
+    assert not certificate.add(np.array([(1, 49_999)])).any()  # that would be its circle
 
 
 @given(GRAPHS)

@@ -227,7 +227,8 @@ def test_files_hold_more_pairs_where_there_are_very_many(
 ) -> None:
     monkeypatch.setattr(adjustment, "_FILES", 5)
     numbers = np.arange(3 * pairs, dtype=np.int32).reshape(-1, 3)
-    held = [one.pairs for one in adjustment._Aligned(numbers, tmp_path, "digest").units()]
+    made = adjustment._Units(numbers, tmp_path, "digest")
+    held = [made[number].pairs for number in range(len(made))]
     assert [len(one) for one in held] == units
     np.testing.assert_array_equal(np.concatenate([numbers[:0, :2], *held]), numbers[:, :2])
 

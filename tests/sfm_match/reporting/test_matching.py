@@ -8,7 +8,9 @@ import pytest
 from jobs import NAMES, accepted_database
 
 import sfm_match
+from sfm_match.colmap.queries import MOST_IMAGES, PAIRS
 from sfm_match.images.files import Header
+from sfm_match.reporting import matching
 from sfm_match.reporting.matching import read_drawn, read_matching
 from sfm_match.reporting.packing import FULL, packed, quantised, spread
 from sfm_match.store.columns import Names
@@ -50,6 +52,43 @@ def test_verdicts_and_pairs_are_those_of_the_job(finished: Path) -> None:
     assert len(found.accepted) + len(found.rejected) == 15
     assert found.tried.tolist() == [5] * 6
     assert (np.diff(found.accepted[:, 2]) <= 0).all()
+
+
+def test_of_very_many_pairs_some_are_listed_and_all_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = [(0, 1), (1, 2), (0, 2), (2, 3), (3, 4), (4, 5), (3, 5), (6, 7)]
+    path = database(tmp_path / "db", pairs)
+    with sqlite3.connect(path) as connection:
+        for number, (a, b) in enumerate(pairs):
+            pair_id = (a + 1) * MOST_IMAGES + b + 1
+            connection.execute("UPDATE two_view_geometries SET rows = ? WHERE pair_id = ?", (50 + number % 5, pair_id))
+    whole = read_matching(path, Names(NAMES))
+    monkeypatch.setattr(matching, "MOST_PAIRS", 3)
+    monkeypatch.setattr(matching, "_READ", 2)
+    found = read_matching(path, Names(NAMES))
+    assert found.accepted.tolist() == whole.accepted[:3].tolist() == [[3, 4, 54], [2, 3, 53], [0, 2, 52]]
+    assert found.partners.tolist() == whole.partners.tolist() == found.tried.tolist() == [2, 2, 3, 3, 2, 2, 1, 1, 0, 0]
+    assert found.component.tolist() == whole.component.tolist()
+    assert found.bridges == whole.bridges
+    assert [one.pair for one in found.bridges] == [(2, 3), (6, 7)]
+
+
+def test_rejected_pairs_are_counted_where_they_are_too_many_to_list(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = Names(sorted(sfm_match.open(workspace).images))
+    with sqlite3.connect(workspace / "database.db") as connection:
+        few = f"SELECT pair_id FROM {PAIRS} LIMIT 4"
+        connection.execute(f"UPDATE {PAIRS} SET verdict = 'few matches' WHERE pair_id IN ({few})")
+    monkeypatch.setattr(matching, "_READ", 2)
+    whole = read_matching(workspace / "database.db", names)
+    assert len(whole.rejected) >= 4
+    monkeypatch.setattr(matching, "REJECTED", 3)
+    found = read_matching(workspace / "database.db", names)
+    assert found.rejected.tolist() == []
+    assert found.verdicts == whole.verdicts
+    assert found.tried.tolist() == whole.tried.tolist()
 
 
 def test_what_is_drawn_lies_on_the_keypoints(finished: Path) -> None:
