@@ -14,16 +14,21 @@ class Graph:
     def __init__(self, count: int, edges: Edges) -> None:
         self.count = count
         low, high = edges.reshape(-1, 2).T
+        apart = low != high
+        if not apart.all():
+            low, high = low[apart], high[apart]
         both = np.empty(2 * len(low), np.int64)  # node and neighbour; in place, as there may be millions
         for codes, node, other in ((both[: len(low)], low, high), (both[len(low) :], high, low)):
             np.multiply(node, count, out=codes, dtype=np.int64)
             codes += other
         both.sort()  # `np.unique` takes many times the memory
-        wanted = both % (count + 1) != 0  # a node with itself is node * (count + 1)
-        wanted[1:] &= both[1:] != both[:-1]
-        both = both[wanted]
-        self._there: NDArray[np.int64] = both % max(count, 1)
+        new = np.ones(len(both), bool)
+        np.not_equal(both[1:], both[:-1], out=new[1:])
+        if not new.all():
+            both = both[new]
         self._starts: NDArray[np.int64] = np.searchsorted(both, np.arange(count + 1) * count)
+        self._there: NDArray[np.integer] = np.empty(len(both), np.int32 if count < 1 << 31 else np.int64)
+        np.remainder(both, max(count, 1), out=self._there, casting="unsafe")
 
     @property
     def edge_count(self) -> int:
@@ -35,7 +40,7 @@ class Graph:
         """(count,) neighbours of each node."""
         return self._starts[1:] - self._starts[:-1]
 
-    def neighbors(self, node: int) -> NDArray[np.int64]:
+    def neighbors(self, node: int) -> NDArray[np.integer]:
         """Ascending."""
         return self._there[self._starts[node] : self._starts[node + 1]]
 

@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sfm_match.errors import NothingDone, UsageError, quoted
-from sfm_match.images.files import SUFFIXES, Header, ImageError, ScannedFile, scan
+from sfm_match.images.files import SUFFIXES, Header, ImageError, ScannedFile
 from sfm_match.images.headers import read_headers
 from sfm_match.images.image_table import ImageRecord, ImageTable
 from sfm_match.images.sources import Source, find_source, preview, take_frames
 from sfm_match.images.videos import SUFFIXES as VIDEO_SUFFIXES
 from sfm_match.images.videos import Sampling
+from sfm_match.job.concurrency import give_memory_back
 from sfm_match.job.log import LOGGER
 from sfm_match.job.progress import MakeProgress, no_progress
 from sfm_match.job.workspace import ANEW, RecordError, Workspace
@@ -177,6 +179,7 @@ class Collection:
         path = workspace.collection
         try:
             stored, digest = read_entries(path, _Stored, _CURE, SCHEMA, _gathered)
+            give_memory_back()  # of what it was read from
         except OtherSchema as error:
             raise RecordError(f"{error}; {ANEW}") from error
         except FileNotFoundError:
@@ -209,27 +212,24 @@ class Collection:
             UsageError: no such folder, or masks of other images.
             NothingDone: no image in it.
         """
-        images = source.folder
-        files = [] if source.videos and not images.is_dir() else scan(images, masks, or_none=True)
-        files += [ScannedFile(name, signature, why) for name, (signature, why) in source.unusable.items()]
-        if not files:
+        found = self._compared(source.scanned(masks))
+        if found.first is None:
             kinds = ", ".join(sorted(SUFFIXES | VIDEO_SUFFIXES))
             raise NothingDone(f"{source.named}: no image in it (looked for {kinds})")
-        if masks is not None and not any(file.masked for file in files):
+        if masks is not None and not found.masked:
             raise UsageError(
-                f"--masks {masks}: not one mask in it has the name of an image (looked for {files[0].name}.png and the "
+                f"--masks {masks}: not one mask in it has the name of an image (looked for {found.first}.png and the "
                 "like)"
             )
-        if self._holds(files):  # as it mostly is; of a hundred thousand images, the rest takes a second
+        if found.same.all() and not found.others:  # as it mostly is; of a hundred thousand images, the rest takes long
             return Collection(source, masks, self._table, self._absent, self._next_unit, self._on_disk)
-        known = {r.name: r for r in (*self._absent, *self._table) if r.header is not None}
-        kept = [r for f in files if (r := known.get(f.name)) is not None and r.signature == f.signature]
-        known_names, found = {record.name for record in kept}, {file.name for file in files}
-        fresh = [f for f in files if f.name not in known_names]
+        lost = {record.name: record for record in self._absent if record.header is not None}
+        back = {f.name: r for f in found.others if (r := lost.get(f.name)) is not None and r.signature == f.signature}
+        fresh = [file for file in found.others if file.name not in back]
         unusable = [ImageRecord(f.name, f.signature, None, None, f.error) for f in fresh if f.error is not None]
         readable = [f for f in fresh if f.error is None]
         records, good = [], []
-        for file, header in zip(readable, read_headers(images, [f.name for f in readable]), strict=True):
+        for file, header in zip(readable, read_headers(source.folder, [f.name for f in readable]), strict=True):
             if isinstance(header, ImageError):
                 records.append(ImageRecord(file.name, file.signature, None, None, str(header)))
             else:
@@ -239,18 +239,36 @@ class Collection:
         for place, (file, header) in enumerate(good):
             unit = self._next_unit + place // UNIT_SIZE
             records.append(ImageRecord(file.name, file.signature, unit, header, None))
-        absent = [record for name, record in known.items() if name not in found]
+        there = {file.name for file in found.others}
+        kept = [self._table[place] for place in np.flatnonzero(found.same).tolist()]
+        gone = (self._table[place] for place in np.flatnonzero(~found.same & self.usable.here).tolist())
+        absent = [record for record in (*lost.values(), *gone) if record.name not in there]
         next_unit = self._next_unit + -(-len(good) // UNIT_SIZE)
-        return Collection(source, masks, kept + records + unusable, absent, next_unit, self._on_disk)
+        return Collection(source, masks, [*kept, *back.values(), *records, *unusable], absent, next_unit, self._on_disk)
 
-    def _holds(self, files: list[ScannedFile]) -> bool:
-        """Whether these files are its images, all of them usable and as they were."""
-        found = sorted(files, key=lambda file: file.name)
-        return (
-            len(self.usable) == len(self.names) == len(files)
-            and all(file.name == name for file, name in zip(found, self.names, strict=True))
-            and all(file.signature == was for file, was in zip(found, self.signatures, strict=True))
-        )
+    def _compared(self, files: Iterable[ScannedFile]) -> "_Compared":
+        """What of the files is known: of very many, those are not kept."""
+        found, usable = _Compared(np.zeros(len(self.names), bool)), self.usable.here
+        for file in files:
+            place = self.names.find(file.name)
+            if place is not None and usable[place] and self.signatures[place] == file.signature:
+                found.same[place] = True
+            else:
+                found.others.append(file)
+            found.masked |= file.masked
+            found.first = file.name if found.first is None else min(found.first, file.name)
+        found.others.sort(key=lambda one: one.name)
+        return found
+
+
+@dataclass
+class _Compared:
+    """A scan of a folder, beside what was known of it."""
+
+    same: NDArray[np.bool_]  # (N,) which of the images are there as they were, and can be used
+    others: list[ScannedFile] = field(default_factory=list)  # by name
+    masked: bool = False  # any
+    first: str | None = None  # name
 
 
 def _say_dropped(dropped: dict[str, str]) -> None:

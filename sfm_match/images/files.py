@@ -126,16 +126,23 @@ def _identity(folder: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def scan(folder: Path, masks: Path | None = None, *, or_none: bool = False) -> list[ScannedFile]:
+def scan(folder: Path, masks: Path | None = None) -> list[ScannedFile]:
     """Every image file under `folder`, by name. Masks inside the folder of images are no photographs.
 
     Raises:
         UsageError: no such folder, or one below it cannot be read.
-        NothingDone: no file with an image's suffix in it, unless `or_none`.
+        NothingDone: no file with an image's suffix in it.
     """
+    found = sorted(scanned(folder, masks), key=lambda file: file.name)
+    if not found:
+        raise NothingDone(f"{folder}: no image in it (looked for {', '.join(sorted(SUFFIXES))})")
+    return found
+
+
+def scanned(folder: Path, masks: Path | None = None) -> Iterator[ScannedFile]:
+    """As `scan`, in any order, one at a time; none, where there is none."""
     if not folder.is_dir():
         raise UsageError(f"--images {folder}: no such folder")
-    found = []
     passed_over = Counter[str]()
     for name, path in files_below(folder, SUFFIXES | _NOT_READ, () if masks is None else (masks,)):
         suffix = _suffix(name)
@@ -144,17 +151,14 @@ def scan(folder: Path, masks: Path | None = None, *, or_none: bool = False) -> l
             continue
         if not is_writable(name):
             reason = "a name with a TAB, a line break, a control character or bytes that are no UTF-8; rename the file"
-            found.append(ScannedFile(ascii(name), "", reason))
+            yield ScannedFile(ascii(name), "", reason)
             continue
         mask = find_mask(masks, name)
         signature = signature_of(path) + (f" mask {signature_of(mask)}" if mask else "")
-        found.append(ScannedFile(name, signature, masked=mask is not None))
+        yield ScannedFile(name, signature, masked=mask is not None)
     if passed_over:
         kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(passed_over.items()))
         LOGGER.warning("%s: passed over %s: not read; convert them to JPEG, PNG or TIFF", quoted(folder), kinds)
-    if not found and not or_none:
-        raise NothingDone(f"{folder}: no image in it (looked for {', '.join(sorted(SUFFIXES))})")
-    return sorted(found, key=lambda f: f.name)
 
 
 def is_writable(name: str) -> bool:

@@ -8,13 +8,13 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 
 from sfm_match.errors import UsageError
 from sfm_match.images.files import SUFFIXES as IMAGE_SUFFIXES
-from sfm_match.images.files import files_below, signature_of
+from sfm_match.images.files import ScannedFile, files_below, scanned, signature_of
 from sfm_match.images.videos import SUFFIXES as VIDEO_SUFFIXES
 from sfm_match.images.videos import (
     Sampling,
@@ -52,6 +52,13 @@ class Source:
     folder: Path  # of images: the same, or the workspace's own
     videos: tuple[str, ...] = ()  # folders of frames
     unusable: dict[str, tuple[str, str]] = field(default_factory=dict)  # video -> its signature and what is wrong
+
+    def scanned(self, masks: Path | None) -> Iterator[ScannedFile]:
+        """Files that are images, or cannot be, in any order. Raises UsageError: no such folder."""
+        if not self.videos or self.folder.is_dir():
+            yield from scanned(self.folder, masks)
+        for name, (signature, why) in self.unusable.items():
+            yield ScannedFile(name, signature, why)
 
 
 def find_source(named: Path, own: Path, masks: Path | None = None) -> tuple[Source, dict[str, Path]]:

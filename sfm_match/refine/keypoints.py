@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 UNIT = 8  # pairs that a file holds, and more where there are very many: a kill costs no more than a second or so
 _FILES, _MOST_OF_UNIT = 2000, 64
-_AT_ONCE = 1 << 14  # images whose best pairs are looked for together
+_AT_ONCE = 1 << 13  # images whose best pairs are looked for together
 _READ = 1 << 16  # pairs that are read together
 PARTNERS = 6  # pairs of an image that are aligned, those with most matches: the time grows with the images
 _LEAST = 15  # verified matches of a pair that is aligned
@@ -265,6 +265,7 @@ def pairs_to_align(connection: sqlite3.Connection, without: NDArray[np.int64] = 
     pairs = np.empty((best.shape[1], 3), np.int32)
     pairs[:, 0], pairs[:, 1], pairs[:, 2] = best[0] // MOST_IMAGES, best[0] % MOST_IMAGES, best[1]
     del best
+    give_memory_back()
     there = np.zeros(1 + int(pairs[:, 1].max(initial=0)), bool)  # by image_id
     there[pairs[:, :2]] = True
     edges = (there.cumsum(dtype=np.int32) - 1)[pairs[:, :2]]
@@ -281,13 +282,16 @@ def _best(rows: Iterable[tuple[int, int]]) -> NDArray[np.int64]:
     while (some := columns(islice(rows, max(_READ, best.shape[1] // 4)))).size:
         best = np.concatenate((best, some), axis=1)
         best = best[:, _best_of_each(*best)]
+        give_memory_back()
     return best
 
 
 def _best_of_each(numbers: NDArray[np.int64], matches: NDArray[np.int64]) -> NDArray[np.bool_]:
     """(K,) which pairs, by their pair_ids, are among the `PARTNERS` with most matches of one of their images."""
     kept = np.zeros(len(numbers), bool)
-    low, high = (numbers // MOST_IMAGES).astype(np.int32), (numbers % MOST_IMAGES).astype(np.int32)
+    low, high = np.empty((2, len(numbers)), np.int32)
+    np.floor_divide(numbers, MOST_IMAGES, out=low, casting="unsafe")  # no other array of millions
+    np.remainder(numbers, MOST_IMAGES, out=high, casting="unsafe")
     for first in range(0, int(high.max(initial=-1)) + 1, _AT_ONCE):  # to sort all ends takes many times their memory
         mine = [np.flatnonzero((ends >= first) & (ends < first + _AT_ONCE)) for ends in (low, high)]
         pair = np.concatenate(mine)

@@ -59,6 +59,7 @@ class Job:
         """
         if self.found_features is None:
             self.found_features = recorded_features(self.workspace, self.collection)
+            give_memory_back()
         return all_extracted(self.workspace, self.found_features)
 
     @property
@@ -71,6 +72,7 @@ class Job:
         if self.found_matches is None:
             self.workspace.tell_if_changed(self.workspace.pairs)
             self.found_matches = recorded_matches(self.workspace, self.collection, self.features)
+            give_memory_back()
         return all_matched(self.workspace, self.found_matches)
 
     def moved_aside(self, error: ShardError) -> "DamagedInput":

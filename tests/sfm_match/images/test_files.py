@@ -19,6 +19,7 @@ from sfm_match.images.files import (
     read_header,
     read_mask,
     scan,
+    scanned,
 )
 
 SIZE = (80, 60)
@@ -162,7 +163,7 @@ def test_scan_says_what_is_missing(tmp_path: Path) -> None:
         scan(tmp_path / "absent")
     with pytest.raises(NothingDone, match="no image in it"):
         scan(tmp_path)
-    assert scan(tmp_path, or_none=True) == []
+    assert list(scanned(tmp_path)) == []
 
 
 def test_signature_changes_with_the_mask(tmp_path: Path) -> None:
