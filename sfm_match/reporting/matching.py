@@ -104,7 +104,8 @@ def read_drawn(database: Path, names: Names, headers: Mapping[str, Header], acce
         first = _starts(there)
         keypoints = np.empty((int(first[-1]), 2), np.uint16)  # not an array of each image: of many, those take more
         shown = accepted[: MATCHES // each, :2]
-        starts = _starts(np.minimum(accepted[:, 2], each) * (np.arange(len(accepted)) < len(shown)))
+        starts = _starts(np.minimum(accepted[: len(shown), 2], each))
+        starts = np.concatenate((starts, np.full(len(accepted) - len(shown), starts[-1])))
         indices = _chosen_matches(connection, _images(place, count)[shown], starts, each)
         matches = np.empty((len(indices), 2, 2), np.uint16)  # M, side, x and y
         uses = np.argsort(shown.ravel(), kind="stable")  # 2 * pair + side, image by image
