@@ -107,7 +107,7 @@ class Graph:
 
 
 class SparseCertificate:
-    """Of very many edges those that keep the components and the bridges: less than two a node.
+    """Of very many edges, told some at a time, those that keep the components and the bridges: less than two a node.
 
     They are a spanning forest, and a spanning forest of the other edges: of every cut there is an edge where the graph
     has one, and a second one where it has more (Nagamochi & Ibaraki, "A linear-time algorithm for finding a sparse
@@ -130,7 +130,7 @@ class SparseCertificate:
 
 
 def _joining(forest: NDArray[np.int64], edges: Edges) -> NDArray[np.int64]:
-    """Which edges, by their places, join trees of a forest without closing a circle. They are joined."""
+    """Which edges, by their places, join trees of a forest without closing a cycle. They are joined."""
     chosen, left = [np.empty(0, np.int64)], np.arange(len(edges))
     while True:
         roots = np.sort(forest[edges[left]], axis=1)
@@ -138,7 +138,7 @@ def _joining(forest: NDArray[np.int64], edges: Edges) -> NDArray[np.int64]:
         left, roots = left[apart], roots[apart]
         if not len(left):
             return np.concatenate(chosen)
-        tree, first = np.unique(roots[:, 1], return_index=True)  # a tree is hung to one that comes before it
+        tree, first = np.unique(roots[:, 1], return_index=True)  # each tree goes to one that comes before it
         forest[tree] = roots[first, 0]
         chosen.append(left[first])
         while ((further := forest[forest]) != forest).any():

@@ -265,7 +265,7 @@ def pairs_to_align(connection: sqlite3.Connection, without: NDArray[np.int64] = 
     pairs = np.empty((best.shape[1], 3), np.int32)
     pairs[:, 0], pairs[:, 1], pairs[:, 2] = best[0] // MOST_IMAGES, best[0] % MOST_IMAGES, best[1]
     del best
-    give_memory_back()
+    give_memory_back()  # of what chose them, before what sorts them
     there = np.zeros(1 + int(pairs[:, 1].max(initial=0)), bool)  # by image_id
     there[pairs[:, :2]] = True
     edges = (there.cumsum(dtype=np.int32) - 1)[pairs[:, :2]]
@@ -282,7 +282,7 @@ def _best(rows: Iterable[tuple[int, int]]) -> NDArray[np.int64]:
     while (some := columns(islice(rows, max(_READ, best.shape[1] // 4)))).size:
         best = np.concatenate((best, some), axis=1)
         best = best[:, _best_of_each(*best)]
-        give_memory_back()
+        give_memory_back()  # arrays that grow leave gaps that the next do not fit into
     return best
 
 

@@ -27,7 +27,7 @@ from sfm_match.store.columns import Made
 from sfm_match.store.regular import open_regular
 from sfm_match.store.shard import fingerprint, replacing, sha256_of
 
-FORMAT = 2  # raise it when the same workspace comes to give another page
+FORMAT = 3  # raise it when the same workspace comes to give another page
 _GENERATOR = '<meta name="generator" content="sfm-match'
 _INPUTS = '<meta name="sfm-match-inputs" content="'
 _HEAD = 1024  # bytes of a page in which these are

@@ -84,7 +84,7 @@ def test_a_sparse_certificate_of_a_long_chain_takes_few_steps() -> None:
     assert not certificate.add(np.array([(0, 0), (7, 7)])).any()  # loops
     closing = np.array([(0, 49_999), (1, 49_998), (0, 49_998)])
     assert certificate.add(closing).all()  # of the second forest
-    assert not certificate.add(np.array([(1, 49_999)])).any()  # that would be its circle
+    assert not certificate.add(np.array([(1, 49_999)])).any()  # that would close its cycle
 
 
 @given(GRAPHS)
