@@ -121,7 +121,7 @@ class SparseCertificate:
         self._forests = np.arange(count), np.arange(count)  # of each node, one before it in its tree or itself
 
     def add(self, edges: Edges) -> NDArray[np.bool_]:
-        """(E,) which of these edges are kept. Each edge of the graph is added once."""
+        """(E,) which of these edges are kept. No edge twice: it would count as another."""
         kept = np.zeros(len(edges), bool)
         for forest in self._forests:
             left = np.flatnonzero(~kept)

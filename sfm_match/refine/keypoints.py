@@ -39,6 +39,7 @@ from sfm_match.refine.all_tracks import Moves, optimize_all
 from sfm_match.refine.patch_alignment import ALGORITHM
 from sfm_match.refine.track_optimization import Relations
 from sfm_match.refine.verified_matches import Source
+from sfm_match.store.columns import Computed, Made
 from sfm_match.store.shard import fingerprint
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def _aligned_before(database: Path, earlier: Earlier) -> NDArray[np.int64]:
     return np.intersect1d(taken, aligned[:, :2] @ (MOST_IMAGES, 1))
 
 
-class _Units:
+class _Units(Made[AlignUnit]):
     """All units, each made when it is needed: they take more memory than their pairs, (P, 3) as `pairs_to_align`'s."""
 
     def __init__(self, pairs: NDArray[np.int32], place: Path, digest: str) -> None:
@@ -148,7 +149,7 @@ class _Units:
         """(U, 3) those of a unit."""
         return self.pairs[number * self._size : (number + 1) * self._size]
 
-    def __getitem__(self, number: int) -> AlignUnit:
+    def made(self, number: int) -> AlignUnit:
         pairs = self.pairs_of(number)
         return AlignUnit(number, pairs[:, :2], _path(self.place, number), _mark(self._digest, pairs))
 
@@ -182,11 +183,9 @@ def _align(units: _Units, context: AlignContext, make_progress: MakeProgress, po
                 progress.advance(len(units.pairs_of(number)), works[number])
             else:
                 left.append(number)
-        if not left:
-            return found
         do, devices = partial(align_units, context), ["cpu"] if pool is None else pool.devices
-        opened = map(units.__getitem__, left)
-        for receipt in done_units(devices, do, opened, units.place, lambda *_: None, Clock(), pool):
+        waiting = Computed(len(left), lambda place: units[left[place]])  # its length tells how many workers are needed
+        for receipt in done_units(devices, do, waiting, units.place, lambda *_: None, Clock(), pool):
             if receipt.partly is not None:
                 found.partly[receipt.number] = receipt.partly
             found.unreadable |= receipt.unreadable

@@ -70,7 +70,8 @@ def _error(facts: Facts) -> str | None:
     """Why a stage could do nothing, where one could not."""
     recorded = next((str(one[ERROR]) for one in facts.stages.values() if ERROR in one), None)
     if recorded is None and facts.matching is not None and facts.unregistered and not facts.registered:
-        return f"{len(facts.matching.accepted):,} pairs are accepted; none of the images could be registered."
+        accepted = facts.matching.verdicts.get("accepted", len(facts.matching.accepted))
+        return f"{accepted:,} pairs are accepted; none of the images could be registered."
     if recorded is None:
         return None
     place, _, rest = recorded.partition(": ")

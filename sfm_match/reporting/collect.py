@@ -104,8 +104,9 @@ def _cuts(facts: Facts) -> list[str]:
         cuts.append(f"{len(drawn.matches):,} of {every:,} inlier matches are drawn.")
     if matching is not None and len(matching.accepted) < matching.verdicts.get("accepted", 0):
         cuts.append(f"{len(matching.accepted):,} accepted pairs are shown, those with most inliers.")
-    if matching is not None and not len(matching.rejected) and sum(matching.verdicts.values()) > len(matching.accepted):
-        rejected = sum(matching.verdicts.values()) - matching.verdicts.get("accepted", 0)
+    verdicts = matching.verdicts if matching is not None else {}
+    rejected = sum(verdicts.values()) - verdicts.get("accepted", 0)
+    if matching is not None and not len(matching.rejected) and rejected:
         cuts.append(f"The {rejected:,} rejected pairs are counted, and not shown one by one.")
     shown, points = (
         (sum(len(one.points) for one in measured.scenes), sum(one.count for one in measured.scenes))
@@ -154,7 +155,7 @@ def _images(facts: Facts) -> dict[str, Any]:
 def _pairs(matching: Matching) -> dict[str, Any]:
     bridges = [[*one.pair, one.inliers, one.behind] for one in matching.bridges]
     return {
-        "accepted": packed(matching.accepted.astype(np.int32, copy=False)),
+        "accepted": packed(matching.accepted.astype(np.int32, copy=False)),  # none below 0: the page reads uint32
         "rejected": packed(matching.rejected.astype(np.int32, copy=False)),
         "verdicts": matching.verdicts,
         "bridges": bridges,

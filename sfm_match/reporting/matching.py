@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pairs.graph import Graph, SparseCertificate
 from sfm_match.colmap.queries import MOST_IMAGES, PAIRS, columns, matches_of, open_for_reading
+from sfm_match.errors import SfmMatchError
 from sfm_match.images.coordinates import plan_geometry
 from sfm_match.images.files import Header
 from sfm_match.matching.acceptance import Verdict
@@ -136,16 +137,21 @@ def _upright(raw: NDArray[np.float32], header: Header) -> NDArray[np.uint16]:
 def _chosen_matches(
     connection: sqlite3.Connection, pairs: NDArray[np.int64], starts: NDArray[np.uint32], each: int
 ) -> NDArray[np.uint32]:
-    """(M, 2) keypoint indices in both images of each of (P, 2) pairs of image_ids; `starts` has a pair's first one."""
+    """(M, 2) keypoint indices in both images of each of (P, 2) pairs of image_ids; `starts` has a pair's first one.
+
+    Raises SfmMatchError where the database is not the one that the pairs were read from.
+    """
     found = np.empty((int(starts[len(pairs)]), 2), np.uint32)
     numbers = np.sort(pairs, axis=1) @ (MOST_IMAGES, 1)
     for number in np.argsort(numbers).tolist():  # as they lie in the database
         query = "SELECT data FROM two_view_geometries WHERE pair_id = ?"
-        ((data,),) = connection.execute(query, (int(numbers[number]),))
-        indices = matches_of(data)
+        row, part = connection.execute(query, (int(numbers[number]),)).fetchone(), slice(*starts[number : number + 2])
+        indices = matches_of(row[0]) if row is not None else _none(2)
         indices = indices[spread(len(indices), each)]
+        if len(indices) != part.stop - part.start:
+            raise SfmMatchError("it changed while it was read")
         turned = pairs[number, 0] > pairs[number, 1]
-        found[starts[number] : starts[number + 1]] = indices[:, ::-1] if turned else indices
+        found[part] = indices[:, ::-1] if turned else indices
     return found
 
 

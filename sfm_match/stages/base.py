@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Job:
-    """A run over a workspace: its images, its options, and what its stages found, so that nothing is found twice."""
+    """A run over a workspace: its images, its options, and what its stages found, so that little is found twice."""
 
     workspace: Workspace
     collection: Collection

@@ -3,6 +3,7 @@
 import shutil
 import sqlite3
 from contextlib import closing
+from operator import length_hint
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import sfm_match
 from sfm_match.colmap.queries import MOST_IMAGES, DamagedDatabase, write_records
 from sfm_match.errors import NothingDone, UsageError
 from sfm_match.images.loader import decode_for
+from sfm_match.job import executor
 from sfm_match.job.progress import Progress
 from sfm_match.options.job_file import read_job
 from sfm_match.refine import align_units
@@ -198,7 +200,7 @@ def test_the_best_pairs_of_each_image(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pairs.tolist() == [[1, 2, 50], [1, 3, 40], [3, 4, 20]]
 
 
-@pytest.mark.parametrize(("at_once", "read"), [(3, 1 << 17), (1 << 14, 3), (1 << 14, 1 << 17)])
+@pytest.mark.parametrize(("at_once", "read"), [(3, 1 << 17), (1 << 13, 3), (1 << 13, 1 << 17)])
 def test_the_best_pairs_are_the_same_however_many_are_looked_at_at_once(
     at_once: int, read: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,9 +230,22 @@ def test_files_hold_more_pairs_where_there_are_very_many(
     monkeypatch.setattr(adjustment, "_FILES", 5)
     numbers = np.arange(3 * pairs, dtype=np.int32).reshape(-1, 3)
     made = adjustment._Units(numbers, tmp_path, "digest")
-    held = [made[number].pairs for number in range(len(made))]
+    held = [one.pairs for one in made]
+    assert len(made) == len(units)
     assert [len(one) for one in held] == units
     np.testing.assert_array_equal(np.concatenate([numbers[:0, :2], *held]), numbers[:, :2])
+
+
+def test_no_more_workers_are_asked_for_than_units_are_open(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = []
+
+    def noted(devices: Any, do: Any, units: Any, *others: Any) -> Any:
+        counted.append(length_hint(units, -1))
+        return executor.done_units(devices, do, units, *others)
+
+    monkeypatch.setattr(adjustment, "done_units", noted)
+    sfm_match.import_(work, overwrite=True)
+    assert counted == [2]  # 15 pairs
 
 
 @given(st.lists(st.integers(0, 9), max_size=30))

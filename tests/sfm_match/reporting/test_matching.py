@@ -9,6 +9,7 @@ from jobs import NAMES, accepted_database
 
 import sfm_match
 from sfm_match.colmap.queries import MOST_IMAGES, PAIRS
+from sfm_match.errors import SfmMatchError
 from sfm_match.images.files import Header
 from sfm_match.reporting import matching
 from sfm_match.reporting.matching import read_drawn, read_matching
@@ -106,6 +107,42 @@ def test_what_is_drawn_lies_on_the_keypoints(finished: Path) -> None:
         indices = results.verified(names[i], names[j])[spread(inliers, 400)]
         ends = [results.adjusted_keypoints(names[k])[indices[:, side]] for side, k in enumerate((i, j))]
         np.testing.assert_allclose(mine * np.tile(size, 2), np.hstack(ends), atol=0.01)
+
+
+def test_drawn_matches_of_images_whose_numbers_are_not_in_the_order_of_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng, path = np.random.default_rng(0), tmp_path / "db"
+    images = {1: "d.jpg", 2: "b.jpg", 3: "elsewhere.jpg", 4: "a.jpg", 5: "c.jpg"}
+    names = Names(["a.jpg", "b.jpg", "c.jpg", "d.jpg"])
+    points = {image: rng.uniform(0, 100, (30, 2)).astype(np.float32) for image in images}
+    pairs = {(1, 2): 9, (1, 4): 12, (2, 3): 20, (2, 5): 15, (4, 5): 8}
+    rows = {pair: rng.integers(0, 30, (count, 2)).astype(np.uint32) for pair, count in pairs.items()}
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE images (image_id INTEGER PRIMARY KEY, name TEXT)")
+        connection.execute("CREATE TABLE keypoints (image_id INTEGER, rows INTEGER, cols INTEGER, data BLOB)")
+        connection.execute("CREATE TABLE two_view_geometries (pair_id INTEGER PRIMARY KEY, rows INTEGER, data BLOB)")
+        connection.executemany("INSERT INTO images VALUES (?, ?)", images.items())
+        found = [(image, 30, 2, one.tobytes()) for image, one in points.items()]
+        connection.executemany("INSERT INTO keypoints VALUES (?, ?, ?, ?)", found)
+        matched = [(a * MOST_IMAGES + b, len(one), one.tobytes()) for (a, b), one in rows.items()]
+        connection.executemany("INSERT INTO two_view_geometries VALUES (?, ?, ?)", matched)
+    accepted = read_matching(path, names).accepted
+    assert accepted.tolist() == [[1, 2, 15], [0, 3, 12], [1, 3, 9], [0, 2, 8]]
+    monkeypatch.setattr(matching, "MATCHES", 24)  # 8 of each of three pairs
+    drawn = read_drawn(path, names, {name: Header(100, 100) for name in names}, accepted)
+    assert drawn.match_starts.tolist() == [0, 8, 16, 24, 24]
+    number = {name: image for image, name in images.items()}
+    for start, (i, j, count) in zip((0, 8, 16), accepted[:3].tolist(), strict=True):
+        a, b = number[names[i]], number[names[j]]
+        one = rows[a, b] if a < b else rows[b, a][:, ::-1]
+        one = one[spread(count, 8)]
+        expected = np.hstack((points[a][one[:, 0]], points[b][one[:, 1]]))
+        np.testing.assert_allclose(drawn.matches[start : start + 8] / FULL * 100, expected, atol=0.01)
+    with sqlite3.connect(path) as connection:
+        connection.execute("DELETE FROM two_view_geometries WHERE rows = 9")
+    with pytest.raises(SfmMatchError, match="changed while it was read"):
+        read_drawn(path, names, {}, accepted)
 
 
 def test_keypoints_are_upright(finished: Path) -> None:
